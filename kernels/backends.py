@@ -1,0 +1,61 @@
+"""Which backend serves a call. An explicit choice raises where it cannot serve; the automatic one goes on to the next.
+
+The choice looks at devices and dtypes alone and is made before anything is computed or recorded, so that autograd and
+torch.compile see one op.
+"""
+
+import os
+import warnings
+
+import torch
+
+from . import cpu
+
+# In the order of preference; the reference serves everything.
+BACKENDS = ("cpu", "reference")
+ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
+
+
+def refusal(name: str, device_type: str, dtype: torch.dtype, inference: bool) -> str | None:
+    """Why backend ``name`` cannot serve word tables of ``dtype`` on ``device_type``; None where it can."""
+    if name == "reference":
+        return None
+    if name == "cpu":
+        return cpu.refusal(device_type, dtype, inference)
+    return f"there is no such backend, known are {', '.join(BACKENDS)}"
+
+
+def choose(requested: str | None, device_type: str, dtype: torch.dtype, inference: bool) -> str:
+    """The backend for a call: ``requested``, else the environment's, else the first that can serve it.
+
+    Raises RuntimeError where a requested backend cannot serve the call.
+    """
+    requested = requested or FORCED
+    if requested is None:
+        for name in BACKENDS:
+            if refusal(name, device_type, dtype, inference) is None:
+                return name
+    reason = refusal(str(requested), device_type, dtype, inference)
+    if reason is not None:
+        raise RuntimeError(f"backend {requested!r} cannot serve this call: {reason}.")
+    return str(requested)
+
+
+def availability() -> dict[str, str | None]:
+    """Every backend with the reason why it cannot be used on this machine, or None where it can."""
+    return {"cpu": cpu.MISSING, "reference": None}
+
+
+def _forced() -> str | None:
+    name = os.environ.get(ENVIRONMENT_VARIABLE) or None
+    if name is None:
+        if cpu.MISSING is not None:
+            warnings.warn(f"dendritic_bert runs on the PyTorch reference: {cpu.MISSING}.", stacklevel=2)
+        return None
+    reason = availability().get(name, f"there is no such backend, known are {', '.join(BACKENDS)}")
+    if reason is not None:
+        raise RuntimeError(f"{ENVIRONMENT_VARIABLE} is {name!r}, which cannot be used: {reason}.")
+    return name
+
+
+FORCED = _forced()

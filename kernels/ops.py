@@ -1,0 +1,211 @@
+"""The ops: the only door to the backends.
+
+Two public functions, ``embed_pool`` (differentiable) and ``dsn_logits`` (inference, head fused). Each chooses a
+backend and calls that backend's torch.library op; all backends share one schema, one fake and one autograd formula.
+The schemas are defined here, in Python, so that an op exists where its kernels were not built.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import backends, checks
+from .reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, embed_pool_ref
+from .weights import DsnHead, DsnTable
+
+NATIVE_BACKENDS = tuple(name for name in backends.BACKENDS if name != "reference")
+_POOLING_CODES = {name: code for code, name in enumerate(POOLINGS)}
+_ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+NO_WORD_GRAD, DENSE_WORD_GRAD, SPARSE_WORD_GRAD = 0, 1, 2
+
+_TOKENS = "Tensor? attention_mask, Tensor? cu_seqlens, Tensor? token_type_ids, Tensor? position_ids"
+_EMBED = ("Tensor input_ids, Tensor word_embeddings, Tensor position_embeddings, Tensor token_type_embeddings, "
+          f"Tensor ln_weight, Tensor ln_bias, {_TOKENS}, float eps, int pooling, float p_embed, float p_pool, Tensor? seed")
+_SCHEMAS = {
+    # pooled_hat [B, H] is the pooled row before gamma, beta and p_pool; rstd has one entry a token: kept for backward.
+    "embed_pool": f"({_EMBED}, int word_grad) -> (Tensor pooled, Tensor pooled_hat, Tensor rstd)",
+    # d_word is [V, H], or [U, H] beside the U ids in d_word_ids, or empty, as word_grad asks.
+    "embed_pool_backward": f"(Tensor grad_pooled, Tensor pooled_hat, Tensor rstd, {_EMBED}, int word_grad) -> "
+                           "(Tensor d_word, Tensor d_word_ids, Tensor d_position, Tensor d_token_type, "
+                           "Tensor d_ln_weight, Tensor d_ln_bias)",
+    "dsn_logits": "(Tensor input_ids, Tensor word, Tensor? word_scale, Tensor context, float eps, Tensor weight, "
+                  f"Tensor bias, Tensor beta_bias, Tensor lateral, Tensor top, int activation, {_TOKENS}, int pooling) "
+                  "-> Tensor",
+}
+_library = torch.library.Library("dendritic_bert", "FRAGMENT")
+
+
+def _num_rows(input_ids: Tensor, cu_seqlens: Tensor | None) -> Any:
+    return input_ids.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+
+
+def _embed_pool_fake(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: Tensor,
+                     token_type_embeddings: Tensor, ln_weight: Tensor, ln_bias: Tensor, attention_mask: Tensor | None,
+                     cu_seqlens: Tensor | None, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (_num_rows(input_ids, cu_seqlens), word_embeddings.shape[1])
+    return (word_embeddings.new_empty(shape), word_embeddings.new_empty(shape, dtype=torch.float32),
+            word_embeddings.new_empty((input_ids.numel(),), dtype=torch.float32))
+
+
+def _embed_pool_backward_fake(grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, input_ids: Tensor,
+                              word_embeddings: Tensor, position_embeddings: Tensor, token_type_embeddings: Tensor,
+                              ln_weight: Tensor, ln_bias: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    word_grad = rest[-1]
+    num_ids = torch.library.get_ctx().new_dynamic_size() if word_grad == SPARSE_WORD_GRAD else 0
+    num_rows = {NO_WORD_GRAD: 0, DENSE_WORD_GRAD: word_embeddings.shape[0], SPARSE_WORD_GRAD: num_ids}[word_grad]
+    return (word_embeddings.new_empty((num_rows, word_embeddings.shape[1])),
+            word_embeddings.new_empty((num_ids,), dtype=torch.int64), torch.empty_like(position_embeddings),
+            torch.empty_like(token_type_embeddings), torch.empty_like(ln_weight), torch.empty_like(ln_bias))
+
+
+def _dsn_logits_fake(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, context: Tensor, eps: float,
+                     weight: Tensor, bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
+                     attention_mask: Tensor | None, cu_seqlens: Tensor | None, *_: Any) -> Tensor:
+    return weight.new_empty((_num_rows(input_ids, cu_seqlens), top.shape[1]))
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(output[1], output[2])
+    ctx.set_materialize_grads(False)
+    ctx.tensor_places = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+    ctx.save_for_backward(output[1], output[2], *(inputs[i] for i in ctx.tensor_places))
+    ctx.other_inputs = [None if isinstance(value, Tensor) else value for value in inputs]
+
+
+def _embed_pool_autograd(name: str) -> Any:
+    backward_op = getattr(torch.ops.dendritic_bert, f"embed_pool_backward_{name}")
+
+    def backward(ctx: Any, grad_pooled: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_pooled is None:
+            return (None,) * len(ctx.other_inputs)
+        pooled_hat, rstd, *tensors = ctx.saved_tensors
+        inputs = list(ctx.other_inputs)
+        for place, tensor in zip(ctx.tensor_places, tensors):
+            inputs[place] = tensor
+        d_word, d_word_ids, *others = backward_op(grad_pooled, pooled_hat, rstd, *inputs)
+        if inputs[-1] == SPARSE_WORD_GRAD:
+            d_word = torch.sparse_coo_tensor(d_word_ids[None], d_word, inputs[1].shape, is_coalesced=True)
+        elif inputs[-1] == NO_WORD_GRAD:
+            d_word = None
+        return None, d_word, *others, *(None,) * (len(inputs) - 6)
+
+    return backward
+
+
+for _backend in NATIVE_BACKENDS:
+    for _op, _schema in _SCHEMAS.items():
+        _library.define(f"{_op}_{_backend}{_schema}")
+    torch.library.register_fake(f"dendritic_bert::embed_pool_{_backend}", _embed_pool_fake, lib=_library)
+    torch.library.register_fake(f"dendritic_bert::embed_pool_backward_{_backend}", _embed_pool_backward_fake,
+                                lib=_library)
+    torch.library.register_fake(f"dendritic_bert::dsn_logits_{_backend}", _dsn_logits_fake, lib=_library)
+    torch.library.register_autograd(f"dendritic_bert::embed_pool_{_backend}", _embed_pool_autograd(_backend),
+                                    setup_context=_save_for_backward, lib=_library)
+_EMBED_POOL = {name: getattr(torch.ops.dendritic_bert, f"embed_pool_{name}").default for name in NATIVE_BACKENDS}
+_DSN_LOGITS = {name: getattr(torch.ops.dendritic_bert, f"dsn_logits_{name}").default for name in NATIVE_BACKENDS}
+
+
+def embed_pool(
+    input_ids: Tensor,
+    word_embeddings: Tensor,
+    position_embeddings: Tensor,
+    token_type_embeddings: Tensor,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    eps: float = 1e-12,
+    pooling: str = "mean_masked",
+    p_embed: float = 0.0,
+    p_pool: float = 0.0,
+    seed: int | Tensor | None = None,
+    sparse_grad: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Embeddings, LayerNorm, dropout and pooling in one pass, differentiable; the formula is in ``reference``.
+
+    Args:
+        input_ids: ``[B, L]``, or ``[T]`` beside ``cu_seqlens``; int32 or int64, read as it is.
+        word_embeddings, position_embeddings, token_type_embeddings: ``[V, H]``, ``[P, H]``, ``[K, H]``.
+        ln_weight, ln_bias: LayerNorm's gamma and beta, ``[H]``. All five parameters share one dtype.
+        attention_mask: ``[B, L]``, any dtype, zero means padding.
+        cu_seqlens: ``[B + 1]``, row b holds the tokens ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``.
+        token_type_ids, position_ids: shaped as ``input_ids``; default 0, and the column or the index in the row.
+        eps: LayerNorm's epsilon.
+        pooling: "mean_masked", "mean_all" or "sum_all" (both over padding too).
+        p_embed, p_pool: dropout on every token's LayerNorm output and on the pooled row, 0 <= p < 1.
+        seed: an int or an int64 tensor of one element; drawn from torch's generator where None and needed.
+        sparse_grad: the word table's gradient is a coalesced sparse COO tensor.
+        backend: one of ``backends.BACKENDS``; None chooses.
+
+    Returns:
+        pooled ``[B, H]`` in the parameters' dtype; a row without tokens is 0.
+
+    Raises:
+        RuntimeError: an id, position, type, shape, dtype or cu_seqlens that does not fit, naming the row; or a
+            requested backend that cannot serve the call.
+    """
+    checks.check_dropout(p_embed, p_pool)
+    if p_embed == 0 and p_pool == 0:
+        seed = None
+    elif seed is None:
+        seed = torch.randint(2**63 - 1, (1,), device=input_ids.device)
+    elif isinstance(seed, int):
+        seed = torch.tensor([seed], device=input_ids.device)
+    name = backends.choose(backend, word_embeddings.device.type, word_embeddings.dtype, inference=False)
+    if name == "reference":
+        checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
+                                ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
+        return embed_pool_ref(
+            input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
+            attention_mask=attention_mask, cu_seqlens=cu_seqlens, token_type_ids=token_type_ids,
+            position_ids=position_ids, eps=eps, pooling=pooling, p_embed=p_embed, p_pool=p_pool, seed=seed,
+            sparse_grad=sparse_grad)
+    word_grad = NO_WORD_GRAD
+    if word_embeddings.requires_grad:
+        word_grad = SPARSE_WORD_GRAD if sparse_grad else DENSE_WORD_GRAD
+    pooled, _, _ = _EMBED_POOL[name](
+        input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, attention_mask,
+        cu_seqlens, token_type_ids, position_ids, eps, _pooling_code(pooling), p_embed, p_pool, seed, word_grad)
+    return pooled
+
+
+def dsn_logits(
+    input_ids: Tensor,
+    table: DsnTable,
+    head: DsnHead,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    pooling: str = "mean_masked",
+    backend: str | None = None,
+) -> Tensor:
+    """Token ids to logits in one launch, from tables prepared by ``weights``; not differentiable.
+
+    ``input_ids`` and the four token arguments are those of ``embed_pool``. Returns logits ``[B, C]`` in the head's
+    dtype (float32). Raises RuntimeError as ``embed_pool`` does.
+    """
+    name = backends.choose(backend, table.word.device.type, table.word.dtype, inference=True)
+    if name == "reference":
+        checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
+                                pooling)
+        return dsn_logits_ref(input_ids, table, head, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
+                              token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
+    word, word_scale, context, eps = table
+    weight, bias, beta_bias, lateral, top, activation = head
+    return _DSN_LOGITS[name](
+        input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, _ACTIVATION_CODES[activation],
+        attention_mask, cu_seqlens, token_type_ids, position_ids, _pooling_code(pooling))
+
+
+def _pooling_code(pooling: str) -> int:
+    code = _POOLING_CODES.get(pooling)
+    if code is None:
+        raise RuntimeError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}.")
+    return code
