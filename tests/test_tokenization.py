@@ -1,0 +1,190 @@
+"""Packed ids against Hugging Face's own tokenizer, whatever engine serves."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, BertTokenizerFast
+
+from dendritic_bert.probes import PROBES
+from dendritic_bert.tokenization import ENGINES, PackedTokenizer, _WordCache
+
+SPECIAL = ["[PAD]", "[UNK]", "[MASK]", "[SEP]", "[CLS]"]  # [CLS] is 4, not 101
+CORPUS = ["The quick brown fox jumps over the lazy dog, unaffable and 1,000 times unflinchingly bleak!",
+          "It's a charming and often affecting journey: allows us to hope that Nolan is poised ...", *PROBES]
+
+
+def train_tokenizer(lowercase: bool) -> Tokenizer:
+    """A WordPiece tokenizer with a vocabulary of its own, as `dendritic-bert train --vocab_size` makes one."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(
+        vocab_size=600, special_tokens=SPECIAL, show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 4), ("[SEP]", 3)])
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=["lower", "cased"])
+def hugging_face(request):
+    tokenizer = BertTokenizerFast(tokenizer_object=train_tokenizer(lowercase=request.param == "lower"),
+                                  do_lower_case=request.param == "lower")
+    assert tokenizer.cls_token_id == 4
+    assert tokenizer.backend_tokenizer.normalizer.lowercase == (request.param == "lower")
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def packed(request, hugging_face):
+    if request.param == "nanotoken":
+        pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
+    tokenizer = PackedTokenizer(hugging_face, engine=request.param)
+    assert tokenizer.engine == request.param
+    return tokenizer
+
+
+def rows(batch) -> list[list[int]]:
+    assert batch.input_ids.dtype == np.int32
+    assert batch.cu_seqlens.dtype == np.int64
+    assert batch.input_ids.shape == (batch.cu_seqlens[-1],)
+    starts = batch.cu_seqlens.tolist()
+    return [batch.input_ids[start:end].tolist() for start, end in pairwise(starts)]
+
+
+def test_probes(packed, hugging_face):
+    assert rows(packed(list(PROBES))) == hugging_face(list(PROBES))["input_ids"]
+
+
+# Strings that mix what tokenizers trip over with arbitrary code points, joined with and without spaces.
+pieces = st.one_of(st.sampled_from(PROBES), st.sampled_from(SPECIAL), st.text(st.characters(exclude_categories=["Cs"])),
+                   st.text("aeàßΣ#'[]SEPCL \t\n\u0301\u200d\u3000世"))
+texts = st.builds(str.join, st.sampled_from(["", " "]), st.lists(pieces, max_size=5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(batch=st.lists(texts, max_size=6))
+def test_any_unicode(packed, hugging_face, batch):
+    expected = hugging_face(batch)["input_ids"] if batch else []
+    assert rows(packed(batch)) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=st.lists(texts, min_size=1, max_size=6), max_length=st.integers(3, 20))
+def test_truncation_keeps_the_closing_token(packed, hugging_face, batch, max_length):
+    cut = packed(batch, max_length=max_length)
+    assert rows(cut) == hugging_face(batch, truncation=True, max_length=max_length)["input_ids"]
+    assert cut.num_truncated == sum(len(row) > max_length for row in hugging_face(batch)["input_ids"])
+
+
+def test_special_tokens_alone(packed):
+    assert rows(packed(["", "fox fox"], max_length=2)) == [[4, 3], [4, 3]]
+    with pytest.raises(ValueError, match="max_length is 1, the special tokens alone take 2"):
+        packed([""], max_length=1)
+
+
+def test_lone_surrogates_count_as_the_replacement_character(packed):
+    assert rows(packed(["a \ud800b", "\ud83d\ude00"])) == rows(packed(["a \ufffdb", "\U0001f600"]))
+
+
+def test_texts_of_another_type(packed):
+    assert rows(packed((np.str_("fox"), "dog"))) == rows(packed(["fox", "dog"]))
+    with pytest.raises(TypeError, match=r"texts\[1\] is nan of type float"):
+        packed(["fox", float("nan")])
+    with pytest.raises(TypeError, match="texts is a str"):
+        packed("fox")
+
+
+def test_ids_are_writable_and_not_shared(packed):
+    """torch.from_numpy warns about a read-only array; an engine that reused a buffer would change earlier batches."""
+    first = packed(["the quick brown fox"])
+    kept = first.input_ids.copy()
+    packed(["another text, longer than the first one was", "lazy dog"])
+    assert first.input_ids.flags.writeable
+    assert np.array_equal(first.input_ids, kept)
+
+
+def test_word_cache_stays_bounded(hugging_face, monkeypatch):
+    monkeypatch.setattr(_WordCache, "MAX_CHUNKS", 10)
+    batch = [f"fox{i} dog{i % 7} {'long' * 20}" for i in range(100)]
+    assert rows(PackedTokenizer(hugging_face, engine="word-cache")(batch)) == hugging_face(batch)["input_ids"]
+    cache = _WordCache(hugging_face.backend_tokenizer)
+    for chunk in " ".join(batch).split(" "):
+        expected = hugging_face(chunk, add_special_tokens=False)["input_ids"]
+        assert np.frombuffer(cache[chunk], np.int32).tolist() == expected
+        assert len(cache) <= 10
+    assert max(map(len, cache)) <= _WordCache.MAX_CHARACTERS
+
+
+def test_padding_and_truncation_of_the_file_are_ignored():
+    tokenizer = train_tokenizer(lowercase=True)
+    bare = PackedTokenizer(Tokenizer.from_str(tokenizer.to_str()))
+    tokenizer.enable_padding(length=64)
+    tokenizer.enable_truncation(8)
+    batch = ["the quick brown fox jumps over the lazy dog", "fox"]
+    assert rows(PackedTokenizer(tokenizer)(batch)) == rows(bare(batch))
+    assert tokenizer.truncation["max_length"] == 8, "the caller's tokenizer must be left as it was"
+
+
+def test_nanotoken_that_differs_is_not_taken(hugging_face, monkeypatch):
+    nanotoken = pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
+
+    real = nanotoken.WordPieceTokenizer.from_json
+
+    def from_json(data):
+        def encode_batch(texts, **options):
+            ids, offsets = real(data).encode_batch(texts, **options)
+            ids[offsets[37]] += 1  # one wrong id, in the 38th string
+            return ids, offsets
+
+        return SimpleNamespace(encode_batch=encode_batch)
+
+    assert PackedTokenizer(hugging_face).engine == "nanotoken"
+    monkeypatch.setattr(nanotoken, "WordPieceTokenizer", SimpleNamespace(from_json=from_json))
+    fallen = PackedTokenizer(hugging_face)
+    assert fallen.engine == "word-cache"
+    assert "differs" in fallen.reason
+
+
+def test_other_tokenizers_are_served_by_tokenizers():
+    """Without BertPreTokenizer a space is an ordinary character: a word-cache would be wrong, and must not be taken."""
+    tokenizer = train_tokenizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(",", "removed")
+    with pytest.raises(ValueError, match="engine is 'word-cache', which cannot serve"):
+        PackedTokenizer(tokenizer, engine="word-cache")
+    packed = PackedTokenizer(tokenizer)
+    assert packed.engine == "tokenizers"
+    assert "word-cache is exact only" in packed.reason
+    batch = ["the quick brown fox", "lazy, dog", ""]
+    assert rows(packed(batch)) == [encoding.ids for encoding in tokenizer.encode_batch(batch)]
+
+
+@pytest.mark.parametrize("engine", ["word-cache", None])
+def test_added_tokens(engine):
+    """A token added with a space in it, or matched after normalisation, breaks the word-cache's premise."""
+    tokenizer = train_tokenizer(lowercase=True)
+    tokenizer.add_tokens(["Brown Fox"])
+    if engine:
+        with pytest.raises(ValueError, match="exact only"):
+            PackedTokenizer(tokenizer, engine=engine)
+    else:
+        batch = ["the quick brown fox", "the brown  fox", "xBROWN FOXx"]
+        assert rows(PackedTokenizer(tokenizer)(batch)) == [encoding.ids for encoding in tokenizer.encode_batch(batch)]
+
+
+def test_bad_arguments(hugging_face):
+    with pytest.raises(ValueError, match="engine is 'spacy', known are nanotoken"):
+        PackedTokenizer(hugging_face, engine="spacy")
+    with pytest.raises(TypeError, match="tokenizer is a str"):
+        PackedTokenizer("bert-base-uncased")
+
+
+def test_from_pretrained(hugging_face, tmp_path):
+    hugging_face.save_pretrained(tmp_path)
+    batch = list(PROBES)
+    assert rows(PackedTokenizer.from_pretrained(str(tmp_path))(batch)) == AutoTokenizer.from_pretrained(tmp_path)(
+        batch)["input_ids"]
