@@ -1,0 +1,162 @@
+"""Token ids -> logits: ``dsn_logits`` beside eager PyTorch, torch.compile and ``embedding_bag``."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from dendritic_bert.kernels import backends, ops, weights
+from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
+from race import Bar, Contender, hot, largest_error
+from torch import Tensor
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertEmbeddings
+from workload import (
+    MAX_POSITIONS,
+    SEED,
+    SMALL,
+    VOCAB_SIZE,
+    Tokens,
+    Weights,
+    flush_caches,
+    make_tokens,
+    make_weights,
+    row_lengths,
+)
+
+# An eager call takes 10 ms at H = 128 and 400 ms at H = 768.
+ROUNDS = {hidden_size: 2 if SMALL else rounds for hidden_size, rounds in ((16, 40), (128, 40), (384, 15), (768, 9))}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+CASES = [(128, "full", "hot"), (128, "full", "cold"), (128, "ragged", "hot"), (128, "ragged", "cold"),
+         (16, "full", "hot"), (16, "full", "cold"), (384, "full", "hot"), (384, "full", "cold"),
+         (768, "full", "hot"), (768, "full", "cold")]
+BARS = [Bar("cpu fp32 packed", "eager reference", at_least=15),
+        Bar("cpu fp32 packed", "reference, torch.compile", at_least=8),
+        Bar("cpu fp32 packed", "embedding_bag fp32", at_least=0.6),
+        Bar("cpu fp16 packed", "embedding_bag fp32", at_least=0.8)]
+
+
+def eager_logits(input_ids: Tensor, attention_mask: Tensor, model: Weights) -> Tensor:
+    """The contract in plain PyTorch, padded, as one would write it without this package."""
+    pooled = embed_pool_ref(input_ids, *model.embeddings, attention_mask=attention_mask)
+    return dendritic_linear_ref(pooled, *model.head, activation="sigmoid")
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    torch.compiler.reset()
+    return torch.compile(function, fullgraph=True, dynamic=False, backend="eager" if SMALL else "inductor")
+
+
+def fused(tokens: Tokens, model: Weights, dtype: torch.dtype, layout: str, backend: str) -> Callable[[], Tensor]:
+    """``dsn_logits`` on tables prepared beforehand, as the model keeps them."""
+    gamma, beta = model.embeddings[3:]
+    table = weights.prepare_table(*model.embeddings[:3], dtype=dtype)
+    head = weights.prepare_head(gamma, beta, *model.head)
+    if layout == "packed":
+        return partial(ops.dsn_logits, tokens.packed, table, head, cu_seqlens=tokens.cu_seqlens, backend=backend)
+    return partial(ops.dsn_logits, tokens.padded, table, head, attention_mask=tokens.attention_mask, backend=backend)
+
+
+def transformers_logits(tokens: Tokens, model: Weights) -> Callable[[], Tensor]:
+    """The same with the embedding module of transformers: a baseline that others wrote."""
+    hidden_size = model.embeddings[0].shape[1]
+    module = BertEmbeddings(BertConfig(vocab_size=VOCAB_SIZE, hidden_size=hidden_size, num_attention_heads=1,
+                                       max_position_embeddings=MAX_POSITIONS)).eval()
+    names = ("word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
+             "LayerNorm.weight", "LayerNorm.bias")
+    module.load_state_dict(dict(zip(names, model.embeddings)), strict=False)
+    keep = tokens.attention_mask[..., None].float()
+
+    def run() -> Tensor:
+        pooled = (module(tokens.padded) * keep).sum(dim=1) / keep.sum(dim=1).clamp_min(1)
+        return F.linear(pooled, *model.head[:2])
+
+    return run
+
+
+def runs_with_errors(tokens: Tokens, model: Weights) -> dict[str, tuple[Callable[[], Tensor], float | None]]:
+    padded = (tokens.padded, tokens.attention_mask)
+    bag = partial(F.embedding_bag, tokens.packed, offsets=tokens.cu_seqlens.int(), mode="sum",
+                  include_last_offset=True)
+    compile_run = partial(compiled(eager_logits), *padded, model)
+    compile_run()
+    runs: dict[str, Callable[[], Tensor]] = {
+        "eager reference": partial(eager_logits, *padded, model),
+        "eager, transformers' BertEmbeddings": transformers_logits(tokens, model),
+        "reference, torch.compile": compile_run,
+    }
+    for backend, missing in backends.availability().items():
+        if missing is None:
+            for name, dtype in DTYPES.items() if backend != "reference" else [("fp32", torch.float32)]:
+                for layout in ("packed", "padded"):
+                    runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend)
+    truth = eager_logits(*padded, model.double())
+    measured = {name: (run, largest_error(run(), truth)) for name, run in runs.items()}
+    # Sums rows of the same table, with neither LayerNorm nor head: how fast a gather can be, not the same result.
+    word = model.embeddings[0]
+    return measured | {"embedding_bag fp32": (partial(bag, weight=word), None),
+                       "embedding_bag fp16": (partial(bag, weight=word.half()), None)}
+
+
+@pytest.mark.parametrize(("hidden_size", "lengths", "cache"), CASES)
+@torch.inference_mode()
+def test_batch(race, hidden_size: int, lengths: str, cache: str) -> None:
+    tokens, model = make_tokens(row_lengths(lengths)), make_weights(hidden_size)
+    num_tokens, rows = tokens.packed.numel(), tokens.padded.shape[0]
+
+    def prepare(run: Callable[[], Tensor]) -> Callable[[], tuple]:
+        return hot(run) if cache == "hot" else lambda: flush_caches() or ()
+
+    contenders = {name: Contender(run, prepare(run), work=num_tokens, error=error)
+                  for name, (run, error) in runs_with_errors(tokens, model).items()}
+    shape = f"{rows} x 32 tokens" if lengths == "full" else f"{rows} rows of {num_tokens / rows:.1f} tokens"
+    race(contenders, title=f"H = {hidden_size}, {shape}, {cache} cache", unit="token", baseline="eager reference",
+         rounds=ROUNDS[hidden_size], bars=BARS if (hidden_size, lengths, cache) == CASES[0] else [],
+         conditions=f"V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no dendrite, one thread, seed {SEED}; packed: "
+                    f"int32 ids; padded: int64 ids and mask; error: of the logits; embedding_bag: mode sum, packed "
+                    f"int32 ids, no LayerNorm and no head")
+
+
+@pytest.mark.parametrize("num_dendrites", [0, 1, 3])
+@torch.inference_mode()
+def test_dendrites(race, num_dendrites: int) -> None:
+    tokens, model = make_tokens(row_lengths("full")), make_weights(128, num_dendrites)
+    truth = eager_logits(tokens.padded, tokens.attention_mask, model.double())
+    runs: dict[str, Callable[[], Tensor]] = {
+        "eager reference": partial(eager_logits, tokens.padded, tokens.attention_mask, model)}
+    runs |= {f"{backend} fp32 packed": fused(tokens, model, torch.float32, "packed", backend)
+             for backend, missing in backends.availability().items() if missing is None}
+    race({name: Contender(run, hot(run), work=tokens.packed.numel(), error=largest_error(run(), truth))
+          for name, run in runs.items()},
+         title=f"H = 128, 1024 x 32 tokens, {num_dendrites} dendrites", unit="token", baseline="eager reference",
+         bars=[], rounds=ROUNDS[128], conditions=f"V = {VOCAB_SIZE}, 2 labels, hot cache, one thread, seed {SEED}")
+
+
+def empty_op() -> Callable[..., Tensor]:
+    """An op with the schema of ``dsn_logits``, registered in Python, that does nothing."""
+    schema = str(torch.ops.dendritic_bert.dsn_logits_cpu.default._schema).partition("(")
+    library = torch.library.Library("dendritic_bert_bench", "FRAGMENT")
+    library.define("empty" + schema[1] + schema[2])
+    logits = torch.zeros(1, 2)
+    library.impl("empty", lambda *_: logits, "CPU")
+    empty_op.library = library  # type: ignore[attr-defined]  # the op lives as long as its library
+    return torch.ops.dendritic_bert_bench.empty.default
+
+
+@torch.inference_mode()
+def test_single_row(race) -> None:
+    """One row of 32 tokens: what a call costs when there is next to nothing to compute."""
+    tokens, model = make_tokens(row_lengths("full")[:1]), make_weights(128)
+    table = weights.prepare_table(*model.embeddings[:3])
+    head = weights.prepare_head(*model.embeddings[3:], *model.head)
+    arguments = (tokens.packed, table.word, table.word_scale, table.context, table.eps, *head[:5], 0, None,
+                 tokens.cu_seqlens, None, None, 0)
+    runs = {name: entry for name, entry in runs_with_errors(tokens, model).items() if "fp32" in name or "eager" in name}
+    runs["empty op, registered in Python"] = (partial(empty_op(), *arguments), None)
+    race({name: Contender(run, hot(run), calls=2 if SMALL else 200, error=error)
+          for name, (run, error) in runs.items()},
+         title="H = 128, one row of 32 tokens", unit="call", baseline="empty op, registered in Python",
+         rounds=ROUNDS[128], bars=[Bar("cpu fp32 packed", "empty op, registered in Python", at_most=3)],
+         conditions=f"V = {VOCAB_SIZE}, 2 labels, 200 calls in a loop, hot cache, one thread, seed {SEED}; the empty "
+                    f"op has the schema of dsn_logits and returns a tensor it already has")

@@ -1,0 +1,50 @@
+"""One thread, the machine written into the results, and the ``race`` fixture."""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+# Before tokenizers is first used: its thread pool asks once. bench_end_to_end sets it to "true" where it measures two.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+import workload
+from dendritic_bert.kernels import cpu
+from race import run_race
+
+PACKAGES = ("torch", "transformers", "tokenizers", "nanotoken", "numpy", "model2vec", "fasttext-numpy2-wheel",
+            "scikit-learn")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def race(benchmark: Any) -> Callable[..., None]:
+    return partial(run_race, benchmark)
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    machine_info.update(
+        versions={name: version for name in PACKAGES if (version := _version(name))},
+        instruction_set=cpu.instruction_set() if cpu.MISSING is None else f"none: {cpu.MISSING}",
+        torch_cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        command=" ".join(["python -m pytest", *config.invocation_params.args]),
+        seed=workload.SEED,
+        small=workload.SMALL,
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
