@@ -1,0 +1,52 @@
+"""The configuration: BERT's own, and what a model without an encoder and with dendrites adds to it."""
+
+import os
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import BertConfig
+
+
+@strict
+class DendriticBertConfig(BertConfig):
+    """Configuration of a dendritic BERT; every argument of ``BertConfig`` keeps its name and meaning.
+
+    ``hidden_dropout_prob`` is the dropout on every token's LayerNorm output; ``classifier_dropout`` that on the pooled
+    row (None: ``hidden_dropout_prob``, as in BERT).
+
+    Args:
+        dsn: True is a DSN: the embeddings pooled, no encoder. False keeps BERT's encoder and pooler under the head.
+        pooling: "mean_masked"; "mean_all" and "sum_all" count padding too, for checkpoints trained that way.
+        num_dendrites: N, dendrites per label of the head, >= 0.
+        dendrite_activation: their activation function.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: a value of the wrong type or not among those listed.
+    """
+
+    model_type = "dendritic_bert"
+
+    dsn: bool = True
+    pooling: Literal["mean_masked", "mean_all", "sum_all"] = "mean_masked"
+    num_dendrites: int = 0
+    dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = "sigmoid"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        # Registers the model with AutoModelForSequenceClassification, which always builds a configuration first. Only
+        # here, because transformers' modeling code takes as long to import as torch itself.
+        from . import modeling  # noqa: F401
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a configuration of ours or of BERT's. Raises ValueError for any other architecture."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        model_type = config_dict.pop("model_type", "bert")  # the first BERT checkpoints do not name their type
+        if model_type not in ("bert", cls.model_type):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a model of type {model_type!r}, expected 'bert' or "
+                f"{cls.model_type!r}: pass a BERT checkpoint."
+            )
+        return config_dict, kwargs

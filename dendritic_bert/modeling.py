@@ -1,0 +1,334 @@
+"""The model: BERT's embeddings pooled under a dendritic head, as a Hugging Face ``PreTrainedModel``."""
+
+import os
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, BertModel, BertPreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.bert.modeling_bert import BertEmbeddings
+from transformers.utils import logging
+
+from .configuration import DendriticBertConfig
+from .dendrites import DendriticLinear
+from .kernels import ops
+from .kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
+
+# Below "transformers", so that transformers.logging.set_verbosity_*() rules it too.
+logger = logging.get_logger(f"transformers.{__name__}")
+
+
+class _DsnBody(nn.Module):
+    """What a DSN keeps of ``BertModel``, under the same names."""
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__()
+        self.embeddings = BertEmbeddings(config)
+
+
+class _Prepared(NamedTuple):
+    """Inference tables, and what they were made of: where each module and parameter hung, its memory, its version.
+
+    ``table`` and ``head`` are None where the fused op does not serve the parameters.
+    """
+
+    table: DsnTable | None
+    head: DsnHead | None
+    places: list[tuple[dict[str, Any], str, Any]]
+    pointers: list[tuple[Tensor, int]]
+    versions: list[tuple[Tensor, int]]
+
+    def is_current(self) -> bool:
+        """Whether every parameter still is the same tensor with the same contents."""
+        for members, name, member in self.places:
+            if members.get(name) is not member:
+                return False
+        for parameter, pointer in self.pointers:
+            if parameter.data_ptr() != pointer:
+                return False
+        for parameter, version in self.versions:
+            if parameter._version != version:
+                return False
+        return True
+
+
+class DendriticBertForSequenceClassification(BertPreTrainedModel):
+    """Text classification from BERT's embeddings, pooled, through a ``DendriticLinear`` head.
+
+    In evaluation without gradients a DSN runs as one fused op, from token ids to logits, on tables prepared from the
+    parameters: at the first call, and again whenever a parameter has changed. Everywhere else it runs as the
+    differentiable ``embed_pool`` followed by the head. With ``config.dsn`` False it is ``BertModel`` with its pooler
+    under the same head.
+    """
+
+    config: DendriticBertConfig
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.pooling = config.pooling
+        self.bert = _DsnBody(config) if config.dsn else BertModel(config)
+        self.classifier = DendriticLinear(
+            config.hidden_size, config.num_labels, config.num_dendrites, config.dendrite_activation
+        )
+        self._fusable = config.dsn
+        self._table_dtype: torch.dtype | None = None
+        self._prepared: _Prepared | None = None
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
+        """Token ids (or their embeddings) to logits, and to a loss where there are labels.
+
+        Args:
+            input_ids: ``[B, L]``, or packed ``[T]`` beside ``cu_seqlens``; int32 or int64.
+            attention_mask: ``[B, L]``, zero means padding.
+            token_type_ids, position_ids: shaped as ``input_ids``, or ``[1, L]``; default 0, and the index in the row.
+            inputs_embeds: ``[B, L, H]`` (or ``[T, H]``) word embeddings in the place of ``input_ids``.
+            labels: ``[B]`` classes or targets of a single regression, else ``[B, num_labels]``; the loss follows
+                ``config.problem_type`` as in ``BertForSequenceClassification``.
+            cu_seqlens: ``[B + 1]``, row b holds the tokens ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``.
+            return_dict: False returns ``(loss, logits)`` or ``(logits,)``; None follows the configuration.
+
+        Returns:
+            ``SequenceClassifierOutput`` with logits ``[B, num_labels]``: float32 from the fused op, elsewhere what
+            the parameters' dtype and autocast give.
+
+        Raises:
+            ValueError: both or neither of ``input_ids`` and ``inputs_embeds``; ``cu_seqlens`` where ``dsn`` is False.
+            RuntimeError: ids, positions, types or shapes that do not fit, naming the row.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids and inputs_embeds are both given or both missing: pass exactly one of them.")
+        rows = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        tokens = {
+            "attention_mask": _expand_rows(attention_mask, rows),
+            "token_type_ids": _expand_rows(token_type_ids, rows),
+            "position_ids": _expand_rows(position_ids, rows),
+        }
+        prepared = None
+        if not (self.training or torch.is_grad_enabled() or inputs_embeds is not None):
+            prepared = self._current_tables()
+        if prepared is not None:
+            logits = ops.dsn_logits(
+                input_ids, prepared.table, prepared.head, cu_seqlens=cu_seqlens, pooling=self.pooling, **tokens
+            )
+        elif self.config.dsn:
+            logits = self.classifier(self._pool_embeddings(input_ids, inputs_embeds, cu_seqlens, tokens))
+        else:
+            logits = self.classifier(self._pool_encoder(input_ids, inputs_embeds, cu_seqlens, tokens))
+
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, logits=logits, pooled_logits=logits, config=self.config)
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        if not return_dict:
+            return (logits,) if loss is None else (loss, logits)
+        return _output(loss, logits)
+
+    def _dropouts(self) -> tuple[float, float]:
+        """p_embed and p_pool of this call."""
+        if not self.training:
+            return 0.0, 0.0
+        p_embed, p_pool = self.config.hidden_dropout_prob, self.config.classifier_dropout
+        return p_embed, p_embed if p_pool is None else p_pool
+
+    def _pool_embeddings(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        cu_seqlens: Tensor | None,
+        tokens: dict[str, Tensor | None],
+    ) -> Tensor:
+        embeddings = self.bert.embeddings
+        words, positions = embeddings.word_embeddings.weight, embeddings.position_embeddings.weight
+        if inputs_embeds is not None:
+            # Every token brings its own row, so together they are a word table that is looked up in order.
+            words = inputs_embeds.reshape(-1, inputs_embeds.shape[-1]).to(positions.dtype)
+            input_ids = torch.arange(words.shape[0], device=words.device).view(inputs_embeds.shape[:-1])
+        p_embed, p_pool = self._dropouts()
+        return ops.embed_pool(
+            input_ids, words, positions, embeddings.token_type_embeddings.weight,
+            embeddings.LayerNorm.weight, embeddings.LayerNorm.bias,
+            cu_seqlens=cu_seqlens, eps=embeddings.LayerNorm.eps, pooling=self.pooling,
+            p_embed=p_embed, p_pool=p_pool, **tokens,
+        )
+
+    def _pool_encoder(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        cu_seqlens: Tensor | None,
+        tokens: dict[str, Tensor | None],
+    ) -> Tensor:
+        if cu_seqlens is not None:
+            raise ValueError("cu_seqlens is given, but dsn is False: BERT's encoder takes [B, L] and attention_mask.")
+        pooled = self.bert(input_ids, inputs_embeds=inputs_embeds, return_dict=True, **tokens).pooler_output
+        return F.dropout(pooled, self._dropouts()[1], self.training)
+
+    def prepare(self, dtype: torch.dtype | None = None) -> "DendriticBertForSequenceClassification":
+        """Make the inference tables now, and store the word table as ``dtype`` from now on; returns the model.
+
+        ``dtype`` is float32, bfloat16, float16 or int8 (one scale a row); None is that of the parameters. Nothing of it
+        is saved. Calling this is optional, except after writing to a parameter through ``.data``, which leaves no trace
+        that torch could show. Raises ValueError where ``config.dsn`` is False.
+        """
+        if not self._fusable:
+            raise ValueError("prepare() needs a DSN, but dsn is False: BERT's encoder has no inference tables.")
+        self._table_dtype = dtype
+        self._prepared = self._prepare()
+        return self
+
+    def _prepare(self) -> _Prepared:
+        table = head = None
+        embeddings, classifier = self.bert.embeddings, self.classifier
+        words = embeddings.word_embeddings.weight
+        is_exact = self._table_dtype is not None or words.dtype != torch.float64  # a table is float32 at most
+        if is_exact and isinstance(classifier, DendriticLinear):
+            norm = embeddings.LayerNorm
+            table = prepare_table(
+                words, embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight, norm.eps,
+                self._table_dtype,
+            )
+            head = prepare_head(
+                norm.weight, norm.bias, classifier.weight, classifier.bias, classifier.lateral, classifier.top,
+                classifier.activation,
+            )
+        members = [part for module in self.modules() for part in (module._modules, module._parameters)]
+        return _Prepared(
+            table,
+            head,
+            places=[(part, name, member) for part in members for name, member in part.items()],
+            pointers=[(parameter, parameter.data_ptr()) for parameter in self.parameters()],
+            # A tensor made in inference mode counts no versions.
+            versions=[(p, p._version) for p in self.parameters() if not p.is_inference()],
+        )
+
+    def _current_tables(self) -> _Prepared | None:
+        """The inference tables, made anew where a parameter changed; None where the fused op does not serve."""
+        if not self._fusable or torch.compiler.is_compiling():
+            return None
+        prepared = self._prepared
+        if prepared is None or not prepared.is_current():
+            prepared = self._prepared = self._prepare()
+        return None if prepared.table is None else prepared
+
+    def train(self, mode: bool = True) -> "DendriticBertForSequenceClassification":
+        # Some training code writes through .data, which counts no version.
+        if mode != self.training:
+            self._prepared = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # .to(), .half(), .cuda(), ...: what is freed may come back at the same address.
+        self._prepared = None
+        return super()._apply(fn, recurse)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        # A replica lives for one call on another device: tables would be made anew each time.
+        replica = super()._replicate_for_data_parallel()
+        replica._fusable, replica._prepared = False, None
+        return replica
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": None}
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.bert.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.bert.embeddings.word_embeddings = value
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, DendriticLinear):
+            fresh = DendriticLinear(
+                module.in_features, module.out_features, module.num_dendrites, module.activation
+            ).to(module.weight)
+            fresh.reset_parameters(std=self.config.initializer_range)
+            for parameter, value in zip(module.parameters(), fresh.parameters()):
+                init.copy_(parameter, value)  # leaves alone what a checkpoint has filled
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a checkpoint of this model, or make a DSN of a BERT checkpoint (see the transformers documentation).
+
+        Of BERT the embeddings are kept (with ``dsn=False`` the encoder too), and the classifier where its shape fits;
+        one line says what was kept, dropped and newly initialised. Keyword arguments that are fields of
+        ``DendriticBertConfig`` override the checkpoint's. Raises ValueError for a checkpoint of another architecture,
+        one without BERT's embeddings, or one that is damaged.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(
+                f"the weights of {pretrained_model_name_or_path} cannot be read ({error}): fetch or save them again."
+            ) from error
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        """Called by transformers before it reports on a checkpoint: put one line in the place of its long table."""
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        lost = sorted(key for key in loading_info.missing_keys if key.startswith("bert.embeddings."))
+        if lost:
+            for keys in (loading_info.missing_keys, loading_info.unexpected_keys, loading_info.mismatched_keys):
+                keys.clear()
+            raise ValueError(f"{self.name_or_path} lacks {lost[0]}: pass a checkpoint of BERT or of this model.")
+        dropped = {key for key in loading_info.unexpected_keys if _part(key) in ("encoder", "pooler", "cls")}
+        fresh = {key for key in loading_info.missing_keys if _part(key) in ("pooler", "classifier")}
+        if dropped:
+            misfits = {entry for entry in loading_info.mismatched_keys if _part(entry[0]) == "classifier"}
+            loading_info.mismatched_keys -= misfits
+            fresh |= {entry[0] for entry in misfits}
+        loading_info.unexpected_keys -= dropped
+        loading_info.missing_keys -= fresh
+        if dropped or fresh:
+            kept = {_part(key) for key in self.state_dict()} - {_part(key) for key in fresh}
+            parts = (kept, {_part(key) for key in dropped}, {_part(key) for key in fresh})
+            kept_line, dropped_line, fresh_line = (", ".join(sorted(part)) or "nothing" for part in parts)
+            logger.warning(
+                f"{self.name_or_path or 'the checkpoint'}: kept {kept_line}; dropped {dropped_line}; "
+                f"newly initialised {fresh_line}{' (train it before use)' if fresh else ''}."
+            )
+
+
+def _part(key: str) -> str:
+    """The part of BERT that a weight belongs to: embeddings, encoder, pooler, cls, classifier, ..."""
+    return key.removeprefix("bert.").split(".")[0]
+
+
+def _expand_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    """``[1, L]`` stands for every row, as in BERT."""
+    if values is None or values.shape == rows.shape or values.dim() != 2 or values.shape[0] != 1 or rows.dim() != 2:
+        return values
+    return values.expand(rows.shape[0], -1).contiguous()
+
+
+def _output(loss: Tensor | None, logits: Tensor) -> SequenceClassifierOutput:
+    if torch.compiler.is_compiling():
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+    # The constructor's checks take 10 us, as long as a whole row of 32 tokens does.
+    output = SequenceClassifierOutput.__new__(SequenceClassifierOutput)
+    if loss is not None:
+        output["loss"] = loss
+    output["logits"] = logits
+    return output
+
+
+AutoModelForSequenceClassification.register(DendriticBertConfig, DendriticBertForSequenceClassification)
