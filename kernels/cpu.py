@@ -23,7 +23,7 @@ MISSING = _load()
 
 def instruction_set() -> str:
     """The variant of the kernel that serves this processor: "avx512", "avx2" or "baseline"."""
-    return torch.ops.dendritic_bert.cpu_instruction_set()
+    return importlib.import_module("dendritic_bert._cpu").instruction_set()
 
 
 def refusal(device_type: str, dtype: torch.dtype, inference: bool) -> str | None:

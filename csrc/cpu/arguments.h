@@ -1,0 +1,120 @@
+// What the binding hands to a kernel: plain pointers and sizes, no tensor, so that kernel.cpp needs no torch header.
+#pragma once
+
+#include <cstdint>
+
+enum class WordType : int { float32, bfloat16, float16, int8 };
+enum class Pooling : int { mean_masked, mean_all, sum_all };      // the order of reference.POOLINGS
+enum class Activation : int { sigmoid, tanh, relu, gelu };        // the order of reference.ACTIVATIONS
+
+// One integer array of either width, read as it is; data is null where the argument is absent.
+struct Indices {
+  const void* data = nullptr;
+  bool is_int64 = false;
+  int64_t operator[](int64_t i) const {
+    return is_int64 ? static_cast<const int64_t*>(data)[i] : static_cast<const int32_t*>(data)[i];
+  }
+};
+
+// Runs body(begin, end, context) over sub-ranges on torch's own threads.
+using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
+using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, RangeBody body, void* context);
+
+// The first token (lowest flat index) with an index outside its table, packed as token * 4 + kind; INT64_MAX if none.
+enum BadIndexKind : int { bad_id = 0, bad_token_type = 1, bad_position = 2 };
+
+struct Tokens {
+  Indices ids, token_types, positions;
+  const void* mask = nullptr;           // [B, L] integers of mask_bytes each, only where the pooling heeds it
+  int mask_bytes = 0;
+  const int64_t* cu_seqlens = nullptr;  // [B + 1], or null: row b starts at b * length
+  int64_t rows = 0, length = 0, total = 0;
+  Pooling pooling = Pooling::mean_masked;
+  int64_t vocab_size = 0, num_types = 0, num_positions = 0;
+  int64_t* bad_index = nullptr;
+
+  int64_t row_start(int64_t row) const { return cu_seqlens ? cu_seqlens[row] : row * length; }
+  int64_t row_length(int64_t row) const { return cu_seqlens ? cu_seqlens[row + 1] - cu_seqlens[row] : length; }
+};
+
+struct Table {
+  const void* word = nullptr;           // [V, H]
+  WordType word_type = WordType::float32;
+  const float* word_scale = nullptr;    // [V], int8 only
+  const float* context = nullptr;       // [K * P] rows of hidden_size floats, context_stride apart
+  int64_t context_stride = 0;
+  int64_t hidden_size = 0;
+  float eps = 0;
+  bool centred = false;                 // every row of word and context has mean 0
+};
+
+struct Head {
+  const float *weight, *bias, *beta_bias, *lateral, *top;
+  int64_t num_labels, num_dendrites;
+  Activation activation;
+};
+
+struct Dropout {
+  double p_embed = 0, p_pool = 0;
+  uint64_t seed = 0;
+};
+
+struct LogitsArguments {
+  Tokens tokens;
+  Table table;
+  Head head;
+  float* logits;                        // [B, C]
+  int num_threads;
+  ParallelFor parallel_for;
+};
+
+struct ForwardArguments {
+  Tokens tokens;
+  Table table;
+  Dropout dropout;
+  const float *ln_weight, *ln_bias;     // [H]
+  float *pooled, *pooled_hat;           // [B, H]; pooled_hat is the pooled row before gamma, beta and p_pool
+  float* rstd;                          // [tokens.total]
+  int num_threads;
+  ParallelFor parallel_for;
+};
+
+// A token's part in the gradient of its embedding sum e: a * G - c * e + d, see backward.h.
+struct TokenGradient {
+  float a, c, d;
+  int32_t row, context, column;
+};
+
+struct BackwardArguments {
+  Tokens tokens;
+  Table table;
+  Dropout dropout;
+  const float* ln_weight;               // [H]
+  const float *grad_pooled, *pooled_hat, *rstd;
+  int64_t num_contexts;                 // rows of table.context
+  TokenGradient* tokens_gradient;       // [tokens.total]
+  float* row_gradient;                  // [B, H padded to 16]
+  float* d_context;                     // [num_contexts, H]
+  float *d_ln_weight, *d_ln_bias;       // [H]
+  ParallelFor parallel_for;
+};
+
+struct WordGradientArguments {
+  const BackwardArguments& tokens_pass;
+  // The unmasked tokens by rising id; id u owns [id_start[u], id_start[u + 1]) of sorted_tokens.
+  const int64_t *sorted_tokens, *id_start, *unique_ids;
+  int64_t num_unique;
+  void* d_word;                         // rows of the word type: row u of id u where compact, else row unique_ids[u]
+  bool compact;
+};
+
+// One instruction set's kernels.
+struct Kernels {
+  const char* name;
+  void (*logits)(const LogitsArguments&);
+  void (*forward)(const ForwardArguments&);
+  void (*tokens_backward)(const BackwardArguments&);
+  void (*words_backward)(const WordGradientArguments&);
+};
+
+const Kernels& chosen_kernels();        // dispatch.cpp

@@ -1,0 +1,36 @@
+// Which instruction set's kernels serve this processor; decided once, when the extension is loaded.
+#include <cstdlib>
+#include <cstring>
+
+#include "arguments.h"
+
+extern const Kernels kernels_baseline;
+#ifdef HAVE_AVX2
+extern const Kernels kernels_avx2;
+#endif
+#ifdef HAVE_AVX512
+extern const Kernels kernels_avx512;
+#endif
+
+static const Kernels& choose() {
+  // For tests and comparisons: a lower instruction set than the processor's best, never a higher one.
+  const char* at_most = std::getenv("DENDRITIC_BERT_CPU");
+  const bool below_avx512 = at_most && std::strcmp(at_most, "avx512") != 0;
+  const bool below_avx2 = below_avx512 && std::strcmp(at_most, "avx2") != 0;
+  (void)below_avx2;
+#ifdef HAVE_AVX512
+  if (!below_avx512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    return kernels_avx512;
+#endif
+#ifdef HAVE_AVX2
+  // Every processor with AVX2 and FMA has F16C too.
+  if (!below_avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kernels_avx2;
+#endif
+  return kernels_baseline;
+}
+
+const Kernels& chosen_kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}

@@ -1,0 +1,214 @@
+// The hot loop: gather, LayerNorm, accumulate. Eight tokens at a time, in two passes over rows that stay in L1:
+//   1. e = word + context into a buffer, and the sum of squares (sums across lanes once for all eight tokens);
+//   2. acc += rstd * e, with up to eight accumulator vectors in registers.
+// gamma, beta and the division by the count are left to the caller, once a row.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+
+#include "arguments.h"
+#include "philox.h"
+#include "simd.h"
+#include "tokens.h"
+
+namespace {
+
+// Floats aligned to a cache line, uninitialised.
+struct Buffer {
+  float* data;
+  explicit Buffer(int64_t size)
+      : data(static_cast<float*>(std::aligned_alloc(64, size_t(std::max<int64_t>(size, 1) * 4 + 63) / 64 * 64))) {}
+  ~Buffer() { std::free(data); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  operator float*() const { return data; }
+};
+
+template <class Word>
+struct Gather {
+  const Table& table;
+  const Tokens& tokens;
+  const int64_t hidden_size = table.hidden_size;
+  const int64_t full = hidden_size / lanes * lanes;        // whole vectors end here
+  const int tail = int(hidden_size - full);
+  const int64_t stride = padded_to_lanes(hidden_size);     // of every buffer row; the padding holds zeros
+  const int64_t row_bytes = hidden_size * int64_t(sizeof(Word));
+  // 12 KB ahead: about 100 ns at L3 speed, and a quarter of L1.
+  const int64_t prefetch_distance = std::clamp<int64_t>(12288 / row_bytes, 2, max_prefetch_distance);
+  const Word* words = static_cast<const Word*>(table.word);
+
+  void prefetch(int32_t id) const {
+    const char* row = reinterpret_cast<const char*>(words + id * hidden_size);
+    for (int64_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
+  }
+
+  Vec word_vector(const Word* row, int64_t h, Vec scale) const {
+    if constexpr (sizeof(Word) == 1) return load(row + h) * scale;
+    else return load(row + h);
+  }
+
+  // e[j] = word + context for up to eight tokens from list[first] on; lane sums of e, or of e * e where `squares`.
+  template <bool squares>
+  void embed(const TokenList& list, int64_t first, int count, float* e, float* lane_sums) const {
+    Vec partial[group_size];
+    for (int j = 0; j < count; ++j, e += stride) {
+      const int32_t id = list.id[first + j];
+      const Word* word = words + id * hidden_size;
+      const float* context = table.context + list.context[first + j] * table.context_stride;
+      const Vec scale = broadcast(sizeof(Word) == 1 ? table.word_scale[id] : 1.0f);
+      prefetch(list.id[first + j + prefetch_distance]);
+      Vec total0 = broadcast(0), total1 = broadcast(0);
+      int64_t h = 0;
+      for (; h + 2 * lanes <= full; h += 2 * lanes) {
+        const Vec x = word_vector(word, h, scale) + load(context + h);
+        const Vec y = word_vector(word, h + lanes, scale) + load(context + h + lanes);
+        store(e + h, x);
+        store(e + h + lanes, y);
+        total0 += squares ? x * x : x;
+        total1 += squares ? y * y : y;
+      }
+      if (h < full) {
+        const Vec x = word_vector(word, h, scale) + load(context + h);
+        store(e + h, x);
+        total0 += squares ? x * x : x;
+      }
+      if (tail) {
+        Vec x = load_partial(word + full, tail);
+        if constexpr (sizeof(Word) == 1) x *= scale;
+        x += load_partial(context + full, tail);
+        store(e + full, x);
+        total1 += squares ? x * x : x;
+      }
+      partial[j] = total0 + total1;
+    }
+    for (int j = count; j < group_size; ++j) partial[j] = broadcast(0);
+    sums(partial, lane_sums);
+  }
+
+  // e[j] -= mean[j], and the lane sums of squares of the result.
+  void centre(int count, const float* mean, float* e, float* lane_sums) const {
+    Vec partial[group_size];
+    for (int j = 0; j < group_size; ++j) partial[j] = broadcast(0);
+    for (int j = 0; j < count; ++j, e += stride) {
+      const Vec m = broadcast(mean[j]);
+      for (int64_t h = 0; h < full; h += lanes) {
+        const Vec x = load(e + h) - m;
+        store(e + h, x);
+        partial[j] += x * x;
+      }
+      for (int64_t h = full; h < hidden_size; ++h) e[h] -= mean[j];
+      if (tail) partial[j] += load(e + full) * load(e + full);
+    }
+    sums(partial, lane_sums);
+  }
+
+  // Centred e and 1 / sqrt(var + eps) of up to eight tokens.
+  void normalise(const TokenList& list, int64_t first, int count, float* e, float* rstd) const {
+    float squares[group_size], mean[group_size];
+    if (table.centred) {
+      embed<true>(list, first, count, e, squares);
+    } else {
+      embed<false>(list, first, count, e, mean);
+      for (float& m : mean) m /= float(hidden_size);
+      centre(count, mean, e, squares);
+    }
+    const float scale = 1.0f / float(hidden_size);
+    for (int j = 0; j < group_size; ++j) rstd[j] = 1.0f / std::sqrt(squares[j] * scale + table.eps);
+  }
+
+  template <int vectors>
+  void accumulate_tile(const float* e, const float* rstd, int count, float* acc) const {
+    Vec total[vectors];
+    for (int k = 0; k < vectors; ++k) total[k] = load(acc + k * lanes);
+    for (int j = 0; j < count; ++j, e += stride) {
+      const Vec r = broadcast(rstd[j]);
+      for (int k = 0; k < vectors; ++k) total[k] += r * load(e + k * lanes);
+    }
+    for (int k = 0; k < vectors; ++k) store(acc + k * lanes, total[k]);
+  }
+
+  // acc += sum_j rstd[j] * e[j].
+  void accumulate(const float* e, const float* rstd, int count, float* acc) const {
+    int64_t h = 0;
+    for (; h + 8 * lanes <= stride; h += 8 * lanes) accumulate_tile<8>(e + h, rstd, count, acc + h);
+    if (h + 4 * lanes <= stride) { accumulate_tile<4>(e + h, rstd, count, acc + h); h += 4 * lanes; }
+    if (h + 2 * lanes <= stride) { accumulate_tile<2>(e + h, rstd, count, acc + h); h += 2 * lanes; }
+    if (h < stride) accumulate_tile<1>(e + h, rstd, count, acc + h);
+  }
+
+  // Appends whole segments while they fit; segment s begins at starts[s] in the list, and starts[n] is its end.
+  // Returns their number n, or -1 after a bad index.
+  int64_t fill(const Segment* segments, int64_t num_segments, TokenList& list, int64_t* starts) const {
+    list.size = starts[0] = 0;
+    int64_t n = 0;
+    for (; n < num_segments && list.size + segments[n].end - segments[n].begin <= list_capacity; ++n) {
+      if (!append(tokens, segments[n], list)) return -1;
+      starts[n + 1] = list.size;
+    }
+    for (int64_t i = 0; i < max_prefetch_distance; ++i) list.id[list.size + i] = list.size ? list.id[list.size - 1] : 0;
+    for (int64_t i = 0; i < std::min(prefetch_distance, list.size); ++i) prefetch(list.id[i]);
+    return n;
+  }
+};
+
+// What training keeps and adds, beside the sum of rstd * e.
+struct Training {
+  float* rstd;              // [T]
+  const Dropout* dropout;
+};
+
+template <class Word>
+inline void keep_for_backward(const Gather<Word>& gather, const Training& training, const Segment& segment,
+                              const TokenList& list, int64_t first, int count, float* e, const float* rstd,
+                              float* keep, float* keep_count) {
+  const int64_t start = gather.tokens.row_start(segment.row);
+  for (int j = 0; j < count; ++j) {
+    const int64_t column = list.column[first + j];
+    training.rstd[start + column] = rstd[j];
+    if (!keep_count) continue;
+    dropout_keep(training.dropout->seed, segment.row, column, embed_stream, training.dropout->p_embed,
+                 gather.hidden_size, keep);
+    for (int64_t h = 0; h < gather.hidden_size; ++h) {
+      e[j * gather.stride + h] *= keep[h];
+      keep_count[h] += keep[h];
+    }
+  }
+}
+
+constexpr int64_t max_segments = 64;  // pooled together: their tokens are one list, prefetched across rows
+
+// partial[s] = sum over the tokens of segments[s] of rstd * e (times the dropout mask), counts[s] = their number, for
+// at most max_segments of them. With dropout on x, keep_counts[s] holds for each channel how many tokens kept it.
+// False after a bad index.
+template <class Word>
+inline bool pool_segments(const Gather<Word>& gather, const Segment* segments, int64_t num_segments, float* partial,
+                          int64_t* counts, const Training* training, float* keep_counts) {
+  Buffer e(group_size * gather.stride), keep(keep_counts ? gather.stride : 0);
+  TokenList list;
+  int64_t starts[max_segments + 1];
+  float rstd[group_size];
+  for (int64_t s = 0; s < num_segments;) {
+    const int64_t filled = gather.fill(segments + s, num_segments - s, list, starts);
+    if (filled < 0) return false;
+    for (int64_t k = 0; k < filled; ++k, ++s) {
+      float* acc = partial + s * gather.stride;
+      float* keep_count = keep_counts ? keep_counts + s * gather.stride : nullptr;
+      std::fill(acc, acc + gather.stride, 0.0f);
+      if (keep_count) std::fill(keep_count, keep_count + gather.stride, 0.0f);
+      counts[s] = starts[k + 1] - starts[k];
+      for (int64_t i = starts[k]; i < starts[k + 1]; i += group_size) {
+        const int count = int(std::min<int64_t>(group_size, starts[k + 1] - i));
+        gather.normalise(list, i, count, e, rstd);
+        if (training)
+          keep_for_backward(gather, *training, segments[s], list, i, count, e, rstd, keep, keep_count);
+        gather.accumulate(e, rstd, count, acc);
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace

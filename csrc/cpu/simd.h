@@ -1,0 +1,134 @@
+// One vector of floats in the widest form the instruction set has. The arithmetic operators are the compiler's own;
+// what differs between instruction sets is here: loads with conversion, stores, and sums across lanes.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+struct bfloat16 { uint16_t bits; };
+struct float16 { uint16_t bits; };
+
+template <class To, class From>
+inline To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+inline float to_float(float x) { return x; }
+inline float to_float(int8_t x) { return x; }
+inline float to_float(bfloat16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
+inline float to_float(float16 x) {
+  // Half to float by shifting the exponent; subnormals (and zero) are renormalised by a float subtraction.
+  const uint32_t sign = uint32_t(x.bits & 0x8000) << 16, rest = x.bits & 0x7fff;
+  if (rest >= 0x7c00) return bit_cast<float>(sign | 0x7f800000u | (rest & 0x3ff) << 13);
+  if (rest >= 0x0400) return bit_cast<float>(sign | ((rest << 13) + (112u << 23)));
+  return bit_cast<float>(sign | bit_cast<uint32_t>(bit_cast<float>((113u << 23) | (rest << 13)) - bit_cast<float>(113u << 23)));
+}
+
+// Rounding to nearest even, as torch does.
+inline void from_float(float x, float& to) { to = x; }
+inline void from_float(float x, bfloat16& to) {
+  const uint32_t bits = bit_cast<uint32_t>(x);
+  to.bits = std::isnan(x) ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+inline void from_float(float x, float16& to) {
+  const uint32_t bits = bit_cast<uint32_t>(x), sign = (bits >> 16) & 0x8000, rest = bits & 0x7fffffff;
+  if (rest > 0x7f800000) { to.bits = uint16_t(sign | 0x7e00); return; }
+  if (rest >= 0x477ff000) { to.bits = uint16_t(sign | 0x7c00); return; }        // 65520 and above round to infinity
+  if (rest < 0x38800000) {                                                     // below 2^-14: add 0.5 to align the bits
+    to.bits = uint16_t(sign | (bit_cast<uint32_t>(bit_cast<float>(rest) + 0.5f) - 0x3f000000));
+    return;
+  }
+  to.bits = uint16_t(sign | ((rest - (112u << 23) + 0xfff + ((rest >> 13) & 1)) >> 13));
+}
+
+#if defined(__AVX512F__)
+
+using Vec = __m512;
+inline Vec broadcast(float x) { return _mm512_set1_ps(x); }
+inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+inline Vec load(const bfloat16* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+inline Vec load(const float16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+inline Vec load(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
+inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
+inline __m256 halved(Vec x) {
+  return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+}
+
+#elif defined(__AVX2__)
+
+using Vec = __m256;
+inline Vec broadcast(float x) { return _mm256_set1_ps(x); }
+inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
+inline Vec load(const bfloat16* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
+}
+inline Vec load(const float16* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+inline Vec load(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
+inline void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
+inline __m256 halved(Vec x) { return x; }
+
+#else
+
+using Vec = float __attribute__((vector_size(16)));
+inline Vec broadcast(float x) { return Vec{x, x, x, x}; }
+template <class T>
+inline Vec load(const T* p) { return Vec{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}; }
+inline Vec load(const float* p) { Vec x; std::memcpy(&x, p, sizeof(x)); return x; }
+inline void store(float* p, Vec x) { std::memcpy(p, &x, sizeof(x)); }
+
+#endif
+
+constexpr int lanes = sizeof(Vec) / sizeof(float);
+constexpr int group_size = 8;  // tokens whose sums across lanes are taken together
+
+template <class T>
+inline Vec load_partial(const T* p, int n) {
+  T padded[lanes] = {};
+  for (int i = 0; i < n; ++i) padded[i] = p[i];
+  return load(padded);
+}
+
+#if defined(__AVX2__)
+
+// Sums of eight vectors by a transposing tree: 7 horizontal adds for 8 sums, against 8 x 3 one by one.
+inline void sums(const Vec* x, float* out) {
+  const __m256 a = _mm256_hadd_ps(halved(x[0]), halved(x[1])), b = _mm256_hadd_ps(halved(x[2]), halved(x[3]));
+  const __m256 c = _mm256_hadd_ps(halved(x[4]), halved(x[5])), d = _mm256_hadd_ps(halved(x[6]), halved(x[7]));
+  const __m256 ab = _mm256_hadd_ps(a, b), cd = _mm256_hadd_ps(c, d);
+  const __m128 low = _mm_add_ps(_mm256_castps256_ps128(ab), _mm256_extractf128_ps(ab, 1));
+  const __m128 high = _mm_add_ps(_mm256_castps256_ps128(cd), _mm256_extractf128_ps(cd, 1));
+  _mm_storeu_ps(out, low);
+  _mm_storeu_ps(out + 4, high);
+}
+
+inline float sum(Vec x) {
+  const __m256 y = halved(x);
+  __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  z = _mm_add_ps(z, _mm_movehl_ps(z, z));
+  return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
+}
+
+#else
+
+inline float sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+inline void sums(const Vec* x, float* out) {
+  for (int j = 0; j < group_size; ++j) out[j] = sum(x[j]);
+}
+
+#endif
+
+inline int64_t padded_to_lanes(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
+
+}  // namespace

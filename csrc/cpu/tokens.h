@@ -1,0 +1,101 @@
+// From rows to a flat list of (id, context row, column): every layout, mask, type and position ends here, and so does
+// every index that does not fit its table. What follows reads the list alone.
+#pragma once
+
+#include <cstdint>
+
+#include "arguments.h"
+
+namespace {
+
+// Sums are taken over segments of a row and then over its segments, so that a row's result is the same to the bit
+// whether one thread computes it or several do.
+constexpr int64_t segment_length = 256;
+constexpr int64_t list_capacity = 4 * segment_length;
+constexpr int64_t max_prefetch_distance = 16;
+
+// Columns [begin, end) of a row.
+struct Segment {
+  int64_t row, begin, end;
+};
+
+struct TokenList {
+  int64_t size = 0;
+  int32_t id[list_capacity + max_prefetch_distance];
+  int32_t context[list_capacity];
+  int32_t column[list_capacity];
+};
+
+inline void report_bad_index(const Tokens& tokens, int64_t token, BadIndexKind kind) {
+  const int64_t found = token * 4 + kind;
+  int64_t lowest = __atomic_load_n(tokens.bad_index, __ATOMIC_RELAXED);
+  while (found < lowest &&
+         !__atomic_compare_exchange_n(tokens.bad_index, &lowest, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+
+inline bool masked(const Tokens& tokens, int64_t token) {
+  switch (tokens.mask_bytes) {
+    case 1: return !static_cast<const uint8_t*>(tokens.mask)[token];
+    case 4: return !static_cast<const uint32_t*>(tokens.mask)[token];
+    case 8: return !static_cast<const uint64_t*>(tokens.mask)[token];
+    default: return false;
+  }
+}
+
+inline int64_t kept_tokens(const Tokens& tokens, int64_t row) {
+  int64_t kept = tokens.row_length(row);
+  if (tokens.mask_bytes)
+    for (int64_t start = tokens.row_start(row), c = tokens.row_length(row); c-- > 0;) kept -= masked(tokens, start + c);
+  return kept;
+}
+
+// No mask, types or positions: a loop the compiler turns into vector code.
+template <class Id>
+inline bool append_plain(const Tokens& tokens, const Segment& segment, TokenList& list) {
+  const Id* ids = static_cast<const Id*>(tokens.ids.data) + tokens.row_start(segment.row);
+  int32_t* id = list.id + list.size - segment.begin;
+  int32_t* context = list.context + list.size - segment.begin;
+  int32_t* column = list.column + list.size - segment.begin;
+  bool bad = false;
+  for (int64_t c = segment.begin; c < segment.end; ++c) {
+    bad |= ids[c] < 0 || ids[c] >= Id(tokens.vocab_size);
+    id[c] = int32_t(ids[c]);
+    context[c] = column[c] = int32_t(c);
+  }
+  list.size += segment.end - segment.begin;
+  return !bad;
+}
+
+inline bool append_general(const Tokens& tokens, const Segment& segment, TokenList& list) {
+  const int64_t start = tokens.row_start(segment.row);
+  for (int64_t c = segment.begin; c < segment.end; ++c) {
+    const int64_t token = start + c;
+    if (masked(tokens, token)) continue;
+    const int64_t id = tokens.ids[token];
+    const int64_t type = tokens.token_types.data ? tokens.token_types[token] : 0;
+    const int64_t position = tokens.positions.data ? tokens.positions[token] : c;
+    const bool bad[] = {id < 0 || id >= tokens.vocab_size, type < 0 || type >= tokens.num_types,
+                        position < 0 || position >= tokens.num_positions};
+    for (int kind = 0; kind < 3; ++kind)
+      if (bad[kind]) { report_bad_index(tokens, token, BadIndexKind(kind)); return false; }
+    list.id[list.size] = int32_t(id);
+    list.context[list.size] = int32_t(type * tokens.num_positions + position);
+    list.column[list.size] = int32_t(c);
+    ++list.size;
+  }
+  return true;
+}
+
+// Appends a segment's tokens; false, and the index reported, where one does not fit its table.
+inline bool append(const Tokens& tokens, const Segment& segment, TokenList& list) {
+  if (tokens.mask_bytes == 0 && !tokens.token_types.data && !tokens.positions.data) {
+    const int64_t size = list.size;
+    if (tokens.ids.is_int64 ? append_plain<int64_t>(tokens, segment, list)
+                            : append_plain<int32_t>(tokens, segment, list)) return true;
+    list.size = size;  // again, slowly, to find which
+  }
+  return append_general(tokens, segment, list);
+}
+
+}  // namespace
