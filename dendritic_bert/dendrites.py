@@ -29,6 +29,9 @@ class DendriticLinear(nn.Module):
     Raises ValueError for a negative ``num_dendrites`` or an unknown ``activation``.
     """
 
+    lateral: nn.Parameter | None
+    top: nn.Parameter | None
+
     def __init__(
         self, in_features: int, out_features: int, num_dendrites: int = 0, activation: str = "sigmoid"
     ) -> None:
@@ -42,11 +45,13 @@ class DendriticLinear(nn.Module):
         rows = (1 + num_dendrites) * out_features
         self.weight = nn.Parameter(torch.empty(rows, in_features))
         self.bias = nn.Parameter(torch.empty(rows))
-        self.lateral: nn.Parameter | None
-        self.top: nn.Parameter | None
-        for name, shape in (("lateral", (num_dendrites, num_dendrites)), ("top", (num_dendrites,))):
-            parameter = nn.Parameter(torch.empty(*shape, out_features)) if num_dendrites else None
-            self.register_parameter(name, parameter)
+        lateral = top = None
+        if num_dendrites:
+            # With one dendrite nothing reads lateral, and DDP stops at a parameter that never gets a gradient.
+            lateral = nn.Parameter(torch.empty(num_dendrites, num_dendrites, out_features), num_dendrites > 1)
+            top = nn.Parameter(torch.empty(num_dendrites, out_features))
+        self.register_parameter("lateral", lateral)
+        self.register_parameter("top", top)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -65,9 +70,9 @@ class DendriticLinear(nn.Module):
         else:
             main_weight.normal_(std=std)
             main_bias.zero_()
-        for connections in (self.lateral, self.top):
-            if connections is not None:
-                connections.zero_()
+        if self.lateral is not None and self.top is not None:
+            self.lateral.zero_()
+            self.top.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., H]`` -> ``[..., C]``."""

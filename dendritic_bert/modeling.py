@@ -31,27 +31,24 @@ class _DsnBody(nn.Module):
 
 
 class _Prepared(NamedTuple):
-    """Inference tables, and what they were made of: where each module and parameter hung, its memory, its version.
+    """Inference tables, and what they were made of: every module and parameter where it hung, its memory, its version.
 
-    ``table`` and ``head`` are None where the fused op does not serve the parameters.
+    ``table`` and ``head`` are None where the fused op does not serve the parameters. A version is None where torch
+    counts none (a tensor made in inference mode).
     """
 
     table: DsnTable | None
     head: DsnHead | None
     places: list[tuple[dict[str, Any], str, Any]]
-    pointers: list[tuple[Tensor, int]]
-    versions: list[tuple[Tensor, int]]
+    parameters: list[tuple[Tensor, int, int | None]]
 
     def is_current(self) -> bool:
-        """Whether every parameter still is the same tensor with the same contents."""
+        """Whether every parameter still is the same tensor with the same contents; 2 us, in every call."""
         for members, name, member in self.places:
             if members.get(name) is not member:
                 return False
-        for parameter, pointer in self.pointers:
-            if parameter.data_ptr() != pointer:
-                return False
-        for parameter, version in self.versions:
-            if parameter._version != version:
+        for parameter, pointer, version in self.parameters:
+            if parameter.data_ptr() != pointer or (version is not None and parameter._version != version):
                 return False
         return True
 
@@ -72,8 +69,9 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
         self.num_labels = config.num_labels
         self.pooling = config.pooling
         self.bert = _DsnBody(config) if config.dsn else BertModel(config)
+        num_labels: Any = config.num_labels  # declared optional, but a configuration always has it
         self.classifier = DendriticLinear(
-            config.hidden_size, config.num_labels, config.num_dendrites, config.dendrite_activation
+            config.hidden_size, num_labels, config.num_dendrites, config.dendrite_activation
         )
         self._fusable = config.dsn
         self._table_dtype: torch.dtype | None = None
@@ -113,7 +111,7 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("input_ids and inputs_embeds are both given or both missing: pass exactly one of them.")
-        rows = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        rows: Tensor = input_ids if inputs_embeds is None else inputs_embeds[..., 0]  # type: ignore[assignment]
         tokens = {
             "attention_mask": _expand_rows(attention_mask, rows),
             "token_type_ids": _expand_rows(token_type_ids, rows),
@@ -208,14 +206,12 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
                 norm.weight, norm.bias, classifier.weight, classifier.bias, classifier.lateral, classifier.top,
                 classifier.activation,
             )
-        members = [part for module in self.modules() for part in (module._modules, module._parameters)]
+        parts = [part for module in self.modules() for part in (module._modules, module._parameters)]
         return _Prepared(
             table,
             head,
-            places=[(part, name, member) for part in members for name, member in part.items()],
-            pointers=[(parameter, parameter.data_ptr()) for parameter in self.parameters()],
-            # A tensor made in inference mode counts no versions.
-            versions=[(p, p._version) for p in self.parameters() if not p.is_inference()],
+            places=[(part, name, member) for part in parts for name, member in part.items()],
+            parameters=[(p, p.data_ptr(), None if p.is_inference() else p._version) for p in self.parameters()],
         )
 
     def _current_tables(self) -> _Prepared | None:
@@ -250,7 +246,7 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.bert.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         self.bert.embeddings.word_embeddings = value
 
     @torch.no_grad()
