@@ -24,12 +24,13 @@ class DendriticLinear(nn.Module):
         weight ``[(1 + N) * C, H]``, bias ``[(1 + N) * C]``: the main layer's rows, then dendrite 0, 1, ...
         lateral ``[N, N, C]``: entry ``[k, j]`` feeds dendrite j into dendrite k; only j < k is read.
         top ``[N, C]``: dendrites into the output.
-    ``lateral`` and ``top`` do not exist where N is 0, so that the checkpoint of an ``nn.Linear`` loads as it is.
+    ``lateral`` and ``top`` are None where N is 0, so that the checkpoint of an ``nn.Linear`` loads as it is; where N is
+    1 nothing reads ``lateral``, and it is a buffer: DDP stops at a parameter that never gets a gradient.
 
     Raises ValueError for a negative ``num_dendrites`` or an unknown ``activation``.
     """
 
-    lateral: nn.Parameter | None
+    lateral: Tensor | None
     top: nn.Parameter | None
 
     def __init__(
@@ -45,13 +46,12 @@ class DendriticLinear(nn.Module):
         rows = (1 + num_dendrites) * out_features
         self.weight = nn.Parameter(torch.empty(rows, in_features))
         self.bias = nn.Parameter(torch.empty(rows))
-        lateral = top = None
-        if num_dendrites:
-            # With one dendrite nothing reads lateral, and DDP stops at a parameter that never gets a gradient.
-            lateral = nn.Parameter(torch.empty(num_dendrites, num_dendrites, out_features), num_dendrites > 1)
-            top = nn.Parameter(torch.empty(num_dendrites, out_features))
-        self.register_parameter("lateral", lateral)
-        self.register_parameter("top", top)
+        lateral = torch.empty(num_dendrites, num_dendrites, out_features)
+        if num_dendrites == 1:
+            self.register_buffer("lateral", lateral)
+        else:
+            self.register_parameter("lateral", nn.Parameter(lateral) if num_dendrites else None)
+        self.register_parameter("top", nn.Parameter(torch.empty(num_dendrites, out_features)) if num_dendrites else None)
         self.reset_parameters()
 
     @torch.no_grad()

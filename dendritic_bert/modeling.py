@@ -257,8 +257,9 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
                 module.in_features, module.out_features, module.num_dendrites, module.activation
             ).to(module.weight)
             fresh.reset_parameters(std=self.config.initializer_range)
-            for parameter, value in zip(module.parameters(), fresh.parameters()):
-                init.copy_(parameter, value)  # leaves alone what a checkpoint has filled
+            values = fresh.state_dict()
+            for name, tensor in module.state_dict(keep_vars=True).items():
+                init.copy_(tensor, values[name])  # leaves alone what a checkpoint has filled
 
     @classmethod
     def from_pretrained(

@@ -16,8 +16,8 @@ def random_layer(in_features, out_features, num_dendrites, activation="sigmoid")
     """A layer as training leaves it: nothing is zero, not even the entries of lateral that nothing reads."""
     layer = DendriticLinear(in_features, out_features, num_dendrites, activation)
     with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.normal_()
+        for tensor in layer.state_dict(keep_vars=True).values():
+            tensor.normal_()
     return layer
 
 
@@ -85,14 +85,16 @@ def test_new_dendrites_change_nothing():
 def test_live_parameters_are_those_with_a_gradient(num_dendrites):
     layer = random_layer(7, 4, num_dendrites)
     layer(torch.randn(50, 7)).square().sum().backward()
-    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
-    assert layer.num_live_parameters() == sum(int(parameter.grad.count_nonzero()) for parameter in trained)
+    assert layer.num_live_parameters() == sum(int(parameter.grad.count_nonzero()) for parameter in layer.parameters())
 
 
 def test_state_dict_names():
     assert list(DendriticLinear(7, 4).state_dict()) == ["weight", "bias"]
-    shapes = {name: tuple(value.shape) for name, value in DendriticLinear(7, 4, 2).state_dict().items()}
-    assert shapes == {"weight": (12, 7), "bias": (12,), "lateral": (2, 2, 4), "top": (2, 4)}
+    for num_dendrites in (1, 2):
+        shapes = {name: tuple(value.shape) for name, value in DendriticLinear(7, 4, num_dendrites).state_dict().items()}
+        rows = (1 + num_dendrites) * 4
+        assert shapes == {"weight": (rows, 7), "bias": (rows,), "lateral": (num_dendrites, num_dendrites, 4),
+                          "top": (num_dendrites, 4)}
 
 
 def test_bad_arguments():
