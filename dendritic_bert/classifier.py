@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from .outputs import open_output
 from .records import FORMATTERS, INPUT_FORMATS, OUTPUT_FORMATS, PathOrStream, RecordReader, choose_format, open_input
-from .tokenization import PackedBatch, PackedTokenizer
+from .tokenization import PackedBatch, PackedTokenizer, check_texts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,7 +78,7 @@ class TextClassifier:
         return cls(DendriticBertForSequenceClassification.from_pretrained(name), PackedTokenizer.from_pretrained(name))
 
     def __call__(
-        self, texts: str | Sequence[str], batch_size: int = BATCH_SIZE, threads: int | None = None
+        self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, threads: int | None = None
     ) -> list[dict[str, Any]]:
         """Classify one text or many: one ``{"label": str, "score": float}`` a text, in order, always in a list.
 
@@ -86,7 +86,7 @@ class TextClassifier:
         there is one label, or of the logits in regression. ``threads`` defaults to torch's own number. Raises TypeError
         for a text that is no str, ValueError for ``batch_size`` or ``threads`` below 1.
         """
-        texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else _listed(texts)
+        texts = [texts] if isinstance(texts, str) else check_texts(texts)
         threads = _thread_count(threads)
         _check_positive("batch_size", batch_size)
         batches = [texts[start:start + batch_size] for start in range(0, len(texts), batch_size)]
@@ -208,12 +208,6 @@ def _score_function(problem_type: str | None, num_labels: int) -> Callable[[np.n
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exp / exp.sum(axis=1, keepdims=True)
-
-
-def _listed(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, (bytes, dict)) or not isinstance(texts, Iterable):
-        raise TypeError(f"texts is a {type(texts).__name__}, pass a str or a list of str.")
-    return list(texts)
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -7,33 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, BertTokenizerFast
+from small_classifier import SPECIAL_TOKENS, hugging_face_tokenizer, train_tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import AutoTokenizer
 
 from dendritic_bert.probes import PROBES
 from dendritic_bert.tokenization import ENGINES, PackedTokenizer, _WordCache
 
-SPECIAL = ["[PAD]", "[UNK]", "[MASK]", "[SEP]", "[CLS]"]  # [CLS] is 4, not 101
-CORPUS = ["The quick brown fox jumps over the lazy dog, unaffable and 1,000 times unflinchingly bleak!",
-          "It's a charming and often affecting journey: allows us to hope that Nolan is poised ...", *PROBES]
-
-
-def train_tokenizer(lowercase: bool) -> Tokenizer:
-    """A WordPiece tokenizer with a vocabulary of its own, as `dendritic-bert train --vocab_size` makes one."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(
-        vocab_size=600, special_tokens=SPECIAL, show_progress=False))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 4), ("[SEP]", 3)])
-    return tokenizer
-
 
 @pytest.fixture(scope="module", params=["lower", "cased"])
 def hugging_face(request):
-    tokenizer = BertTokenizerFast(tokenizer_object=train_tokenizer(lowercase=request.param == "lower"),
-                                  do_lower_case=request.param == "lower")
+    tokenizer = hugging_face_tokenizer(lowercase=request.param == "lower")
     assert tokenizer.cls_token_id == 4
     assert tokenizer.backend_tokenizer.normalizer.lowercase == (request.param == "lower")
     return tokenizer
@@ -61,8 +45,8 @@ def test_probes(packed, hugging_face):
 
 
 # Strings that mix what tokenizers trip over with arbitrary code points, joined with and without spaces.
-pieces = st.one_of(st.sampled_from(PROBES), st.sampled_from(SPECIAL), st.text(st.characters(exclude_categories=["Cs"])),
-                   st.text("aeàßΣ#'[]SEPCL \t\n\u0301\u200d\u3000世"))
+pieces = st.one_of(st.sampled_from(PROBES), st.sampled_from(SPECIAL_TOKENS),
+                   st.text(st.characters(exclude_categories=["Cs"])), st.text("aeßΣ#'[]SEPCL \t\n\u0301\u200d\u3000世"))
 texts = st.builds(str.join, st.sampled_from(["", " "]), st.lists(pieces, max_size=5))
 
 

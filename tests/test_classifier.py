@@ -1,0 +1,161 @@
+"""TextClassifier against transformers' own text-classification pipeline, and against the model called by hand."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from small_classifier import MAX_LENGTH, WORDS, hugging_face_tokenizer, small_model, train_tokenizer
+from transformers import pipeline
+
+import dendritic_bert
+from dendritic_bert.classifier import TextClassifier
+
+TEXTS = ["", "a", "the quick brown fox", "[SEP] in the text", "Unflinchingly bleak!", "世界 hello", *WORDS]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return hugging_face_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def classifier(tokenizer):
+    return TextClassifier(small_model(num_labels=3), tokenizer)
+
+
+def assert_same(results, expected):
+    assert [result["label"] for result in results] == [result["label"] for result in expected]
+    np.testing.assert_allclose([result["score"] for result in results], [result["score"] for result in expected],
+                               rtol=1e-5, atol=1e-6)
+    assert all(type(result["score"]) is float and set(result) == {"label", "score"} for result in results)
+
+
+@pytest.mark.parametrize("config", [
+    {"num_labels": 2},
+    {"num_labels": 3, "problem_type": "single_label_classification", "id2label": {0: "bad", 1: "so-so", 2: "good"}},
+    {"num_labels": 3, "problem_type": "multi_label_classification"},
+    {"num_labels": 1},
+    {"num_labels": 1, "problem_type": "regression"},
+    {"num_labels": 2, "problem_type": "regression"},
+    {"num_labels": 2, "dsn": False},
+], ids=str)
+def test_same_as_the_pipeline(tokenizer, config):
+    model = small_model(**config)
+    theirs = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    ours = TextClassifier(model, tokenizer)
+    expected = theirs(TEXTS)
+    assert len({result["score"] for result in expected}) > 5, "scores that hardly differ would prove nothing"
+    assert_same(ours(TEXTS, batch_size=4), expected)
+    assert_same(ours(TEXTS[2]), theirs(TEXTS[2]))
+
+
+def test_order_and_batches(classifier):
+    expected = [classifier(text)[0] for text in TEXTS]
+    for batch_size in (1, 3, len(TEXTS), 1000):
+        for threads in (1, 2, 5):
+            assert_same(classifier(TEXTS, batch_size=batch_size, threads=threads), expected)
+
+
+def test_no_text(classifier):
+    assert classifier([]) == []
+    assert len(classifier("")) == 1
+
+
+@pytest.mark.parametrize("make", [tuple, np.array, iter, lambda texts: (text for text in texts)])
+def test_what_holds_the_texts(classifier, make):
+    assert classifier(make(TEXTS)) == classifier(TEXTS)
+
+
+def test_long_texts_are_cut_and_counted(tokenizer):
+    model = small_model()
+    classifier = TextClassifier(model, tokenizer)
+    texts = ["fox " * 100, "fox", "!" * (MAX_LENGTH - 2), "!" * (MAX_LENGTH - 1)]  # [CLS] and [SEP] take two
+    results = classifier(texts, batch_size=2)
+    cut = tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
+    with torch.no_grad():
+        expected = [model(input_ids=torch.tensor([row])).logits.softmax(-1).max().item() for row in cut]
+    np.testing.assert_allclose([result["score"] for result in results], expected, rtol=1e-5)
+    assert classifier.num_truncated == 2
+    classifier(texts[0])
+    assert classifier.num_truncated == 3
+
+
+def test_threads(classifier, monkeypatch):
+    """Batches go to as many workers as asked for, each with one torch thread; a single batch has all of them inside."""
+    seen = []
+    predict = classifier.predict
+    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(
+        (threading.current_thread(), torch.get_num_threads())) or predict(texts))
+    before = torch.get_num_threads()
+    classifier(TEXTS, batch_size=1, threads=3)
+    workers, torch_threads = zip(*seen)
+    assert 1 <= len(set(workers)) <= 3
+    assert threading.main_thread() not in workers
+    assert set(torch_threads) == {1}
+    seen.clear()
+    classifier(TEXTS, threads=3)
+    assert seen == [(threading.main_thread(), 3)]
+    seen.clear()
+    classifier(TEXTS, batch_size=5, threads=1)
+    assert set(seen) == {(threading.main_thread(), 1)}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("texts", "message"), [
+    (b"bytes", "texts is a bytes, pass a list of str"),
+    ({"text": "a"}, "texts is a dict"),
+    (3, "texts is a int"),
+    (["a"] * 2000 + [None], r"texts\[2000\] is None of type NoneType"),
+])
+def test_texts_of_another_type(classifier, texts, message):
+    with pytest.raises(TypeError, match=message):
+        classifier(texts)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "threads"])
+def test_numbers_below_one(classifier, name):
+    with pytest.raises(ValueError, match=f"{name} is 0, it must be at least 1"):
+        classifier(TEXTS, **{name: 0})
+
+
+def test_an_error_in_a_worker_reaches_the_caller(classifier, monkeypatch):
+    def predict(texts):
+        raise RuntimeError("from the kernel")
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(classifier, "predict", predict)
+    with pytest.raises(RuntimeError, match="from the kernel"):
+        classifier(TEXTS, batch_size=1, threads=2)
+    assert torch.get_num_threads() == before
+
+
+def test_tokenizer_of_another_model(tokenizer):
+    with pytest.raises(ValueError, match="the tokenizer has 600 ids, the model embeds 500"):
+        TextClassifier(small_model(vocab_size=500), tokenizer)
+
+
+def test_from_pretrained(classifier, tokenizer, tmp_path, monkeypatch):
+    classifier.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    expected = classifier(TEXTS)
+    assert TextClassifier.from_pretrained(tmp_path)(TEXTS) == expected
+    assert TextClassifier.from_pretrained(str(tmp_path))(TEXTS) == expected
+    monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", str(tmp_path))
+    assert TextClassifier.from_pretrained()(TEXTS) == expected
+
+
+def test_fingerprint_follows_what_decides_a_label(tokenizer):
+    fingerprint = TextClassifier(small_model(), tokenizer).fingerprint()
+    assert TextClassifier(small_model(), tokenizer).fingerprint() == fingerprint
+    other_weight = small_model()
+    with torch.no_grad():
+        other_weight.classifier.bias[0] += 1e-3
+    others = [
+        (other_weight, tokenizer),
+        (small_model(id2label={0: "a", 1: "b"}), tokenizer),
+        (small_model(problem_type="multi_label_classification"), tokenizer),
+        (small_model(), train_tokenizer(lowercase=False)),
+    ]
+    assert fingerprint not in {TextClassifier(*other).fingerprint() for other in others}
+    assert len({TextClassifier(*other).fingerprint() for other in others}) == len(others)
