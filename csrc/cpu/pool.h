@@ -119,6 +119,55 @@ struct Gather {
     for (int j = 0; j < group_size; ++j) rstd[j] = 1.0f / std::sqrt(squares[j] * scale + table.eps);
   }
 
+  // The same for rows of few whole vectors, one token at a time with its e and all accumulators in registers: no
+  // buffer, no second pass. What stays serial is acc += rstd * e; the rest of several tokens overlaps out of order.
+  template <int vectors>
+  void pool_in_registers(const TokenList& list, int64_t first, int64_t last, float* acc, float* rstd) const {
+    const Word* const all_words = words;
+    const float *const all_context = table.context, *const all_scales = table.word_scale;
+    const int64_t context_stride = table.context_stride, distance = prefetch_distance;
+    const float inverse = 1.0f / float(vectors * lanes), eps = table.eps;
+    const bool centred = table.centred;
+    Vec total[vectors];
+    for (Vec& t : total) t = broadcast(0);
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t id = list.id[i];
+      const Word* word = all_words + id * (vectors * lanes);
+      const float* context = all_context + list.context[i] * context_stride;
+      const char* ahead = reinterpret_cast<const char*>(all_words + int64_t(list.id[i + distance]) * (vectors * lanes));
+      for (size_t byte = 0; byte < vectors * lanes * sizeof(Word); byte += 64) __builtin_prefetch(ahead + byte);
+      const Vec scale = broadcast(sizeof(Word) == 1 ? all_scales[id] : 1.0f);
+      Vec e[vectors];
+      for (int k = 0; k < vectors; ++k) e[k] = word_vector(word, k * lanes, scale) + load(context + k * lanes);
+      if (!centred) {
+        const Vec mean = broadcast(sum(total_of(e)) * inverse);
+        for (Vec& x : e) x -= mean;
+      }
+      Vec squares[vectors];
+      for (int k = 0; k < vectors; ++k) squares[k] = e[k] * e[k];
+      const float r = 1.0f / std::sqrt(sum(total_of(squares)) * inverse + eps);
+      if (rstd) rstd[list.column[i]] = r;
+      for (int k = 0; k < vectors; ++k) total[k] += broadcast(r) * e[k];
+    }
+    for (int k = 0; k < vectors; ++k) store(acc + k * lanes, total[k]);
+  }
+
+  // False where this hidden size has no register form.
+  bool pool_small(const TokenList& list, int64_t first, int64_t last, float* acc, float* rstd) const {
+    if (tail) return false;
+    switch (full / lanes) {
+      case 1: pool_in_registers<1>(list, first, last, acc, rstd); return true;
+      case 2: pool_in_registers<2>(list, first, last, acc, rstd); return true;
+      case 3: pool_in_registers<3>(list, first, last, acc, rstd); return true;
+      case 4: pool_in_registers<4>(list, first, last, acc, rstd); return true;
+#if defined(__AVX512F__)  // 32 registers
+      case 6: pool_in_registers<6>(list, first, last, acc, rstd); return true;
+      case 8: pool_in_registers<8>(list, first, last, acc, rstd); return true;
+#endif
+      default: return false;
+    }
+  }
+
   template <int vectors>
   void accumulate_tile(const float* e, const float* rstd, int count, float* acc) const {
     Vec total[vectors];
@@ -199,6 +248,8 @@ inline bool pool_segments(const Gather<Word>& gather, const Segment* segments, i
       std::fill(acc, acc + gather.stride, 0.0f);
       if (keep_count) std::fill(keep_count, keep_count + gather.stride, 0.0f);
       counts[s] = starts[k + 1] - starts[k];
+      float* row_rstd = training ? training->rstd + gather.tokens.row_start(segments[s].row) : nullptr;
+      if (!keep_count && gather.pool_small(list, starts[k], starts[k + 1], acc, row_rstd)) continue;
       for (int64_t i = starts[k]; i < starts[k + 1]; i += group_size) {
         const int count = int(std::min<int64_t>(group_size, starts[k + 1] - i));
         gather.normalise(list, i, count, e, rstd);

@@ -100,6 +100,23 @@ inline Vec load_partial(const T* p, int n) {
   return load(padded);
 }
 
+inline void store_as(float* p, Vec x, int n) {
+  if (n == lanes) store(p, x);
+  else for (int i = 0; i < n; ++i) p[i] = x[i];
+}
+template <class T>
+inline void store_as(T* p, Vec x, int n) {
+  for (int i = 0; i < n; ++i) from_float(x[i], p[i]);
+}
+
+// Four partial sums, then their sum: a chain of additions a quarter as long.
+template <int n>
+inline Vec total_of(const Vec (&x)[n]) {
+  Vec part[4] = {broadcast(0), broadcast(0), broadcast(0), broadcast(0)};
+  for (int k = 0; k < n; ++k) part[k % 4] += x[k];
+  return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
 #if defined(__AVX2__)
 
 // Sums of eight vectors by a transposing tree: 7 horizontal adds for 8 sums, against 8 x 3 one by one.
