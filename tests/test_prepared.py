@@ -1,0 +1,230 @@
+"""The inference tables: a cache that must never be seen, only felt."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from helpers import tiny_bert
+from torch import nn
+
+from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear, modeling
+
+
+@pytest.fixture
+def model(tmp_path):
+    tiny_bert(num_labels=3).save_pretrained(tmp_path)
+    model = DendriticBertForSequenceClassification.from_pretrained(tmp_path, num_dendrites=2)
+    randomise(model.classifier)
+    return model
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(0)
+    return {"input_ids": torch.randint(50, (4, 9)), "attention_mask": torch.randint(2, (4, 9))}
+
+
+@torch.no_grad()
+def randomise(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.normal_()
+
+
+def fused(model, inputs):
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def assert_not_stale(model, inputs, tolerance=1e-5):
+    torch.testing.assert_close(fused(model, inputs), model(**inputs).logits.float(), rtol=tolerance, atol=tolerance)
+
+
+def test_made_once(model, inputs, monkeypatch):
+    made = []
+
+    def counted(*args):
+        made.append(args)
+        return prepare_table(*args)
+
+    prepare_table = modeling.prepare_table
+    monkeypatch.setattr(modeling, "prepare_table", counted)
+    for _ in range(3):
+        fused(model, inputs)
+        model.eval()
+    model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    fused(model, inputs)
+    assert len(made) == 1
+
+
+def optimizer_step(model, inputs):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(**inputs).logits.sum().backward()
+    optimizer.step()
+
+
+def load_state_dict(model, inputs):
+    model.load_state_dict({name: torch.randn_like(value) for name, value in model.state_dict().items()})
+
+
+def assign_state_dict(model, inputs):
+    state = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+
+
+def change_in_place(name):
+    def change(model, inputs):
+        with torch.no_grad():
+            model.get_parameter(name).mul_(torch.rand_like(model.get_parameter(name)))
+
+    change.__name__ = f"in_place_{name}"
+    return change
+
+
+def new_data(model, inputs):
+    weight = model.classifier.weight
+    weight.data = torch.randn_like(weight)
+
+
+def through_data_while_training(model, inputs):
+    model.train()
+    model.classifier.weight.data.mul_(2)
+    model.eval()
+
+
+def half_and_back(model, inputs):
+    """Rounded, and perhaps back at the address where it was before."""
+    for _ in range(3):
+        model.half().float()
+
+
+def new_parameter(model, inputs):
+    model.bert.embeddings.LayerNorm.bias = nn.Parameter(torch.randn(32))
+
+
+def new_module(model, inputs):
+    model.set_input_embeddings(nn.Embedding(50, 32))
+
+
+def new_embeddings(model, inputs):
+    model.bert.embeddings = copy.deepcopy(model.bert.embeddings)
+    randomise(model.bert.embeddings)
+
+
+def new_head(model, inputs):
+    model.classifier = DendriticLinear(32, 5, 1)
+
+
+def foreign_head(model, inputs):
+    """Whatever stands there is called, though it cannot be fused (PerforatedAI wraps the layer like this)."""
+    model.classifier = nn.Sequential(nn.Linear(32, 5), nn.Tanh())
+
+
+def resized(model, inputs):
+    model.resize_token_embeddings(60)
+    randomise(model)
+    inputs["input_ids"] = torch.full_like(inputs["input_ids"], 59)
+
+
+PARAMETERS = ["bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight",
+              "bert.embeddings.token_type_embeddings.weight", "bert.embeddings.LayerNorm.weight",
+              "bert.embeddings.LayerNorm.bias", "classifier.weight", "classifier.bias", "classifier.lateral",
+              "classifier.top"]
+CHANGES = [optimizer_step, load_state_dict, assign_state_dict, *map(change_in_place, PARAMETERS), new_data,
+           through_data_while_training, half_and_back, new_parameter, new_module, new_embeddings, new_head,
+           foreign_head, resized]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_made_anew_when_a_parameter_changed(model, inputs, change):
+    assert sorted(PARAMETERS) == sorted(name for name, _ in model.named_parameters())
+    before = fused(model, inputs)
+    change(model, inputs)
+    assert_not_stale(model, inputs)
+    after = fused(model, inputs)
+    assert after.shape != before.shape or not torch.allclose(after, before, atol=1e-6)
+
+
+def test_prepare_shows_what_was_written_through_data(model, inputs):
+    """torch keeps no trace of it, so this is the one case that has to be said."""
+    fused(model, inputs)
+    model.bert.embeddings.word_embeddings.weight.data.normal_()
+    assert model.prepare() is model
+    assert_not_stale(model, inputs)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 5e-2), (torch.int8, 5e-2)])
+def test_table_dtype(model, inputs, dtype, tolerance):
+    exact = fused(model, inputs)
+    state = copy.deepcopy(model.state_dict())
+    model.prepare(dtype=dtype)
+    assert not torch.equal(fused(model, inputs), exact)
+    assert_not_stale(model, inputs, tolerance)
+    randomise(model)
+    assert not torch.equal(fused(model, inputs), fused(copy.deepcopy(model).prepare(), inputs))  # it stays
+    assert_not_stale(model, inputs, tolerance)
+    model.load_state_dict(state)
+    assert torch.equal(fused(model.prepare(), inputs), exact)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_prepare_refuses(model, inputs):
+    with pytest.raises(ValueError, match="dtype is torch.float64, a table is stored as one of torch.float32"):
+        model.prepare(dtype=torch.float64)
+    model.config.dsn = False
+    with pytest.raises(ValueError, match=r"prepare\(\) needs a DSN, but dsn is False"):
+        DendriticBertForSequenceClassification(model.config).prepare()
+
+
+def test_float64_is_not_rounded_to_a_table(model, inputs):
+    model.double()
+    assert torch.equal(fused(model, inputs), model(**inputs).logits)
+    assert fused(model.prepare(dtype=torch.float16), inputs).dtype == torch.float32  # unless asked for
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+                         ids=["deepcopy", "pickle"])
+def test_copies_share_nothing(model, inputs, twin_of):
+    logits = fused(model, inputs)
+    twin = twin_of(model)
+    assert torch.equal(fused(twin, inputs), logits)
+    randomise(twin)
+    assert_not_stale(twin, inputs)
+    assert torch.equal(fused(model, inputs), logits)
+
+
+def test_tables_are_not_pickled_nor_saved(model, inputs, tmp_path):
+    sizes, names = [len(pickle.dumps(model))], set(model.state_dict())
+    fused(model, inputs)
+    sizes.append(len(pickle.dumps(model)))
+    assert sizes[0] == sizes[1]
+    assert set(model.state_dict()) == names
+
+
+def test_loaded_in_inference_mode(model, inputs, tmp_path):
+    model.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        loaded = DendriticBertForSequenceClassification.from_pretrained(tmp_path)
+        assert torch.equal(loaded(**inputs).logits, fused(model, inputs))
+        assert torch.equal(loaded(**inputs).logits, fused(model, inputs))
+
+
+def test_replicas_of_data_parallel_do_without(model, inputs):
+    """torch.nn.DataParallel makes a replica for one call; the tables of the original are on another device."""
+    logits = fused(model, inputs)
+    randomise(model.bert)
+    replica = model._replicate_for_data_parallel()
+    assert_not_stale(model, inputs)
+    assert torch.allclose(fused(replica, inputs), fused(model, inputs), atol=1e-5)
+    assert not torch.allclose(fused(replica, inputs), logits, atol=1e-3)
+
+
+def test_threads(model, inputs):
+    batches = [{name: value[i % 4:i % 4 + 1] for name, value in inputs.items()} for i in range(200)]
+    expected = [fused(model, batch) for batch in batches]
+    model.prepare()
+    model._apply(lambda tensor: tensor)  # every thread finds the tables missing
+    with ThreadPoolExecutor(4) as pool:
+        for logits, other in zip(pool.map(lambda batch: fused(model, batch), batches), expected, strict=True):
+            assert torch.equal(logits, other)
