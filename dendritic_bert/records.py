@@ -183,13 +183,16 @@ class RecordReader:
                 continue
             try:
                 record = json.loads(line)
-            except ValueError as error:
-                raise self._error(f"not valid JSON ({error}), every line must be one object.") from None
+            except json.JSONDecodeError as error:
+                raise self._error(f"not valid JSON ({error.msg} at character {error.pos + 1}), every line must be one "
+                                  "object.") from None
+            except (ValueError, RecursionError) as error:  # a number of 5000 digits, brackets 1000 deep
+                raise self._error(f"not to be read as JSON ({error}), every line must be one object.") from None
             if not isinstance(record, dict):
                 raise self._error(f"a JSON {type(record).__name__}, every line must be one object.")
             text = record.get(self.column)
             if not isinstance(text, str):
-                raise self._error(f"column {self.column!r} is {text!r}, not a string; the object has "
+                raise self._error(f"column {self.column!r} is {text!r:.60}, not a string; the object has "
                                   f"{', '.join(record) or 'no columns'}.")
             if "\\ud" in line.lower():
                 whole = without_surrogates(text)

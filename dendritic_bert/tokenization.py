@@ -111,7 +111,7 @@ def check_texts(texts: Iterable[str]) -> list[str]:
         return texts
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"texts[{row}] is {text!r} of type {type(text).__name__}, every text must be a str.")
+            raise TypeError(f"texts[{row}] is {text!r:.60} of type {type(text).__name__}, every text must be a str.")
     return list(map(str, texts))
 
 

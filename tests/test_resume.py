@@ -1,0 +1,247 @@
+"""An interrupted classify_file, taken up again, ends in the same bytes as one that was not."""
+
+import json
+import multiprocessing
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from small_classifier import WORDS, hugging_face_tokenizer, small_model
+
+from dendritic_bert import outputs
+from dendritic_bert.classifier import TextClassifier
+
+BATCH_SIZE = 16
+BAD_UTF8 = b"\xff"
+
+
+def make_classifier(**config) -> TextClassifier:
+    return TextClassifier(small_model(**config), hugging_face_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return make_classifier()
+
+
+def write_input(path: Path, num_records: int) -> Path:
+    """Records of one to three lines, with truncated texts and bytes that are not UTF-8 among them."""
+    rng = random.Random(0)
+    with open(path, "wb") as file:
+        file.write(b"id,text\r\n")
+        for i in range(num_records):
+            words = " ".join(rng.choices(WORDS, k=rng.choice([1, 3, 10, 60])))
+            text = words.replace("the", "\n", 1).encode() + BAD_UTF8 * (i % 50 == 7)
+            file.write(b'%d,"%s"\r\n' % (i, text))
+    return path
+
+
+def stop_after(monkeypatch, classifier, num_batches: int) -> None:
+    """Let classify_file fail at a batch, as an interrupt from the keyboard would."""
+    predict = classifier.predict
+    left = iter(range(num_batches))
+
+    def interrupted(texts):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return predict(texts)
+
+    monkeypatch.setattr(classifier, "predict", interrupted)
+
+
+def interrupt(classifier, input: Path, output: Path, num_batches: int = 3, **options) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_after(monkeypatch, classifier, num_batches)
+        with pytest.raises(KeyboardInterrupt):
+            classifier.classify_file(input, output, batch_size=BATCH_SIZE, threads=1, **options)
+
+
+def classify(classifier, input: Path, output: Path, **options):
+    return classifier.classify_file(input, output, **{"batch_size": BATCH_SIZE, "threads": 1, **options})
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "tsv"])
+@pytest.mark.parametrize("num_batches", [1, 3, 5])
+def test_an_interrupted_run_is_taken_up(classifier, tmp_path, monkeypatch, format, num_batches):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / f"out.{format}"
+    whole = classify(classifier, input, tmp_path / f"whole.{format}")
+    assert whole.num_truncated > 10
+    assert whole.num_replaced == 2
+    interrupt(classifier, input, output, num_batches)
+    assert not output.exists()
+    calls = []
+    predict = classifier.predict
+    monkeypatch.setattr(classifier, "predict", lambda texts: calls.append(len(texts)) or predict(texts))
+    report = classify(classifier, input, output)
+    assert output.read_bytes() == (tmp_path / f"whole.{format}").read_bytes()
+    assert report == whole._replace(num_resumed=BATCH_SIZE * num_batches)
+    assert sum(calls) == 100 - BATCH_SIZE * num_batches
+    assert names(tmp_path) == {"in.csv", f"out.{format}", f"whole.{format}"}
+
+
+def test_what_the_journal_does_not_vouch_for_is_cut_off(classifier, tmp_path):
+    """A run killed between two journals leaves lines in the partial, the last of them torn."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    classify(classifier, input, tmp_path / "whole")
+    interrupt(classifier, input, output)
+    with open(f"{output}.partial", "ab") as file:
+        file.write(b'{"text": "a line of the next batch", "label": "LABEL_0", "score": 0.5}\n{"text": "torn')
+    Path(f"{output}.partial.json.new").write_text('{"torn')
+    classify(classifier, input, output)
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_without_a_usable_journal_it_starts_over(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    classify(classifier, input, tmp_path / "whole")
+    partial, journal = Path(f"{output}.partial"), Path(f"{output}.partial.json")
+    interrupt(classifier, input, output)
+    journal.unlink()  # killed before the first journal
+    assert classify(classifier, input, output).num_resumed == 0
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    interrupt(classifier, input, output)
+    partial.unlink()  # killed after the rename
+    assert classify(classifier, input, output).num_resumed == 0
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    journal.write_text("[]")
+    with pytest.raises(ValueError, match=r"out\.partial\.json is not a journal of this program, delete it"):
+        classify(classifier, input, output)
+
+
+def test_resume_can_be_refused(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    assert classify(classifier, input, output, resume=False).num_resumed == 0
+    interrupt(classifier, input, output)
+    assert classify(classifier, input, output, resume=True).num_resumed == 3 * BATCH_SIZE
+
+
+def test_an_earlier_output_stays_until_the_new_one_is_whole(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    output.write_bytes(b"old")
+    interrupt(classifier, input, output)
+    assert output.read_bytes() == b"old"
+    classify(classifier, input, output)
+    assert output.read_bytes().count(b"\n") == 100
+
+
+def test_a_run_that_did_nothing_leaves_nothing(classifier, tmp_path):
+    input = write_input(tmp_path / "in.csv", 100)
+    interrupt(classifier, input, tmp_path / "out", num_batches=0)
+    assert names(tmp_path) == {"in.csv"}
+
+
+@pytest.mark.parametrize(("change", "what"), [
+    ("model", "model"), ("column", "column"), ("format", "format"), ("size", "input"), ("contents", "input"),
+    ("input_format", "input_format"),
+])
+def test_another_run_is_refused(classifier, tmp_path, change, what):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    left = {path: path.read_bytes() for path in tmp_path.iterdir() if path != input}
+    other = make_classifier(seed=1) if change == "model" else classifier
+    options = {"column": {"column": "id"}, "format": {"format": "csv"}, "input_format": {"input_format": "text"}}
+    data = input.read_bytes()
+    if change == "size":
+        input.write_bytes(data + b'100,"one more"\r\n')
+    if change == "contents":
+        input.write_bytes(data.replace(b"fox", b"dog", 1))
+    with pytest.raises(ValueError, match=f"begun with another {what}: finish that run as it was begun, or start over "
+                                         r"with resume=False \(or by deleting .*out\.partial\)"):
+        classify(other, input, output, **options.get(change, {}))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path != input} == left
+    assert classify(other, input, output, resume=False, **options.get(change, {})).num_resumed == 0
+
+
+def test_batch_size_and_threads_may_change(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    classify(classifier, input, tmp_path / "whole")
+    interrupt(classifier, input, output)
+    classify(classifier, input, output, batch_size=7, threads=2)
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_malformed_lines_keep_their_number_in_a_resumed_run(classifier, tmp_path):
+    input, output = tmp_path / "in.jsonl", tmp_path / "out"
+    input.write_text('{"text": "fox"}\n\n' * 50 + "{\n")
+    interrupt(classifier, input, output, num_batches=2)
+    with pytest.raises(ValueError, match=r"in\.jsonl, line 101: not valid JSON"):
+        classify(classifier, input, output)
+    assert json.loads(Path(f"{output}.partial.json").read_text())["position"]["records"] == 48
+
+
+def test_streams_start_over(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    with open(input, "rb") as stream:
+        interrupt(classifier, stream, output, input_format="csv")
+    with open(input, "rb") as stream:
+        assert classify(classifier, stream, output, input_format="csv").num_resumed == 0
+    assert output.read_bytes().count(b"\n") == 100
+
+
+@pytest.mark.skipif(outputs.fcntl is None, reason="no flock on this system")
+def test_two_runs_into_one_output(classifier, tmp_path, monkeypatch):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    predict = classifier.predict
+
+    def second_run(texts):
+        monkeypatch.setattr(classifier, "predict", predict)
+        with pytest.raises(BlockingIOError, match=r"output .*out is being written by another process"):
+            classify(classifier, input, output)
+        return predict(texts)
+
+    monkeypatch.setattr(classifier, "predict", second_run)
+    classify(classifier, input, output)
+    assert output.read_bytes().count(b"\n") == 100
+
+
+def _killable_run(folder: Path, input: Path, output: Path, started, journal_seconds: float, threads: int) -> None:
+    classifier = TextClassifier.from_pretrained(folder)
+    predict = classifier.predict
+    classifier.predict = lambda texts: started.set() or predict(texts)
+    outputs.JOURNAL_SECONDS = journal_seconds
+    classify(classifier, input, output, threads=threads, progress=False)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+@pytest.mark.parametrize(("journal_seconds", "threads"), [(0.0, 1), (0.01, 2)])
+def test_kill_at_any_moment(classifier, tmp_path, journal_seconds, threads):
+    """Processes killed with SIGKILL, one after another; the last one is left to finish."""
+    input, output, folder = write_input(tmp_path / "in.csv", 6000), tmp_path / "out", tmp_path / "model"
+    classifier.model.save_pretrained(folder)
+    hugging_face_tokenizer().save_pretrained(folder)
+    whole = classify(TextClassifier.from_pretrained(folder), input, tmp_path / "whole")
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # pytest shows it where the test fails
+    rng = random.Random(seed)
+    context = multiprocessing.get_context("forkserver")  # its children have everything imported already
+    context.set_forkserver_preload(["dendritic_bert.modeling", "dendritic_bert.classifier", Path(__file__).stem])
+    resumed_from = []
+    for last in [False] * 8 + [True]:
+        started = context.Event()
+        process = context.Process(target=_killable_run,
+                                  args=(folder, input, output, started, journal_seconds, threads))
+        process.start()
+        while process.is_alive() and not started.wait(0.001):
+            pass
+        if not last:
+            time.sleep(rng.expovariate(20))
+            process.kill()
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        assert not output.exists()
+        journal = Path(f"{output}.partial.json")
+        resumed_from.append(json.loads(journal.read_bytes())["position"]["records"] if journal.exists() else 0)
+    assert resumed_from == sorted(resumed_from), "a run must never fall back behind the one before"
+    assert len({*resumed_from, 0}) > 2, "the kills must have come at different places"
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert whole.num_records == 6000
+    assert names(tmp_path) == {"in.csv", "model", "out", "whole"}
