@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-# Before tokenizers is first used: its thread pool asks once. bench_end_to_end sets it to "true" where it measures two.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# numpy and scikit-learn multiply on every core otherwise; OpenBLAS reads this when numpy is first imported.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Read at every call; bench_end_to_end changes it where it measures two threads.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ import workload
 from dendritic_bert.kernels import cpu
 from race import run_race
 
-PACKAGES = ("torch", "transformers", "tokenizers", "nanotoken", "numpy", "model2vec", "fasttext-numpy2-wheel",
+PACKAGES = ("torch", "transformers", "tokenizers", "nanotoken", "numpy", "model2vec", "fasttext-community",
             "scikit-learn")
 
 

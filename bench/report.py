@@ -35,7 +35,7 @@ def scaled(value: float, unit: str) -> str:
     """Three digits and a prefix: ``scaled(2.5e-9, "s") == "2.50 ns"``."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
         if abs(value) >= 0.9995 * factor:
-            return f"{_digits(value / factor)} {prefix}{unit}"
+            return f"{_digits(value / factor)} {prefix}{unit}".rstrip()
     return f"{_digits(value * 1e12)} p{unit}"
 
 

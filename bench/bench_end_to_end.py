@@ -1,0 +1,144 @@
+"""Text -> label on SST-2: our classifier beside transformers, model2vec, fastText and scikit-learn.
+
+Every timed call gets texts that our tokenizer has not seen, right after an untimed call on texts that it has. The
+peers keep no cache of text.
+"""
+
+import os
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pipelines import Pipeline, dendritic_bert, float64_scores, peers, save_dsn_of_bert_tiny, transformers_bert_tiny
+from race import Bar, Contender, largest_error
+from workload import SEED, SMALL, Texts, sst2
+
+from dendritic_bert import EMBEDDED_MODEL
+from dendritic_bert.tokenization import PackedTokenizer
+
+EMBEDDED, DSN_OF_BERT_TINY = "dendritic-bert, embedded model", "dendritic-bert, DSN of BERT-tiny"
+TRANSFORMERS = "transformers BERT-tiny"
+SHORT_BARS = [Bar(ours, peer, at_least=speed) for ours in (EMBEDDED, DSN_OF_BERT_TINY) for peer, speed in (
+    (TRANSFORMERS, 200), ("model2vec", 15), ("fastText, list", 2), ("fastText, one by one", 2))]
+BATCH, ROUNDS = (16, 2) if SMALL else (1024, 11)
+
+
+@pytest.fixture
+def texts() -> Texts:
+    return Texts()
+
+
+@pytest.fixture(scope="module")
+def others() -> dict[str, Pipeline]:
+    return peers()
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {EMBEDDED: EMBEDDED_MODEL, DSN_OF_BERT_TINY: save_dsn_of_bert_tiny(tmp_path_factory.mktemp("dsn"))}
+
+
+@pytest.fixture
+def ours(texts: Texts, paths: dict[str, str]) -> dict[str, Pipeline]:
+    """New for every race, so that no cache remembers the last one's texts."""
+    pipelines = {name: dendritic_bert(path, trained=name == EMBEDDED) for name, path in paths.items()}
+    for pipeline in pipelines.values():
+        pipeline.classify(texts.seen)
+    return pipelines
+
+
+def score_error(pipeline: Pipeline, path: str) -> float:
+    """The largest error of a score on SST-2 dev, against Hugging Face's tokenizer and the float64 reference."""
+    dev = sst2("dev")[0]
+    return largest_error([result["score"] for result in pipeline.classify(dev)], float64_scores(path, dev))
+
+
+def accuracy(pipeline: Pipeline) -> float | None:
+    if pipeline.labels is None:
+        return None
+    dev, labels = sst2("dev")
+    return float(np.mean(np.array(pipeline.labels(pipeline.classify(dev))) == labels))
+
+
+def use_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+
+
+def contender(run: Callable[[list[str]], Any], batches: list[list[str]], seen: list[str], *, limit: int | None = None,
+              threads: int = 1, **result: Any) -> Contender:
+    """Classifies the first ``limit`` texts of the next batch every time."""
+    turn = count()
+
+    def prepare() -> tuple[list[str]]:
+        use_threads(threads)
+        run(seen[:len(batches[0][:limit])])
+        return (batches[next(turn)][:limit],)
+
+    return Contender(run, prepare, work=len(batches[0][:limit]), **result)
+
+
+def conditions(batches: list[list[str]], path: str, calls: str) -> str:
+    tokenizer = PackedTokenizer.from_pretrained(path)
+    tokens = tokenizer(batches[0]).cu_seqlens[-1] / len(batches[0])
+    return (f"SST-2 text that our tokenizer ({tokenizer.engine}) has not seen, {tokens:.1f} tokens in the mean (BERT's "
+            f"vocabulary); {calls}; seed {SEED}")
+
+
+def test_short_texts(race, texts: Texts, ours, others, paths: dict[str, str]) -> None:
+    batches = [texts.fresh(BATCH) for _ in range(ROUNDS + 1)]
+    errors = {name: score_error(pipeline, paths[name]) for name, pipeline in ours.items()}
+    base = f"{EMBEDDED}, no nanotoken"
+    pipelines = {**others, base: dendritic_bert(paths[EMBEDDED], trained=True, engine="word-cache"), **ours}
+    pipelines[base].classify(texts.seen)
+    race({name: contender(pipeline.classify, batches, texts.seen, limit=128 if name == TRANSFORMERS else None,
+                          error=errors.get(name), accuracy=accuracy(pipeline)) for name, pipeline in pipelines.items()},
+         title="Short texts, one thread", unit="text", baseline=TRANSFORMERS, bars=SHORT_BARS, rounds=ROUNDS,
+         conditions=conditions(batches, paths[DSN_OF_BERT_TINY], f"{BATCH} texts a call, transformers 128 in batches "
+                               "of 64; one thread; error: of the score on dev against Hugging Face's tokenizer and the "
+                               "float64 reference; accuracy -: a head that was not trained"))
+
+
+def test_long_texts(race, texts: Texts, ours, others, paths: dict[str, str]) -> None:
+    rounds = ROUNDS // 2 + 1
+    batches = [texts.fresh(BATCH // 4, words=190) if not SMALL else texts.fresh(2) for _ in range(rounds + 1)]
+    seen = [" ".join(texts.seen[i:i + 10]) for i in range(0, len(texts.seen), 10)]
+    race({name: contender(pipeline.classify, batches, seen, limit=32 if name == TRANSFORMERS else None)
+          for name, pipeline in {**others, **ours}.items()},
+         title="Long texts, one thread", unit="text", baseline=TRANSFORMERS, bars=[], rounds=rounds,
+         conditions=conditions(batches, paths[DSN_OF_BERT_TINY],
+                               f"{len(batches[0])} texts a call, transformers 32; one thread"))
+
+
+def test_one_text_a_call(race, texts: Texts, ours, others, paths: dict[str, str]) -> None:
+    """Latency: how long a program waits that has one text."""
+    batches = [texts.fresh(BATCH // 16) for _ in range(ROUNDS + 1)]
+
+    def one_by_one(pipeline: Pipeline) -> Callable[[list[str]], list[Any]]:
+        return lambda batch: [pipeline.classify([text]) for text in batch]
+
+    race({name: contender(one_by_one(pipeline), batches, texts.seen)
+          for name, pipeline in {**others, **ours}.items() if name != "fastText, one by one"},
+         title="One text a call, one thread", unit="text", baseline=TRANSFORMERS, bars=[], rounds=ROUNDS,
+         conditions=conditions(batches, paths[DSN_OF_BERT_TINY], "one text a call; one thread"))
+
+
+def test_threads(race, texts: Texts, paths: dict[str, str]) -> None:
+    """The pipelines that can use a second core. Each has its own classifier: a shared one would know the text."""
+    rounds = ROUNDS // 2 + 1
+    batches = [texts.fresh(2 * BATCH) for _ in range(rounds + 1)]
+    contenders = {}
+    for threads in (1, 2):
+        suffix = "1 thread" if threads == 1 else f"{threads} threads"
+        for name, path in paths.items():
+            pipeline = dendritic_bert(path, trained=name == EMBEDDED, threads=threads)
+            pipeline.classify(texts.seen)
+            contenders[f"{name}, {suffix}"] = contender(pipeline.classify, batches, texts.seen, threads=threads)
+        contenders[f"{TRANSFORMERS}, {suffix}"] = contender(transformers_bert_tiny().classify, batches, texts.seen,
+                                                            limit=128, threads=threads)
+    race(contenders, title="Short texts, one and two threads", unit="text", baseline=f"{TRANSFORMERS}, 1 thread",
+         bars=[], rounds=rounds, conditions=conditions(
+             batches, paths[DSN_OF_BERT_TINY], f"{2 * BATCH} texts a call, transformers 128; {os.cpu_count()} cores"))
