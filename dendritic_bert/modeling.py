@@ -279,6 +279,10 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
                 f"the weights of {pretrained_model_name_or_path} cannot be read ({error}): fetch or save them again."
             ) from error
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As in transformers, but with today's names even where the checkpoint it came from said gamma and beta."""
+        super().save_pretrained(save_directory, *args, **{"save_original_format": False} | kwargs)
+
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
         """Called by transformers before it reports on a checkpoint: put one line in the place of its long table."""
         super()._adjust_missing_and_unexpected_keys(loading_info)

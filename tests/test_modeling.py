@@ -190,7 +190,8 @@ def test_output_is_what_transformers_makes(load, batch, path, labels):
 
 
 @PATHS
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 3e-2), (torch.float16, 4e-3), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"),
+                         [(torch.bfloat16, 3e-2), (torch.float16, 4e-3), (torch.float64, 1e-12)])
 def test_dtypes(load, checkpoint, batch, path, dtype, tolerance):
     model = load(num_dendrites=2).to(dtype)
     logits = run(model, path, **batch)
@@ -294,8 +295,8 @@ def test_compile(load, batch, training, grad):
 
 def test_export(load, batch):
     model = load(num_dendrites=1)
-    shapes = {name: {0: torch.export.Dim("rows", min=2), 1: torch.export.Dim("length", min=2, max=20)} for name in batch}
-    program = torch.export.export(model, (), dict(batch), dynamic_shapes=shapes)
+    shape = {0: torch.export.Dim("rows", min=2), 1: torch.export.Dim("length", min=2, max=20)}
+    program = torch.export.export(model, (), dict(batch), dynamic_shapes=dict.fromkeys(batch, shape))
     other = {"input_ids": torch.randint(50, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
     for inputs in (batch, other):
         torch.testing.assert_close(program.module()(**inputs).logits, run(model, "fused", **inputs))

@@ -170,7 +170,7 @@ def test_table_dtype(model, inputs, dtype, tolerance):
 
 
 def test_prepare_refuses(model, inputs):
-    with pytest.raises(ValueError, match="dtype is torch.float64, a table is stored as one of torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype is torch\.float64, a table is stored as one of torch\.float32"):
         model.prepare(dtype=torch.float64)
     model.config.dsn = False
     with pytest.raises(ValueError, match=r"prepare\(\) needs a DSN, but dsn is False"):

@@ -1,0 +1,89 @@
+"""Importing the package, above all beside Hugging Face's `kernels`, whose name the folder of the ops shares."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import REPOSITORY
+from transformers.utils.import_utils import KERNELS_MIN_VERSION
+
+# transformers imports some twenty names from `kernels` and uses them as classes, decorators and enumerations.
+FAKE_KERNELS = """
+class Anything(type):
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+class Stub(metaclass=Anything):
+    def __init__(self, *args, **kwargs): pass
+    def __call__(self, target, *args, **kwargs): return target
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Stub
+"""
+
+
+def run(code: str, *path, cwd=REPOSITORY) -> str:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def hugging_face_kernels(tmp_path):
+    package, metadata = tmp_path / "kernels", tmp_path / f"kernels-{KERNELS_MIN_VERSION}.dist-info"
+    package.mkdir()
+    metadata.mkdir()
+    (package / "__init__.py").write_text(FAKE_KERNELS)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {KERNELS_MIN_VERSION}\n")
+    return tmp_path
+
+
+USE_BOTH = """
+import transformers, dendritic_bert, kernels
+from transformers.integrations import hub_kernels
+from transformers.utils import is_kernels_available
+assert is_kernels_available(), "the fake is not what transformers takes for `kernels`"
+assert hub_kernels.LayerRepository is kernels.Stub
+from dendritic_bert.kernels import ops
+print(kernels.__file__, ops.__file__, dendritic_bert.DendriticBertForSequenceClassification.__name__)
+"""
+
+
+def test_beside_hugging_face_kernels_in_the_repository_root(hugging_face_kernels):
+    theirs, ours, model = run(USE_BOTH, hugging_face_kernels).split()
+    assert theirs == str(hugging_face_kernels / "kernels" / "__init__.py")
+    assert ours.endswith(os.path.join("kernels", "ops.py"))
+    assert not ours.startswith(str(hugging_face_kernels))
+    assert model == "DendriticBertForSequenceClassification"
+
+
+def test_the_ops_folder_is_no_package():
+    """With an __init__.py, `import transformers` in the repository root would run it in the place of Hugging Face's."""
+    assert (REPOSITORY / "kernels" / "ops.py").exists()
+    assert not (REPOSITORY / "kernels" / "__init__.py").exists()
+
+
+def test_import_leaves_the_modeling_code_alone_and_registers_all_the_same(tmp_path):
+    """`transformers.modeling_utils` takes as long to import as torch does."""
+    code = """
+import sys, dendritic_bert
+assert "transformers.modeling_utils" not in sys.modules
+from transformers import AutoConfig, AutoModelForSequenceClassification
+config = AutoConfig.for_model("dendritic_bert", vocab_size=9, hidden_size=8)
+print(type(AutoModelForSequenceClassification.from_config(config)).__name__)
+"""
+    assert run(code, REPOSITORY, cwd=tmp_path) == "DendriticBertForSequenceClassification"
+
+
+def test_attributes():
+    import dendritic_bert
+
+    assert f'version = "{dendritic_bert.__version__}"' in (REPOSITORY / "pyproject.toml").read_text()
+    assert os.path.isdir(dendritic_bert.EMBEDDED_MODEL)
+    assert all(hasattr(dendritic_bert, name) for name in dendritic_bert.__all__)
+    with pytest.raises(AttributeError, match="module 'dendritic_bert' has no attribute 'Dendritic'"):
+        dendritic_bert.Dendritic  # noqa: B018
