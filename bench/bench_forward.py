@@ -14,6 +14,7 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings
 from workload import (
     MAX_POSITIONS,
+    NUM_LABELS,
     SEED,
     SMALL,
     VOCAB_SIZE,
@@ -31,6 +32,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 CASES = [(128, "full", "hot"), (128, "full", "cold"), (128, "ragged", "hot"), (128, "ragged", "cold"),
          (16, "full", "hot"), (16, "full", "cold"), (384, "full", "hot"), (384, "full", "cold"),
          (768, "full", "hot"), (768, "full", "cold")]
+LIBRARY = torch.library.Library("dendritic_bert_bench", "DEF")  # its op lives as long as it does
 BARS = [Bar("cpu fp32 packed", "eager reference", at_least=15),
         Bar("cpu fp32 packed", "reference, torch.compile", at_least=8),
         Bar("cpu fp32 packed", "embedding_bag fp32", at_least=0.6),
@@ -135,12 +137,10 @@ def test_dendrites(race, num_dendrites: int) -> None:
 
 def empty_op() -> Callable[..., Tensor]:
     """An op with the schema of ``dsn_logits``, registered in Python, that does nothing."""
-    schema = str(torch.ops.dendritic_bert.dsn_logits_cpu.default._schema).partition("(")
-    library = torch.library.Library("dendritic_bert_bench", "FRAGMENT")
-    library.define("empty" + schema[1] + schema[2])
-    logits = torch.zeros(1, 2)
-    library.impl("empty", lambda *_: logits, "CPU")
-    empty_op.library = library  # type: ignore[attr-defined]  # the op lives as long as its library
+    _, parenthesis, signature = str(torch.ops.dendritic_bert.dsn_logits_cpu.default._schema).partition("(")
+    LIBRARY.define("empty" + parenthesis + signature)
+    logits = torch.zeros(1, NUM_LABELS)
+    LIBRARY.impl("empty", lambda *_: logits, "CPU")
     return torch.ops.dendritic_bert_bench.empty.default
 
 

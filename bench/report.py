@@ -157,7 +157,9 @@ def plot(race: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(f"{race['unit']}s per second")
     axes.set_title(race["title"])
-    figure.savefig(path)
+    drawing = StringIO()
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    write(path, drawing.getvalue())
 
 
 def write(path: Path, text: str) -> None:
