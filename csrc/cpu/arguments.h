@@ -102,7 +102,8 @@ struct BackwardArguments {
 struct WordGradientArguments {
   const BackwardArguments& tokens_pass;
   // The unmasked tokens by rising id; id u owns [id_start[u], id_start[u + 1]) of sorted_tokens.
-  const int64_t *sorted_tokens, *id_start, *unique_ids;
+  const int32_t* sorted_tokens;
+  const int64_t *id_start, *unique_ids;
   int64_t num_unique;
   void* d_word;                         // rows of the word type: row u of id u where compact, else row unique_ids[u]
   bool compact;

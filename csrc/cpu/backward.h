@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "arguments.h"
 #include "forward.h"
@@ -218,7 +219,8 @@ struct WordPass {
   template <int vectors>
   void tile(int64_t u, int64_t h) {
     const int64_t end = words.id_start[u + 1], id = words.unique_ids[u];
-    const int64_t *const sorted = words.sorted_tokens, last = words.id_start[words.num_unique] - 1;
+    const int32_t* const sorted = words.sorted_tokens;
+    const int64_t last = words.id_start[words.num_unique] - 1;
     const TokenGradient* const tokens = arguments.tokens_gradient;
     const float *const row_gradient = arguments.row_gradient + h, *const context = arguments.table.context + h;
     const int64_t context_stride = arguments.table.context_stride, row_stride = stride;
@@ -259,14 +261,22 @@ struct WordPass {
     return keep;
   }
 
+  // Rows of a dense gradient that no token asks for are zeroed on the way, in the order of memory.
+  void zero_rows(int64_t begin, int64_t end) const {
+    if (!words.compact && begin < end)
+      std::memset(static_cast<Word*>(words.d_word) + begin * hidden_size, 0, size_t(end - begin) * size_t(gather.row_bytes));
+  }
+
   void run(int64_t first, int64_t last) {
     for (int64_t u = first; u < last; ++u) {
+      zero_rows(u ? words.unique_ids[u - 1] + 1 : 0, words.unique_ids[u]);
       gather.prefetch(int32_t(words.unique_ids[std::min(u + 4, words.num_unique - 1)]));
       int64_t h = 0;
       for (; h + 8 * lanes <= stride; h += 8 * lanes) tile<8>(u, h);
       for (; h + 2 * lanes <= stride; h += 2 * lanes) tile<2>(u, h);
       if (h < stride) tile<1>(u, h);
     }
+    if (last == words.num_unique) zero_rows(last ? words.unique_ids[last - 1] + 1 : 0, arguments.tokens.vocab_size);
   }
 };
 

@@ -175,6 +175,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
   EmbedPool call(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
                  attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
   const Tokens& tokens = call.tokens.tokens;
+  if (tokens.total > INT32_MAX) fail("input_ids holds ", tokens.total, " tokens, backward takes 2^31 - 1: split the batch.");
   std::vector<Tensor>& keep = call.tokens.keep;
   const int64_t hidden_size = call.table.hidden_size;
   expect_shape("grad_pooled", grad_pooled, {tokens.rows, hidden_size});
@@ -204,9 +205,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
   const int64_t num_unique = int64_t(by_id.unique_ids.size());
   Tensor d_word = new_tensor(word_embeddings, {dense ? word_embeddings.size(0) : num_unique, hidden_size}, call.type);
   const Tensor d_word_ids = new_tensor(word_embeddings, {sparse ? num_unique : 0}, ScalarType::Long);
-  if (dense) torch::stable::zero_(d_word);
   if (sparse) std::copy(by_id.unique_ids.begin(), by_id.unique_ids.end(), static_cast<int64_t*>(d_word_ids.mutable_data_ptr()));
-  if (num_unique)
+  if (dense || sparse)
     chosen_kernels().words_backward({arguments, by_id.tokens.data(), by_id.id_start.data(), by_id.unique_ids.data(),
                                      num_unique, d_word.mutable_data_ptr(), sparse});
   const auto as_parameter = [&](const Tensor& t) {
