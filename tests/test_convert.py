@@ -60,7 +60,9 @@ def test_embeddings_are_kept_to_the_bit(tmp_path, caplog, model_class, old_names
     for name in EMBEDDINGS:
         expected = bert.get_parameter(f"{HEADS[model_class]}embeddings.{name}")
         assert torch.equal(model.get_parameter(f"bert.embeddings.{name}"), expected)
-    assert len(model.state_dict()) == len(EMBEDDINGS) + 2
+    model.save_pretrained(tmp_path / "dsn")
+    assert load_file(tmp_path / "dsn" / "model.safetensors").keys() == {
+        *(f"bert.embeddings.{name}" for name in EMBEDDINGS), "classifier.weight", "classifier.bias"}
     dropped = {BertForMaskedLM: "cls, encoder", BertForPreTraining: "cls, encoder, pooler"}.get(
         model_class, "encoder, pooler")
     if model_class is BertForSequenceClassification:
