@@ -1,9 +1,12 @@
 """An interrupted classify_file, taken up again, ends in the same bytes as one that was not."""
 
+import itertools
 import json
 import multiprocessing
+import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -91,7 +94,7 @@ def test_what_the_journal_does_not_vouch_for_is_cut_off(classifier, tmp_path):
     classify(classifier, input, tmp_path / "whole")
     interrupt(classifier, input, output)
     with open(f"{output}.partial", "ab") as file:
-        file.write(b'{"text": "a line of the next batch", "label": "LABEL_0", "score": 0.5}\n{"text": "torn')
+        file.write(b'{"text": "of a later batch", "label": "LABEL_0", "score": 0.5}\n' * 1000 + b'{"text": "torn')
     Path(f"{output}.partial.json.new").write_text('{"torn')
     classify(classifier, input, output)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
@@ -120,6 +123,17 @@ def test_resume_can_be_refused(classifier, tmp_path):
     assert classify(classifier, input, output, resume=False).num_resumed == 0
     interrupt(classifier, input, output)
     assert classify(classifier, input, output, resume=True).num_resumed == 3 * BATCH_SIZE
+
+
+def test_starting_over_forgets_the_old_journal_first(classifier, tmp_path, monkeypatch):
+    """Else a run killed before its first journal would leave one that vouches for another partial."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    journal, predict, seen = Path(f"{output}.partial.json"), classifier.predict, []
+    assert journal.exists()
+    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(journal.exists()) or predict(texts))
+    classify(classifier, input, output, resume=False)
+    assert seen == [False] * 7
 
 
 def test_an_earlier_output_stays_until_the_new_one_is_whole(classifier, tmp_path):
@@ -201,10 +215,19 @@ def test_two_runs_into_one_output(classifier, tmp_path, monkeypatch):
     assert output.read_bytes().count(b"\n") == 100
 
 
-def _killable_run(folder: Path, input: Path, output: Path, started, journal_seconds: float, threads: int) -> None:
+def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float, threads: int, seed: int) -> None:
+    """Classify, and die at a random moment after 20 to 45 batches."""
+    rng = random.Random(seed)
     classifier = TextClassifier.from_pretrained(folder)
-    predict = classifier.predict
-    classifier.predict = lambda texts: started.set() or predict(texts)
+    predict, calls, doomed_call = classifier.predict, itertools.count(1), rng.randint(20, 45)
+
+    def slow_predict(texts):
+        if next(calls) == doomed_call:
+            threading.Timer(rng.uniform(0, 0.02), os.kill, (os.getpid(), signal.SIGKILL)).start()
+        time.sleep(0.002)  # so that neither the end nor the death comes before a journal
+        return predict(texts)
+
+    classifier.predict = slow_predict
     outputs.JOURNAL_SECONDS = journal_seconds
     classify(classifier, input, output, threads=threads, progress=False)
 
@@ -212,36 +235,26 @@ def _killable_run(folder: Path, input: Path, output: Path, started, journal_seco
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 @pytest.mark.parametrize(("journal_seconds", "threads"), [(0.0, 1), (0.01, 2)])
 def test_kill_at_any_moment(classifier, tmp_path, journal_seconds, threads):
-    """Processes killed with SIGKILL, one after another; the last one is left to finish."""
+    """Five processes end by SIGKILL, each somewhere behind the one before; then one finishes the file."""
     input, output, folder = write_input(tmp_path / "in.csv", 6000), tmp_path / "out", tmp_path / "model"
     classifier.model.save_pretrained(folder)
     hugging_face_tokenizer().save_pretrained(folder)
-    whole = classify(TextClassifier.from_pretrained(folder), input, tmp_path / "whole")
+    survivor = TextClassifier.from_pretrained(folder)
+    whole = classify(survivor, input, tmp_path / "whole")
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # pytest shows it where the test fails
-    rng = random.Random(seed)
     context = multiprocessing.get_context("forkserver")  # its children have everything imported already
     context.set_forkserver_preload(["dendritic_bert.modeling", "dendritic_bert.classifier", Path(__file__).stem])
-    resumed_from = []
-    for last in [False] * 8 + [True]:
-        started = context.Event()
-        process = context.Process(target=_killable_run,
-                                  args=(folder, input, output, started, journal_seconds, threads))
+    done = [0]
+    for kill in range(5):
+        process = context.Process(target=_doomed_run,
+                                  args=(folder, input, output, journal_seconds, threads, seed + kill))
         process.start()
-        while process.is_alive() and not started.wait(0.001):
-            pass
-        if not last:
-            time.sleep(rng.expovariate(20))
-            process.kill()
         process.join()
-        if process.exitcode == 0:
-            break
         assert process.exitcode == -signal.SIGKILL
         assert not output.exists()
-        journal = Path(f"{output}.partial.json")
-        resumed_from.append(json.loads(journal.read_bytes())["position"]["records"] if journal.exists() else 0)
-    assert resumed_from == sorted(resumed_from), "a run must never fall back behind the one before"
-    assert len({*resumed_from, 0}) > 2, "the kills must have come at different places"
+        done.append(json.loads(Path(f"{output}.partial.json").read_bytes())["position"]["records"])
+    assert done == sorted(set(done)), "every run must get further than the one before"
+    assert classify(survivor, input, output) == whole._replace(num_resumed=done[-1])
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
-    assert whole.num_records == 6000
     assert names(tmp_path) == {"in.csv", "model", "out", "whole"}
