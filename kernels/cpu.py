@@ -1,4 +1,4 @@
-"""The door to the C++ extension ``dendritic_bert._cpu``: is it there, which instruction set it chose, what it refuses."""
+"""The door to the C++ extension ``dendritic_bert._cpu``: is it there, which instruction set, what it refuses."""
 
 import importlib
 

@@ -17,11 +17,13 @@ from .weights import DsnHead, DsnTable
 NATIVE_BACKENDS = tuple(name for name in backends.BACKENDS if name != "reference")
 _POOLING_CODES = {name: code for code, name in enumerate(POOLINGS)}
 _ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+KERNEL_MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64)
 NO_WORD_GRAD, DENSE_WORD_GRAD, SPARSE_WORD_GRAD = 0, 1, 2
 
 _TOKENS = "Tensor? attention_mask, Tensor? cu_seqlens, Tensor? token_type_ids, Tensor? position_ids"
 _EMBED = ("Tensor input_ids, Tensor word_embeddings, Tensor position_embeddings, Tensor token_type_embeddings, "
-          f"Tensor ln_weight, Tensor ln_bias, {_TOKENS}, float eps, int pooling, float p_embed, float p_pool, Tensor? seed")
+          f"Tensor ln_weight, Tensor ln_bias, {_TOKENS}, float eps, int pooling, float p_embed, float p_pool, "
+          "Tensor? seed")
 _SCHEMAS = {
     # pooled_hat [B, H] is the pooled row before gamma, beta and p_pool; rstd has one entry a token: kept for backward.
     "embed_pool": f"({_EMBED}, int word_grad) -> (Tensor pooled, Tensor pooled_hat, Tensor rstd)",
@@ -34,6 +36,20 @@ _SCHEMAS = {
                   "-> Tensor",
 }
 _library = torch.library.Library("dendritic_bert", "FRAGMENT")
+
+
+def _on_one_device(arguments: Any, fake: Any) -> Any:
+    """The fake of an op. A call that mixes meta tensors with real ones ends here too, and would return memory that
+    nobody wrote: it is refused."""
+
+    def checked(*values: Any) -> Any:
+        for argument, value in zip(arguments, values):
+            if isinstance(value, Tensor) and value.device != values[0].device:
+                raise RuntimeError(f"{argument.name} is on {value.device}, {arguments[0].name} on {values[0].device}: "
+                                   "move one of them.")
+        return fake(*values)
+
+    return checked
 
 
 def _num_rows(input_ids: Tensor, cu_seqlens: Tensor | None) -> Any:
@@ -93,15 +109,22 @@ def _embed_pool_autograd(name: str) -> Any:
     return backward
 
 
+def _not_differentiable(ctx: Any, *grads: Tensor | None) -> Any:
+    raise RuntimeError("embed_pool is differentiable once: pass backend=\"reference\" for second derivatives.")
+
+
+_FAKES = {"embed_pool": _embed_pool_fake, "embed_pool_backward": _embed_pool_backward_fake,
+          "dsn_logits": _dsn_logits_fake}
 for _backend in NATIVE_BACKENDS:
     for _op, _schema in _SCHEMAS.items():
+        _name = f"dendritic_bert::{_op}_{_backend}"
         _library.define(f"{_op}_{_backend}{_schema}")
-    torch.library.register_fake(f"dendritic_bert::embed_pool_{_backend}", _embed_pool_fake, lib=_library)
-    torch.library.register_fake(f"dendritic_bert::embed_pool_backward_{_backend}", _embed_pool_backward_fake,
-                                lib=_library)
-    torch.library.register_fake(f"dendritic_bert::dsn_logits_{_backend}", _dsn_logits_fake, lib=_library)
+        _arguments = getattr(torch.ops.dendritic_bert, f"{_op}_{_backend}").default._schema.arguments
+        torch.library.register_fake(_name, _on_one_device(_arguments, _FAKES[_op]), lib=_library)
     torch.library.register_autograd(f"dendritic_bert::embed_pool_{_backend}", _embed_pool_autograd(_backend),
                                     setup_context=_save_for_backward, lib=_library)
+    torch.library.register_autograd(f"dendritic_bert::embed_pool_backward_{_backend}", _not_differentiable,
+                                    lib=_library)
 _EMBED_POOL = {name: getattr(torch.ops.dendritic_bert, f"embed_pool_{name}").default for name in NATIVE_BACKENDS}
 _DSN_LOGITS = {name: getattr(torch.ops.dendritic_bert, f"dsn_logits_{name}").default for name in NATIVE_BACKENDS}
 
@@ -149,13 +172,9 @@ def embed_pool(
         RuntimeError: an id, position, type, shape, dtype or cu_seqlens that does not fit, naming the row; or a
             requested backend that cannot serve the call.
     """
+    checks.check_eps(eps)
     checks.check_dropout(p_embed, p_pool)
-    if p_embed == 0 and p_pool == 0:
-        seed = None
-    elif seed is None:
-        seed = torch.randint(2**63 - 1, (1,), device=input_ids.device)
-    elif isinstance(seed, int):
-        seed = torch.tensor([seed], device=input_ids.device)
+    seed = checks.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
     name = backends.choose(backend, word_embeddings.device.type, word_embeddings.dtype, inference=False)
     if name == "reference":
         checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
@@ -169,8 +188,9 @@ def embed_pool(
     if word_embeddings.requires_grad:
         word_grad = SPARSE_WORD_GRAD if sparse_grad else DENSE_WORD_GRAD
     pooled, _, _ = _EMBED_POOL[name](
-        input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, attention_mask,
-        cu_seqlens, token_type_ids, position_ids, eps, _pooling_code(pooling), p_embed, p_pool, seed, word_grad)
+        input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
+        _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids, eps,
+        _code("pooling", pooling, _POOLING_CODES), p_embed, p_pool, seed, word_grad)
     return pooled
 
 
@@ -191,6 +211,8 @@ def dsn_logits(
     ``input_ids`` and the four token arguments are those of ``embed_pool``. Returns logits ``[B, C]`` in the head's
     dtype (float32). Raises RuntimeError as ``embed_pool`` does.
     """
+    checks.check_eps(table.eps)
+    activation = _code("activation", head.activation, _ACTIVATION_CODES)
     name = backends.choose(backend, table.word.device.type, table.word.dtype, inference=True)
     if name == "reference":
         checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
@@ -198,14 +220,22 @@ def dsn_logits(
         return dsn_logits_ref(input_ids, table, head, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                               token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
     word, word_scale, context, eps = table
-    weight, bias, beta_bias, lateral, top, activation = head
+    weight, bias, beta_bias, lateral, top, _ = head
     return _DSN_LOGITS[name](
-        input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, _ACTIVATION_CODES[activation],
-        attention_mask, cu_seqlens, token_type_ids, position_ids, _pooling_code(pooling))
+        input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation,
+        _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
+        _code("pooling", pooling, _POOLING_CODES))
 
 
-def _pooling_code(pooling: str) -> int:
-    code = _POOLING_CODES.get(pooling)
+def _code(argument: str, value: str, codes: dict[str, int]) -> int:
+    code = codes.get(value)
     if code is None:
-        raise RuntimeError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}.")
+        raise RuntimeError(f"{argument} is {value!r}, expected one of {', '.join(codes)}.")
     return code
+
+
+def _integer_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """The kernels read masks of these widths as they are; a float mask is rare and worth one pass."""
+    if attention_mask is None or attention_mask.dtype in KERNEL_MASK_DTYPES:
+        return attention_mask
+    return attention_mask != 0
