@@ -155,7 +155,8 @@ def dendritic_cascade_ref(layers: Sequence[Tensor], lateral: Tensor | None, top:
 
     The sums run in PerforatedAI's order, so that the result is bit-identical to its own modules.
     """
-    logits, activations = layers[0], []
+    logits = layers[0]
+    activations: list[Tensor] = []
     for k, z in enumerate(layers[1:]):
         for j in range(k):
             z = z + lateral[k, j] * activations[j]  # type: ignore[index]
