@@ -1,6 +1,7 @@
 """The model: BERT's embeddings pooled under a dendritic head, as a Hugging Face ``PreTrainedModel``."""
 
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -291,27 +292,25 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
             for keys in (loading_info.missing_keys, loading_info.unexpected_keys, loading_info.mismatched_keys):
                 keys.clear()
             raise ValueError(f"{self.name_or_path} lacks {lost[0]}: pass a checkpoint of BERT or of this model.")
-        dropped = {key for key in loading_info.unexpected_keys if _part(key) in ("encoder", "pooler", "cls")}
-        fresh = {key for key in loading_info.missing_keys if _part(key) in ("pooler", "classifier")}
-        if dropped:
-            misfits = {entry for entry in loading_info.mismatched_keys if _part(entry[0]) == "classifier"}
+        dropped, fresh = _parts(loading_info.unexpected_keys), _parts(loading_info.missing_keys)
+        if "encoder" in dropped:  # it is BERT's, and so is the classifier: one that does not fit is no error
+            misfits = {entry for entry in loading_info.mismatched_keys if entry[0].startswith("classifier.")}
             loading_info.mismatched_keys -= misfits
-            fresh |= {entry[0] for entry in misfits}
-        loading_info.unexpected_keys -= dropped
-        loading_info.missing_keys -= fresh
+            fresh |= _parts(entry[0] for entry in misfits)
+        loading_info.unexpected_keys.clear()
+        loading_info.missing_keys.clear()
         if dropped or fresh:
-            kept = {_part(key) for key in self.state_dict()} - {_part(key) for key in fresh}
-            parts = (kept, {_part(key) for key in dropped}, {_part(key) for key in fresh})
-            kept_line, dropped_line, fresh_line = (", ".join(sorted(part)) or "nothing" for part in parts)
+            named = (_parts(self.state_dict()) - fresh, dropped, fresh)
+            kept_line, dropped_line, fresh_line = (", ".join(sorted(parts)) or "nothing" for parts in named)
             logger.warning(
                 f"{self.name_or_path or 'the checkpoint'}: kept {kept_line}; dropped {dropped_line}; "
                 f"newly initialised {fresh_line}{' (train it before use)' if fresh else ''}."
             )
 
 
-def _part(key: str) -> str:
-    """The part of BERT that a weight belongs to: embeddings, encoder, pooler, cls, classifier, ..."""
-    return key.removeprefix("bert.").split(".")[0]
+def _parts(names: Iterable[str]) -> set[str]:
+    """The parts of BERT that weights belong to: embeddings, encoder, pooler, cls, classifier, ..."""
+    return {name.removeprefix("bert.").split(".")[0] for name in names}
 
 
 def _expand_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:

@@ -12,6 +12,7 @@ from transformers import (
     AutoTokenizer,
     BertForMaskedLM,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertModel,
     BertTokenizer,
@@ -22,7 +23,13 @@ from dendritic_bert.convert import convert
 
 EMBEDDINGS = ["word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
               "LayerNorm.weight", "LayerNorm.bias"]
-HEADS = {BertModel: "", BertForMaskedLM: "bert.", BertForPreTraining: "bert.", BertForSequenceClassification: "bert."}
+DROPPED = {
+    BertModel: "encoder, pooler",
+    BertForMaskedLM: "cls, encoder",
+    BertForPreTraining: "cls, encoder, pooler",
+    BertForQuestionAnswering: "encoder, qa_outputs",
+    BertForSequenceClassification: "encoder, pooler",
+}
 
 
 def save_bert(folder, model_class=BertForSequenceClassification, **config):
@@ -49,7 +56,7 @@ def lines(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.parametrize("model_class", HEADS)
+@pytest.mark.parametrize("model_class", DROPPED)
 @pytest.mark.parametrize("old_names", [False, True], ids=["weight_bias", "gamma_beta"])
 def test_embeddings_are_kept_to_the_bit(tmp_path, caplog, model_class, old_names):
     bert = save_bert(tmp_path, model_class)
@@ -58,17 +65,15 @@ def test_embeddings_are_kept_to_the_bit(tmp_path, caplog, model_class, old_names
                         .replace("LayerNorm.bias", "LayerNorm.beta"))
     model = DendriticBertForSequenceClassification.from_pretrained(tmp_path)
     for name in EMBEDDINGS:
-        expected = bert.get_parameter(f"{HEADS[model_class]}embeddings.{name}")
+        expected = bert.base_model.get_parameter(f"embeddings.{name}")
         assert torch.equal(model.get_parameter(f"bert.embeddings.{name}"), expected)
     model.save_pretrained(tmp_path / "dsn")
     assert load_file(tmp_path / "dsn" / "model.safetensors").keys() == {
         *(f"bert.embeddings.{name}" for name in EMBEDDINGS), "classifier.weight", "classifier.bias"}
-    dropped = {BertForMaskedLM: "cls, encoder", BertForPreTraining: "cls, encoder, pooler"}.get(
-        model_class, "encoder, pooler")
     if model_class is BertForSequenceClassification:
-        said = f"kept classifier, embeddings; dropped {dropped}; newly initialised nothing."
+        said = f"kept classifier, embeddings; dropped {DROPPED[model_class]}; newly initialised nothing."
     else:
-        said = f"kept embeddings; dropped {dropped}; newly initialised classifier (train it before use)."
+        said = f"kept embeddings; dropped {DROPPED[model_class]}; newly initialised classifier (train it before use)."
     assert lines(caplog) == [f"{tmp_path}: {said}"]
 
 
@@ -96,6 +101,15 @@ def test_encoder_can_be_kept(tmp_path, caplog):
     assert torch.equal(model.get_parameter(name), bert.get_parameter(name))
     assert lines(caplog) == [f"{tmp_path}: kept embeddings, encoder; dropped cls; newly initialised classifier, pooler "
                              "(train it before use)."]
+
+
+def test_other_misfits_are_errors(bert):
+    """A table of another size, and a classifier where there was no BERT: what transformers says of them stands."""
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        DendriticBertForSequenceClassification.from_pretrained(bert, vocab_size=51)
+    DendriticBertForSequenceClassification.from_pretrained(bert).save_pretrained(bert)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        DendriticBertForSequenceClassification.from_pretrained(bert, num_dendrites=1)
 
 
 def test_converted_checkpoint(bert, tmp_path):
