@@ -6,9 +6,9 @@ import hashlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,6 +23,8 @@ from .tokenization import PackedBatch, PackedTokenizer, check_texts
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 BATCH_SIZE = 1024
+# Fields of a configuration that say where a checkpoint came from.
+INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype"}
 
 
 class Prediction(NamedTuple):
@@ -175,21 +177,21 @@ class TextClassifier:
             bar = stack.enter_context(tqdm(
                 desc=name, total=size, initial=start.input_bytes, unit="B", unit_scale=True, file=sys.stderr,
                 disable=None if progress is None else not progress))
-            work = _in_order(lambda batch: self.predict(batch[0]), reader.batches(batch_size), threads)
+            batches = reader.batches(batch_size)
+            work = stack.enter_context(closing(_in_order(lambda batch: self.predict(batch[0]), batches, threads)))
             for (texts, behind), prediction in work:
                 self.num_truncated += prediction.num_truncated
                 behind = behind._replace(num_truncated=position.num_truncated + prediction.num_truncated)
                 sink.write(to_lines(texts, prediction.labels, prediction.scores.tolist()).encode(), behind)
                 bar.update(behind.input_bytes - position.input_bytes)
                 position = behind
-        resumed = start.records
-        return FileReport(position.records, resumed, position.num_truncated, position.num_replaced)
+        return FileReport(position.records, start.records, position.num_truncated, position.num_replaced)
 
     def fingerprint(self) -> str:
-        """A digest of all that decides a label: parameters, label names, problem type, tokenizer."""
+        """A digest of parameters, configuration and tokenizer; not of where they are stored or were saved by."""
         digest = hashlib.sha256(self.tokenizer.backend.to_str().encode())
-        config = self.model.config
-        digest.update(repr((self.labels, config.problem_type, self.max_length)).encode())
+        config = self.model.config.to_dict().items()
+        digest.update(repr(sorted((name, str(value)) for name, value in config if name not in INCIDENTAL)).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -234,7 +236,7 @@ def _torch_threads(count: int) -> Iterator[None]:
 
 def _in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result]]:
     """Each item with its result, in order. Whole batches go to worker threads, which then run torch on one thread each:
     tokenizer and kernel both release the GIL. One item alone runs here, with all threads inside the kernel."""
     if threads == 1 or num_items == 1:

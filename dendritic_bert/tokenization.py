@@ -64,10 +64,24 @@ class PackedTokenizer:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, engine: str | None = None) -> PackedTokenizer:
-        """Load the tokenizer of a folder or a hub id, as ``AutoTokenizer`` does."""
+        """Load the tokenizer of a folder or a hub id, as ``AutoTokenizer`` does.
+
+        Raises OSError where neither is there, ValueError where it holds no fast tokenizer that can be read.
+        """
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(name_or_path), engine=engine)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        except OSError:
+            raise
+        except Exception as error:  # `tokenizers` raises bare Exceptions, transformers several lines of advice
+            raise ValueError(f"{name_or_path} holds no fast tokenizer that can be read ({type(error).__name__}): save "
+                             "one there with tokenizer.save_pretrained().") from error
+        if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+            # Where the vocabulary's file is missing, transformers makes a tokenizer that knows the special tokens only.
+            raise ValueError(f"{name_or_path} holds no vocabulary: save a whole tokenizer there with "
+                             "tokenizer.save_pretrained().")
+        return cls(tokenizer, engine=engine)
 
     def _choose(self, wanted: str | None) -> tuple[str, Encode, str]:
         reasons: list[str] = []

@@ -1,5 +1,6 @@
 """TextClassifier against transformers' own text-classification pipeline, and against the model called by hand."""
 
+import shutil
 import threading
 
 import numpy as np
@@ -143,6 +144,8 @@ def test_from_pretrained(classifier, tokenizer, tmp_path, monkeypatch):
     assert TextClassifier.from_pretrained(str(tmp_path))(TEXTS) == expected
     monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", str(tmp_path))
     assert TextClassifier.from_pretrained()(TEXTS) == expected
+    moved = shutil.copytree(tmp_path, tmp_path / "moved")
+    assert TextClassifier.from_pretrained(moved).fingerprint() == TextClassifier.from_pretrained().fingerprint()
 
 
 def test_fingerprint_follows_what_decides_a_label(tokenizer):
@@ -155,6 +158,8 @@ def test_fingerprint_follows_what_decides_a_label(tokenizer):
         (other_weight, tokenizer),
         (small_model(id2label={0: "a", 1: "b"}), tokenizer),
         (small_model(problem_type="multi_label_classification"), tokenizer),
+        (small_model(pooling="sum_all"), tokenizer),
+        (small_model(dendrite_activation="tanh"), tokenizer),
         (small_model(), train_tokenizer(lowercase=False)),
     ]
     assert fingerprint not in {TextClassifier(*other).fingerprint() for other in others}

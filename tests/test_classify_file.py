@@ -1,12 +1,15 @@
 """classify_file: formats in and out, what is not well-formed, streams, memory; resuming is in test_resume.py."""
 
 import csv
+import errno
 import io
 import json
 import sys
+import threading
 import tracemalloc
 
 import pytest
+import torch
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert import records
@@ -240,6 +243,18 @@ def test_progress(classifier, capsys):
     for progress, shown in ((True, True), (False, False), (None, False)):  # None: standard error is no terminal here
         classifier.classify_file(io.BytesIO(b"a\n"), io.BytesIO(), progress=progress)
         assert ("B/s" in capsys.readouterr().err) == shown
+
+
+def test_an_output_that_fails_stops_the_workers(classifier):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = threading.active_count(), torch.get_num_threads()
+    with pytest.raises(OSError, match="No space left") as error:
+        classifier.classify_file(io.BytesIO(as_text(ONE_LINERS)), Full(), batch_size=1, threads=3)
+    assert error.value.__traceback__ is not None  # which keeps the frames alive, and what they hold
+    assert (threading.active_count(), torch.get_num_threads()) == before
 
 
 class Endless(io.RawIOBase):

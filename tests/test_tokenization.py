@@ -170,3 +170,17 @@ def test_from_pretrained(hugging_face, tmp_path):
     batch = list(PROBES)
     assert rows(PackedTokenizer.from_pretrained(str(tmp_path))(batch)) == AutoTokenizer.from_pretrained(tmp_path)(
         batch)["input_ids"]
+
+
+def test_from_pretrained_without_a_tokenizer(hugging_face, tmp_path):
+    with pytest.raises(OSError, match="missing"):
+        PackedTokenizer.from_pretrained(str(tmp_path / "missing"))
+    hugging_face.save_pretrained(tmp_path)
+    whole = (tmp_path / "tokenizer.json").read_text()
+    (tmp_path / "config.json").write_text('{"model_type": "dendritic_bert"}')
+    for broken in (None, whole[:1000], whole.replace('"WordPiece"', '"WordPieces"'), "{}"):
+        (tmp_path / "tokenizer.json").unlink(missing_ok=True)
+        if broken is not None:
+            (tmp_path / "tokenizer.json").write_text(broken)
+        with pytest.raises(ValueError, match=f"{tmp_path} holds no (vocabulary|fast tokenizer that can be read)"):
+            PackedTokenizer.from_pretrained(str(tmp_path))
