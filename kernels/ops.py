@@ -101,7 +101,8 @@ def _embed_pool_autograd(name: str) -> Any:
             inputs[place] = tensor
         d_word, d_word_ids, *others = backward_op(grad_pooled, pooled_hat, rstd, *inputs)
         if inputs[-1] == SPARSE_WORD_GRAD:
-            d_word = torch.sparse_coo_tensor(d_word_ids[None], d_word, inputs[1].shape, is_coalesced=True)
+            d_word = torch.sparse_coo_tensor(d_word_ids[None], d_word, inputs[1].shape, is_coalesced=True,
+                                             check_invariants=False)
         elif inputs[-1] == NO_WORD_GRAD:
             d_word = None
         return None, d_word, *others, *(None,) * (len(inputs) - 6)

@@ -5,9 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from dendritic_bert.kernels import backends
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Every (backend, device) that can run here; a backend that is added to `backends.BACKENDS` joins all tests of the ops.
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+BACKENDS = [(name, device) for name in backends.BACKENDS for device in DEVICES
+            if backends.refusal(name, device, torch.float32, inference=False) is None]
+each_backend = pytest.mark.parametrize(("backend", "device"), BACKENDS, ids=["-".join(pair) for pair in BACKENDS])
+# The kernels promise more than torch does: the same bits whatever stands beside a row and however many threads run.
+KERNELS = [pair for pair in BACKENDS if pair[0] != "reference"]
+each_kernel = pytest.mark.parametrize(("backend", "device"), KERNELS, ids=["-".join(pair) for pair in KERNELS])
+
+# What a result may be off beside a multiple of torch's own error, relative to the largest exact value: where torch
+# happens to round every element the right way (one row, sixteen channels) its error says nothing about the format's.
+# Half a unit in the last place for results that are rounded once to 16 bits, four units for sums in float32.
+TOLERANCE_FLOOR = {torch.float64: 2.0**-50, torch.float32: 2.0**-21, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
 def shared_path(name: str) -> Path:
@@ -30,3 +45,20 @@ def tiny_bert(model_class=BertForSequenceClassification, **config) -> PreTrained
         for parameter in model.parameters():
             parameter.normal_(std=0.5, generator=generator)
     return model.eval()
+
+
+def assert_as_exact_as_torch(actual: torch.Tensor, eager: torch.Tensor, exact: torch.Tensor, factor: float = 2) -> None:
+    """The tolerance of every test of a kernel: max error <= `factor` times that of eager torch at the same dtype.
+
+    ``exact`` is the float64 result for the same (rounded) tables, ``eager`` the same formula run by torch's own ops at
+    the dtype of ``actual``. Errors are absolute: an element that cancels to nearly 0 is as inexact as what it was
+    summed from. The floor is relative to the largest exact value, so what must be 0 everywhere must be 0.
+    """
+    assert actual.dtype == eager.dtype
+    assert actual.shape == eager.shape == exact.shape
+    if exact.numel() == 0:
+        return
+    exact = exact.double().cpu()
+    error, torch_error = ((result.double().cpu() - exact).abs().max().item() for result in (actual, eager))
+    bound = factor * torch_error + TOLERANCE_FLOOR[actual.dtype] * exact.abs().max().item()
+    assert error <= bound, f"largest error {error:.3g}, torch's own {torch_error:.3g}, allowed {bound:.3g}"
