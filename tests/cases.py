@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from dendritic_bert.kernels import weights
 from dendritic_bert.kernels.reference import dendritic_linear_ref, dsn_logits_ref, embed_pool_ref
-from torch import Tensor
 
 VOCAB_SIZE = 83
 LAYOUTS = ("padded", "padded with holes", "padded without a mask", "packed int32", "packed int64")

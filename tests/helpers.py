@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from dendritic_bert.kernels import backends
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
+
+from dendritic_bert.kernels import backends
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -47,12 +48,14 @@ def tiny_bert(model_class=BertForSequenceClassification, **config) -> PreTrained
     return model.eval()
 
 
-def assert_as_exact_as_torch(actual: torch.Tensor, eager: torch.Tensor, exact: torch.Tensor, factor: float = 2) -> None:
+def assert_as_exact_as_torch(actual: torch.Tensor, eager: torch.Tensor, exact: torch.Tensor, factor: float = 2,
+                             rounded_to: torch.dtype | None = None) -> None:
     """The tolerance of every test of a kernel: max error <= `factor` times that of eager torch at the same dtype.
 
     ``exact`` is the float64 result for the same (rounded) tables, ``eager`` the same formula run by torch's own ops at
     the dtype of ``actual``. Errors are absolute: an element that cancels to nearly 0 is as inexact as what it was
-    summed from. The floor is relative to the largest exact value, so what must be 0 everywhere must be 0.
+    summed from. The floor is relative to the largest exact value, so what must be 0 everywhere must be 0; it is that
+    of ``rounded_to`` where something was rounded to fewer bits on the way than the result has.
     """
     assert actual.dtype == eager.dtype
     assert actual.shape == eager.shape == exact.shape
@@ -60,5 +63,5 @@ def assert_as_exact_as_torch(actual: torch.Tensor, eager: torch.Tensor, exact: t
         return
     exact = exact.double().cpu()
     error, torch_error = ((result.double().cpu() - exact).abs().max().item() for result in (actual, eager))
-    bound = factor * torch_error + TOLERANCE_FLOOR[actual.dtype] * exact.abs().max().item()
+    bound = factor * torch_error + TOLERANCE_FLOOR[rounded_to or actual.dtype] * exact.abs().max().item()
     assert error <= bound, f"largest error {error:.3g}, torch's own {torch_error:.3g}, allowed {bound:.3g}"

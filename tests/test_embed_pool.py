@@ -15,9 +15,10 @@ from cases import (
     pooled_and_gradients,
     tokens,
 )
+from helpers import assert_as_exact_as_torch, each_backend, each_kernel
+
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.reference import POOLINGS, embed_pool_ref
-from helpers import assert_as_exact_as_torch, each_backend, each_kernel
 
 AXES = {
     "layout": LAYOUTS,
