@@ -11,6 +11,7 @@ Two identities make this exact (up to rounding):
 Both are computed in float64 and rounded once.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -66,8 +67,14 @@ def prepare_table(
     """Centre and combine the tables ``[V, H]``, ``[P, H]``, ``[K, H]``; store the words as ``dtype``.
 
     ``dtype`` defaults to that of ``word_embeddings`` (float64 becomes float32). int8 is symmetric with one float32
-    scale a row, ``max|row| / 127``. Raises ValueError for any other dtype.
+    scale a row, ``max|row| / 127``. Raises ValueError for any other dtype, and where shapes or eps do not fit.
     """
+    for name, rows in (("word_embeddings", word_embeddings), ("position_embeddings", position_embeddings),
+                       ("token_type_embeddings", token_type_embeddings)):
+        if rows.dim() != 2 or rows.shape[1] != word_embeddings.shape[-1]:
+            raise ValueError(f"{name} has shape {tuple(rows.shape)}, expected [*, H] with the H of word_embeddings.")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps is {eps}, expected a finite number >= 0.")
     if dtype is None:
         dtype = torch.float32 if word_embeddings.dtype == torch.float64 else word_embeddings.dtype
     if dtype not in TABLE_DTYPES:
@@ -97,6 +104,9 @@ def prepare_head(
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}, known are {', '.join(ACTIVATIONS)}.")
+    if weight.dim() != 2 or (top is not None and top.dim() != 2):
+        raise ValueError(f"weight has shape {tuple(weight.shape)} and top has shape "
+                         f"{None if top is None else tuple(top.shape)}, expected [(1+N)*C, H] and [N, C].")
     rows, hidden_size = weight.shape
     num_dendrites, num_labels = (0, rows) if top is None else (top.shape[0], top.shape[1] if top.shape[0] else rows)
     if rows != (1 + num_dendrites) * num_labels:
