@@ -1,0 +1,114 @@
+"""The model card that is written beside trained weights: what they were made of, how, and how good they are."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+import torch
+import transformers
+from huggingface_hub import EvalResult, ModelCardData
+
+from .kernels import backends
+
+if TYPE_CHECKING:
+    from .configuration import DendriticBertConfig
+    from .training import TrainingOptions
+
+USE = """\
+```python
+from dendritic_bert.classifier import TextClassifier
+
+classifier = TextClassifier.from_pretrained("{name}")
+classifier(["a charming and often affecting journey"])
+```
+"""
+
+
+def write_model_card(
+    path: Path, options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig
+) -> None:
+    """Write the card of the model with that ``config``; ``results`` are those of ``training.train``."""
+    name = Path(options.output_dir).name
+    parts = results["live_parameters"]
+    beginning = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
+    labels = ", ".join(f"`{label}`" for _, label in sorted((config.id2label or {}).items()))
+    truncated = f", {results['num_truncated']:,} of them cut to {options.max_length} tokens"
+    path.write_text("\n".join([
+        "---", _metadata(options, results, name), "---", "",
+        f"# {name}: {'a DSN' if config.dsn else 'a BERT with a dendritic head'} for {options.task}", "",
+        "Made by dendritic-bert. " + ("BERT's embeddings, LayerNorm and mean pooling under a "
+        f"{'dendritic' if config.num_dendrites else 'linear'} head, no encoder. " if config.dsn else "")
+        + (f"Labels: {labels}." if config.problem_type != "regression" else "One output, a regression."), "",
+        USE.format(name=name),
+        "## How it was made", "",
+        f"- Data: {results['source']}, {results['num_train']:,} rows"
+        + (truncated if results["num_truncated"] else "") + ".",
+        f"- Begun with {beginning}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
+        f"size {config.hidden_size}, {config.num_dendrites} dendrites a label.",
+        f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
+        f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
+        f"- Made in {results['seconds']:.0f} s by {torch.get_num_threads()} threads with {_versions()}.", "",
+        "```", _command(options), "```", "",
+        "## How good it is", "",
+        f"On the whole dev set ({results['num_dev']:,} rows), after the last epoch, with the weights as they are "
+        f"written. The weights here are those of seed {options.seeds[0]}, the first one.", "",
+        *_table(results), "",
+    ]), encoding="utf-8")
+
+
+def _metadata(options: TrainingOptions, results: dict[str, Any], name: str) -> str:
+    run = {metric: value for metric, value in results["runs"][0].items() if metric not in ("seed", "seconds")}
+    run.pop("standard_error", None)
+    return ModelCardData(
+        language="en", library_name="dendritic-bert", pipeline_tag="text-classification", datasets=["nyu-mll/glue"],
+        metrics=list(run), base_model=None if options.model_name is None else Path(options.model_name).name,
+        model_name=name,
+        eval_results=[
+            EvalResult(task_type="text-classification", dataset_type="nyu-mll/glue", dataset_name="GLUE",
+                       dataset_config=options.task, dataset_split="validation", metric_type=metric, metric_value=value)
+            for metric, value in run.items()
+        ],
+    ).to_yaml()
+
+
+def _versions() -> str:
+    from . import __version__
+
+    return (f"dendritic-bert {__version__} (backend {backends.choose(None, 'cpu', torch.float32, inference=False)}), "
+            f"torch {torch.__version__}, transformers {transformers.__version__}, tokenizers "
+            f"{tokenizers.__version__}, Python {platform.python_version()} on {platform.machine()}")
+
+
+def _command(options: TrainingOptions) -> str:
+    """The command line that gives these options, the defaults left out but for what every run says."""
+    words = ["dendritic-bert", "train"]
+    defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
+                for option in fields(options)}
+    for name, value in asdict(options).items():
+        if value == defaults[name] and name not in ("benchmark", "task", "epochs"):
+            continue
+        words.append(f"--{name}")
+        if value is not True:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)
+
+
+def _table(results: dict[str, Any]) -> list[str]:
+    metrics = [name for name in results["runs"][0] if name not in ("seed", "seconds", "standard_error")]
+    lines = [f"| seed | {' | '.join(name.replace('_', ' ') for name in metrics)} | seconds |",
+             "|" + "---|" * (len(metrics) + 2)]
+    for run in results["runs"]:
+        lines.append(f"| {run['seed']} | {' | '.join(f'{run[name]:.4f}' for name in metrics)} | {run['seconds']:.0f} |")
+    lines.append("")
+    if results["sd"] is not None:
+        lines.append(f"Mean {metrics[0].replace('_', ' ')} over {len(results['runs'])} seeds: "
+                     f"**{results['mean']:.4f}**, standard deviation {results['sd']:.4f}.")
+    if "standard_error" in results["runs"][0]:
+        lines.append(f"One standard error of an accuracy on {results['num_dev']:,} rows is "
+                     f"{results['runs'][0]['standard_error']:.4f}.")
+    return lines
