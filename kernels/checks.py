@@ -76,6 +76,8 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
     """Everything ``dsn_logits`` is given. Raises RuntimeError."""
     tokens = (input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
     tensors = {name: value for name, value in (table._asdict() | head._asdict()).items() if isinstance(value, Tensor)}
+    for name in {*DsnTable._fields, *DsnHead._fields} - {"word_scale", "eps", "activation"} - set(tensors):
+        raise RuntimeError(f"{name} is missing or no tensor: prepare tables and heads with kernels.weights.")
     _check_devices(input_ids, tensors.items())
     for name, dims, symbols in (("word", 2, "V, H"), ("context", 3, "K, P, H"), ("top", 2, "N, C")):
         if tensors[name].dim() != dims:
