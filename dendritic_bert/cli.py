@@ -1,0 +1,253 @@
+"""The command line: ``dendritic-bert classify | train | evaluate | convert | env | demo``.
+
+Results go to standard output, everything else to standard error. Exit status: 0; 1 where something went wrong, with one
+line that says what and what to do; 2 for a wrong command line; 130 where it was interrupted.
+
+torch and transformers take seconds to import, so each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .classifier import FileReport, TextClassifier
+
+PROG = "dendritic-bert"
+
+CLASSIFY = """\
+Classify texts: one line each with text, label and score, in order.
+
+  dendritic-bert classify "a charming journey" "unflinchingly bleak"
+  cut -f1 reviews.tsv | dendritic-bert classify | jq .label
+  dendritic-bert classify --file reviews.csv --column review --output labels.csv
+
+Without TEXT and --file the texts come from standard input, one a line. An output file appears when it is whole;
+after an interruption the same command goes on where the first one ended."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line, ``sys.argv[1:]`` by default; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = _run(argv)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # What reads our output, such as `head`, has had enough. Python flushes once more at its end: to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as interrupt:
+        _say(" ".join(["interrupted", *map(str, interrupt.args)]))
+        return 130
+    except Exception as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        _say(f"error: {_one_line(error)}")
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        args = build_parser(argv).parse_args(argv)
+        args.run(args)
+    except SystemExit as end:  # how argparse ends after --help, --version and a wrong command line
+        return int(end.code or 0)
+    return 0
+
+
+def _say(message: str) -> None:
+    print(f"{PROG}: {message}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of the message; with the error's type where the message was not written to stand alone."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, (ImportError, OSError, RuntimeError, ValueError)) and lines:
+        return lines[0]
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
+# ---- what a command line looks like ----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """No abbreviated flags, help texts as they were typed, and errors in one line."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for ``argv``; flags that a dataclass beside torch defines are added where their command is called."""
+    common = _Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show an error's traceback")
+    parser = _Parser(prog=PROG, parents=[common], description="Text classification: BERT's embeddings without its "
+                                                              "encoder, in one kernel from token ids to logits.")
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Any, summary: str, description: str | None = None) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=[common], help=summary, description=description or summary)
+        command.set_defaults(run=run, parser=command)
+        return command
+
+    _add_classify_flags(add("classify", _classify, "texts to labels", CLASSIFY))
+    _add_convert_flags(add("convert", _convert, "make a model of a BERT checkpoint: its embeddings under a new head"))
+    add("env", _env, "versions, processor, backends, tokenizer: what is in use, what is missing and why")
+    add("demo", _demo, "classify some sentences, and time the fused kernel beside plain PyTorch")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _add_classify_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("texts", nargs="*", metavar="TEXT", help="what to classify, - for standard input; after --, a TEXT may begin "
+                                                 "with a dash")
+    add("--file", "-f", metavar="F", help="read texts from F, - for standard input")
+    add("--input-format", choices=["text", "csv", "tsv", "jsonl"],
+        help="of the input; the default goes by the suffix, else text: one a line")
+    add("--column", metavar="NAME", help="column, or key of the JSON objects, that holds the text (default: text)")
+    add("--output", "-o", metavar="O", help="write to O (default: standard output)")
+    add("--format", choices=["json", "csv", "tsv"],
+        help="of the output; the default goes by the suffix, else json: one object a line")
+    add("--model", metavar="M", help="folder or hub id of a model (default: the one that comes with the package)")
+    add("--batch-size", type=_positive, default=1024, metavar="N",
+        help="texts at a time (default: %(default)s); with 1, and 1 thread, each line of a stream is answered at once")
+    add("--threads", type=_positive, metavar="N", help="default: as many as the processor has cores")
+    add("--restart", action="store_true", help="start over instead of going on with an interrupted run (resume=False)")
+
+
+def _add_convert_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bert", metavar="BERT", help="folder or hub id of a BERT checkpoint")
+    parser.add_argument("out", metavar="OUT", help="new folder for the model")
+    parser.add_argument("--num-labels", type=_positive, metavar="N", help="labels of the new head (default: BERT's)")
+    parser.add_argument("--num-dendrites", type=int, metavar="N", help="dendrites for each label (default: 0)")
+    parser.add_argument("--pooling", choices=["mean_masked", "mean_all", "sum_all"], help="default: mean_masked")
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------------
+
+
+def _classify(args: argparse.Namespace) -> None:
+    source, input_format, column = _texts(args)
+    classifier = _load_classifier(args.model)
+    to_file = args.output not in (None, "-")
+    try:
+        report = classifier.classify_file(
+            source, args.output, input_format=input_format, column=column, format=args.format,
+            batch_size=args.batch_size, threads=args.threads, resume=not args.restart,
+            progress=None if to_file or not sys.stdout.isatty() else False)  # a bar among results is hard to read
+    except KeyboardInterrupt:
+        if to_file and isinstance(source, str) and source != "-":
+            raise KeyboardInterrupt("(the same command goes on where this one ended)") from None
+        raise
+    _report(report, args.output if to_file else None, classifier.max_length)
+
+
+def _load_classifier(name: str | None) -> TextClassifier:
+    if name is not None:
+        _announce(name)
+    from transformers.utils.logging import disable_progress_bar
+
+    from .classifier import TextClassifier
+
+    disable_progress_bar()  # of the loading, which takes milliseconds
+    try:
+        return TextClassifier.from_pretrained(name)
+    except OSError as error:
+        raise OSError(f"model {name or 'of the package'} cannot be loaded ({_one_line(error).rstrip('.')}): pass a "
+                      "folder or a hub id.") from error
+
+
+def _announce(name: str) -> None:
+    """Say that a model is looked for on the hub, where half a minute may pass until it is known to be missing.
+
+    Raises FileNotFoundError for what is neither a folder nor a hub id.
+    """
+    if os.path.isdir(name):
+        return
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.utils.logging import set_verbosity_error
+
+    set_verbosity_error()  # instead of a line for each attempt to reach the hub
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise FileNotFoundError(f"model {name} does not exist: pass a folder or a hub id.") from None
+    _say(f"there is no folder {name}, asking the Hugging Face hub")
+
+
+def _texts(args: argparse.Namespace) -> tuple[str | BinaryIO, str | None, str]:
+    """Where the texts come from, their format and column."""
+    piped = args.texts == ["-"] or (not args.texts and args.file is None)
+    if args.texts and args.file is not None:
+        args.parser.error("TEXT and --file are both given, pass one of them")
+    if not args.texts and args.file is None and sys.stdin.isatty():
+        args.parser.error("nothing to classify: pass TEXT, --file F or texts on standard input")
+    if piped or args.file is not None:
+        return "-" if piped else args.file, args.input_format, args.column or "text"
+    if args.input_format or args.column:
+        args.parser.error("--input-format and --column describe a file, but TEXT is given")
+    # As JSON, since an argument may hold line ends, and bytes that are not UTF-8 (as lone surrogates).
+    return io.BytesIO("".join(json.dumps({"text": text}) + "\n" for text in args.texts).encode()), "jsonl", "text"
+
+
+def _report(report: FileReport, output: str | None, max_length: int) -> None:
+    """One line on what the results do not show, where there is something to say."""
+    notes = [f"{what}: {count}" for what, count in [
+        ("of them by an earlier run", report.num_resumed),
+        (f"cut to the {max_length} tokens of the model", report.num_truncated),
+        ("bytes that are not UTF-8, replaced by U+FFFD", report.num_replaced),
+    ] if count]
+    if notes or output:
+        where = f" into {output}" if output else ""
+        _say("; ".join([f"texts classified{where}: {report.num_records}", *notes]))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    _announce(args.bert)
+    from .convert import convert
+
+    options = {name: getattr(args, name) for name in ("num_labels", "num_dendrites", "pooling")}
+    model = convert(args.bert, args.out, **{name: value for name, value in options.items() if value is not None})
+    _say(f"{args.out}: {model.num_parameters():,} parameters")
+
+
+def _env(args: argparse.Namespace) -> None:
+    from .environment import describe
+
+    lines = describe()
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:{width}}  {value}")
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from .demo import run
+
+    run(_load_classifier(None))

@@ -1,0 +1,392 @@
+"""The command line, most of it in this process; what needs a process of its own (pipes, signals) has one."""
+
+import csv
+import io
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from importlib import metadata
+
+import huggingface_hub
+import pytest
+import torch
+from dendritic_bert.kernels import backends
+from helpers import REPOSITORY, tiny_bert
+from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
+from transformers import AutoConfig, pipeline
+
+import dendritic_bert
+from dendritic_bert import cli, demo, environment
+from dendritic_bert.classifier import TextClassifier
+
+TEXTS = ["the quick brown fox", "Unflinchingly bleak!", 'a "charming", journey', ""]
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    small_model(id2label={0: "negative", 1: "positive"}).save_pretrained(path)
+    hugging_face_tokenizer().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def expected(model_path):
+    """Label and score of every text, as transformers sees them."""
+    results = pipeline("text-classification", model=model_path, device="cpu")(TEXTS)
+    return [(result["label"], pytest.approx(result["score"], abs=2e-6)) for result in results]
+
+
+@pytest.fixture
+def run(capsysbinary, monkeypatch):
+    """Run a command line here: (status, standard output, standard error)."""
+
+    def run_here(*argv: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = cli.main([str(arg) for arg in argv])
+        out, err = capsysbinary.readouterr()
+        return status, out.decode(), err.decode()
+
+    return run_here
+
+
+def start(*argv: object, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "dendritic_bert", *map(str, argv)], cwd=REPOSITORY,
+                            env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
+
+
+def run_apart(*argv: object, stdin: bytes = b"", **environment: str) -> tuple[int, str, str]:
+    process = start(*argv, **environment)
+    out, err = process.communicate(stdin, timeout=120)
+    return process.returncode, out.decode(), err.decode()
+
+
+def from_json(out: str) -> list[tuple[str, str, float]]:
+    return [(record["text"], record["label"], record["score"]) for record in map(json.loads, out.splitlines())]
+
+
+def labelled(texts, expected):
+    return [(text, *result) for text, result in zip(texts, expected)]
+
+
+# ---- classify --------------------------------------------------------------------------------------------------------
+
+
+def test_texts_from_the_command_line(run, model_path, expected):
+    status, out, err = run("classify", "--model", model_path, *TEXTS)
+    assert (status, err) == (0, "")
+    assert from_json(out) == labelled(TEXTS, expected)
+
+
+@pytest.mark.parametrize("source", [[], ["-"], ["--file", "-"]])
+def test_texts_from_standard_input(run, model_path, expected, source):
+    status, out, err = run("classify", "--model", model_path, *source, stdin="\n".join(TEXTS).encode() + b"\n")
+    assert (status, err) == (0, "")
+    assert from_json(out) == labelled(TEXTS, expected)
+
+
+def test_a_pipe_between_two_programs(model_path, expected):
+    """Only results on standard output; what was cut or replaced is counted once, on standard error."""
+    stdin = b"".join(text.encode() + b"\n" for text in TEXTS) + b"caf\xe9 \xff\n" + b"fox " * 100 + b"\n"
+    status, out, err = run_apart("classify", "--model", model_path, "--batch-size", "2", stdin=stdin)
+    assert status == 0
+    assert from_json(out)[:len(TEXTS)] == labelled(TEXTS, expected)
+    assert from_json(out)[len(TEXTS)][0] == "caf\ufffd \ufffd"
+    assert err == (f"dendritic-bert: texts classified: 6; cut to the {MAX_LENGTH} tokens of the model: 1; "
+                   "bytes that are not UTF-8, replaced by U+FFFD: 2\n")
+
+
+@pytest.mark.parametrize(("format", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_output_formats(run, model_path, expected, tmp_path, format, delimiter):
+    """The format goes by --format, else by the suffix; a file is the same as standard output."""
+    texts = TEXTS[:2]
+    status, out, _ = run("classify", "--model", model_path, "--format", format, *texts)
+    header, *rows = csv.reader(io.StringIO(out, newline=""), delimiter=delimiter)
+    assert (status, header) == (0, ["text", "label", "score"])
+    assert [(text, label, float(score)) for text, label, score in rows] == labelled(texts, expected)
+    path = tmp_path / f"out.{format}"
+    status, nothing, err = run("classify", "--model", model_path, "--output", path, *texts)
+    assert (status, nothing, path.read_text()) == (0, "", out)
+    assert err == f"dendritic-bert: texts classified into {path}: 2\n"
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("in.csv", []), ("in.jsonl", []), ("in", ["--input-format", "csv"]), ("in.txt", ["--input-format", "jsonl"])])
+def test_files_with_a_column(run, model_path, expected, tmp_path, name, options):
+    path = tmp_path / name
+    if "csv" in [*options, path.suffix[1:]]:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["id", "review"], *enumerate(TEXTS)])
+    else:
+        path.write_text("".join(json.dumps({"review": text}) + "\n" for text in TEXTS))
+    status, out, _ = run("classify", "--model", model_path, "--file", path, "--column", "review", *options)
+    assert status == 0
+    assert from_json(out) == labelled(TEXTS, expected)
+
+
+def test_texts_that_no_line_of_a_file_could_hold(run, model_path):
+    """Line ends, a leading dash after --, and a byte that is not UTF-8, as the system hands it over."""
+    status, out, err = run("classify", "--model", model_path, "--", "two\nlines", "--help", "caf\udce9")
+    assert status == 0
+    assert [text for text, _, _ in from_json(out)] == ["two\nlines", "--help", "caf\ufffd"]
+    assert "replaced by U+FFFD: 1" in err
+
+
+def test_an_interrupted_run_is_gone_on_with(run, model_path, tmp_path):
+    path, output = tmp_path / "in.txt", tmp_path / "out.json"
+    path.write_text("".join(f"fox {i}\n" for i in range(200_000)))
+    command = ("classify", "--model", model_path, "--file", path, "--output", output)
+    process = start(*command, "--batch-size", "1")  # 20 seconds of work
+    while not (tmp_path / "out.json.partial.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert err == b"dendritic-bert: interrupted (the same command goes on where this one ended)\n"
+    assert not output.exists()
+
+    status, _, err = run(*command)
+    assert status == 0
+    assert f"texts classified into {output}: 200000; of them by an earlier run: " in err
+    assert [text for text, _, _ in from_json(output.read_text())] == [f"fox {i}" for i in range(200_000)]
+
+
+def test_restart(run, model_path, tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("the fox\n")
+    (tmp_path / "out.json.partial").touch()
+    (tmp_path / "out.json.partial.json").write_text("no journal")
+    command = ("classify", "--model", model_path, "--file", path, "--output", tmp_path / "out.json")
+    assert run(*command)[0] == 1
+    assert run(*command, "--restart")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.json"]
+
+
+def test_a_reader_that_has_had_enough(model_path):
+    """Each line of a live stream is answered at once; where the answer is no longer read, the program ends quietly."""
+    process = start("classify", "--model", model_path, "--batch-size", "1", "--threads", "1")
+    process.stdin.write(b"the quick brown fox\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["text"] == "the quick brown fox"
+    process.stdout.close()
+    process.stdin.write(b"one more\n")
+    process.stdin.flush()
+    assert process.wait(timeout=60) == 0  # with its standard input still open
+    assert process.stderr.read() == b""
+    process.stdin.close()
+    process.stderr.close()
+
+
+def test_the_embedded_model(run):
+    status, out, _ = run("classify", "a masterpiece: funny, moving and beautifully acted", "dull, bleak and a mess")
+    assert status == 0
+    assert [label for _, label, _ in from_json(out)] == ["positive", "negative"]
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    ([], "the following arguments are required: COMMAND"),
+    (["clasify"], "invalid choice: 'clasify'"),
+    (["classify", "--frmat", "csv"], "unrecognized arguments: --frmat"),
+    (["classify", "--form", "csv"], "unrecognized arguments: --form"),
+    (["classify", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
+    (["classify", "--batch-size", "0"], "argument --batch-size: '0' is not a whole number of at least 1"),
+    (["classify", "--threads", "two"], "argument --threads: 'two' is not a whole number of at least 1"),
+    (["classify", "text", "--file", "in.txt"], "TEXT and --file are both given"),
+    (["classify", "text", "--column", "review"], "--input-format and --column describe a file, but TEXT is given"),
+    (["convert", "bert"], "the following arguments are required: OUT"),
+])
+def test_a_wrong_command_line(run, argv, message):
+    status, out, err = run(*argv)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.startswith("dendritic-bert")
+    assert err.endswith("--help)\n")
+    assert err.count("\n") == 1
+
+
+def test_nothing_to_classify_at_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert cli.main(["classify"]) == 2
+    assert "nothing to classify: pass TEXT, --file F or texts on standard input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--file", "missing.txt"], "input missing.txt does not exist."),
+    (["--file", "in.csv"], "column is 'text', which in.csv does not have: the columns are id, review."),
+    (["--file", "in.csv", "--input-format", "jsonl"], "in.csv, line 1: not valid JSON"),
+    (["--output", "missing/out.csv"], "missing/out.csv cannot be written"),
+    (["--output", "."], "output . is a directory, name a file."),
+    (["--model", "./missing"], "model ./missing does not exist: pass a folder or a hub id."),
+    (["--model", "."], "model . cannot be loaded"),
+])
+def test_errors_take_one_line(run, model_path, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("id,review\n1,a\n")
+    status, out, err = run("classify", "--model", model_path, *options, stdin=b"a\n")
+    assert (status, out) == (1, "")
+    assert err.startswith("dendritic-bert: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize("argv", [
+    ["--debug", "classify", "--file", "missing.txt"], ["classify", "--debug", "--file", "missing.txt"]])
+def test_debug_shows_the_traceback(run, model_path, argv):
+    status, out, err = run(*argv, "--model", model_path)
+    assert (status, out) == (1, "")
+    assert err.startswith("Traceback")
+    assert err.endswith("\ndendritic-bert: error: input missing.txt does not exist.\n")
+
+
+def test_a_model_that_is_not_on_the_hub(run, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    status, out, err = run("classify", "--model", "no-such/model", "a text")
+    assert (status, out) == (1, "")
+    first, second = err.splitlines()
+    assert first == "dendritic-bert: there is no folder no-such/model, asking the Hugging Face hub"
+    assert second.startswith("dendritic-bert: error: model no-such/model cannot be loaded (")
+    assert second.endswith("): pass a folder or a hub id.")
+
+
+NO_BACKEND = "DENDRITIC_BERT_BACKEND is 'quantum', which cannot be used: there is no such backend"
+
+
+def test_a_forced_backend_that_is_not_there(model_path):
+    status, out, err = run_apart("classify", "--model", model_path, stdin=b"a\n", DENDRITIC_BERT_BACKEND="quantum")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"dendritic-bert: error: {NO_BACKEND}")
+    assert err.count("\n") == 1
+
+
+def test_env_runs_where_the_forced_backend_is_not_there(run, monkeypatch):
+    monkeypatch.setenv("DENDRITIC_BERT_BACKEND", "quantum")
+    monkeypatch.delitem(sys.modules, "dendritic_bert.kernels.backends")  # which reads the variable once, when imported
+    monkeypatch.delattr(dendritic_bert.kernels, "backends")
+    status, out, err = run("env")
+    assert (status, err) == (0, "")
+    assert environment_of(out)["backend"].startswith(f"none: {NO_BACKEND}")
+
+
+def test_what_goes_wrong_unforeseen_and_warnings(run, monkeypatch):
+    def describe():
+        warnings.warn("take care", stacklevel=1)
+        raise KeyError("key")
+
+    monkeypatch.setattr(environment, "describe", describe)
+    status, out, err = run("env")
+    assert (status, out) == (1, "")
+    assert err == "dendritic-bert: warning: take care\ndendritic-bert: error: KeyError: 'key'\n"
+
+
+# ---- the other commands ----------------------------------------------------------------------------------------------
+
+
+def test_convert(run, tmp_path, expected):
+    tiny_bert(vocab_size=600).save_pretrained(tmp_path / "bert")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
+    command = ("convert", tmp_path / "bert", tmp_path / "dsn", "--num-labels", "3", "--num-dendrites", "2",
+               "--pooling", "mean_all")
+    status, out, err = run(*command)
+    assert (status, out) == (0, "")
+    assert err.endswith(" parameters\n")
+    config = AutoConfig.from_pretrained(tmp_path / "dsn")
+    assert (config.model_type, config.num_labels, config.num_dendrites, config.pooling) == (
+        "dendritic_bert", 3, 2, "mean_all")
+    assert run("classify", "--model", tmp_path / "dsn", "a text")[0] == 0
+    status, _, err = run(*command)
+    assert status == 1
+    assert "holds something already" in err
+
+
+def environment_of(out: str) -> dict[str, str]:
+    """The names and values of what `env` prints."""
+    width = out.index(dendritic_bert.__version__)
+    return {line[:width].strip(): line[width:] for line in out.splitlines()}
+
+
+def test_env(run, monkeypatch, model_path):
+    monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", model_path)
+    status, out, err = run("env")
+    found = environment_of(out)
+    assert (status, err) == (0, "")
+    assert torch.__version__.startswith(found["torch"])
+    assert found["python"].startswith(sys.version.split()[0])
+    assert found["threads"].startswith(str(torch.get_num_threads()))
+    assert found["backend reference"] == "available"
+    assert found["backend in use"].startswith(backends.choose(None, "cpu", torch.float32, inference=True))
+    assert found["tokenizer"].startswith(TextClassifier.from_pretrained().tokenizer.engine)
+    assert found["embedded model"].endswith(model_path)
+
+
+def test_env_says_what_is_missing_and_how_to_get_it(run, monkeypatch, tmp_path):
+    def version(package):
+        if package == "nanotoken":
+            raise metadata.PackageNotFoundError
+        return "1"
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(backends.cpu, "MISSING", "no compiler, install one")
+    monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", str(tmp_path))
+    status, out, _ = run("env")
+    found = environment_of(out)
+    assert status == 0
+    assert found["nanotoken"] == "not installed (pip install 'dendritic-bert[fast]')"
+    assert found["backend cpu"] == "not available: no compiler, install one"
+    assert found["backend in use"].startswith("reference")
+    assert found["embedded model"].startswith(f"not there: {tmp_path} lacks model.safetensors and tokenizer.json")
+
+
+def test_demo(run, monkeypatch, model_path):
+    monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", model_path)
+    monkeypatch.setattr(demo, "ROWS", 8)
+    monkeypatch.setattr(demo, "REPEATS", 1)
+    threads = torch.get_num_threads()
+    status, out, err = run("demo")
+    assert (status, err, torch.get_num_threads()) == (0, "", threads)
+    results = pipeline("text-classification", model=model_path, device="cpu")(
+        list(demo.SENTENCES), truncation=True, max_length=MAX_LENGTH)
+    lines = out.splitlines()
+    for line, sentence, result in zip(lines, demo.SENTENCES, results):
+        assert line.split(None, 2) == [result["label"], f"{result['score']:.3f}", sentence]
+    assert 0 <= float(lines[-1].rpartition(" ")[2]) < 1e-4
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["classify", "--help"], ["convert", "--help"], ["env", "--help"],
+                                  ["--version"]])
+def test_help_needs_neither_torch_nor_transformers(argv):
+    """They take seconds to import. The package beneath is a bare one here: its own __init__ imports transformers."""
+    code = f"""
+import sys, types
+package = types.ModuleType("dendritic_bert")
+package.__path__, package.__version__ = [{str(REPOSITORY / "dendritic_bert")!r}], "0"
+sys.modules["dendritic_bert"] = package
+from dendritic_bert.cli import main
+status = main({argv!r})
+assert "dendritic_bert.cli" in sys.modules
+assert not {{"torch", "transformers", "numpy"}} & set(sys.modules), "heavy imports"
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "dendritic-bert" in done.stdout
+
+
+def test_without_a_command(capsys, monkeypatch):
+    """`python -m dendritic_bert` prints the environment; the program itself asks for a command."""
+    monkeypatch.setattr(sys, "argv", ["dendritic_bert"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("dendritic_bert", run_name="__main__")
+    assert end.value.code == 0
+    assert environment_of(capsys.readouterr().out)["dendritic-bert"].startswith(dendritic_bert.__version__)
