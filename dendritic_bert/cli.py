@@ -16,6 +16,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from . import __version__
@@ -34,6 +35,12 @@ Classify texts: one line each with text, label and score, in order.
 
 Without TEXT and --file the texts come from standard input, one a line. An output file appears when it is whole;
 after an interruption the same command goes on where the first one ended."""
+
+TRAIN = """\
+Train on a task of GLUE and score the last epoch on the whole dev set; the results are printed as JSON.
+
+  dendritic-bert train --task sst2 --dsn --data_dir glue --output_dir my-model
+  dendritic-bert train --model_name prajjwal1/bert-tiny --benchmark glue --task sst2 --dsn --epochs 3"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +105,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser for ``argv``; flags that a dataclass beside torch defines are added where their command is called."""
+    """The parser for ``argv``; the flags of ``train`` stand in a dataclass beside torch, and are there when it is."""
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show an error's traceback")
     parser = _Parser(prog=PROG, parents=[common], description="Text classification: BERT's embeddings without its "
@@ -106,12 +113,16 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, run: Any, summary: str, description: str | None = None) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, parents=[common], help=summary, description=description or summary)
+    def add(name: str, run: Any, summary: str, description: str | None = None, *flags: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=[common, *flags], help=summary, description=description or summary)
         command.set_defaults(run=run, parser=command)
         return command
 
     _add_classify_flags(add("classify", _classify, "texts to labels", CLASSIFY))
+    command_name = next((word for word in argv if not word.startswith("-")), None)
+    add("train", _train, "train on a task and write weights, tokenizer and model card", TRAIN,
+        *([_training_flags()] if command_name == "train" else []))
+    _add_evaluate_flags(add("evaluate", _evaluate, "score a model on a task; the scores are printed as JSON"))
     _add_convert_flags(add("convert", _convert, "make a model of a BERT checkpoint: its embeddings under a new head"))
     add("env", _env, "versions, processor, backends, tokenizer: what is in use, what is missing and why")
     add("demo", _demo, "classify some sentences, and time the fused kernel beside plain PyTorch")
@@ -142,6 +153,29 @@ def _add_classify_flags(parser: argparse.ArgumentParser) -> None:
     add("--restart", action="store_true", help="start over instead of going on with an interrupted run (resume=False)")
 
 
+def _training_flags() -> argparse.ArgumentParser:
+    """A flag for each field of ``TrainingOptions``."""
+    from transformers import HfArgumentParser
+
+    from .training import TrainingOptions
+
+    options: Any = TrainingOptions  # HfArgumentParser's annotation asks for a NewType of its own
+    parser = HfArgumentParser(options, add_help=False)
+    for action in parser._actions:
+        if action.default is not None and action.default is not False:
+            action.help = f"{action.help} (default: %(default)s)"
+    return parser
+
+
+def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="M", help="folder or hub id of a model (default: the one that comes with the package)")
+    add("--task", default="sst2", help="task of GLUE (default: %(default)s)")
+    add("--data_dir", "--data-dir", help="folder of the GLUE download, or of the task in it; without it the hub is "
+                                         "asked")
+    add("--split", choices=["train", "dev"], default="dev", help="default: %(default)s")
+
+
 def _add_convert_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bert", metavar="BERT", help="folder or hub id of a BERT checkpoint")
     parser.add_argument("out", metavar="OUT", help="new folder for the model")
@@ -170,13 +204,9 @@ def _classify(args: argparse.Namespace) -> None:
 
 
 def _load_classifier(name: str | None) -> TextClassifier:
-    if name is not None:
-        _announce(name)
-    from transformers.utils.logging import disable_progress_bar
-
+    _expect_model(name)
     from .classifier import TextClassifier
 
-    disable_progress_bar()  # of the loading, which takes milliseconds
     try:
         return TextClassifier.from_pretrained(name)
     except OSError as error:
@@ -184,17 +214,20 @@ def _load_classifier(name: str | None) -> TextClassifier:
                       "folder or a hub id.") from error
 
 
-def _announce(name: str) -> None:
-    """Say that a model is looked for on the hub, where half a minute may pass until it is known to be missing.
+def _expect_model(name: str | None) -> None:
+    """Before a model is loaded: no bars for milliseconds, and a word where it has to come from the hub.
 
     Raises FileNotFoundError for what is neither a folder nor a hub id.
     """
-    if os.path.isdir(name):
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if name is None or os.path.isdir(name):
         return
     from huggingface_hub.utils import HFValidationError, validate_repo_id
     from huggingface_hub.utils.logging import set_verbosity_error
 
-    set_verbosity_error()  # instead of a line for each attempt to reach the hub
+    set_verbosity_error()  # instead of a line for each attempt to reach the hub, half a minute of them
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -229,8 +262,27 @@ def _report(report: FileReport, output: str | None, max_length: int) -> None:
         _say("; ".join([f"texts classified{where}: {report.num_records}", *notes]))
 
 
+def _train(args: argparse.Namespace) -> None:
+    from .training import TrainingOptions, train
+
+    try:
+        options = TrainingOptions(**{field.name: getattr(args, field.name) for field in fields(TrainingOptions)})
+    except ValueError as error:
+        args.parser.error(str(error).rstrip("."))
+    _expect_model(options.model_name)
+    print(json.dumps(train(options), indent=2))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    _expect_model(args.model)
+    from . import EMBEDDED_MODEL
+    from .training import evaluate
+
+    print(json.dumps(evaluate(args.model or EMBEDDED_MODEL, args.task, args.data_dir, args.split), indent=2))
+
+
 def _convert(args: argparse.Namespace) -> None:
-    _announce(args.bert)
+    _expect_model(args.bert)
     from .convert import convert
 
     options = {name: getattr(args, name) for name in ("num_labels", "num_dendrites", "pooling")}

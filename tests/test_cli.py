@@ -1,6 +1,7 @@
 """The command line, most of it in this process; what needs a process of its own (pipes, signals) has one."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from transformers import AutoConfig, pipeline
 import dendritic_bert
 from dendritic_bert import cli, demo, environment
 from dendritic_bert.classifier import TextClassifier
+from dendritic_bert.training import TrainingOptions
 
 TEXTS = ["the quick brown fox", "Unflinchingly bleak!", 'a "charming", journey', ""]
 
@@ -291,6 +293,64 @@ def test_what_goes_wrong_unforeseen_and_warnings(run, monkeypatch):
 
 
 # ---- the other commands ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    """A folder with an SST-2 that a few epochs can learn."""
+    folder = tmp_path_factory.mktemp("glue")
+    (folder / "SST-2").mkdir()
+    for split, rows in (("train", 200), ("dev", 20)):
+        lines = [f"{('bleak', 'charming')[i % 2]} journey {i}\t{i % 2}" for i in range(rows)]
+        (folder / "SST-2" / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    return folder
+
+
+def test_train_evaluate_classify(run, glue, tmp_path):
+    """Flags in both spellings; results alone on standard output; what was trained is what is scored and classifies."""
+    output = tmp_path / "model"
+    status, out, err = run("train", "--dsn", "--data_dir", glue, "--output_dir", output, "--task", "sst2",
+                           "--epochs", 2, "--batch-size", 8, "--lr", 0.02, "--hidden_size", 8, "--max_position_embeddings", 128)
+    assert status == 0, err
+    results = json.loads(out)
+    assert "epoch 2 of 2" in err
+    assert (results["num_train"], results["num_dev"], len(results["runs"])) == (200, 20, 1)
+    assert AutoConfig.from_pretrained(output).hidden_size == 8
+    status, out, _ = run("evaluate", "--model", output, "--data_dir", glue)
+    assert status == 0
+    assert json.loads(out)["accuracy"] == results["runs"][0]["accuracy"] == 1
+    status, out, _ = run("classify", "--model", output, "a charming journey", "bleak")
+    assert [label for _, label, _ in from_json(out)] == ["positive", "negative"]
+
+
+def test_train_has_a_flag_for_every_option(run):
+    status, out, err = run("train", "--help")
+    assert (status, err) == (0, "")
+    for field in dataclasses.fields(TrainingOptions):
+        assert f" --{field.name} " in out
+        assert field.metadata["help"].split()[0] in out
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    (["train"], "dsn is False and model_name is not given"),
+    (["train", "--dsn", "--epochs", "0"], "epochs is 0, expected more than 0"),
+    (["train", "--dsn", "--epochs", "x"], "argument --epochs: invalid int value: 'x'"),
+    (["train", "--dsn", "--task", "sst3"], "task is 'sst3', expected one of sst2"),
+])
+def test_train_with_wrong_flags(run, command, message):
+    status, out, err = run(*command)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"dendritic-bert train: error: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["train", "--dsn"], ["evaluate"]])
+def test_data_that_is_not_there(run, tmp_path, monkeypatch, model_path, command):
+    monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", model_path)
+    status, out, err = run(*command, "--data_dir", tmp_path)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"dendritic-bert: error: data_dir {tmp_path} holds no SST-2/")
+    assert err.count("\n") == 1
 
 
 def test_convert(run, tmp_path, expected):

@@ -49,21 +49,20 @@ struct TokenPass {
     pooling_factors(arguments.tokens.pooling, kept_tokens(arguments.tokens, row), scale, beta_share);
     if (drop) scale *= float(1 / (1 - dropout.p_embed));
     if (dropout.p_pool > 0) dropout_keep(dropout.seed, row, 0, pool_stream, dropout.p_pool, hidden_size, keep);
-    const float pool_scale = float(1 / (1 - dropout.p_pool));
-    const float* hat = arguments.pooled_hat + row * hidden_size;
-    const float* grad = arguments.grad_pooled + row * hidden_size;
-    float* row_gradient = arguments.row_gradient + row * stride;
-    row_gradient_sum = 0;
-    for (int64_t h = 0; h < hidden_size; ++h) {
-      const float g = dropout.p_pool > 0 ? grad[h] * keep[h] * pool_scale : grad[h];
-      pooled_gradient[h] = g * scale;
-      row_gradient[h] = pooled_gradient[h] * arguments.ln_weight[h];
-      row_gradient_sum += row_gradient[h];
-      d_ln_weight[h] += g * hat[h];
-      if (!drop) d_ln_bias[h] += g * beta_share;
-      keep_count[h] = 0;
-    }
-    for (int64_t h = hidden_size; h < stride; ++h) row_gradient[h] = 0;
+    const float pool_scale = dropout.p_pool > 0 ? float(1 / (1 - dropout.p_pool)) : 1.0f;
+    const float *const hat = arguments.pooled_hat + row * hidden_size, *const gamma = arguments.ln_weight;
+    const float* const grad = arguments.grad_pooled + row * hidden_size;
+    float *const g = pooled_gradient, *const row_gradient = arguments.row_gradient + row * stride;
+    for (int64_t h = 0; h < hidden_size; ++h) g[h] = dropout.p_pool > 0 ? grad[h] * keep[h] * pool_scale : grad[h];
+    for (int64_t h = 0; h < hidden_size; ++h) d_ln_weight[h] += g[h] * hat[h];
+    if (!drop) for (int64_t h = 0; h < hidden_size; ++h) d_ln_bias[h] += g[h] * beta_share;
+    for (int64_t h = 0; h < hidden_size; ++h) g[h] *= scale;
+    for (int64_t h = 0; h < hidden_size; ++h) row_gradient[h] = g[h] * gamma[h];
+    std::fill(row_gradient + hidden_size, row_gradient + stride, 0.0f);
+    Vec total = broadcast(0);
+    for (int64_t h = 0; h < stride; h += lanes) total += load(row_gradient + h);
+    row_gradient_sum = sum(total);
+    if (drop) std::fill(keep_count.data, keep_count + hidden_size, 0.0f);
   }
 
   void end_row() {
@@ -95,18 +94,18 @@ struct TokenPass {
       const Word* word = words + int64_t(list.id[i]) * (vectors * lanes);
       const char* ahead = reinterpret_cast<const char*>(words + int64_t(list.id[i + distance]) * (vectors * lanes));
       for (size_t byte = 0; byte < vectors * lanes * sizeof(Word); byte += 64) __builtin_prefetch(ahead + byte);
-      Vec e[vectors], ge[vectors];
+      Vec e[vectors], gradient[vectors];
       for (int k = 0; k < vectors; ++k) {
         e[k] = load(word + k * lanes) + load(context + row * context_stride + k * lanes);
-        ge[k] = e[k] * load(g + k * lanes);
+        gradient[k] = load(g + k * lanes);
       }
       const float mean = sum(total_of(e)) / float(vectors * lanes), a = rstd[list.column[i]];
-      const float c = a * a * a * (sum(total_of(ge)) / float(vectors * lanes) - mean * g_mean), d = c * mean - a * g_mean;
+      const float c = a * a * a * (sum(dot(gradient, e)) / float(vectors * lanes) - mean * g_mean), d = c * mean - a * g_mean;
       to[list.column[i]] = {a, c, d, int32_t(segment.row), int32_t(row), list.column[i]};
       float* d_row = d_context + row * stride;
       for (int k = 0; k < vectors; ++k)
         store(d_row + k * lanes,
-              load(d_row + k * lanes) + (broadcast(a) * load(g + k * lanes) - broadcast(c) * e[k] + broadcast(d)));
+              load(d_row + k * lanes) + (broadcast(a) * gradient[k] - broadcast(c) * e[k] + broadcast(d)));
     }
   }
 
@@ -211,12 +210,11 @@ struct WordPass {
   const BackwardArguments& arguments = words.tokens_pass;
   const Gather<Word> gather{arguments.table, arguments.tokens};
   const int64_t hidden_size = gather.hidden_size, stride = gather.stride;
-  const bool drop = arguments.dropout.p_embed > 0;
   Buffer keep{stride};
   int64_t kept_row = -1, kept_column = -1;  // whose mask is in keep
 
   // Channels [h, h + vectors * lanes) of id u's row.
-  template <int vectors>
+  template <int vectors, bool drop>
   void tile(int64_t u, int64_t h) {
     const int64_t end = words.id_start[u + 1], id = words.unique_ids[u];
     const int32_t* const sorted = words.sorted_tokens;
@@ -234,10 +232,10 @@ struct WordPass {
       const float* ahead = row_gradient + tokens[sorted[std::min(i + 4, last)]].row * row_stride;
       for (int k = 0; k < vectors; ++k) __builtin_prefetch(ahead + k * lanes);
       const float *g = row_gradient + token.row * row_stride, *q = context + token.context * context_stride;
+      const float* mask = drop ? keep_of(token) + h : nullptr;
       const Vec a = broadcast(token.a), c = broadcast(token.c);
       for (int k = 0; k < vectors; ++k) {
-        Vec gated = load(g + k * lanes);
-        if (drop) gated *= load(keep_of(token) + h + k * lanes);
+        const Vec gated = drop ? load(g + k * lanes) * load(mask + k * lanes) : load(g + k * lanes);
         total[k] += a * gated - c * load(q + k * lanes);
       }
       c_sum += token.c;
@@ -245,8 +243,9 @@ struct WordPass {
     }
     const Word* word = gather.words + id * hidden_size + h;
     Word* to = static_cast<Word*>(words.d_word) + (words.compact ? u : id) * hidden_size + h;
+    const int64_t rest = hidden_size - h;  // channels from here on; the last vector may be a part
     for (int k = 0; k < vectors; ++k) {
-      const int count = int(std::min<int64_t>(lanes, hidden_size - h - k * lanes));
+      const int count = vectors > 1 || rest >= lanes ? lanes : int(rest);
       const Vec w = count == lanes ? load(word + k * lanes) : load_partial(word + k * lanes, count);
       store_as(to + k * lanes, total[k] - broadcast(c_sum) * w + broadcast(d_sum), count);
     }
@@ -261,6 +260,14 @@ struct WordPass {
     return keep;
   }
 
+  template <bool drop>
+  void tiles(int64_t u) {
+    int64_t h = 0;
+    for (; h + 8 * lanes <= hidden_size; h += 8 * lanes) tile<8, drop>(u, h);
+    for (; h + 2 * lanes <= hidden_size; h += 2 * lanes) tile<2, drop>(u, h);
+    for (; h < hidden_size; h += lanes) tile<1, drop>(u, h);
+  }
+
   // Rows of a dense gradient that no token asks for are zeroed on the way, in the order of memory.
   void zero_rows(int64_t begin, int64_t end) const {
     if (!words.compact && begin < end)
@@ -271,10 +278,8 @@ struct WordPass {
     for (int64_t u = first; u < last; ++u) {
       zero_rows(u ? words.unique_ids[u - 1] + 1 : 0, words.unique_ids[u]);
       gather.prefetch(int32_t(words.unique_ids[std::min(u + 4, words.num_unique - 1)]));
-      int64_t h = 0;
-      for (; h + 8 * lanes <= stride; h += 8 * lanes) tile<8>(u, h);
-      for (; h + 2 * lanes <= stride; h += 2 * lanes) tile<2>(u, h);
-      if (h < stride) tile<1>(u, h);
+      if (arguments.dropout.p_embed > 0) tiles<true>(u);
+      else tiles<false>(u);
     }
     if (last == words.num_unique) zero_rows(last ? words.unique_ids[last - 1] + 1 : 0, arguments.tokens.vocab_size);
   }

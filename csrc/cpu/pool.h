@@ -143,9 +143,7 @@ struct Gather {
         const Vec mean = broadcast(sum(total_of(e)) * inverse);
         for (Vec& x : e) x -= mean;
       }
-      Vec squares[vectors];
-      for (int k = 0; k < vectors; ++k) squares[k] = e[k] * e[k];
-      const float r = 1.0f / std::sqrt(sum(total_of(squares)) * inverse + eps);
+      const float r = 1.0f / std::sqrt(sum(dot(e, e)) * inverse + eps);
       if (rstd) rstd[list.column[i]] = r;
       for (int k = 0; k < vectors; ++k) total[k] += broadcast(r) * e[k];
     }

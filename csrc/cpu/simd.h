@@ -109,12 +109,23 @@ inline void store_as(T* p, Vec x, int n) {
   for (int i = 0; i < n; ++i) from_float(x[i], p[i]);
 }
 
-// Four partial sums, then their sum: a chain of additions a quarter as long.
+// Sum of x[k] * y[k] in at most four partial sums, a chain of additions a quarter as long. Called, rather than inlined
+// as GCC would not do by itself, it would take its vectors through memory.
 template <int n>
-inline Vec total_of(const Vec (&x)[n]) {
-  Vec part[4] = {broadcast(0), broadcast(0), broadcast(0), broadcast(0)};
-  for (int k = 0; k < n; ++k) part[k % 4] += x[k];
-  return (part[0] + part[1]) + (part[2] + part[3]);
+__attribute__((always_inline)) inline Vec dot(const Vec (&x)[n], const Vec (&y)[n]) {
+  Vec part[n < 4 ? n : 4];
+  for (int k = 0; k < n; ++k) part[k % 4] = k < 4 ? x[k] * y[k] : part[k % 4] + x[k] * y[k];
+  if constexpr (n == 1) return part[0];
+  else if constexpr (n == 2) return part[0] + part[1];
+  else if constexpr (n == 3) return part[0] + part[1] + part[2];
+  else return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
+template <int n>
+__attribute__((always_inline)) inline Vec total_of(const Vec (&x)[n]) {
+  Vec total = x[0];
+  for (int k = 1; k < n; ++k) total += x[k];
+  return total;
 }
 
 #if defined(__AVX2__)
