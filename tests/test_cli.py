@@ -300,7 +300,7 @@ def glue(tmp_path_factory):
     """A folder with an SST-2 that a few epochs can learn."""
     folder = tmp_path_factory.mktemp("glue")
     (folder / "SST-2").mkdir()
-    for split, rows in (("train", 200), ("dev", 20)):
+    for split, rows in (("train", 400), ("dev", 20)):
         lines = [f"{('bleak', 'charming')[i % 2]} journey {i}\t{i % 2}" for i in range(rows)]
         (folder / "SST-2" / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
     return folder
@@ -310,11 +310,11 @@ def test_train_evaluate_classify(run, glue, tmp_path):
     """Flags in both spellings; results alone on standard output; what was trained is what is scored and classifies."""
     output = tmp_path / "model"
     status, out, err = run("train", "--dsn", "--data_dir", glue, "--output_dir", output, "--task", "sst2",
-                           "--epochs", 2, "--batch-size", 8, "--lr", 0.02, "--hidden_size", 8, "--max_position_embeddings", 128)
+                           "--epochs", 2, "--batch-size", 8, "--lr", 0.02, "--hidden_size", 8)
     assert status == 0, err
     results = json.loads(out)
     assert "epoch 2 of 2" in err
-    assert (results["num_train"], results["num_dev"], len(results["runs"])) == (200, 20, 1)
+    assert (results["num_train"], results["num_dev"], len(results["runs"])) == (400, 20, 1)
     assert AutoConfig.from_pretrained(output).hidden_size == 8
     status, out, _ = run("evaluate", "--model", output, "--data_dir", glue)
     assert status == 0
