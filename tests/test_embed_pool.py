@@ -201,10 +201,13 @@ def test_no_token_at_all(rows, length, layout, backend, device):
 
 
 @pytest.mark.parametrize("hidden_size", [16, 100, 128, 768])
-@pytest.mark.parametrize("offset", [1e2, 1e4])
+@pytest.mark.parametrize(("offset", "factor"), [(1e2, 2), (1e4, 4)])
 @each_backend
-def test_a_common_offset_cancels(offset, hidden_size, backend, device):
-    """LayerNorm takes out what all channels share, here up to 10,000 times what remains: E[x^2] - E[x]^2 would not."""
+def test_a_common_offset_cancels(offset, factor, hidden_size, backend, device):
+    """LayerNorm takes out what all channels share, here up to 10,000 times what remains: E[x^2] - E[x]^2 would not.
+
+    At 10,000 the error is that of the mean alone and depends on how many terms a lane adds up, hence the factor.
+    """
     token_arguments = tokens("padded", 5, 40)
     values = parameters(hidden_size, offset=offset, num_positions=43)
     results = pooled_and_gradients(ops.embed_pool, moved(values, device), **moved(token_arguments, device),
@@ -212,7 +215,7 @@ def test_a_common_offset_cancels(offset, hidden_size, backend, device):
     eager = pooled_and_gradients(embed_pool_ref, values, **token_arguments)
     exact = pooled_and_gradients(embed_pool_ref, in_float64(values), **token_arguments)
     for name in results:
-        assert_as_exact_as_torch(results[name], eager[name], exact[name])
+        assert_as_exact_as_torch(results[name], eager[name], exact[name], factor)
 
 
 @pytest.mark.parametrize("hidden_size", [16, 100, 768])
