@@ -193,9 +193,9 @@ inline void tokens_backward_of(const BackwardArguments& arguments) {
   });
   const auto add_up = [&](float* to, int64_t offset) {
     for (int64_t h = 0; h < hidden_size; ++h) {
-      float total = 0;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += copies[chunk * size + offset + h];
-      to[h] = total;
+      double total = 0;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += double(copies[chunk * size + offset + h]);
+      to[h] = float(total);
     }
   };
   for (int64_t i = 0; i < arguments.num_contexts; ++i) add_up(arguments.d_context + i * hidden_size, i * stride);

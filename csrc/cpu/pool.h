@@ -119,35 +119,56 @@ struct Gather {
     for (int j = 0; j < group_size; ++j) rstd[j] = 1.0f / std::sqrt(squares[j] * scale + table.eps);
   }
 
-  // The same for rows of few whole vectors, one token at a time with its e and all accumulators in registers: no
-  // buffer, no second pass. What stays serial is acc += rstd * e; the rest of several tokens overlaps out of order.
+  // The same for rows of few whole vectors, with e and all accumulators in registers: no buffer, no second pass. Two
+  // tokens at a time share their sums across lanes and the square root; of several pairs, all but acc += rstd * e
+  // overlaps out of order.
   template <int vectors>
   void pool_in_registers(const TokenList& list, int64_t first, int64_t last, float* acc, float* rstd) const {
-    const Word* const all_words = words;
-    const float *const all_context = table.context, *const all_scales = table.word_scale;
-    const int64_t context_stride = table.context_stride, distance = prefetch_distance;
     const float inverse = 1.0f / float(vectors * lanes), eps = table.eps;
-    const bool centred = table.centred;
     Vec total[vectors];
     for (Vec& t : total) t = broadcast(0);
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t id = list.id[i];
-      const Word* word = all_words + id * (vectors * lanes);
-      const float* context = all_context + list.context[i] * context_stride;
-      const char* ahead = reinterpret_cast<const char*>(all_words + int64_t(list.id[i + distance]) * (vectors * lanes));
-      for (size_t byte = 0; byte < vectors * lanes * sizeof(Word); byte += 64) __builtin_prefetch(ahead + byte);
-      const Vec scale = broadcast(sizeof(Word) == 1 ? all_scales[id] : 1.0f);
-      Vec e[vectors];
-      for (int k = 0; k < vectors; ++k) e[k] = word_vector(word, k * lanes, scale) + load(context + k * lanes);
-      if (!centred) {
-        const Vec mean = broadcast(sum(total_of(e)) * inverse);
-        for (Vec& x : e) x -= mean;
+    int64_t i = first;
+    for (; i + 2 <= last; i += 2) {
+      Vec x[vectors], y[vectors];
+      gather_row(list, i, x);
+      gather_row(list, i + 1, y);
+      if (!table.centred) {
+        const Pair mean = sums(total_of(x), total_of(y));
+        for (Vec& v : x) v -= broadcast(mean.first * inverse);
+        for (Vec& v : y) v -= broadcast(mean.second * inverse);
       }
-      const float r = 1.0f / std::sqrt(sum(dot(e, e)) * inverse + eps);
+      const Pair r = reciprocal_sqrt(sums(dot(x, x), dot(y, y)), inverse, eps);
+      if (rstd) {
+        rstd[list.column[i]] = r.first;
+        rstd[list.column[i + 1]] = r.second;
+      }
+      for (int k = 0; k < vectors; ++k) total[k] += broadcast(r.first) * x[k];
+      for (int k = 0; k < vectors; ++k) total[k] += broadcast(r.second) * y[k];
+    }
+    if (i < last) {
+      Vec x[vectors];
+      gather_row(list, i, x);
+      if (!table.centred) {
+        const Vec mean = broadcast(sum(total_of(x)) * inverse);
+        for (Vec& v : x) v -= mean;
+      }
+      const float r = 1.0f / std::sqrt(sum(dot(x, x)) * inverse + eps);
       if (rstd) rstd[list.column[i]] = r;
-      for (int k = 0; k < vectors; ++k) total[k] += broadcast(r) * e[k];
+      for (int k = 0; k < vectors; ++k) total[k] += broadcast(r) * x[k];
     }
     for (int k = 0; k < vectors; ++k) store(acc + k * lanes, total[k]);
+  }
+
+  // e = word + context of token i of the list, in registers, and a later token's row on its way.
+  template <int vectors>
+  __attribute__((always_inline)) void gather_row(const TokenList& list, int64_t i, Vec (&e)[vectors]) const {
+    const int64_t id = list.id[i], ahead = list.id[i + prefetch_distance];
+    const Word* word = words + id * (vectors * lanes);
+    const float* context = table.context + list.context[i] * table.context_stride;
+    const char* next = reinterpret_cast<const char*>(words + ahead * (vectors * lanes));
+    for (size_t byte = 0; byte < vectors * lanes * sizeof(Word); byte += 64) __builtin_prefetch(next + byte);
+    const Vec scale = broadcast(sizeof(Word) == 1 ? table.word_scale[id] : 1.0f);
+    for (int k = 0; k < vectors; ++k) e[k] = word_vector(word, k * lanes, scale) + load(context + k * lanes);
   }
 
   // False where this hidden size has no register form.

@@ -128,6 +128,10 @@ __attribute__((always_inline)) inline Vec total_of(const Vec (&x)[n]) {
   return total;
 }
 
+struct Pair {
+  float first, second;
+};
+
 #if defined(__AVX2__)
 
 // Sums of eight vectors by a transposing tree: 7 horizontal adds for 8 sums, against 8 x 3 one by one.
@@ -148,11 +152,29 @@ inline float sum(Vec x) {
   return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
 }
 
+__attribute__((always_inline)) inline Pair sums(Vec x, Vec y) {
+  const __m256 z = _mm256_hadd_ps(halved(x), halved(y));
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(z), _mm256_extractf128_ps(z, 1));
+  q = _mm_add_ps(q, _mm_movehdup_ps(q));
+  return {q[0], q[2]};
+}
+
+// 1 / sqrt(x * scale + eps), both in one instruction each.
+__attribute__((always_inline)) inline Pair reciprocal_sqrt(Pair x, float scale, float eps) {
+  const __m128 v = _mm_add_ps(_mm_mul_ps(_mm_setr_ps(x.first, x.second, 0, 0), _mm_set1_ps(scale)), _mm_set1_ps(eps));
+  const __m128 r = _mm_div_ps(_mm_set1_ps(1.0f), _mm_sqrt_ps(v));
+  return {r[0], r[1]};
+}
+
 #else
 
 inline float sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 inline void sums(const Vec* x, float* out) {
   for (int j = 0; j < group_size; ++j) out[j] = sum(x[j]);
+}
+inline Pair sums(Vec x, Vec y) { return {sum(x), sum(y)}; }
+inline Pair reciprocal_sqrt(Pair x, float scale, float eps) {
+  return {1.0f / std::sqrt(x.first * scale + eps), 1.0f / std::sqrt(x.second * scale + eps)};
 }
 
 #endif

@@ -11,7 +11,7 @@ namespace {
 // Sums are taken over segments of a row and then over its segments, so that a row's result is the same to the bit
 // whether one thread computes it or several do.
 constexpr int64_t segment_length = 256;
-constexpr int64_t list_capacity = 4 * segment_length;
+constexpr int64_t list_capacity = 2 * segment_length;
 constexpr int64_t max_prefetch_distance = 16;
 
 // Columns [begin, end) of a row.
