@@ -18,8 +18,9 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 bench: $(VENV)/built  ## the figures of bench/results, one thread; about 10 minutes
-	$(BIN)/python -m pytest bench --benchmark-json=build/bench.json -q
-	$(BIN)/python bench/report.py build/bench.json
+	mkdir -p build
+	$(BIN)/python -m pytest bench/bench_*.py -q --benchmark-json=build/bench.json
+	$(BIN)/python bench/report.py build/bench.json --output bench/results --plot
 
 sanitize: $(VENV)/built  ## the kernels' tests under AddressSanitizer and UBSan
 	DENDRITIC_BERT_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib

@@ -54,7 +54,7 @@ def compiler_found():
 
 
 if not compiler_found():
-    print("CPU kernels not built: no C++ compiler found (set CXX or install one); the PyTorch reference serves instead.")
+    print("CPU kernels not built: no C++ compiler found (set CXX or install one); the PyTorch reference serves.")
 
 setup(
     packages=["dendritic_bert", "dendritic_bert.kernels"],

@@ -5,11 +5,12 @@ from functools import partial
 
 import pytest
 import torch
-from dendritic_bert.kernels import backends, ops
-from dendritic_bert.kernels.reference import embed_pool_ref
 from race import Bar, Contender, hot
 from torch import Tensor
 from workload import SEED, SMALL, VOCAB_SIZE, make_tokens, make_weights, row_lengths
+
+from dendritic_bert.kernels import backends, ops
+from dendritic_bert.kernels.reference import embed_pool_ref
 
 ROUNDS = 2 if SMALL else 25
 BARS = [Bar("cpu packed, dense", "eager autograd", at_least=8)]

@@ -6,8 +6,6 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from dendritic_bert.kernels import backends, ops, weights
-from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
 from race import Bar, Contender, hot, largest_error
 from torch import Tensor
 from transformers import BertConfig
@@ -25,6 +23,9 @@ from workload import (
     make_weights,
     row_lengths,
 )
+
+from dendritic_bert.kernels import backends, ops, weights
+from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
 
 # An eager call takes 10 ms at H = 128 and 400 ms at H = 768.
 ROUNDS = {hidden_size: 2 if SMALL else rounds for hidden_size, rounds in ((16, 40), (128, 40), (384, 15), (768, 9))}

@@ -14,8 +14,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 import workload
-from dendritic_bert.kernels import cpu
 from race import run_race
+
+from dendritic_bert.kernels import cpu
 
 PACKAGES = ("torch", "transformers", "tokenizers", "nanotoken", "numpy", "model2vec", "fasttext-community",
             "scikit-learn")

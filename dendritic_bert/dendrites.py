@@ -51,7 +51,8 @@ class DendriticLinear(nn.Module):
             self.register_buffer("lateral", lateral)
         else:
             self.register_parameter("lateral", nn.Parameter(lateral) if num_dendrites else None)
-        self.register_parameter("top", nn.Parameter(torch.empty(num_dendrites, out_features)) if num_dendrites else None)
+        top = nn.Parameter(torch.empty(num_dendrites, out_features)) if num_dendrites else None
+        self.register_parameter("top", top)
         self.reset_parameters()
 
     @torch.no_grad()

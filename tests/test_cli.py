@@ -16,7 +16,6 @@ from importlib import metadata
 import huggingface_hub
 import pytest
 import torch
-from dendritic_bert.kernels import backends
 from helpers import REPOSITORY, tiny_bert
 from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
 from transformers import AutoConfig, pipeline
@@ -24,6 +23,7 @@ from transformers import AutoConfig, pipeline
 import dendritic_bert
 from dendritic_bert import cli, demo, environment
 from dendritic_bert.classifier import TextClassifier
+from dendritic_bert.kernels import backends
 from dendritic_bert.training import TrainingOptions
 
 TEXTS = ["the quick brown fox", "Unflinchingly bleak!", 'a "charming", journey', ""]

@@ -42,7 +42,8 @@ def test_the_ops_on(name):
     if ASCENDING.index(name) >= ASCENDING.index(best):
         pytest.skip(f"this processor has {best} at most, on which every other test runs")
     done = run(name, "import sys, pytest\nfrom dendritic_bert.kernels import cpu\n"
-                     "status = pytest.main(['-q', '--tb=short', '-p', 'no:cacheprovider', '-k', 'cpu-cpu', *sys.argv[1:]])\n"
+                     "options = ['-q', '--tb=short', '-p', 'no:cacheprovider', '-k', 'cpu-cpu']\n"
+                     "status = pytest.main([*options, *sys.argv[1:]])\n"
                      "print(cpu.instruction_set())\nsys.exit(status)",
                *(str(Path(__file__).with_name(test)) for test in TESTS))
     assert done.returncode == 0, done.stdout[-4000:]
