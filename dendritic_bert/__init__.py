@@ -1,5 +1,6 @@
 """Text classification with a BERT vocabulary and no encoder, one fused kernel from token ids to logits."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from .configuration import DendriticBertConfig
 from .dendrites import DendriticLinear
 
 if TYPE_CHECKING:
+    from .classifier import TextClassifier
     from .modeling import DendriticBertForSequenceClassification
 
 __version__ = "0.1.0"
@@ -22,6 +24,7 @@ __all__ = [
     "DendriticBertConfig",
     "DendriticBertForSequenceClassification",
     "DendriticLinear",
+    "TextClassifier",
     "__version__",
 ]
 
@@ -30,10 +33,11 @@ EMBEDDED_MODEL = str(Path(__file__).resolve().parent / "assets")
 AutoConfig.register("dendritic_bert", DendriticBertConfig)
 
 
-def __getattr__(name: str) -> Any:
-    # The modeling code doubles the time of `import dendritic_bert`, so it waits until it is asked for.
-    if name == "DendriticBertForSequenceClassification":
-        from .modeling import DendriticBertForSequenceClassification
+# Their modules double the time of `import dendritic_bert`, so they wait until they are asked for.
+_LAZY = {"DendriticBertForSequenceClassification": "modeling", "TextClassifier": "classifier"}
 
-        return DendriticBertForSequenceClassification
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
