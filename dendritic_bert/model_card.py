@@ -23,7 +23,7 @@ USE = """\
 ```python
 from dendritic_bert.classifier import TextClassifier
 
-classifier = TextClassifier.from_pretrained("{name}")
+classifier = TextClassifier.from_pretrained("{folder}")
 classifier(["a charming and often affecting journey"])
 ```
 """
@@ -33,18 +33,19 @@ def write_model_card(
     path: Path, options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig
 ) -> None:
     """Write the card of the model with that ``config``; ``results`` are those of ``training.train``."""
-    name = Path(options.output_dir).name
     parts = results["live_parameters"]
+    is_regression = config.problem_type == "regression"
     beginning = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
     labels = ", ".join(f"`{label}`" for _, label in sorted((config.id2label or {}).items()))
     truncated = f", {results['num_truncated']:,} of them cut to {options.max_length} tokens"
     path.write_text("\n".join([
-        "---", _metadata(options, results, name), "---", "",
-        f"# {name}: {'a DSN' if config.dsn else 'a BERT with a dendritic head'} for {options.task}", "",
+        "---", _metadata(options, results), "---", "",
+        f"# {'A DSN' if config.dsn else 'A BERT with a dendritic head'} for {options.task}", "",
         "Made by dendritic-bert. " + ("BERT's embeddings, LayerNorm and mean pooling under a "
-        f"{'dendritic' if config.num_dendrites else 'linear'} head, no encoder. " if config.dsn else "")
-        + (f"Labels: {labels}." if config.problem_type != "regression" else "One output, a regression."), "",
-        USE.format(name=name),
+        f"{'dendritic' if config.num_dendrites else 'linear'} head; there is no encoder, so the order of words counts "
+        "for next to nothing. " if config.dsn else "")
+        + ("One output, a regression." if is_regression else f"Labels: {labels}."), "",
+        USE.format(folder=options.output_dir),
         "## How it was made", "",
         f"- Data: {results['source']}, {results['num_train']:,} rows"
         + (truncated if results["num_truncated"] else "") + ".",
@@ -61,13 +62,13 @@ def write_model_card(
     ]), encoding="utf-8")
 
 
-def _metadata(options: TrainingOptions, results: dict[str, Any], name: str) -> str:
+def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
     run = {metric: value for metric, value in results["runs"][0].items() if metric not in ("seed", "seconds")}
     run.pop("standard_error", None)
     return ModelCardData(
         language="en", library_name="dendritic-bert", pipeline_tag="text-classification", datasets=["nyu-mll/glue"],
         metrics=list(run), base_model=None if options.model_name is None else Path(options.model_name).name,
-        model_name=name,
+        model_name=f"dendritic-bert-{options.task}",
         eval_results=[
             EvalResult(task_type="text-classification", dataset_type="nyu-mll/glue", dataset_name="GLUE",
                        dataset_config=options.task, dataset_split="validation", metric_type=metric, metric_value=value)
@@ -108,6 +109,8 @@ def _table(results: dict[str, Any]) -> list[str]:
     if results["sd"] is not None:
         lines.append(f"Mean {metrics[0].replace('_', ' ')} over {len(results['runs'])} seeds: "
                      f"**{results['mean']:.4f}**, standard deviation {results['sd']:.4f}.")
+    if results["majority"] is not None:
+        lines.append(f"The most frequent label makes up {results['majority']:.4f} of the rows.")
     if "standard_error" in results["runs"][0]:
         lines.append(f"One standard error of an accuracy on {results['num_dev']:,} rows is "
                      f"{results['runs'][0]['standard_error']:.4f}.")

@@ -128,8 +128,8 @@ def train(options: TrainingOptions) -> dict[str, Any]:
 
     Returns:
         task, source, num_train, num_dev, num_truncated; runs, a dict for each seed (seed, seconds, and the task's
-        metrics as ``evaluate`` gives them); mean and sd of the first metric; live_parameters (embeddings, encoder,
-        head, all); seconds; output_dir.
+        metrics as ``evaluate`` gives them); mean and sd of the first metric; majority, the share of the dev set's most
+        frequent label; live_parameters (embeddings, encoder, head, all); seconds; output_dir.
 
     Raises:
         ValueError, FileNotFoundError: data that is not there or cannot be read as the task's (see ``data.read_rows``).
@@ -164,6 +164,7 @@ def train(options: TrainingOptions) -> dict[str, Any]:
             "task": options.task, "source": train_rows.source, "num_train": len(train_rows.labels),
             "num_dev": len(dev_rows.labels), "num_truncated": train_ids.num_truncated, "runs": runs,
             "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "majority": float(np.bincount(dev_rows.labels).max() / len(dev_rows.labels)) if task.labels else None,
             "live_parameters": _live_parameters(model), "seconds": round(time.perf_counter() - started, 1),
             "output_dir": str(options.output_dir),
         }
@@ -275,13 +276,14 @@ def _fit(
     options: TrainingOptions, seed: int, output_dir: str,
 ) -> None:
     """Train ``model`` in place."""
-    task = find_task(options.task)
+    task, steps_per_epoch = find_task(options.task), math.ceil(len(train_set) / options.batch_size)
     arguments = TrainingArguments(
         output_dir=output_dir, save_strategy="no", eval_strategy="epoch", report_to=options.report_to,
         num_train_epochs=options.epochs, per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=EVALUATION_BATCH, learning_rate=options.learning_rate,
         weight_decay=options.weight_decay, lr_scheduler_type="linear", seed=seed, remove_unused_columns=False,
-        logging_steps=LOGGING_STEPS, logging_nan_inf_filter=False, disable_tqdm=True, dataloader_pin_memory=False,
+        logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
+        dataloader_pin_memory=False,
     )
     trainer = Trainer(
         model, arguments, data_collator=pad_rows, train_dataset=train_set, eval_dataset=dev_set,
@@ -300,10 +302,11 @@ class _Progress(TrainerCallback):
         self.started, self.loss = time.perf_counter(), math.nan
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        self.loss = logs.get("loss", logs.get("train_loss", self.loss))
-        if not math.isfinite(self.loss):
-            raise RuntimeError(f"the loss is {self.loss} at step {state.global_step} of {state.max_steps}: lr is "
-                               f"{args.learning_rate:g}, lower it.")
+        for name in {"loss", "eval_loss"} & logs.keys():
+            if not math.isfinite(logs[name]):
+                raise RuntimeError(f"{name} is {logs[name]} at step {state.global_step} of {state.max_steps}, with a "
+                                   f"highest lr of {args.learning_rate:g}: lower lr.")
+        self.loss = logs.get("loss", self.loss)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         print(f"seed {self.seed}, epoch {state.epoch:g} of {state.num_train_epochs:g}: loss {self.loss:.4f}, dev "

@@ -1,0 +1,306 @@
+"""Training through the Trainer: it learns, a seed decides everything, and what is written is what was scored."""
+
+import itertools
+import json
+import os
+import re
+import shlex
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import shared_path, tiny_bert
+from safetensors.torch import load_file
+from small_classifier import hugging_face_tokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, HfArgumentParser, Trainer
+
+from dendritic_bert import EMBEDDED_MODEL
+from dendritic_bert.classifier import TextClassifier
+from dendritic_bert.data import find_task
+from dendritic_bert.training import TrainingOptions, _scores, evaluate, train
+
+POSITIVE, NEGATIVE = ["charming", "wonderful", "gripping", "warm"], ["bleak", "dull", "tedious", "clumsy"]
+NOUNS = ["film", "plot", "cast", "journey", "story", "score", "ending", "dialogue"]
+FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    """A task that a bag of words can learn, in the layout of GLUE: nine tenths of it true to its words."""
+    folder = tmp_path_factory.mktemp("glue")
+    (folder / "SST-2").mkdir()
+    (folder / "STS-B").mkdir()
+    rng = np.random.default_rng(0)
+    for split, size in (("train", 600), ("dev", 120)):
+        labels = rng.integers(0, 2, size)
+        noise = rng.random(size) < 0.1
+        words = [rng.choice([NEGATIVE, POSITIVE][label ^ flip]) for label, flip in zip(labels, noise)]
+        texts = [f"the {rng.choice(NOUNS)} is {word} , said {rng.choice(NOUNS)}" for word in words]
+        rows = "".join(f"{text}\t{label}\n" for text, label in zip(texts, labels))
+        (folder / "SST-2" / f"{split}.tsv").write_text(f"sentence\tlabel\n{rows}")
+        pairs = "".join(f"{text}\tthe {rng.choice(NOUNS)}\t{1 + 3 * label}\n" for text, label in zip(texts, labels))
+        (folder / "STS-B" / f"{split}.tsv").write_text(f"sentence1\tsentence2\tscore\n{pairs}")
+    return str(folder)
+
+
+@pytest.fixture
+def options(glue, tmp_path):
+    """Options of a run of a second; keyword arguments override them."""
+    def make(**changes) -> TrainingOptions:
+        defaults = {"dsn": True, "data_dir": glue, "output_dir": str(tmp_path / "out"), "lr": 0.02, "batch_size": 60}
+        return TrainingOptions(**defaults | changes)
+
+    return make
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(f"{folder}/model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---- it learns -------------------------------------------------------------------------------------------------------
+
+
+def test_a_slice_of_sst2_is_learnt(tmp_path):
+    """6,000 real phrases: 3 standard errors (5 points) above the most frequent label, and so above chance, on dev."""
+    source = shared_path("data/glue/SST-2")
+    (tmp_path / "SST-2").mkdir()
+    with open(source / "train.tsv", encoding="utf-8") as lines:
+        (tmp_path / "SST-2" / "train.tsv").write_text("".join(itertools.islice(lines, 6001)), encoding="utf-8")
+    (tmp_path / "SST-2" / "dev.tsv").write_bytes((source / "dev.tsv").read_bytes())
+    results = train(TrainingOptions(dsn=True, data_dir=str(tmp_path), output_dir=str(tmp_path / "out"), lr=0.01))
+    assert (results["num_train"], results["num_dev"]) == (6000, 872)
+    assert results["majority"] == pytest.approx(444 / 872)
+    assert results["mean"] > 444 / 872 + 0.05
+
+
+@pytest.mark.parametrize("num_dendrites", [0, 2])
+def test_what_is_scored_is_what_is_written(options, glue, capsys, num_dendrites):
+    """90 % can be learnt here, 8 standard errors above chance; the files alone give the same score."""
+    results = train(options(num_dendrites=num_dendrites, save_dtype="float16", epochs=8, batch_size=30))
+    run = results["runs"][0]
+    assert 0.8 < run["accuracy"] < 0.97
+    assert run["standard_error"] == pytest.approx((run["accuracy"] * (1 - run["accuracy"]) / 120) ** 0.5)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(re.findall(r"seed 0, epoch \d of 8: loss \d\.\d+, dev accuracy \d\.\d+", err)) == 8
+
+    scores = evaluate(results["output_dir"], "sst2", glue)
+    assert (scores["accuracy"], scores["num_examples"]) == (run["accuracy"], 120)
+    assert sorted(os.listdir(results["output_dir"])) == FILES
+    assert {tensor.dtype for tensor in weights(results["output_dir"]).values()} == {torch.float16}
+    classifier = TextClassifier.from_pretrained(results["output_dir"])
+    assert [found["label"] for found in classifier(["a wonderful film", "a tedious film"])] == ["positive", "negative"]
+
+
+def test_a_regression_of_pairs(options, glue):
+    results = train(options(task="stsb", epochs=6))
+    assert results["mean"] == results["runs"][0]["pearson"] > 0.5
+    assert results["majority"] is None
+    assert evaluate(results["output_dir"], "stsb", glue)["pearson"] == pytest.approx(results["mean"])
+
+
+def test_metrics():
+    """Against their definitions, by hand."""
+    logits, labels = np.array([[0, 1], [1, 0], [0, 1], [0, 1.0]]), np.array([1, 0, 0, 1])  # 2 TP, 1 TN, 1 FP
+    assert _scores(logits, labels, find_task("mrpc")) == {
+        "accuracy": 0.75, "f1": pytest.approx(4 / 5), "standard_error": pytest.approx((0.75 * 0.25 / 4) ** 0.5)}
+    matthews = (2 * 1 - 1 * 0) / (3 * 2 * 2 * 1) ** 0.5
+    assert _scores(logits, labels, find_task("cola"))["matthews_correlation"] == pytest.approx(matthews)
+    scores = _scores(np.array([[1.0], [2.0], [9.0]]), np.array([1.0, 3.0, 4.0]), find_task("stsb"))
+    assert scores["pearson"] == pytest.approx(statistics.correlation([1, 2, 9], [1, 3, 4]))
+    assert scores["spearman"] == pytest.approx(1)
+
+
+# ---- seeds -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_decides_everything(options, tmp_path):
+    folders = [str(tmp_path / name) for name in "abc"]
+    for folder, seed in zip(folders, (3, 3, 4)):
+        torch.rand(seed + len(folder))  # whatever ran before must not count
+        train(options(seeds=[seed], output_dir=folder, hidden_dropout_prob=0.1))
+    first, again, other = map(weights, folders)
+    assert same(first, again)
+    assert not same(first, other)
+    vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in folders]
+    assert vocabularies[0] == vocabularies[1] == vocabularies[2]
+
+
+def test_several_seeds_are_reported_and_the_first_is_kept(options, tmp_path):
+    alone = train(options(seeds=[5], output_dir=str(tmp_path / "alone"), epochs=1))
+    results = train(options(seeds=[5, 1, 2], epochs=1))
+    assert [run["seed"] for run in results["runs"]] == [5, 1, 2]
+    assert results["runs"][0]["accuracy"] == alone["mean"]
+    assert same(weights(results["output_dir"]), weights(alone["output_dir"]))
+    accuracies = [run["accuracy"] for run in results["runs"]]
+    assert results["mean"] == pytest.approx(statistics.mean(accuracies))
+    assert results["sd"] == pytest.approx(statistics.stdev(accuracies))
+    assert len(set(accuracies)) > 1
+    assert alone["sd"] is None
+
+
+# ---- the beginnings --------------------------------------------------------------------------------------------------
+
+
+def test_a_new_vocabulary(options):
+    results = train(options(vocab_size=300, hidden_size=8, max_position_embeddings=64, max_length=32, epochs=1))
+    tokenizer = AutoTokenizer.from_pretrained(results["output_dir"])
+    assert 200 < len(tokenizer) <= 300
+    assert (tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.model_max_length) == (0, 2, 64)
+    assert tokenizer.tokenize("The FILM is charming") == ["the", "film", "is", "charming"]
+    assert tokenizer.unk_token_id not in tokenizer("Zq@9 \"#~^\"").input_ids  # ASCII that no training text holds
+    assert len(set(tokenizer.get_vocab().values())) == len(tokenizer)
+    shapes = {name: list(tensor.shape) for name, tensor in weights(results["output_dir"]).items()}
+    assert shapes["bert.embeddings.word_embeddings.weight"] == [len(tokenizer), 8]
+    assert shapes["bert.embeddings.position_embeddings.weight"] == [64, 8]
+    assert results["live_parameters"] == {
+        "embeddings": (len(tokenizer) + 64 + 2 + 2) * 8, "encoder": 0, "head": 2 * 9,
+        "all": sum(int(np.prod(shape)) for shape in shapes.values())}
+
+
+def test_a_vocabulary_that_is_too_small(options):
+    with pytest.raises(ValueError, match=r"^vocab_size is 100, the characters of the texts alone take \d+: raise it"):
+        train(options(vocab_size=100))
+
+
+@pytest.mark.parametrize("dsn", [True, False])
+def test_a_bert_checkpoint(options, tmp_path, dsn):
+    """The embeddings begin as BERT's (a learning rate of 1e-9 leaves them there), the encoder stays if asked for."""
+    bert = tiny_bert(BertModel, vocab_size=600, max_position_embeddings=40, num_hidden_layers=1)
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer = hugging_face_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "bert")
+    results = train(options(model_name=str(tmp_path / "bert"), dsn=dsn, lr=1e-9, epochs=1, max_length=40))
+    model = AutoModelForSequenceClassification.from_pretrained(results["output_dir"])
+    assert model.config.dsn is dsn
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    theirs = bert.embeddings.word_embeddings.weight
+    torch.testing.assert_close(model.bert.embeddings.word_embeddings.weight, theirs, rtol=0, atol=1e-6)
+    assert AutoTokenizer.from_pretrained(results["output_dir"]).get_vocab() == tokenizer.get_vocab()
+    encoder = 0 if dsn else sum(p.numel() for part in (bert.encoder, bert.pooler) for p in part.parameters())
+    assert results["live_parameters"]["encoder"] == encoder
+
+
+# ---- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_the_model_card_tells_how(options):
+    """Its command gives the same options again; its figures are the results'."""
+    asked = options(seeds=[2, 7], epochs=1, num_dendrites=1, hidden_size=8, output_dir=options().output_dir + " 2")
+    results = train(asked)
+    with open(f"{asked.output_dir}/README.md", encoding="utf-8") as file:
+        card = file.read()
+    command = shlex.split(re.search(r"```\n(dendritic-bert train .*)\n```", card)[1])
+    assert HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(command[2:]) == (asked,)
+    assert f"**{results['live_parameters']['all']:,}**" in card
+    for run in results["runs"]:
+        assert f"| {run['seed']} | {run['accuracy']:.4f} |" in card
+    assert f"**{results['mean']:.4f}**, standard deviation {results['sd']:.4f}" in card
+    assert f"value: {results['runs'][0]['accuracy']}" in card
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_an_output_folder_that_cannot_be_written(options, tmp_path, monkeypatch):
+    """Known before anything is trained, and nothing is left behind."""
+    monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("trained all the same"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"^output_dir .*/file/out cannot be written \(Not a directory\): name a folder"):
+        train(options(output_dir=str(tmp_path / "file" / "out")))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_interrupted_run_leaves_no_trace(options, tmp_path, monkeypatch, is_new):
+    output = tmp_path / "out"
+    if not is_new:
+        train(options(epochs=1))
+        (output / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in output.iterdir()} if output.exists() else None
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(options(seeds=[1]))
+    after = {path.name: path.read_bytes() for path in output.iterdir()} if output.exists() else None
+    assert after == before
+
+
+def test_a_second_run_replaces_the_first(options, tmp_path):
+    first = train(options(epochs=1))
+    old = weights(first["output_dir"])
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    train(options(epochs=1, seeds=[1]))
+    assert not same(old, weights(first["output_dir"]))
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*FILES, "notes.txt"])
+
+
+def test_a_loss_that_is_no_number(options, tmp_path):
+    with pytest.raises(RuntimeError, match=r"^(eval_)?loss is (nan|inf) at step \d+ of 30, with a highest lr of 1e"):
+        train(options(lr=1e30))
+    assert not (tmp_path / "out").exists()
+
+
+# ---- options and models that do not fit ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"task": "sst3"}, "task is 'sst3', expected one of sst2, cola"),
+    ({"benchmark": "squad"}, "benchmark is 'squad', expected 'glue'."),
+    ({"epochs": 0}, "epochs is 0, expected more than 0."),
+    ({"batch_size": -1}, "batch_size is -1, expected more than 0."),
+    ({"lr": float("nan")}, "lr is nan, expected more than 0."),
+    ({"hidden_size": 0}, "hidden_size is 0, expected more than 0."),
+    ({"word_dropout": 1.0}, "word_dropout is 1.0, expected 0 or more and less than 1."),
+    ({"hidden_dropout_prob": -0.1}, "hidden_dropout_prob is -0.1, expected"),
+    ({"seeds": []}, "seeds is [], expected one or more, all different."),
+    ({"seeds": [1, 1]}, "seeds is [1, 1], expected one or more, all different."),
+    ({"save_dtype": "int8"}, "save_dtype is 'int8', expected one of float32, float16, bfloat16."),
+    ({"dsn": False}, "dsn is False and model_name is not given"),
+    ({"model_name": "bert", "hidden_size": 32}, "hidden_size is 32, but model_name brings its own"),
+    ({"max_length": 600}, "max_length is 600, the position table ends at 512: lower it."),
+    ({"max_position_embeddings": 64}, "max_length is 128, the position table ends at 64: lower it."),
+])
+def test_options_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TrainingOptions(**{"dsn": True} | changes)
+
+
+def test_a_model_of_another_task(options, glue):
+    output = train(options(epochs=1))["output_dir"]
+    with pytest.raises(ValueError, match=r" has 2 labels, task 'stsb' has 1: pass a model trained on it\.$"):
+        evaluate(output, "stsb", glue)
+
+
+def test_data_that_is_not_there(options, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^data_dir .* holds no SST-2/train\.tsv"):
+        train(options(data_dir=str(tmp_path)))
+    assert not (tmp_path / "out").exists()
+
+
+# ---- the embedded model ----------------------------------------------------------------------------------------------
+
+
+def test_the_embedded_model_is_what_its_card_says():
+    """At most 0.49 M live parameters and 2 MB; the card's five seeds average at least 81 %, and it holds the first."""
+    files = {path.name: path.stat().st_size for path in Path(EMBEDDED_MODEL).iterdir()}
+    assert sorted(files) == FILES
+    assert sum(files.values()) <= 2_000_000
+    card = (Path(EMBEDDED_MODEL) / "README.md").read_text(encoding="utf-8")
+    model = AutoModelForSequenceClassification.from_pretrained(EMBEDDED_MODEL)
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 490_000
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    rows = re.findall(r"^\| (\d+) \| (0\.\d+) \|", card, re.MULTILINE)
+    assert [int(seed) for seed, _ in rows] == [0, 1, 2, 3, 4]
+    assert statistics.mean(float(accuracy) for _, accuracy in rows) >= 0.81
+
+    scores = evaluate(EMBEDDED_MODEL, "sst2", str(shared_path("data/glue")))
+    assert (scores["num_examples"], scores["num_truncated"]) == (872, 0)
+    assert scores["accuracy"] == pytest.approx(float(rows[0][1]), abs=0.0024)  # two sentences: rounding elsewhere
