@@ -87,9 +87,10 @@ def moved(values: dict[str, Tensor], device: str) -> dict[str, Tensor]:
 
 def awkward(tensor: Tensor, view: str) -> Tensor:
     """The same values with another layout in memory; what lies around them is NaN or an index outside every table."""
-    if tensor.dtype == torch.bool or tensor.dim() == 0:
+    if tensor.dim() == 0:
         return tensor
-    poison = float("nan") if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max
+    poison = True if tensor.dtype == torch.bool else (
+        float("nan") if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max)
     if view == "odd offset":
         around = torch.full((tensor.numel() + 2,), poison, dtype=tensor.dtype, device=tensor.device)
         result = around[1:-1].view(tensor.shape)

@@ -1,5 +1,6 @@
 """The kernels of every instruction set that this processor has: each passes the tests of the ops in its own process."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ ASCENDING = ["baseline", "avx2", "avx512"] if platform.machine() in ("x86_64", "
 TESTS = ["test_embed_pool.py", "test_dsn_logits.py"]
 
 
+@functools.cache
 def best_of_this_processor() -> str:
     return run("", "from dendritic_bert.kernels import cpu; print(cpu.instruction_set())").stdout.strip()
 
