@@ -39,8 +39,9 @@ $(VENV)/torch:
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py
 	$(BIN)/pip install -q --no-build-isolation -e ".[fast,train,test,bench]"
-	touch $@
+	touch $@ $(VENV)/built
 
-$(VENV)/built: $(VENV)/installed $(KERNELS)
+# The installation has built the kernels; this builds them again where their sources have changed since.
+$(VENV)/built: $(KERNELS) | $(VENV)/installed
 	$(BIN)/python setup.py -q build_ext --inplace
 	touch $@

@@ -1,4 +1,7 @@
 // The CPU kernels of the ops that kernels/ops.py defines.
+#ifndef Py_LIMITED_API  // newer versions of torch's build extension define it themselves
+#define Py_LIMITED_API 0x030a0000
+#endif
 #include <Python.h>
 
 #include "tensors.h"
