@@ -53,7 +53,7 @@ def write_model_card(
         f"size {config.hidden_size}, {config.num_dendrites} dendrites a label.",
         f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
         f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
-        f"- Made in {results['seconds']:.0f} s by {torch.get_num_threads()} threads with {_versions()}.", "",
+        f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
         "```", _command(options), "```", "",
         "## How good it is", "",
         f"On the whole dev set ({results['num_dev']:,} rows), after the last epoch, with the weights as they are "
@@ -111,6 +111,9 @@ def _table(results: dict[str, Any]) -> list[str]:
                      f"**{results['mean']:.4f}**, standard deviation {results['sd']:.4f}.")
     if results["majority"] is not None:
         lines.append(f"The most frequent label makes up {results['majority']:.4f} of the rows.")
+    if results["task"] == "sst2":
+        lines.append("What training does by default was chosen by the accuracy on this very dev set: expect a little less "
+                     "elsewhere.")
     if "standard_error" in results["runs"][0]:
         lines.append(f"One standard error of an accuracy on {results['num_dev']:,} rows is "
                      f"{results['runs'][0]['standard_error']:.4f}.")

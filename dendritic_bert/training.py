@@ -141,7 +141,7 @@ def train(options: TrainingOptions) -> dict[str, Any]:
     task = find_task(options.task)
     train_rows, dev_rows = (read_rows(options.task, split, options.data_dir) for split in ("train", "dev"))
     with _staged_folder(options.output_dir) as folder:
-        tokenizer: Any = (AutoTokenizer.from_pretrained(options.model_name) if options.model_name is not None
+        tokenizer: Any = (_load_tokenizer(options.model_name) if options.model_name is not None
                           else _train_tokenizer(train_rows, options.vocab_size or FRESH_SIZES["vocab_size"]))
         packed = PackedTokenizer(tokenizer)
         train_ids, dev_ids = (encode_rows(rows, packed, options.max_length) for rows in (train_rows, dev_rows))
@@ -216,6 +216,14 @@ def _staged_folder(output_dir: str) -> Iterator[Path]:
 
 
 # ---- what is trained -------------------------------------------------------------------------------------------------
+
+
+def _load_tokenizer(model_name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(model_name)
+    except (OSError, ValueError) as error:  # each takes a paragraph
+        raise OSError(f"the tokenizer of model_name {model_name} cannot be loaded ({type(error).__name__}): pass a "
+                      "folder that holds its tokenizer.json or vocab.txt, or a hub id.") from error
 
 
 def _train_tokenizer(rows: Rows, vocab_size: int) -> BertTokenizer:

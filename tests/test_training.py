@@ -105,6 +105,27 @@ def test_a_regression_of_pairs(options, glue):
     assert evaluate(results["output_dir"], "stsb", glue)["pearson"] == pytest.approx(results["mean"])
 
 
+def test_words_are_dropped_in_training_alone(options, monkeypatch):
+    """Of the sentences; [CLS] and [SEP] stay, and the dev set is whole."""
+    found = []
+
+    def look(trainer):
+        found.extend([np.concatenate([rows[i]["attention_mask"] for i in range(100)])
+                      for rows in (trainer.train_dataset, trainer.eval_dataset)])
+        ids = np.concatenate([trainer.train_dataset[i]["input_ids"] for i in range(100)])
+        found.append(found[0][(ids == 2) | (ids == 3)])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train", look)
+    with pytest.raises(KeyboardInterrupt):
+        train(options(word_dropout=0.9))
+    train_mask, dev_mask, special_mask = found
+    assert train_mask.mean() < 0.4
+    assert dev_mask.all()
+    assert len(special_mask) == 200
+    assert special_mask.all()
+
+
 def test_metrics():
     """Against their definitions, by hand."""
     logits, labels = np.array([[0, 1], [1, 0], [0, 1], [0, 1.0]]), np.array([1, 0, 0, 1])  # 2 TP, 1 TN, 1 FP
@@ -282,6 +303,13 @@ def test_a_model_of_another_task(options, glue):
 def test_data_that_is_not_there(options, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^data_dir .* holds no SST-2/train\.tsv"):
         train(options(data_dir=str(tmp_path)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_without_a_tokenizer(options, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match=r"^the tokenizer of model_name .*empty cannot be loaded \(\w+Error\): pass a "):
+        train(options(model_name=str(tmp_path / "empty")))
     assert not (tmp_path / "out").exists()
 
 
