@@ -112,8 +112,8 @@ def _table(results: dict[str, Any]) -> list[str]:
     if results["majority"] is not None:
         lines.append(f"The most frequent label makes up {results['majority']:.4f} of the rows.")
     if results["task"] == "sst2":
-        lines.append("What training does by default was chosen by the accuracy on this very dev set: expect a little less "
-                     "elsewhere.")
+        lines.append("What training does by default was chosen by the accuracy on this very dev set: expect a little "
+                     "less elsewhere.")
     if "standard_error" in results["runs"][0]:
         lines.append(f"One standard error of an accuracy on {results['num_dev']:,} rows is "
                      f"{results['runs'][0]['standard_error']:.4f}.")
