@@ -65,10 +65,11 @@ def write_model_card(
 def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
     run = {metric: value for metric, value in results["runs"][0].items() if metric not in ("seed", "seconds")}
     run.pop("standard_error", None)
+    is_on_hub = options.model_name is not None and not Path(options.model_name).exists()
+    base_model = options.model_name if is_on_hub else None
     return ModelCardData(
         language="en", library_name="dendritic-bert", pipeline_tag="text-classification", datasets=["nyu-mll/glue"],
-        metrics=list(run), base_model=None if options.model_name is None else Path(options.model_name).name,
-        model_name=f"dendritic-bert-{options.task}",
+        metrics=list(run), base_model=base_model, model_name=f"dendritic-bert-{options.task}",
         eval_results=[
             EvalResult(task_type="text-classification", dataset_type="nyu-mll/glue", dataset_name="GLUE",
                        dataset_config=options.task, dataset_split="validation", metric_type=metric, metric_value=value)
