@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 USE = """\
 ```python
-from dendritic_bert.classifier import TextClassifier
+from dendritic_bert import TextClassifier
 
 classifier = TextClassifier.from_pretrained("{folder}")
 classifier(["a charming and often affecting journey"])
