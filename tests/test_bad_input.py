@@ -227,7 +227,7 @@ def test_a_dropout_probability_out_of_range(p, name, backend, device):
     (torch.tensor(1, device="meta"), "lies on meta"),
 ], ids=str)
 @each_backend
-def test_a_seed_that_is_none(seed, message, backend, device):
+def test_a_seed_that_is_no_seed(seed, message, backend, device):
     if isinstance(seed, torch.Tensor) and not seed.is_meta:
         seed = seed.to(device)
     refused("embed_pool", backend, device, message, **moved(padded(), device), p_embed=0.5, seed=seed)
