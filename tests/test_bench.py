@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY, shared_path
 
-from dendritic_bert import EMBEDDED_MODEL
-
 
 def run(*command: str) -> str:
     process = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True,
@@ -22,8 +20,11 @@ def run(*command: str) -> str:
 
 
 def largest_allowed_error(contender: str) -> float:
-    """fp32 rounds to 2^-24 and the logits are about 0.2; the other tables keep 8 bits (bf16, int8) or 11."""
-    return 1e-2 if any(dtype in contender for dtype in ("bf16", "fp16", "int8")) else 1e-5
+    """fp32 rounds to 2^-24 and the logits are about 0.2; the other tables keep 8 bits (bf16, int8) or 11.
+
+    The embedded model is stored in fp16, and its centred table rounded to it once more.
+    """
+    return 1e-2 if any(name in contender for name in ("bf16", "fp16", "int8", "embedded model")) else 1e-5
 
 
 @pytest.mark.slow
@@ -33,8 +34,6 @@ def test_bench_runs_and_its_contenders_agree(bench: str, tmp_path: Path) -> None
     if bench == "end_to_end":
         shared_path("data/glue/SST-2")
         shared_path("models/bert-tiny")
-        if not Path(EMBEDDED_MODEL, "config.json").exists():
-            pytest.skip("the embedded model has not been trained")
     run("-m", "pytest", f"bench/bench_{bench}.py", "-q", "-p", "no:cacheprovider",
         f"--benchmark-json={tmp_path / 'results.json'}")
     run("bench/report.py", str(tmp_path / "results.json"), "--output", str(tmp_path))

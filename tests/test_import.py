@@ -1,5 +1,6 @@
 """Importing the package, above all beside Hugging Face's `kernels`, whose name the folder of the ops shares."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -82,7 +83,7 @@ print(type(AutoModelForSequenceClassification.from_config(config)).__name__)
 def test_attributes():
     import dendritic_bert
 
-    assert f'version = "{dendritic_bert.__version__}"' in (REPOSITORY / "pyproject.toml").read_text()
+    assert dendritic_bert.__version__ == importlib.metadata.version("dendritic-bert")
     assert os.path.isdir(dendritic_bert.EMBEDDED_MODEL)
     assert all(hasattr(dendritic_bert, name) for name in dendritic_bert.__all__)
     with pytest.raises(AttributeError, match="module 'dendritic_bert' has no attribute 'Dendritic'"):

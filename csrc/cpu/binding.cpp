@@ -28,10 +28,11 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
                   const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
                   const OptionalTensor& position_ids, int64_t pooling) {
   TokenTensors tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling);
-  if (word.dim() != 2) fail("word has shape ", shape_of(word), ", expected [V, H].");
+  if (word.dim() != 2 || word.size(1) == 0)
+    fail("word has shape ", shape_of(word), ", expected [V, H] with H and K >= 1.");
   const int64_t hidden_size = word.size(1);
-  if (context.dim() != 3 || context.size(2) != hidden_size)
-    fail("context has shape ", shape_of(context), ", expected [K, P, ", hidden_size, "].");
+  if (context.dim() != 3 || context.size(0) == 0 || context.size(2) != hidden_size)
+    fail("context has shape ", shape_of(context), ", expected [K, P, ", hidden_size, "] with H and K >= 1.");
   if (top.dim() != 2) fail("top has shape ", shape_of(top), ", expected [N, C].");
   const int64_t num_dendrites = top.size(0), num_labels = top.size(1), outputs = (1 + num_dendrites) * num_labels;
   expect_shape("weight", weight, {outputs, hidden_size});
@@ -83,7 +84,8 @@ struct EmbedPool {
             const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids, const OptionalTensor& position_ids,
             double eps, int64_t pooling, double p_embed, double p_pool, const OptionalTensor& seed)
       : tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling) {
-    if (word.dim() != 2) fail("word_embeddings has shape ", shape_of(word), ", expected [V, H].");
+    if (word.dim() != 2 || word.size(1) == 0)
+      fail("word_embeddings has shape ", shape_of(word), ", expected [V, H] with H >= 1.");
     const int64_t hidden_size = word.size(1);
     type = word.scalar_type();
     table.word_type = word_type("word_embeddings", word, false);
@@ -101,7 +103,7 @@ struct EmbedPool {
     tokens.set_tables(word.size(0), token_type.size(0), position.size(0));
     num_types = token_type_ids ? token_type.size(0) : 1;
     num_positions = position_ids ? position.size(0) : std::max<int64_t>(1, tokens.longest_row());
-    if (num_positions > position.size(0) || num_types > token_type.size(0))
+    if (position.size(0) == 0 || token_type.size(0) == 0)
       fail("position_embeddings or token_type_embeddings has no row.");
     tokens.tokens.num_positions = num_positions;
     ln_weight = as_float_data(ln_weight_, tokens.keep);
