@@ -4,9 +4,12 @@
 #endif
 #include <Python.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "tensors.h"
 
-#include "simd.h"
 #include "sort.h"
 
 namespace {
@@ -18,6 +21,18 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, RangeBody body, voi
 
 Tensor new_tensor(const Tensor& like, std::vector<int64_t> shape, ScalarType type) {
   return torch::stable::new_empty(like, shape, type);
+}
+
+// A gradient as large as the word table is fresh memory every time: with huge pages it costs tens of page faults where it
+// would cost thousands, a quarter of forward and backward together at H = 128 and 32,768 tokens.
+void advise_huge_pages([[maybe_unused]] const Tensor& tensor) {
+#ifdef __linux__
+  constexpr uintptr_t page = uintptr_t(1) << 21;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + size_t(tensor.numel()) * tensor.element_size()) / page * page;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 float* floats(const Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
@@ -214,6 +229,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
   const TokensById by_id = dense || sparse ? tokens_by_id(tokens) : TokensById{};
   const int64_t num_unique = int64_t(by_id.unique_ids.size());
   Tensor d_word = new_tensor(word_embeddings, {dense ? word_embeddings.size(0) : num_unique, hidden_size}, call.type);
+  if (dense) advise_huge_pages(d_word);
   const Tensor d_word_ids = new_tensor(word_embeddings, {sparse ? num_unique : 0}, ScalarType::Long);
   if (sparse) std::copy(by_id.unique_ids.begin(), by_id.unique_ids.end(), static_cast<int64_t*>(d_word_ids.mutable_data_ptr()));
   if (dense || sparse)
