@@ -33,7 +33,7 @@ def run(classifier: TextClassifier) -> None:
         print(f"{result['label']:8}  {result['score']:.3f}  {sentence}")
 
     model, tokenizer = classifier.model, classifier.tokenizer
-    backend = backends.choose(None, "cpu", model.dtype, inference=True)
+    backend = backends.choose(None, "dsn_logits", "cpu", model.dtype)
     instruction_set = f", instruction set {cpu.instruction_set()}" if backend == "cpu" else ""
     print(f"\nmodel      {model.num_parameters():,} parameters in {str(model.dtype).removeprefix('torch.')}")
     print(f"tokenizer  {tokenizer.engine}{f' ({tokenizer.reason})' if tokenizer.reason else ''}")

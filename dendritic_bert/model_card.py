@@ -81,7 +81,7 @@ def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
 def _versions() -> str:
     from . import __version__
 
-    return (f"dendritic-bert {__version__} (backend {backends.choose(None, 'cpu', torch.float32, inference=False)}), "
+    return (f"dendritic-bert {__version__} (backend {backends.choose(None, 'embed_pool', 'cpu', torch.float32)}), "
             f"torch {torch.__version__}, transformers {transformers.__version__}, tokenizers "
             f"{tokenizers.__version__}, Python {platform.python_version()} on {platform.machine()}")
 

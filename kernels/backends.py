@@ -11,31 +11,33 @@ import torch
 
 from . import cpu
 
-# In the order of preference; the reference serves everything.
-BACKENDS = ("cpu", "reference")
+# In the order of preference. A module has MISSING (why nothing of it can be used here, or None) and refusal(op,
+# device_type, dtype); its ops are dendritic_bert::<op>_<name>. The reference comes last and serves everything.
+_MODULES = {"cpu": cpu}
+BACKENDS = (*_MODULES, "reference")
 ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
 
 
-def refusal(name: str, device_type: str, dtype: torch.dtype, inference: bool) -> str | None:
-    """Why backend ``name`` cannot serve word tables of ``dtype`` on ``device_type``; None where it can."""
+def refusal(name: str, op: str, device_type: str, dtype: torch.dtype) -> str | None:
+    """Why backend ``name`` cannot serve ``op`` with a word table of ``dtype`` on ``device_type``; None where it can."""
     if name == "reference":
         return None
-    if name == "cpu":
-        return cpu.refusal(device_type, dtype, inference)
+    if name in _MODULES:
+        return _MODULES[name].refusal(op, device_type, dtype)
     return f"there is no such backend, known are {', '.join(BACKENDS)}"
 
 
-def choose(requested: str | None, device_type: str, dtype: torch.dtype, inference: bool) -> str:
-    """The backend for a call: ``requested``, else the environment's, else the first that can serve it.
+def choose(requested: str | None, op: str, device_type: str, dtype: torch.dtype) -> str:
+    """The backend for a call of ``op``: ``requested``, else the environment's, else the first that can serve it.
 
     Raises RuntimeError where a requested backend cannot serve the call.
     """
     requested = requested or FORCED
     if requested is None:
         for name in BACKENDS:
-            if refusal(name, device_type, dtype, inference) is None:
+            if refusal(name, op, device_type, dtype) is None:
                 return name
-    reason = refusal(str(requested), device_type, dtype, inference)
+    reason = refusal(str(requested), op, device_type, dtype)
     if reason is not None:
         raise RuntimeError(f"backend {requested!r} cannot serve this call: {reason}.")
     return str(requested)
@@ -43,7 +45,7 @@ def choose(requested: str | None, device_type: str, dtype: torch.dtype, inferenc
 
 def availability() -> dict[str, str | None]:
     """Every backend with the reason why it cannot be used on this machine, or None where it can."""
-    return {"cpu": cpu.MISSING, "reference": None}
+    return {name: module.MISSING for name, module in _MODULES.items()} | {"reference": None}
 
 
 def _forced() -> str | None:

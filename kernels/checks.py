@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .reference import POOLINGS
-from .weights import TABLE_DTYPES, DsnHead, DsnTable
+from .weights import ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable
 
 INDEX_DTYPES = (torch.int32, torch.int64)
 
@@ -73,7 +73,7 @@ def check_embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embedd
 def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attention_mask: Tensor | None,
                      cu_seqlens: Tensor | None, token_type_ids: Tensor | None, position_ids: Tensor | None,
                      pooling: str) -> None:
-    """Everything ``dsn_logits`` is given. Raises RuntimeError."""
+    """Everything ``dsn_logits`` is given, and ``dsn_token_logits`` but for the pooling. Raises RuntimeError."""
     tokens = (input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
     tensors = {name: value for name, value in (table._asdict() | head._asdict()).items() if isinstance(value, Tensor)}
     for name in {*DsnTable._fields, *DsnHead._fields} - {"word_scale", "eps", "activation"} - set(tensors):
@@ -97,8 +97,8 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
         dtypes = TABLE_DTYPES if name == "word" else (torch.float32,)
         if tensor.dtype not in dtypes:
             raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {', '.join(map(str, dtypes))}.")
-    if (table.word.dtype == torch.int8) != (table.word_scale is not None):
-        raise RuntimeError("word_scale goes with an int8 word table and with no other.")
+    if (table.word.dtype in ROW_SCALED) != (table.word_scale is not None):
+        raise RuntimeError("word_scale goes with an int8 or float8_e4m3fn word table and with no other.")
     check_layout(*tokens)
     check_values(*tokens, vocab_size, num_types, num_positions)
 

@@ -4,8 +4,9 @@ import importlib
 
 import torch
 
-EMBED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TABLE_DTYPES = (*EMBED_DTYPES, torch.int8)
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+# What the word table of each op may be.
+DTYPES = {"embed_pool": _FLOATS, "dsn_logits": (*_FLOATS, torch.int8)}
 
 
 def _load() -> str | None:
@@ -26,13 +27,14 @@ def instruction_set() -> str:
     return importlib.import_module("dendritic_bert._cpu").instruction_set()
 
 
-def refusal(device_type: str, dtype: torch.dtype, inference: bool) -> str | None:
-    """Why the C++ kernel cannot serve tables of ``dtype`` on ``device_type``; None where it can."""
+def refusal(op: str, device_type: str, dtype: torch.dtype) -> str | None:
+    """Why the C++ kernel cannot serve ``op`` with a word table of ``dtype`` on ``device_type``; None where it can."""
     if MISSING is not None:
         return MISSING
     if device_type != "cpu":
         return f"the tensors are on {device_type}, the cpu backend reads host memory"
-    if dtype not in (TABLE_DTYPES if inference else EMBED_DTYPES):
-        return f"the word table is {dtype}, the cpu backend reads {', '.join(map(str, EMBED_DTYPES))}" + (
-            " or torch.int8" if inference else "")
+    if op not in DTYPES:
+        return f"the cpu backend has no kernel for {op}"
+    if dtype not in DTYPES[op]:
+        return f"the word table is {dtype}, the cpu backend reads {', '.join(map(str, DTYPES[op]))}"
     return None

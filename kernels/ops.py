@@ -1,7 +1,8 @@
 """The ops: the only door to the backends.
 
-Two public functions, ``embed_pool`` (differentiable) and ``dsn_logits`` (inference, head fused). Each chooses a
-backend and calls that backend's torch.library op; all backends share one schema, one fake and one autograd formula.
+Three public functions: ``embed_pool`` (differentiable), ``dsn_logits`` (inference, head fused) and
+``dsn_token_logits`` (inference, the head on every token). Each chooses a backend and calls that backend's
+torch.library op; all backends share one schema, one fake and one autograd formula.
 The schemas are defined here, in Python, so that an op exists where its kernels were not built.
 """
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import backends, checks
-from .reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, embed_pool_ref
+from .reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 from .weights import DsnHead, DsnTable
 
 NATIVE_BACKENDS = tuple(name for name in backends.BACKENDS if name != "reference")
@@ -24,6 +25,8 @@ _TOKENS = "Tensor? attention_mask, Tensor? cu_seqlens, Tensor? token_type_ids, T
 _EMBED = ("Tensor input_ids, Tensor word_embeddings, Tensor position_embeddings, Tensor token_type_embeddings, "
           f"Tensor ln_weight, Tensor ln_bias, {_TOKENS}, float eps, int pooling, float p_embed, float p_pool, "
           "Tensor? seed")
+_PREPARED = ("Tensor input_ids, Tensor word, Tensor? word_scale, Tensor context, float eps, Tensor weight, "
+             f"Tensor bias, Tensor beta_bias, Tensor lateral, Tensor top, int activation, {_TOKENS}")
 _SCHEMAS = {
     # pooled_hat [B, H] is the pooled row before gamma, beta and p_pool; rstd has one entry a token: kept for backward.
     "embed_pool": f"({_EMBED}, int word_grad) -> (Tensor pooled, Tensor pooled_hat, Tensor rstd)",
@@ -31,9 +34,8 @@ _SCHEMAS = {
     "embed_pool_backward": f"(Tensor grad_pooled, Tensor pooled_hat, Tensor rstd, {_EMBED}, int word_grad) -> "
                            "(Tensor d_word, Tensor d_word_ids, Tensor d_position, Tensor d_token_type, "
                            "Tensor d_ln_weight, Tensor d_ln_bias)",
-    "dsn_logits": "(Tensor input_ids, Tensor word, Tensor? word_scale, Tensor context, float eps, Tensor weight, "
-                  f"Tensor bias, Tensor beta_bias, Tensor lateral, Tensor top, int activation, {_TOKENS}, int pooling) "
-                  "-> Tensor",
+    "dsn_logits": f"({_PREPARED}, int pooling) -> Tensor",
+    "dsn_token_logits": f"({_PREPARED}) -> Tensor",
 }
 _library = torch.library.Library("dendritic_bert", "FRAGMENT")
 
@@ -81,6 +83,12 @@ def _dsn_logits_fake(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
     return weight.new_empty((_num_rows(input_ids, cu_seqlens), top.shape[1]))
 
 
+def _dsn_token_logits_fake(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, context: Tensor, eps: float,
+                           weight: Tensor, bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor,
+                           *_: Any) -> Tensor:
+    return weight.new_empty((*input_ids.shape, top.shape[1]))
+
+
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)
@@ -115,7 +123,7 @@ def _not_differentiable(ctx: Any, *grads: Tensor | None) -> Any:
 
 
 _FAKES = {"embed_pool": _embed_pool_fake, "embed_pool_backward": _embed_pool_backward_fake,
-          "dsn_logits": _dsn_logits_fake}
+          "dsn_logits": _dsn_logits_fake, "dsn_token_logits": _dsn_token_logits_fake}
 for _backend in NATIVE_BACKENDS:
     for _op, _schema in _SCHEMAS.items():
         _name = f"dendritic_bert::{_op}_{_backend}"
@@ -126,8 +134,9 @@ for _backend in NATIVE_BACKENDS:
                                     setup_context=_save_for_backward, lib=_library)
     torch.library.register_autograd(f"dendritic_bert::embed_pool_backward_{_backend}", _not_differentiable,
                                     lib=_library)
-_EMBED_POOL = {name: getattr(torch.ops.dendritic_bert, f"embed_pool_{name}").default for name in NATIVE_BACKENDS}
-_DSN_LOGITS = {name: getattr(torch.ops.dendritic_bert, f"dsn_logits_{name}").default for name in NATIVE_BACKENDS}
+_EMBED_POOL, _DSN_LOGITS, _DSN_TOKEN_LOGITS = (
+    {name: getattr(torch.ops.dendritic_bert, f"{op}_{name}").default for name in NATIVE_BACKENDS}
+    for op in ("embed_pool", "dsn_logits", "dsn_token_logits"))
 
 
 def embed_pool(
@@ -176,7 +185,7 @@ def embed_pool(
     checks.check_eps(eps)
     checks.check_dropout(p_embed, p_pool)
     seed = checks.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
-    name = backends.choose(backend, word_embeddings.device.type, word_embeddings.dtype, inference=False)
+    name = backends.choose(backend, "embed_pool", word_embeddings.device.type, word_embeddings.dtype)
     if name == "reference":
         checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
                                 ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
@@ -214,7 +223,7 @@ def dsn_logits(
     """
     checks.check_eps(table.eps)
     activation = _code("activation", head.activation, _ACTIVATION_CODES)
-    name = backends.choose(backend, table.word.device.type, table.word.dtype, inference=True)
+    name = backends.choose(backend, "dsn_logits", table.word.device.type, table.word.dtype)
     if name == "reference":
         checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                 pooling)
@@ -226,6 +235,38 @@ def dsn_logits(
         input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation,
         _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
         _code("pooling", pooling, _POOLING_CODES))
+
+
+def dsn_token_logits(
+    input_ids: Tensor,
+    table: DsnTable,
+    head: DsnHead,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """The head on every token instead of on the pooled row (question answering); not differentiable.
+
+    The arguments are those of ``dsn_logits``. Returns logits ``[B, L, C]``, or ``[T, C]`` beside ``cu_seqlens``, in
+    the head's dtype (float32); a token that ``attention_mask`` hides is not looked up and its logits are 0. Raises
+    RuntimeError as ``embed_pool`` does.
+    """
+    checks.check_eps(table.eps)
+    activation = _code("activation", head.activation, _ACTIVATION_CODES)
+    name = backends.choose(backend, "dsn_token_logits", table.word.device.type, table.word.dtype)
+    if name == "reference":
+        checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
+                                "mean_masked")
+        return dsn_token_logits_ref(input_ids, table, head, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
+                                    token_type_ids=token_type_ids, position_ids=position_ids)
+    word, word_scale, context, eps = table
+    weight, bias, beta_bias, lateral, top, _ = head
+    return _DSN_TOKEN_LOGITS[name](
+        input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation,
+        _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids)
 
 
 def _code(argument: str, value: str, codes: dict[str, int]) -> int:

@@ -101,11 +101,9 @@ def pool_ref(x: Tensor, row: Tensor, attention_mask: Tensor | None, cu_seqlens: 
     return total if pooling == "sum_all" else total / count.clamp_min(1)
 
 
-def _shown_ids(input_ids: Tensor, attention_mask: Tensor | None, pooling: str) -> Tensor:
+def _shown_ids(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     """What stands at a masked token is never looked up: its id counts as 0."""
-    if attention_mask is None or pooling != "mean_masked":
-        return input_ids
-    return torch.where(attention_mask != 0, input_ids, 0)
+    return input_ids if attention_mask is None else torch.where(attention_mask != 0, input_ids, 0)
 
 
 def embed_pool_ref(
@@ -130,13 +128,14 @@ def embed_pool_ref(
     """Token ids -> pooled ``[B, H]`` in the dtype of ``word_embeddings``; see ``ops.embed_pool``."""
     row, column = token_places(input_ids, cu_seqlens)
     wide = torch.promote_types(word_embeddings.dtype, torch.float32)
-    words = F.embedding(_shown_ids(input_ids, attention_mask, pooling), word_embeddings, sparse=sparse_grad).to(wide)
-    positions = F.embedding(_shown_ids(column if position_ids is None else position_ids, attention_mask, pooling),
+    shown = attention_mask if pooling == "mean_masked" else None
+    words = F.embedding(_shown_ids(input_ids, shown), word_embeddings, sparse=sparse_grad).to(wide)
+    positions = F.embedding(_shown_ids(column if position_ids is None else position_ids, shown),
                             position_embeddings).to(wide)
     if token_type_ids is None:
         types = token_type_embeddings[0].to(wide)
     else:
-        types = F.embedding(_shown_ids(token_type_ids, attention_mask, pooling), token_type_embeddings).to(wide)
+        types = F.embedding(_shown_ids(token_type_ids, shown), token_type_embeddings).to(wide)
     x = F.layer_norm(words + positions + types, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
     if p_embed > 0:
         assert seed is not None
@@ -178,6 +177,19 @@ def dendritic_linear_ref(x: Tensor, weight: Tensor, bias: Tensor, lateral: Tenso
     return dendritic_cascade_ref(layers, lateral, top, activation)
 
 
+def _normalised_ref(input_ids: Tensor, column: Tensor, table: "DsnTable", attention_mask: Tensor | None,
+                    token_type_ids: Tensor | None, position_ids: Tensor | None, wide: torch.dtype) -> Tensor:
+    """LayerNorm's output before gamma and beta, from centred tables; what ``attention_mask`` hides is not looked up."""
+    shown = _shown_ids(input_ids, attention_mask)
+    e = table.word[shown].to(wide)
+    if table.word_scale is not None:
+        e = e * table.word_scale[shown].to(wide)[..., None]
+    positions = _shown_ids(column if position_ids is None else position_ids, attention_mask)
+    types = 0 if token_type_ids is None else _shown_ids(token_type_ids, attention_mask)
+    e = e + table.context[types, positions].to(wide)
+    return e * torch.rsqrt(e.square().mean(dim=-1, keepdim=True) + table.eps)
+
+
 def dsn_logits_ref(
     input_ids: Tensor,
     table: "DsnTable",
@@ -191,16 +203,27 @@ def dsn_logits_ref(
 ) -> Tensor:
     """Token ids -> logits ``[B, C]`` from prepared tables, in the head's dtype; see ``ops.dsn_logits``."""
     row, column = token_places(input_ids, cu_seqlens)
-    wide = head.weight.dtype
-    shown = _shown_ids(input_ids, attention_mask, pooling)
-    e = F.embedding(shown, table.word).to(wide)
-    if table.word_scale is not None:
-        e = e * table.word_scale[shown].to(wide)[..., None]
-    positions = _shown_ids(column if position_ids is None else position_ids, attention_mask, pooling)
-    types = 0 if token_type_ids is None else _shown_ids(token_type_ids, attention_mask, pooling)
-    e = e + table.context[types, positions].to(wide)
-    x = e * torch.rsqrt(e.square().mean(dim=-1, keepdim=True) + table.eps)
+    shown = attention_mask if pooling == "mean_masked" else None
+    x = _normalised_ref(input_ids, column, table, shown, token_type_ids, position_ids, head.weight.dtype)
     pooled = pool_ref(x, row, attention_mask, cu_seqlens, pooling)
     beta_share = pool_ref(torch.ones_like(x[..., :1]), row, attention_mask, cu_seqlens, pooling)
     layers = F.linear(pooled, head.weight) + head.bias + beta_share * head.beta_bias
     return dendritic_cascade_ref(layers.split(head.top.shape[1], dim=-1), head.lateral, head.top, head.activation)
+
+
+def dsn_token_logits_ref(
+    input_ids: Tensor,
+    table: "DsnTable",
+    head: "DsnHead",
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    position_ids: Tensor | None = None,
+) -> Tensor:
+    """Token ids -> logits of every token ``[B, L, C]`` or ``[T, C]``, 0 where masked; see ``ops.dsn_token_logits``."""
+    _, column = token_places(input_ids, cu_seqlens)
+    x = _normalised_ref(input_ids, column, table, attention_mask, token_type_ids, position_ids, head.weight.dtype)
+    layers = F.linear(x, head.weight) + head.bias + head.beta_bias
+    logits = dendritic_cascade_ref(layers.split(head.top.shape[1], dim=-1), head.lateral, head.top, head.activation)
+    return logits if attention_mask is None else torch.where(attention_mask[..., None] != 0, logits, 0)

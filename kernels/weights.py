@@ -19,13 +19,16 @@ from torch import Tensor
 
 from .reference import ACTIVATIONS
 
-TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)
+# Stored with one float32 scale a row, max|row| / the largest magnitude that the format is used for.
+ROW_SCALED = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
 class DsnTable(NamedTuple):
     """The embedding tables, every row centred.
 
-    word: ``[V, H]`` float32, bfloat16, float16 or int8. word_scale: ``[V]`` float32, only beside int8.
+    word: ``[V, H]`` float32, bfloat16, float16, int8 or float8_e4m3fn. word_scale: ``[V]`` float32, only beside the
+    last two.
     context: ``[K, P, H]`` float32, position plus token type. eps: LayerNorm's epsilon.
     """
 
@@ -66,8 +69,9 @@ def prepare_table(
 ) -> DsnTable:
     """Centre and combine the tables ``[V, H]``, ``[P, H]``, ``[K, H]``; store the words as ``dtype``.
 
-    ``dtype`` defaults to that of ``word_embeddings`` (float64 becomes float32). int8 is symmetric with one float32
-    scale a row, ``max|row| / 127``. Raises ValueError for any other dtype, and where shapes or eps do not fit.
+    ``dtype`` defaults to that of ``word_embeddings`` (float64 becomes float32). int8 and float8_e4m3fn are symmetric
+    with one float32 scale a row, ``max|row| / 127`` and ``max|row| / 448``. Raises ValueError for any other dtype, and
+    where shapes or eps do not fit.
     """
     for name, rows in (("word_embeddings", word_embeddings), ("position_embeddings", position_embeddings),
                        ("token_type_embeddings", token_type_embeddings)):
@@ -82,9 +86,11 @@ def prepare_table(
     words = _centred(word_embeddings)
     context = _centred(token_type_embeddings.double()[:, None, :] + position_embeddings.double()[None, :, :])
     scale = None
-    if dtype == torch.int8:
-        scale = words.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny).div(127).float()
-        words = (words / scale.double()[:, None]).round().clamp(-127, 127)
+    if dtype in ROW_SCALED:
+        largest = ROW_SCALED[dtype]
+        scale = words.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny).div(largest).float()
+        words = (words / scale.double()[:, None]).clamp(-largest, largest)
+        words = words.round() if dtype == torch.int8 else words
     return DsnTable(words.to(dtype).contiguous(), scale, context.float().contiguous(), float(eps))
 
 

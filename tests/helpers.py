@@ -11,10 +11,17 @@ from dendritic_bert.kernels import backends
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Every (backend, device) that can run here; a backend that is added to `backends.BACKENDS` joins all tests of the ops.
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-BACKENDS = [(name, device) for name in backends.BACKENDS for device in DEVICES
-            if backends.refusal(name, device, torch.float32, inference=False) is None]
+
+
+def serving(op: str, *dtypes: torch.dtype) -> list[tuple[str, str]]:
+    """Every (backend, device) that can run ``op`` here with word tables of all the ``dtypes``."""
+    return [(name, device) for name in backends.BACKENDS for device in DEVICES
+            if all(backends.refusal(name, op, device, dtype) is None for dtype in dtypes)]
+
+
+# Every (backend, device) that can run here; a backend that is added to `backends.BACKENDS` joins all tests of the ops.
+BACKENDS = serving("embed_pool", torch.float32)
 each_backend = pytest.mark.parametrize(("backend", "device"), BACKENDS, ids=["-".join(pair) for pair in BACKENDS])
 # The kernels promise more than torch does: the same bits whatever stands beside a row and however many threads run.
 KERNELS = [pair for pair in BACKENDS if pair[0] != "reference"]

@@ -38,10 +38,10 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 def served(monkeypatch):
     """The backends that served, in order, instead of what they computed."""
     names: list[str] = []
-    for table in (ops._EMBED_POOL, ops._DSN_LOGITS):
+    for table in (ops._EMBED_POOL, ops._DSN_LOGITS, ops._DSN_TOKEN_LOGITS):
         for name in table:
             monkeypatch.setitem(table, name, lambda *_, name=name: names.append(name) or (None, None, None))
-    for function in ("embed_pool_ref", "dsn_logits_ref"):
+    for function in ("embed_pool_ref", "dsn_logits_ref", "dsn_token_logits_ref"):
         monkeypatch.setattr(ops, function, lambda *_, **__: names.append("reference"))
     return names
 
@@ -80,7 +80,7 @@ def test_the_first_that_can_serves(device, served):
 
 @each_kernel
 def test_automatic_falls_back_where_a_kernel_has_no_such_dtype(backend, device, served):
-    assert backends.refusal(backend, device, torch.float64, inference=False) is not None
+    assert backends.refusal(backend, "embed_pool", device, torch.float64) is not None
     call_both(device=device, dtype=torch.float64)
     assert served[0] == "reference"
 
@@ -101,9 +101,9 @@ def test_an_unknown_backend_raises():
 
 def test_int8_serves_inference_alone():
     for backend, device in BACKENDS:
-        assert backends.refusal(backend, device, torch.int8, inference=True) is None
+        assert backends.refusal(backend, "dsn_logits", device, torch.int8) is None
         if backend != "reference":
-            assert backends.refusal(backend, device, torch.int8, inference=False) is not None
+            assert backends.refusal(backend, "embed_pool", device, torch.int8) is not None
 
 
 @each_backend
@@ -123,7 +123,7 @@ def test_an_op_is_its_backend(backend, device):
 @pytest.mark.parametrize("name", sorted({name for name, _ in BACKENDS}))
 def test_the_environment_forces_a_backend(name):
     done = run("from dendritic_bert.kernels import backends, ops; import torch; "
-               "print(backends.choose(None, 'cpu', torch.float32, False), backends.FORCED)",
+               "print(backends.choose(None, 'embed_pool', 'cpu', torch.float32), backends.FORCED)",
                **{backends.ENVIRONMENT_VARIABLE: name})
     assert done.stdout.split() == [name, name], done.stderr
     assert "Warning" not in done.stderr
@@ -139,8 +139,8 @@ def test_a_forced_backend_does_not_fall_back(backend, device, monkeypatch):
 def test_an_argument_outranks_the_environment(monkeypatch):
     monkeypatch.setattr(backends, "FORCED", "reference")
     for backend, device in BACKENDS:
-        assert backends.choose(backend, device, torch.float32, inference=False) == backend
-    assert backends.choose(None, "cpu", torch.float32, inference=False) == "reference"
+        assert backends.choose(backend, "embed_pool", device, torch.float32) == backend
+    assert backends.choose(None, "embed_pool", "cpu", torch.float32) == "reference"
 
 
 def test_the_environment_names_an_unknown_backend():
@@ -168,7 +168,7 @@ def test_the_environment_asks_for_an_extension_that_is_not_there():
 def test_without_the_extension_the_reference_serves_and_says_so_once():
     """And a backend that is asked for by name and is not there is still an error."""
     done = run(HIDE_THE_EXTENSION + USE_BOTH_OPS + USE_BOTH_OPS
-               + "print(backends.choose(None, 'cpu', torch.float32, False), cpu.MISSING is not None)\n"
+               + "print(backends.choose(None, 'embed_pool', 'cpu', torch.float32), cpu.MISSING is not None)\n"
                + "ops.embed_pool(ids, *tables, backend='cpu')")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(

@@ -385,7 +385,7 @@ def test_env(run, monkeypatch, model_path):
     assert found["python"].startswith(sys.version.split()[0])
     assert found["threads"].startswith(str(torch.get_num_threads()))
     assert found["backend reference"] == "available"
-    assert found["backend in use"].startswith(backends.choose(None, "cpu", torch.float32, inference=True))
+    assert found["backend in use"].startswith(backends.choose(None, "dsn_logits", "cpu", torch.float32))
     assert found["tokenizer"].startswith(TextClassifier.from_pretrained().tokenizer.engine)
     assert found["embedded model"].endswith(model_path)
 

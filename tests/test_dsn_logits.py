@@ -15,7 +15,7 @@ from cases import (
     parameters,
     tokens,
 )
-from helpers import assert_as_exact_as_torch, each_backend
+from helpers import assert_as_exact_as_torch, each_backend, serving
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref
@@ -65,6 +65,16 @@ def in_view(prepared_tensors, view: str, device: str):
 @pytest.mark.parametrize("case", covering_sample(AXES, 140), ids=case_id)
 @each_backend
 def test_logits(case, backend, device):
+    assert_logits(case, backend, device)
+
+
+@pytest.mark.parametrize("case", covering_sample(AXES | {"dtype": [torch.float8_e4m3fn]}, 30, seed=2), ids=case_id)
+@pytest.mark.parametrize(("backend", "device"), serving("dsn_logits", torch.float8_e4m3fn))
+def test_logits_from_a_float8_table(case, backend, device):
+    assert_logits(case, backend, device)
+
+
+def assert_logits(case, backend, device):
     token_arguments, values, head_values = workload(case)
     table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
     token_views = {name: awkward(value.to(device), case["view"]) for name, value in token_arguments.items()}
@@ -73,7 +83,7 @@ def test_logits(case, backend, device):
     assert logits.dtype == torch.float32
     eager = dsn_logits_ref(**token_arguments, table=table, head=dsn_head, pooling=case["pooling"])
     exact = exact_logits(token_arguments, table, dsn_head, case["pooling"])
-    assert_as_exact_as_torch(logits, eager, exact, factor=4 if case["dtype"] == torch.int8 else 2)
+    assert_as_exact_as_torch(logits, eager, exact, factor=4 if table.word_scale is not None else 2)
 
 
 @pytest.mark.parametrize("case", covering_sample(AXES | {"dtype": [torch.float32, torch.bfloat16, torch.float16]}, 60,

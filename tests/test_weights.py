@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dendritic_bert.kernels.weights import TABLE_DTYPES, prepare_head, prepare_table
 
+FP8 = torch.float8_e4m3fn
 FLOAT_DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -63,10 +64,28 @@ def test_int8_is_within_half_a_step(seed, size, hidden_size):
         assert (table.word.abs().amax(dim=1) == 127).all()  # the whole range is used, and -128 never
 
 
-def test_int8_of_a_row_without_variance_is_zero():
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1e-30, 1e-3, 1.0, 1e4]), st.sampled_from([1, 2, 16, 33]))
+def test_float8_is_within_half_a_unit_in_the_last_place(seed, size, hidden_size):
+    """Three bits follow the leading one, down to 2^-6 of the scale; below that the step is 2^-9."""
+    generator = torch.Generator().manual_seed(seed)
+    word = size * torch.randn(4, hidden_size, generator=generator)
+    table = prepare_table(word, torch.zeros(1, hidden_size), torch.zeros(1, hidden_size), dtype=FP8)
+    exact, scale = centred(word), table.word_scale.double()[:, None]
+    assert table.word.dtype == FP8
+    assert table.word_scale.dtype == torch.float32
+    bound = torch.maximum(exact.abs() * 2.0**-4, scale * 2.0**-10)
+    assert ((table.word.double() * scale - exact).abs() <= bound * (1 + 1e-5)).all()
+    torch.testing.assert_close(table.word_scale.double(), exact.abs().amax(dim=1) / 448, rtol=1e-6, atol=1e-40)
+    if hidden_size > 1 and size > 1e-20:
+        assert (table.word.double().abs().amax(dim=1) == 448).all()  # the whole range is used
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, FP8])
+def test_a_row_without_variance_is_zero(dtype):
     word = torch.full((3, 16), 7.0)
-    table = prepare_table(word, torch.zeros(1, 16), torch.zeros(1, 16), dtype=torch.int8)
-    assert not table.word.any()
+    table = prepare_table(word, torch.zeros(1, 16), torch.zeros(1, 16), dtype=dtype)
+    assert not table.word.float().any()
     assert table.word_scale.isfinite().all()
 
 
