@@ -1,0 +1,76 @@
+// Runs a CUDA kernel on the CPU: the blocks of a grid one after another, each CUDA thread of a block as a fiber.
+//
+// A fiber runs until it waits at a barrier, shuffle or ballot, or ends; which one runs next is the schedule's choice.
+// Forward and reverse put any two threads of a block in either order between two barriers, so a result that depends on
+// that order differs between them. What real hardware would hang on or leave undefined ends the launch with a Failure
+// that names the kernel, the block, and where its threads are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <type_traits>
+
+struct uint3 {
+  unsigned x, y, z;
+};
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+namespace cuda_on_cpu {
+
+struct Failure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+enum class Schedule : int { forward, reverse, shuffled };
+
+struct Settings {
+  Schedule schedule = Schedule::forward;
+  uint64_t seed = 0;                     // of Schedule::shuffled
+  size_t max_shared_bytes = 227 * 1024;  // what a block may ask for: 227 KiB on sm_90, 99 KiB on sm_86 and sm_120
+};
+extern Settings settings;
+extern int64_t launches;                 // kernels launched so far
+
+// Where in the source a thread waits.
+struct Place {
+  const char* file;
+  int line;
+};
+
+constexpr unsigned warp_size = 32;
+constexpr size_t max_dynamic_shared = 227 * 1024, shared_without_attribute = 48 * 1024, canary_bytes = 4096;
+
+// __shared__ is thread_local; this is the part whose size a launch sets. What lies behind that is guarded.
+extern thread_local unsigned char dynamic_shared[max_dynamic_shared + canary_bytes];
+
+enum class Primitive : int { none, syncthreads, syncwarp, shuffle, ballot };
+
+void block_barrier(Place place);
+// Waits until every lane of `mask` is at the same primitive. `source` is the lane a shuffle reads, `value` what this
+// lane brings; returns what the lane at `source` brought, or for a ballot the lanes whose value is not 0.
+uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsigned source, Place place);
+unsigned lane();
+[[noreturn]] void fail(const char* what, Place place);
+
+// Permission to launch `kernel` with more than 48 KiB of dynamic shared memory, as cudaFuncSetAttribute gives it.
+bool allow_dynamic_shared(const void* kernel, int64_t bytes);
+
+void run_grid(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
+              void (*call)(const void* arguments), const void* arguments);
+
+template <class Kernel, class... Arguments>
+void launch(const char* name, Kernel* kernel, dim3 grid, dim3 block, size_t shared_bytes, Arguments... arguments) {
+  const auto call = [&] { kernel(arguments...); };
+  run_grid(name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
+           [](const void* body) { (*static_cast<decltype(&call)>(body))(); }, &call);
+}
+
+}  // namespace cuda_on_cpu
+
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
