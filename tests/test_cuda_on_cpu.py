@@ -60,13 +60,14 @@ def test_shuffles_and_votes(width, schedule, seed):
     """By the definition of shfl.sync: a source outside the segment of `width` lanes leaves a lane its own value."""
     values = torch.arange(64, dtype=torch.float32)
     results = run("warp_primitives", values, 64 * 7, n=width, block=(64, 1, 1), schedule=schedule, seed=seed)
+    results = results.view(64, 7).tolist()
     for thread in range(64):
         lane, warp = thread % 32, thread // 32 * 32
         first = lane // width * width
         expected = [first + 5 % width, lane ^ 3, lane - 2 if lane - 2 >= first else lane,
                     lane + 2 if lane + 2 < first + width else lane]
         voters = sum(value > 10 for value in range(warp, thread))
-        assert results.view(64, 7)[thread].tolist() == [*(warp + source for source in expected), voters, warp == 0, True]
+        assert results[thread] == [*(warp + source for source in expected), voters, warp == 0, True]
 
 
 @each_schedule
