@@ -1,0 +1,32 @@
+// The one place that knows which compiler this is: nvcc for a GPU, or a host compiler that runs every thread of a block as
+// a fiber (tests/cuda_on_cpu), for which CUDA_ON_CPU is defined.
+#pragma once
+
+#ifdef CUDA_ON_CPU
+#include "cuda_on_cpu.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+#include <cuda_runtime.h>
+
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#endif
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+constexpr unsigned all_lanes = 0xffffffffu;
+
+// 1 / sqrt(x) to 2^-22.9. The plain call spends three more instructions on arguments below 2^-126, which eps rules out.
+__device__ __forceinline__ float reciprocal_sqrt(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return rsqrtf(x);
+#endif
+}

@@ -1,0 +1,156 @@
+// A token's embedding in registers. A group of lanes holds one row, eight channels a vector: lane l of the group has
+// channels [8 * (l + v * lanes), + 8) of vector v.
+#pragma once
+
+#include "tokens.cuh"
+
+enum class Width { exact, multiple_of_8, any };  // H = 8 * lanes * vectors; H % 8 == 0; any H, scalar loads
+
+template <int lanes_, int vectors_, Width width_>
+struct Shape {
+  static constexpr int lanes = lanes_, vectors = vectors_, values = 8 * vectors, groups = 32 / lanes;
+  static constexpr int channels = lanes * values;  // of a warp; a wider row is shared by the warps of a block
+  static constexpr Width width = width_;
+  // Tokens a group gathers at once: loads in flight against registers (three times `values` floats each).
+  static constexpr int unroll = vectors == 1 ? 4 : vectors == 2 ? 2 : 1;
+  static constexpr int step = groups * unroll;     // tokens a warp gathers at once
+};
+
+template <class Word> constexpr bool has_scale = sizeof(Word) == 1;
+
+// Eight channels as they lie in the table: one 16-byte load for 16-bit words, two for float, one of 8 bytes for 8-bit.
+__device__ __forceinline__ void load8(const float* from, float* x) {
+  const float4 a = __ldg(reinterpret_cast<const float4*>(from)), b = __ldg(reinterpret_cast<const float4*>(from) + 1);
+  x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+}
+
+__device__ __forceinline__ void load8(const __nv_bfloat16* from, float* x) {
+  const uint4 raw = __ldg(reinterpret_cast<const uint4*>(from));
+  const uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {  // a bfloat16 is the upper half of a float: one shift or mask a channel
+    x[2 * i] = __uint_as_float(pairs[i] << 16);
+    x[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+  }
+}
+
+__device__ __forceinline__ void load8(const __half* from, float* x) {
+  const uint4 raw = __ldg(reinterpret_cast<const uint4*>(from));
+  __half2 pairs[4];
+  memcpy(pairs, &raw, sizeof raw);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = __half22float2(pairs[i]);
+    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+  }
+}
+
+__device__ __forceinline__ void load8(const int8_t* from, float* x) {
+  const uint2 raw = __ldg(reinterpret_cast<const uint2*>(from));
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    x[i] = float(int8_t(raw.x >> 8 * i));
+    x[4 + i] = float(int8_t(raw.y >> 8 * i));
+  }
+}
+
+__device__ __forceinline__ void load8(const __nv_fp8_e4m3* from, float* x) {
+  const uint2 raw = __ldg(reinterpret_cast<const uint2*>(from));
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t word = i < 2 ? raw.x : raw.y;
+    const __half2_raw halves = __nv_cvt_fp8x2_to_halfraw2(__nv_fp8x2_storage_t(word >> 16 * (i % 2)), __NV_E4M3);
+    const float2 pair = __half22float2(__half2(halves));
+    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+  }
+}
+
+__device__ __forceinline__ float as_float(float x) { return x; }
+__device__ __forceinline__ float as_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float as_float(__half x) { return __half2float(x); }
+__device__ __forceinline__ float as_float(int8_t x) { return float(x); }
+__device__ __forceinline__ float as_float(__nv_fp8_e4m3 x) { return float(x); }
+
+__device__ __forceinline__ void store_as(float* to, float x) { *to = x; }
+__device__ __forceinline__ void store_as(__nv_bfloat16* to, float x) { *to = __float2bfloat16(x); }
+__device__ __forceinline__ void store_as(__half* to, float x) { *to = __float2half(x); }
+
+// This lane's first channel in vector v of a row, the warp's own being [first, first + Shape::channels).
+template <class S>
+__device__ __forceinline__ int channel_of(int first, int v) {
+  return first + 8 * (int(threadIdx.x) % S::lanes + v * S::lanes);
+}
+
+// This lane's channels of a row of H; 0 beyond its end.
+template <class S, class T>
+__device__ __forceinline__ void load_row(const T* row, int first, int hidden_size, float (&x)[S::values]) {
+#pragma unroll
+  for (int v = 0; v < S::vectors; ++v) {
+    const int channel = channel_of<S>(first, v);
+    float* const x8 = x + 8 * v;
+    if constexpr (S::width == Width::any) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x8[i] = channel + i < hidden_size ? as_float(row[channel + i]) : 0.0f;
+    } else if (S::width == Width::exact || channel < hidden_size) {
+      load8(row + channel, x8);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x8[i] = 0;
+    }
+  }
+}
+
+// e = word (times its row's scale) + context. The product of a 32-bit row number and a 32-bit row size is one wide
+// multiply-add on the pointer: 64-bit offsets at no cost.
+template <class S, class Word>
+__device__ __forceinline__ void embed(const Table& table, int2 rows, float scale, int first, float (&e)[S::values]) {
+  const uint32_t hidden_size = S::width == Width::exact ? S::channels : table.hidden_size;
+  float context[S::values];
+  load_row<S>(static_cast<const Word*>(table.word) + uint64_t(uint32_t(rows.x)) * hidden_size, first, table.hidden_size, e);
+  load_row<S>(table.context + uint64_t(uint32_t(rows.y)) * hidden_size, first, table.hidden_size, context);
+#pragma unroll
+  for (int i = 0; i < S::values; ++i) e[i] = has_scale<Word> ? fmaf(scale, e[i], context[i]) : e[i] + context[i];
+}
+
+// Sums over the lanes of a group for several tokens at once: at each halving a lane gives half its sums away and keeps the
+// other half, so that lane l ends with the sum of token l / (lanes / tokens). Four tokens over 16 lanes take 5 shuffles
+// where one after the other they would take 16, and what follows is computed once for all four.
+template <class S>
+__device__ __forceinline__ float sum_over_lanes(float (&x)[S::unroll]) {
+  const int lane = threadIdx.x % 32;
+  int distance = S::lanes / 2;
+#pragma unroll
+  for (int n = S::unroll / 2; n > 0; n /= 2, distance /= 2) {
+    const bool upper = lane & distance;
+#pragma unroll
+    for (int u = 0; u < n; ++u) {
+      const float given = upper ? x[u] : x[u + n], kept = upper ? x[u + n] : x[u];
+      x[u] = kept + __shfl_xor_sync(all_lanes, given, distance);
+    }
+  }
+#pragma unroll
+  for (; distance > 0; distance /= 2) x[0] += __shfl_xor_sync(all_lanes, x[0], distance);
+  return x[0];
+}
+
+// Which of the group's tokens this lane has the sum of, and the sum of token u for every lane.
+template <class S>
+__device__ __forceinline__ int owned_token() { return int(threadIdx.x) % S::lanes / (S::lanes / S::unroll); }
+
+template <class S>
+__device__ __forceinline__ float from_owner(float x, int u) {
+  return __shfl_sync(all_lanes, x, u * (S::lanes / S::unroll), S::lanes);
+}
+
+// Where a row is wider than a warp's registers, each warp of the block holds a slice of it and the sums meet in shared
+// memory; all warps then walk the same tokens. `exchange` holds a float for each lane of the block.
+template <class S>
+__device__ __forceinline__ float sum_over_slices(float x, int slices, float* exchange) {
+  if (S::width != Width::any || slices == 1) return x;
+  exchange[threadIdx.x] = x;
+  __syncthreads();
+  float total = 0;
+  for (int s = 0; s < slices; ++s) total += exchange[s * 32 + threadIdx.x % 32];
+  __syncthreads();
+  return total;
+}
