@@ -30,3 +30,12 @@ __device__ __forceinline__ float reciprocal_sqrt(float x) {
   return rsqrtf(x);
 #endif
 }
+
+// A pointer that the compiler does not know the origin of.
+template <class T>
+__device__ __forceinline__ const T* opaque(const T* pointer) {
+#ifdef __CUDA_ARCH__
+  asm("" : "+l"(pointer));
+#endif
+  return pointer;
+}

@@ -113,6 +113,7 @@ template <class Word, class S, bool training, class Arguments>
 __device__ __forceinline__ void pool(const Arguments& arguments, const Share& share, TokenList& list, float* exchange,
                                      RowSum<S>& row) {
   const int lane = threadIdx.x % 32, group = lane / S::lanes;
+  const Table table = at_lane<S, Word>(arguments.table, share.first_channel);
   bool drop = false, bad = share.range.bad;
   uint64_t seed = 0;
   if constexpr (training) {
@@ -126,12 +127,12 @@ __device__ __forceinline__ void pool(const Arguments& arguments, const Share& sh
     if constexpr (training)
       if (column < share.end && !token.kept) arguments.rstd[share.range.begin + column] = 0;
     bad |= token.bad;
-    const int count = fill<has_scale<Word>>(list, token, column, arguments.table.word_scale);
+    const int count = fill<has_scale<Word>>(list, token, column, table.word_scale);
     row.count += float(count);
     for (int first = 0; first < count; first += S::step) {
       const int mine = first + group * S::unroll;
       float e[S::unroll][S::values];
-      float rstd = normalise<Word, S, !training>(arguments.table, list, mine, share, exchange, e);
+      float rstd = normalise<Word, S, !training>(table, list, mine, share, exchange, e);
       const bool live = mine + owned_token<S>() < count;
       if constexpr (training)
         if (live && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0)

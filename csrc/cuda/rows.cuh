@@ -81,18 +81,18 @@ __device__ __forceinline__ int channel_of(int first, int v) {
   return first + 8 * (int(threadIdx.x) % S::lanes + v * S::lanes);
 }
 
-// This lane's channels of a row of H; 0 beyond its end.
+// This lane's channels of a row of H, from its first one on; 0 beyond the row's end.
 template <class S, class T>
-__device__ __forceinline__ void load_row(const T* row, int first, int hidden_size, float (&x)[S::values]) {
+__device__ __forceinline__ void load_row(const T* from, int first, int hidden_size, float (&x)[S::values]) {
 #pragma unroll
   for (int v = 0; v < S::vectors; ++v) {
     const int channel = channel_of<S>(first, v);
     float* const x8 = x + 8 * v;
     if constexpr (S::width == Width::any) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) x8[i] = channel + i < hidden_size ? as_float(row[channel + i]) : 0.0f;
+      for (int i = 0; i < 8; ++i) x8[i] = channel + i < hidden_size ? as_float(from[8 * S::lanes * v + i]) : 0.0f;
     } else if (S::width == Width::exact || channel < hidden_size) {
-      load8(row + channel, x8);
+      load8(from + 8 * S::lanes * v, x8);
     } else {
 #pragma unroll
       for (int i = 0; i < 8; ++i) x8[i] = 0;
@@ -100,14 +100,28 @@ __device__ __forceinline__ void load_row(const T* row, int first, int hidden_siz
   }
 }
 
-// e = word (times its row's scale) + context. The product of a 32-bit row number and a 32-bit row size is one wide
-// multiply-add on the pointer: 64-bit offsets at no cost.
+// The tables from this lane's first channel on. Hidden from the compiler, which would add the lane to every row's address
+// anew: three instructions for each of the eight addresses of a step.
+template <class S, class Word>
+__device__ __forceinline__ Table at_lane(Table table, int first) {
+  table.word = opaque(static_cast<const Word*>(table.word) + channel_of<S>(first, 0));
+  table.context = opaque(table.context + channel_of<S>(first, 0));
+  return table;
+}
+
+// Row `row` of a table. Both factors have 32 bits, so that a 64-bit offset is one wide multiply-add on the pointer.
+template <class S, class T>
+__device__ __forceinline__ const T* row_of(const void* table, int32_t row, int hidden_size) {
+  const uint32_t bytes = uint32_t(S::width == Width::exact ? S::channels : hidden_size) * uint32_t(sizeof(T));
+  return reinterpret_cast<const T*>(static_cast<const char*>(table) + uint64_t(uint32_t(row)) * bytes);
+}
+
+// e = word (times its row's scale) + context, of tables at this lane.
 template <class S, class Word>
 __device__ __forceinline__ void embed(const Table& table, int2 rows, float scale, int first, float (&e)[S::values]) {
-  const uint32_t hidden_size = S::width == Width::exact ? S::channels : table.hidden_size;
   float context[S::values];
-  load_row<S>(static_cast<const Word*>(table.word) + uint64_t(uint32_t(rows.x)) * hidden_size, first, table.hidden_size, e);
-  load_row<S>(table.context + uint64_t(uint32_t(rows.y)) * hidden_size, first, table.hidden_size, context);
+  load_row<S>(row_of<S, Word>(table.word, rows.x, table.hidden_size), first, table.hidden_size, e);
+  load_row<S>(row_of<S, float>(table.context, rows.y, table.hidden_size), first, table.hidden_size, context);
 #pragma unroll
   for (int i = 0; i < S::values; ++i) e[i] = has_scale<Word> ? fmaf(scale, e[i], context[i]) : e[i] + context[i];
 }

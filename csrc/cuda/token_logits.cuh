@@ -12,7 +12,7 @@ __device__ __forceinline__ float label_logit(const Head& head, int label, const 
   for (int k = 0; k <= head.num_dendrites; ++k) {
     const int output = k * head.num_labels + label;
     float weight[S::values], z = 0;
-    load_row<S>(head.weight + int64_t(output) * hidden_size, share.first_channel, hidden_size, weight);
+    load_row<S>(head.weight + int64_t(output) * hidden_size + channel_of<S>(share.first_channel, 0), share.first_channel, hidden_size, weight);
 #pragma unroll
     for (int i = 0; i < S::values; ++i) z = fmaf(weight[i], x[i], z);
 #pragma unroll
@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : 4
   const int hidden_size = arguments.table.hidden_size, labels = head.num_labels;
   float* const activations = reinterpret_cast<float*>(memory) + (warp * S::groups + group) * head.num_dendrites;
   const Share share = share_of_warp<S>(arguments.tokens, arguments.plan, hidden_size);
+  const Table table = at_lane<S, Word>(arguments.table, share.first_channel);
   const int64_t length = share.range.length;
   const int64_t end = length * (blockIdx.y + 1) / arguments.plan.splits;
   float* const logits = arguments.logits + share.range.begin * labels;
@@ -57,11 +58,11 @@ __global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : 4
     if (column < end && !share.range.bad) token = read_token(arguments.tokens, share.range, column);
     if (column < end && !token.kept && share.first_channel == 0)
       fill_label_row(logits + column * labels, labels, share.range.bad || token.bad ? NAN : 0.0f);
-    const int count = fill<has_scale<Word>>(lists[warp], token, column, arguments.table.word_scale);
+    const int count = fill<has_scale<Word>>(lists[warp], token, column, table.word_scale);
     for (int first = 0; first < count; first += S::step) {
       const int mine = first + group * S::unroll;
       float x[S::unroll][S::values];
-      const float rstd = normalise<Word, S, true>(arguments.table, lists[warp], mine, share, exchange, x);
+      const float rstd = normalise<Word, S, true>(table, lists[warp], mine, share, exchange, x);
 #pragma unroll
       for (int u = 0; u < S::unroll; ++u) {
         const float r = from_owner<S>(rstd, u);
