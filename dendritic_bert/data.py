@@ -8,6 +8,7 @@ other. A CSV reader that honours quotes silently swallows rows of MRPC, QNLI and
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,46 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .tasks import Task, find_task
 from .tokenization import PackedTokenizer
 
 HUB_DATASET = "nyu-mll/glue"
-
-
-class Task(NamedTuple):
-    """A classification task of GLUE, or a regression where ``labels`` is empty.
-
-    folder: its name in the GLUE download. texts, label: columns of the file, names or, where the file has no header,
-    places. hub_texts: columns on the hub. labels: names of the classes, in the order of their ids. metrics: what it is
-    judged by, the first one first. spellings: how the file writes the classes, where not "0", "1", ...
-    """
-
-    folder: str
-    texts: tuple[str | int, ...]
-    label: str | int
-    hub_texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    metrics: tuple[str, ...] = ("accuracy",)
-    spellings: tuple[str, ...] = ()
-
-    @property
-    def num_labels(self) -> int:
-        """Outputs of a model of this task; 1 for a regression."""
-        return len(self.labels) or 1
-
-
-_PAIR = ("sentence1", "sentence2")
-_ENTAILMENT = ("entailment", "not_entailment")
-TASKS = {
-    "sst2": Task("SST-2", ("sentence",), "label", ("sentence",), ("negative", "positive")),
-    "cola": Task("CoLA", (3,), 1, ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation", "accuracy")),
-    "mrpc": Task("MRPC", ("#1 String", "#2 String"), "Quality", _PAIR, ("not_equivalent", "equivalent"),
-                 ("accuracy", "f1")),
-    "stsb": Task("STS-B", _PAIR, "score", _PAIR, (), ("pearson", "spearman")),
-    "qnli": Task("QNLI", ("question", "sentence"), "label", ("question", "sentence"), _ENTAILMENT,
-                 spellings=_ENTAILMENT),
-    "rte": Task("RTE", _PAIR, "label", _PAIR, _ENTAILMENT, spellings=_ENTAILMENT),
-    "wnli": Task("WNLI", _PAIR, "label", _PAIR, ("not_entailment", "entailment")),
-}
 
 
 class Rows(NamedTuple):
@@ -67,27 +32,38 @@ class Rows(NamedTuple):
     source: str
 
 
-def find_task(name: str) -> Task:
-    """The task of that name. Raises ValueError, listing those there are."""
-    if name not in TASKS:
-        raise ValueError(f"task is {name!r}, expected one of {', '.join(TASKS)}.")
-    return TASKS[name]
-
-
 def read_rows(name: str, split: str, data_dir: str | None = None) -> Rows:
-    """The rows of a task's ``split`` ("train" or "dev").
+    """The rows of a task's ``split``: "train" or one of the task's ``dev_splits``.
 
     Args:
-        name: one of ``TASKS``.
+        name: one of ``tasks.TASKS``.
         data_dir: the folder of the GLUE download, or the task's folder in it; None asks the hub through ``datasets``.
 
     Raises:
-        ValueError: an unknown task, or a file with a missing column, a short row, an unknown label, or bytes that are
-            not UTF-8; it names file and line.
+        ValueError: an unknown task or split, or a file with a missing column, a short row, an unknown label, or bytes
+            that are not UTF-8; it names file and line.
         FileNotFoundError: ``data_dir`` does not hold the task.
     """
     task = find_task(name)
+    if split not in ("train", *task.dev_splits):
+        raise ValueError(f"split is {split!r}, task {name!r} has train, {', '.join(task.dev_splits)}.")
     return _read_hub(name, task, split) if data_dir is None else _read_file(name, task, split, Path(data_dir))
+
+
+def hold_out(rows: Rows, share: float) -> tuple[Rows, Rows]:
+    """Rows to train on and a random ``share`` of them, the same at every call, to score on: for a task whose training
+    rows are not there."""
+    order = np.random.default_rng(0).permutation(len(rows.labels))
+    num_held = round(share * len(order))
+    if not 0 < num_held < len(order):
+        raise ValueError(f"hold_out is {share}, which of {len(order)} rows leaves none on one side: change it.")
+    held, kept = np.sort(order[:num_held]), np.sort(order[num_held:])
+    return take_rows(rows, kept), take_rows(rows, held)
+
+
+def take_rows(rows: Rows, places: np.ndarray) -> Rows:
+    """The rows at ``places``, in that order."""
+    return Rows(tuple([column[place] for place in places] for column in rows.columns), rows.labels[places], rows.source)
 
 
 def _read_file(name: str, task: Task, split: str, data_dir: Path) -> Rows:
@@ -96,7 +72,8 @@ def _read_file(name: str, task: Task, split: str, data_dir: Path) -> Rows:
         path = data_dir / f"{split}.tsv"
     if not path.is_file():
         raise FileNotFoundError(f"data_dir {data_dir} holds no {task.folder}/{split}.tsv, which task {name!r} needs: "
-                                "pass the folder of the GLUE download, or no data_dir to fetch it from the hub.")
+                                "pass the folder of the GLUE download, or no data_dir to fetch it from the hub"
+                                f"{', or hold_out to train on dev rows' if split == 'train' else ''}.")
     try:
         # Only \n ends a line: a stray \r or U+2028 in a sentence does not. MRPC begins with a byte order mark.
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
@@ -113,6 +90,8 @@ def _read_file(name: str, task: Task, split: str, data_dir: Path) -> Rows:
             continue
         fields = line.split("\t")
         if len(fields) <= max(*texts, label):
+            if task.has_broken_rows:
+                continue
             raise ValueError(f"{path} line {number} has {len(fields)} fields, expected at least "
                              f"{max(*texts, label) + 1}: fetch the file again.")
         for column, place in zip(columns, texts):
@@ -136,9 +115,12 @@ def _parse_label(text: str, task: Task, where: str) -> float:
             return spellings.index(text)
         raise ValueError(f"{where} has the label {text!r}, expected one of {', '.join(spellings)}.")
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise ValueError(f"{where} has the label {text!r}, expected a number.") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where} has the label {text!r}, expected a number.")
+    return value
 
 
 def _read_hub(name: str, task: Task, split: str) -> Rows:
@@ -147,7 +129,7 @@ def _read_hub(name: str, task: Task, split: str) -> Rows:
     except ImportError as error:
         raise ImportError("data_dir is not given and datasets is not installed: pass the folder of the GLUE download, "
                           "or pip install 'dendritic-bert[train]' to fetch it from the hub.") from error
-    hub_split = {"dev": "validation"}.get(split, split)
+    hub_split = split.replace("dev", "validation")
     try:
         table = datasets.load_dataset(HUB_DATASET, name, split=hub_split)
     except (OSError, ValueError) as error:
@@ -218,17 +200,24 @@ class RowDataset(Dataset[dict[str, Any]]):
     """Rows for a ``DataLoader``: a row is a dict of ``input_ids``, ``attention_mask`` (and ``token_type_ids``) and
     ``labels``.
 
-    ``word_dropout``: the probability with which a token is masked out of the pool, drawn anew each time a row is read,
-    from a generator of its own seeded with ``seed``. Tokens of ``keep_ids`` stay: with [CLS] and [SEP] among them no
-    row is ever empty.
+    ``word_dropout``: the probability with which a token is masked out of the pool, drawn anew by every ``set_epoch``,
+    from ``seed`` and the epoch alone, so that a resumed training sees what an uninterrupted one does. Tokens of
+    ``keep_ids`` stay: with [CLS] and [SEP] among them no row is ever empty.
     """
 
     def __init__(self, rows: EncodedRows, word_dropout: float = 0.0, keep_ids: list[int] | None = None, seed: int = 0):
         if not 0 <= word_dropout < 1:
             raise ValueError(f"word_dropout is {word_dropout}, expected 0 <= word_dropout < 1.")
-        self.rows, self.word_dropout = rows, word_dropout
+        self.rows, self.word_dropout, self.seed = rows, word_dropout, seed
         self.kept = np.isin(rows.input_ids, keep_ids or [])
-        self.generator = np.random.default_rng(seed)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the tokens that are dropped in this epoch."""
+        self.mask = np.ones(len(self.kept), np.bool_)
+        if self.word_dropout:
+            generator = np.random.default_rng([self.seed, epoch])
+            self.mask = (generator.random(len(self.kept), np.float32) >= self.word_dropout) | self.kept
 
     def __len__(self) -> int:
         return len(self.rows.labels)
@@ -236,14 +225,9 @@ class RowDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         ids, cu_seqlens, types, labels, _ = self.rows
         tokens = slice(cu_seqlens[index], cu_seqlens[index + 1])
-        row = {"input_ids": ids[tokens], "labels": labels[index]}
+        row = {"input_ids": ids[tokens], "labels": labels[index], "attention_mask": self.mask[tokens]}
         if types is not None:
             row["token_type_ids"] = types[tokens]
-        if self.word_dropout:
-            num_tokens = tokens.stop - tokens.start
-            row["attention_mask"] = (self.generator.random(num_tokens) >= self.word_dropout) | self.kept[tokens]
-        else:
-            row["attention_mask"] = np.ones(tokens.stop - tokens.start, np.bool_)
         return row
 
 

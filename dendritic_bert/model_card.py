@@ -63,8 +63,7 @@ def write_model_card(
 
 
 def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
-    run = {metric: value for metric, value in results["runs"][0].items() if metric not in ("seed", "seconds")}
-    run.pop("standard_error", None)
+    run = {metric: results["runs"][0][metric] for metric in metric_names(results)}
     is_on_hub = options.model_name is not None and not Path(options.model_name).exists()
     base_model = options.model_name if is_on_hub else None
     return ModelCardData(
@@ -76,6 +75,12 @@ def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
             for metric, value in run.items()
         ],
     ).to_yaml()
+
+
+def metric_names(results: dict[str, Any]) -> list[str]:
+    """The metrics of the runs in the results of ``training.train``."""
+    return [name for name in results["runs"][0] if name not in ("seed", "seconds")
+            and not name.startswith("standard_error")]
 
 
 def _versions() -> str:
@@ -101,7 +106,7 @@ def _command(options: TrainingOptions) -> str:
 
 
 def _table(results: dict[str, Any]) -> list[str]:
-    metrics = [name for name in results["runs"][0] if name not in ("seed", "seconds", "standard_error")]
+    metrics = metric_names(results)
     lines = [f"| seed | {' | '.join(name.replace('_', ' ') for name in metrics)} | seconds |",
              "|" + "---|" * (len(metrics) + 2)]
     for run in results["runs"]:

@@ -1,8 +1,9 @@
-"""Training and evaluation on GLUE tasks, through the Hugging Face ``Trainer``.
+"""Training and evaluation on the tasks of GLUE and on SQuAD, through the Hugging Face ``Trainer``.
 
-Two beginnings: the embeddings of a BERT checkpoint with its tokenizer, or random numbers and a WordPiece vocabulary
-trained on the task's own texts. Progress goes to standard error; the results are returned, and stand in the model card
-beside the weights.
+    benchmark (rows) -> beginnings (tokenizer, model) -> fit (a seed) -> scores -> model card
+
+Progress goes to standard error; the results are returned, and stand in the model card beside the weights. A training
+that was interrupted goes on from its last epoch, to the same result (``checkpoints``).
 """
 
 from __future__ import annotations
@@ -10,33 +11,29 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-import shutil
-import string
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from tokenizers.trainers import WordPieceTrainer
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, BertTokenizer, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import AutoTokenizer, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from .configuration import DendriticBertConfig
-from .data import TASKS, EncodedRows, RowDataset, Rows, Task, encode_rows, find_task, pad_rows, read_rows
+from .beginnings import FRESH_SIZES, build_model, live_parameters, make_tokenizer
+from .benchmarks import Benchmark, Glue
+from .checkpoints import Workspace, open_workspace
+from .data import EncodedRows, RowDataset
 from .model_card import write_model_card
 from .modeling import DendriticBertForSequenceClassification
-from .tokenization import PackedTokenizer
+from .tasks import TASKS, find_task
 
 SAVE_DTYPES = ("float32", "float16", "bfloat16")
-# What a fresh model has where nothing else is asked for; from a checkpoint these are the checkpoint's.
-FRESH_SIZES = {"vocab_size": 30000, "hidden_size": 16, "max_position_embeddings": 512}
-MIN_FREQUENCY = 2  # of a word piece in the training texts
+TRACKERS = {"none": None, "wandb": "wandb", "tensorboard": "tensorboard"}  # and the package each one needs
 EVALUATION_BATCH = 256
 LOGGING_STEPS = 50  # how soon a loss that is no number ends the run
 
@@ -53,6 +50,8 @@ class TrainingOptions:
                 "vocabulary trained on the training texts"})
     benchmark: str = field(default="glue", metadata={"help": "family of tasks"})
     task: str = field(default="sst2", metadata={"help": f"task of the benchmark: {', '.join(TASKS)}"})
+    hold_out: float | None = field(default=None, metadata={
+        "help": "score on this share of the dev set and train on the rest of it: for a task without training rows"})
     dsn: bool = field(default=False, metadata={
         "help": "no encoder, the embeddings pooled under the head; without it BERT's encoder is kept"})
     data_dir: str | None = field(default=None, metadata={
@@ -78,30 +77,43 @@ class TrainingOptions:
     max_length: int = field(default=128, metadata={"help": "tokens after which a text is cut"})
     pooling: Literal["mean_masked", "mean_all", "sum_all"] = field(default="mean_masked", metadata={
         "help": "how token vectors become one; the last two count padding, for checkpoints trained that way"})
-    num_dendrites: int = field(default=0, metadata={"help": "dendrites for each label"})
+    num_dendrites: int = field(default=0, metadata={"help": "dendrites for each output of the head's layers"})
+    dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = field(default="sigmoid", metadata={
+        "help": "their activation function"})
+    head_hidden: int | None = field(default=None, metadata={
+        "help": "width of a hidden layer in the head (default: none, the head is one layer)"})
     hidden_dropout_prob: float | None = field(default=None, metadata={
         "help": "dropout on every token's vector (default: the checkpoint's, else 0)"})
     classifier_dropout: float | None = field(default=None, metadata={
         "help": "dropout on the pooled vector (default: the checkpoint's, else hidden_dropout_prob)"})
     save_dtype: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata={
         "help": "dtype of the weights that are written, and evaluated"})
-    report_to: str = field(default="none", metadata={"help": "where the Trainer reports: none, wandb, ..."})
+    report_to: Literal["none", "wandb", "tensorboard"] = field(default="none", metadata={
+        "help": "where loss and scores go while it trains; files of it go to output_dir"})
+    wandb_project: str = field(default="dendritic-bert", metadata={"help": "project of report_to wandb"})
 
     def __post_init__(self) -> None:
         if self.benchmark != "glue":
             raise ValueError(f"benchmark is {self.benchmark!r}, expected 'glue'.")
         find_task(self.task)
         sizes = {name: getattr(self, name) for name in FRESH_SIZES}
-        for name, value in {"epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr, **sizes}.items():
+        positive = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr", "head_hidden")}
+        for name, value in {**positive, **sizes}.items():
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}, expected more than 0.")
         for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
+        if self.hold_out is not None and not 0 < self.hold_out < 1:
+            raise ValueError(f"hold_out is {self.hold_out}, expected more than 0 and less than 1.")
+        if self.num_dendrites < 0:
+            raise ValueError(f"num_dendrites is {self.num_dendrites}, expected 0 or more.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}, expected one or more, all different.")
         if self.save_dtype not in SAVE_DTYPES:
             raise ValueError(f"save_dtype is {self.save_dtype!r}, expected one of {', '.join(SAVE_DTYPES)}.")
+        if self.report_to not in TRACKERS:
+            raise ValueError(f"report_to is {self.report_to!r}, expected one of {', '.join(TRACKERS)}.")
         given = [name for name, value in sizes.items() if value is not None]
         if self.model_name is not None and given:
             raise ValueError(f"{given[0]} is {sizes[given[0]]}, but model_name brings its own: pass one of the two.")
@@ -124,190 +136,152 @@ class TrainingOptions:
 def train(options: TrainingOptions) -> dict[str, Any]:
     """Train once for each seed and write the first seed's model, its tokenizer and a model card to ``output_dir``.
 
-    Scores are those of the last epoch, on the whole dev set, with the weights as they are written.
+    Scores are those of the last epoch, on the whole dev set, with the weights as they are written. Where an earlier run
+    with the same options was interrupted, it goes on from there.
 
     Returns:
         task, source, num_train, num_dev, num_truncated; runs, a dict for each seed (seed, seconds, and the task's
-        metrics as ``evaluate`` gives them); mean and sd of the first metric; majority, the share of the dev set's most
-        frequent label; live_parameters (embeddings, encoder, head, all); seconds; output_dir.
+        metrics as ``evaluate`` gives them); metric, the one that mean and sd are of; majority, the share of the dev
+        set's most frequent label; live_parameters (embeddings, encoder, head, all); seconds; output_dir.
 
     Raises:
         ValueError, FileNotFoundError: data that is not there or cannot be read as the task's (see ``data.read_rows``).
-        OSError: ``output_dir`` cannot be written; known before the training begins.
+        OSError: ``output_dir`` cannot be written, which is known before the training begins, or has no more room.
         RuntimeError: the loss is no longer a number.
     """
-    _require_train_extra()
+    require_extra("accelerate", "sklearn", TRACKERS[options.report_to])
     started = time.perf_counter()
-    task = find_task(options.task)
-    train_rows, dev_rows = (read_rows(options.task, split, options.data_dir) for split in ("train", "dev"))
-    with _staged_folder(options.output_dir) as folder:
-        tokenizer: Any = (_load_tokenizer(options.model_name) if options.model_name is not None
-                          else _train_tokenizer(train_rows, options.vocab_size or FRESH_SIZES["vocab_size"]))
-        packed = PackedTokenizer(tokenizer)
-        train_ids, dev_ids = (encode_rows(rows, packed, options.max_length) for rows in (train_rows, dev_rows))
-        runs: list[dict[str, Any]] = []
-        for seed in options.seeds:
+    benchmark = Glue(options.task, options.data_dir, options.hold_out)
+    with open_workspace(options.output_dir, _same_training(options)) as workspace:
+        tokenizer = make_tokenizer(options, benchmark.texts())
+        train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
+        assert train_rows is not None
+        model: Any = None
+        for seed in options.seeds[len(workspace.runs):]:
             run_started = time.perf_counter()
             set_seed(seed)
-            model: Any = _build_model(options, task, len(tokenizer))
-            train_set = RowDataset(train_ids, options.word_dropout, tokenizer.all_special_ids, seed)
-            _fit(model, train_set, RowDataset(dev_ids), options, seed, str(folder))
+            model = build_model(benchmark.model_class, options, benchmark.settings, len(tokenizer))
+            train_set = RowDataset(train_rows, options.word_dropout, tokenizer.all_special_ids, seed)
+            fit(model, train_set, dev_rows, benchmark, options, seed, workspace)
             model.eval().to("cpu", getattr(torch, options.save_dtype))
-            runs.append({"seed": seed, **_evaluate_rows(model, dev_ids, task),
-                         "seconds": round(time.perf_counter() - run_started, 1)})
-            if len(runs) == 1:
-                model.save_pretrained(folder)
-        tokenizer.model_max_length = model.config.max_position_embeddings
-        tokenizer.save_pretrained(folder)
-        values = [run[task.metrics[0]] for run in runs]
+            scores = score(model, dev_rows, benchmark)
+            if seed == options.seeds[0] and workspace.is_main:
+                model.save_pretrained(workspace.folder)
+            workspace.finish_run({"seed": seed, **scores, "seconds": round(time.perf_counter() - run_started, 1)})
+        if model is None:  # all seeds had been trained when the run was interrupted
+            model = benchmark.model_class.from_pretrained(workspace.folder)
+        values = [run[benchmark.main_metric] for run in workspace.runs]
         results = {
-            "task": options.task, "source": train_rows.source, "num_train": len(train_rows.labels),
-            "num_dev": len(dev_rows.labels), "num_truncated": train_ids.num_truncated, "runs": runs,
-            "mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "majority": float(np.bincount(dev_rows.labels).max() / len(dev_rows.labels)) if task.labels else None,
-            "live_parameters": _live_parameters(model), "seconds": round(time.perf_counter() - started, 1),
+            "task": options.task, "source": benchmark.source, "num_train": benchmark.num_train,
+            "num_dev": benchmark.num_dev, "num_truncated": train_rows.num_truncated, "runs": workspace.runs,
+            "metric": benchmark.main_metric, "mean": float(np.mean(values)),
+            "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None, "majority": benchmark.majority,
+            "live_parameters": live_parameters(model), "seconds": round(time.perf_counter() - started, 1),
             "output_dir": str(options.output_dir),
         }
-        write_model_card(folder / "README.md", options, results, model.config)
+        if workspace.is_main:
+            tokenizer.model_max_length = model.config.max_position_embeddings
+            tokenizer.save_pretrained(workspace.folder)
+            write_model_card(workspace.folder / "README.md", options, results, model.config)
     return results
 
 
 def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str = "dev") -> dict[str, Any]:
-    """Score a model on the whole of a task's ``split``.
+    """Score a model on the whole of a task's ``split``: "train", "dev" (all there are) or one of its ``dev_splits``.
 
     Returns the task's metrics, ``standard_error`` where accuracy is one of them, num_examples, and num_truncated (texts
     cut to the model's position table). Raises ValueError for a model with another number of labels, else as
     ``read_rows`` does.
     """
-    _require_train_extra()
-    rows, known_task = read_rows(task, split, data_dir), find_task(task)
-    model = DendriticBertForSequenceClassification.from_pretrained(model_path)
-    if model.config.num_labels != known_task.num_labels:
+    require_extra("sklearn")
+    benchmark = Glue(task, data_dir, with_train=False, splits=None if split == "dev" else (split,))
+    model = DendriticBertForSequenceClassification.from_pretrained(model_path).eval()
+    if model.config.num_labels != benchmark.settings["num_labels"]:
         raise ValueError(f"{model_path} has {model.config.num_labels} labels, task {task!r} has "
-                         f"{known_task.num_labels}: pass a model trained on it.")
-    encoded = encode_rows(rows, PackedTokenizer.from_pretrained(model_path), model.config.max_position_embeddings)
-    scores = _evaluate_rows(model.eval(), encoded, known_task)
-    return {"task": task, **scores, "num_examples": len(rows.labels), "num_truncated": encoded.num_truncated}
+                         f"{benchmark.settings['num_labels']}: pass a model trained on it.")
+    _, rows = benchmark.encode(AutoTokenizer.from_pretrained(model_path), model.config.max_position_embeddings)
+    return {"task": task, **score(model, rows, benchmark), "num_examples": benchmark.num_dev,
+            "num_truncated": sum(encoded.num_truncated for encoded in rows.values())}
 
 
-def _require_train_extra() -> None:
-    for module, package in {"accelerate": "accelerate", "sklearn": "scikit-learn"}.items():
-        if importlib.util.find_spec(module) is None:
+def require_extra(*modules: str | None) -> None:
+    """Raise ImportError, saying how to get it, where a module of the extra ``train`` is missing."""
+    for module in modules:
+        if module is not None and importlib.util.find_spec(module) is None:
+            package = {"sklearn": "scikit-learn"}.get(module, module)
             raise ImportError(f"{package} is not installed: pip install 'dendritic-bert[train]'.")
 
 
-@contextmanager
-def _staged_folder(output_dir: str) -> Iterator[Path]:
-    """A folder inside ``output_dir`` whose files move up when the block ends well, and vanish when it does not."""
-    output, is_new = Path(output_dir), not Path(output_dir).exists()
-    staging = output / f".unfinished-{os.getpid()}"
-    try:
-        staging.mkdir(parents=True)
-    except OSError as error:
-        raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
-    try:
-        yield staging
-        for path in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
-            os.replace(path, output / path.name)  # the configuration last: without it the folder is no model yet
-    except BaseException:
-        shutil.rmtree(output if is_new else staging)
-        raise
-    staging.rmdir()
-
-
-# ---- what is trained -------------------------------------------------------------------------------------------------
-
-
-def _load_tokenizer(model_name: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(model_name)
-    except (OSError, ValueError) as error:  # each takes a paragraph
-        raise OSError(f"the tokenizer of model_name {model_name} cannot be loaded ({type(error).__name__}): pass a "
-                      "folder that holds its tokenizer.json or vocab.txt, or a hub id.") from error
-
-
-def _train_tokenizer(rows: Rows, vocab_size: int) -> BertTokenizer:
-    """BERT's lower-casing tokenizer with a WordPiece vocabulary of the rows' texts, the same at every call."""
-    texts = [text for column in rows.columns for text in column]
-    backend = BertTokenizer().backend_tokenizer
-    seen = set().union(*map(backend.normalizer.normalize_str, texts)) - set(string.whitespace)
-    # Every printable character of ASCII is known, even one that no training text holds.
-    alphabet = sorted(seen | set(string.printable) - set(string.ascii_uppercase) - set(string.whitespace))
-    # The trainer numbers "##x" in the order of a hash table, which breaks its ties: numbered here, they stay.
-    first = [*BertTokenizer().get_vocab(), *alphabet, *(f"##{character}" for character in alphabet)]
-    if vocab_size < len(first):
-        raise ValueError(f"vocab_size is {vocab_size}, the characters of the texts alone take {len(first)}: raise it.")
-    backend.train_from_iterator(texts, WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=MIN_FREQUENCY, special_tokens=first, show_progress=False))
-    return BertTokenizer(vocab=backend.get_vocab())
-
-
-def _build_model(options: TrainingOptions, task: Task, vocab_size: int) -> DendriticBertForSequenceClassification:
-    settings: dict[str, Any] = {
-        "pooling": options.pooling, "num_dendrites": options.num_dendrites, "num_labels": task.num_labels,
-        "problem_type": "single_label_classification" if task.labels else "regression",
-    }
-    if task.labels:
-        settings["id2label"] = dict(enumerate(task.labels))
-        settings["label2id"] = {label: i for i, label in enumerate(task.labels)}
-    for name in ("hidden_dropout_prob", "classifier_dropout"):
-        if getattr(options, name) is not None:
-            settings[name] = getattr(options, name)
-    if options.model_name is not None:
-        return DendriticBertForSequenceClassification.from_pretrained(
-            options.model_name, dsn=options.dsn, dtype=torch.float32, **settings)
-    sizes = {name: getattr(options, name) or default for name, default in FRESH_SIZES.items()}
-    config = DendriticBertConfig(**{"hidden_dropout_prob": 0.0, "num_hidden_layers": 0, "num_attention_heads": 1,
-                                    **settings, **sizes, "vocab_size": vocab_size})
-    model = DendriticBertForSequenceClassification(config)
-    # Words begin small (0.02) around one large common vector: LayerNorm would blow a word that is hardly ever seen up
-    # to full length in a random direction, whereas here it stays neutral until it has been trained. Worth 1.5 points
-    # on SST-2, and what leaves no reason for dropout. The head begins as nn.Linear does.
-    torch.nn.init.normal_(model.bert.embeddings.token_type_embeddings.weight)
-    model.classifier.reset_parameters()
-    return model
-
-
-def _live_parameters(model: DendriticBertForSequenceClassification) -> dict[str, int]:
-    """Parameters that can change the output, by part."""
-    embeddings = sum(parameter.numel() for parameter in model.bert.embeddings.parameters())
-    encoder = sum(parameter.numel() for parameter in model.bert.parameters()) - embeddings
-    head = model.classifier.num_live_parameters()
-    return {"embeddings": embeddings, "encoder": encoder, "head": head, "all": embeddings + encoder + head}
+def _same_training(options: TrainingOptions) -> dict[str, Any]:
+    """What must not change between a training and its resumption."""
+    free = {"output_dir", "report_to", "wandb_project"}
+    return {name: value for name, value in asdict(options).items() if name not in free}
 
 
 # ---- the training ----------------------------------------------------------------------------------------------------
 
 
-def _fit(
-    model: DendriticBertForSequenceClassification, train_set: RowDataset, dev_set: RowDataset,
-    options: TrainingOptions, seed: int, output_dir: str,
+def fit(
+    model: Any, train_set: RowDataset, dev_rows: dict[str, EncodedRows], benchmark: Benchmark,
+    options: TrainingOptions, seed: int, workspace: Workspace, callbacks: list[TrainerCallback] | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
 ) -> None:
-    """Train ``model`` in place."""
-    task, steps_per_epoch = find_task(options.task), math.ceil(len(train_set) / options.batch_size)
+    """Train ``model`` in place, from the last checkpoint of that seed where there is one.
+
+    ``callbacks`` are added to the Trainer's; ``loss`` takes the model's output and the batch's ``labels`` in the place
+    of the model's own.
+    """
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    steps_per_epoch = math.ceil(len(train_set) / options.batch_size)
     arguments = TrainingArguments(
-        output_dir=output_dir, save_strategy="no", eval_strategy="epoch", report_to=options.report_to,
-        num_train_epochs=options.epochs, per_device_train_batch_size=options.batch_size,
+        output_dir=str(workspace.checkpoints(seed)), save_strategy="epoch", save_total_limit=1, eval_strategy="epoch",
+        report_to=options.report_to, run_name=f"{options.task}-seed-{seed}", num_train_epochs=options.epochs,
+        per_device_train_batch_size=max(1, options.batch_size // num_processes),
         per_device_eval_batch_size=EVALUATION_BATCH, learning_rate=options.learning_rate,
         weight_decay=options.weight_decay, lr_scheduler_type="linear", seed=seed, remove_unused_columns=False,
         logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    trainer = Trainer(
-        model, arguments, data_collator=pad_rows, train_dataset=train_set, eval_dataset=dev_set,
-        compute_metrics=lambda prediction: _scores(prediction.predictions, prediction.label_ids, task),
-        callbacks=[_Progress(seed, task)],
-    )
-    trainer.remove_callback(PrinterCallback)  # prints every log to standard output, which is for results
-    trainer.train()
+    split = next(iter(dev_rows))
+    with _tracking(options, seed):
+        trainer = Trainer(
+            model, arguments, data_collator=benchmark.collate, train_dataset=train_set,
+            eval_dataset=RowDataset(dev_rows[split]), compute_loss_func=loss,
+            compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
+            callbacks=[_Progress(seed, benchmark.main_metric, train_set), *(callbacks or [])],
+        )
+        trainer.remove_callback(PrinterCallback)  # prints every log to standard output, which is for results
+        trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
+
+
+@contextmanager
+def _tracking(options: TrainingOptions, seed: int) -> Iterator[None]:
+    """The trackers' own settings are environment variables; one run of theirs for each seed."""
+    settings = {"WANDB_PROJECT": options.wandb_project, "WANDB_DIR": options.output_dir,
+                "TENSORBOARD_LOGGING_DIR": f"{options.output_dir}/runs/seed-{seed}"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+        if options.report_to == "wandb":
+            import wandb
+
+            wandb.finish()
 
 
 class _Progress(TrainerCallback):
-    """A line an epoch on standard error, and an end to a run whose loss is no longer a number."""
+    """A line an epoch on standard error, new dropped words, and an end to a run whose loss is no longer a number."""
 
-    def __init__(self, seed: int, task: Task):
-        self.seed, self.metric = seed, task.metrics[0]
+    def __init__(self, seed: int, metric: str, train_set: RowDataset):
+        self.seed, self.metric, self.train_set = seed, metric, train_set
         self.started, self.loss = time.perf_counter(), math.nan
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.train_set.set_epoch(round(state.epoch or 0))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         for name in {"loss", "eval_loss"} & logs.keys():
@@ -317,33 +291,23 @@ class _Progress(TrainerCallback):
         self.loss = logs.get("loss", self.loss)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        print(f"seed {self.seed}, epoch {state.epoch:g} of {state.num_train_epochs:g}: loss {self.loss:.4f}, dev "
-              f"{self.metric} {metrics[f'eval_{self.metric}']:.4f}, {time.perf_counter() - self.started:.0f} s",
-              file=sys.stderr, flush=True)
+        if state.is_world_process_zero:
+            print(f"seed {self.seed}, epoch {state.epoch:g} of {state.num_train_epochs:g}: loss {self.loss:.4f}, dev "
+                  f"{self.metric} {metrics[f'eval_{self.metric}']:.4f}, {time.perf_counter() - self.started:.0f} s",
+                  file=sys.stderr, flush=True)
 
 
 # ---- the scores ------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def _evaluate_rows(model: DendriticBertForSequenceClassification, rows: EncodedRows, task: Task) -> dict[str, float]:
-    batches = DataLoader(RowDataset(rows), EVALUATION_BATCH, collate_fn=pad_rows)
-    logits = [model(**{name: values for name, values in batch.items() if name != "labels"}).logits for batch in batches]
-    return _scores(torch.cat(logits).float().numpy(), rows.labels, task)
-
-
-def _scores(logits: Any, labels: Any, task: Task) -> dict[str, float]:
-    """The task's metrics of logits ``[n, C]``, and the standard error of an accuracy: sqrt(a (1 - a) / n)."""
-    from scipy import stats
-    from sklearn import metrics
-
-    functions: dict[str, Callable[..., Any]] = {
-        "accuracy": metrics.accuracy_score, "f1": metrics.f1_score, "matthews_correlation": metrics.matthews_corrcoef,
-        "pearson": lambda *series: stats.pearsonr(*series).statistic,
-        "spearman": lambda *series: stats.spearmanr(*series).statistic,
-    }
-    predictions = logits.argmax(axis=1) if task.labels else logits[:, 0]
-    scores = {name: float(functions[name](labels, predictions)) for name in task.metrics}
-    if "accuracy" in scores:
-        scores["standard_error"] = math.sqrt(scores["accuracy"] * (1 - scores["accuracy"]) / len(labels))
+def score(model: Any, dev_rows: dict[str, EncodedRows], benchmark: Benchmark) -> dict[str, float]:
+    """The metrics of every dev split."""
+    scores: dict[str, float] = {}
+    for split, rows in dev_rows.items():
+        logits: list[np.ndarray] = []
+        for batch in DataLoader(RowDataset(rows), EVALUATION_BATCH, collate_fn=benchmark.collate):
+            tokens = {name: values for name, values in batch.items() if name not in benchmark.label_names}
+            logits.extend(benchmark.logits(model(**tokens)).numpy())
+        scores |= benchmark.scores(logits, split)
     return scores

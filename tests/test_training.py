@@ -18,8 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from dendritic_bert import EMBEDDED_MODEL
 from dendritic_bert.classifier import TextClassifier
-from dendritic_bert.data import find_task
-from dendritic_bert.training import TrainingOptions, _scores, evaluate, train
+from dendritic_bert.data import RowDataset
+from dendritic_bert.training import TrainingOptions, evaluate, train
 
 POSITIVE, NEGATIVE = ["charming", "wonderful", "gripping", "warm"], ["bleak", "dull", "tedious", "clumsy"]
 NOUNS = ["film", "plot", "cast", "journey", "story", "score", "ending", "dialogue"]
@@ -109,7 +109,7 @@ def test_words_are_dropped_in_training_alone(options, monkeypatch):
     """Of the sentences; [CLS] and [SEP] stay, and the dev set is whole."""
     found = []
 
-    def look(trainer):
+    def look(trainer, **_):
         found.extend([np.concatenate([rows[i]["attention_mask"] for i in range(100)])
                       for rows in (trainer.train_dataset, trainer.eval_dataset)])
         ids = np.concatenate([trainer.train_dataset[i]["input_ids"] for i in range(100)])
@@ -124,18 +124,6 @@ def test_words_are_dropped_in_training_alone(options, monkeypatch):
     assert dev_mask.all()
     assert len(special_mask) == 200
     assert special_mask.all()
-
-
-def test_metrics():
-    """Against their definitions, by hand."""
-    logits, labels = np.array([[0, 1], [1, 0], [0, 1], [0, 1.0]]), np.array([1, 0, 0, 1])  # 2 TP, 1 TN, 1 FP
-    assert _scores(logits, labels, find_task("mrpc")) == {
-        "accuracy": 0.75, "f1": pytest.approx(4 / 5), "standard_error": pytest.approx((0.75 * 0.25 / 4) ** 0.5)}
-    matthews = (2 * 1 - 1 * 0) / (3 * 2 * 2 * 1) ** 0.5
-    assert _scores(logits, labels, find_task("cola"))["matthews_correlation"] == pytest.approx(matthews)
-    scores = _scores(np.array([[1.0], [2.0], [9.0]]), np.array([1.0, 3.0, 4.0]), find_task("stsb"))
-    assert scores["pearson"] == pytest.approx(statistics.correlation([1, 2, 9], [1, 3, 4]))
-    assert scores["spearman"] == pytest.approx(1)
 
 
 # ---- seeds -----------------------------------------------------------------------------------------------------------
@@ -229,7 +217,7 @@ def test_the_model_card_tells_how(options):
 
 def test_an_output_folder_that_cannot_be_written(options, tmp_path, monkeypatch):
     """Known before anything is trained, and nothing is left behind."""
-    monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("trained all the same"))
+    monkeypatch.setattr(Trainer, "train", lambda self, **_: pytest.fail("trained all the same"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"^output_dir .*/file/out cannot be written \(Not a directory\): name a folder"):
         train(options(output_dir=str(tmp_path / "file" / "out")))
@@ -244,14 +232,95 @@ def test_an_interrupted_run_leaves_no_trace(options, tmp_path, monkeypatch, is_n
         (output / "notes.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in output.iterdir()} if output.exists() else None
 
-    def interrupt(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "train", interrupt)
+    monkeypatch.setattr(Trainer, "train", lambda self, **_: interrupt())
     with pytest.raises(KeyboardInterrupt):
         train(options(seeds=[1]))
     after = {path.name: path.read_bytes() for path in output.iterdir()} if output.exists() else None
     assert after == before
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """``stop(seed, epoch, how)``: call ``how`` when that epoch of that seed begins."""
+    def install(seed: int, epoch: int, how):
+        whole = RowDataset.set_epoch
+
+        def set_epoch(dataset, number):
+            if dataset.word_dropout and (dataset.seed, number) == (seed, epoch):
+                how()
+            whole(dataset, number)
+
+        monkeypatch.setattr(RowDataset, "set_epoch", set_epoch)
+        return lambda: monkeypatch.setattr(RowDataset, "set_epoch", whole)
+
+    return install
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def scores_alone(results) -> list[dict]:
+    return [{name: value for name, value in run.items() if name != "seconds"} for run in results["runs"]]
+
+
+@pytest.mark.parametrize("num_dendrites", [0, 2])
+def test_an_interrupted_training_goes_on_to_the_same_result(options, tmp_path, stop, num_dendrites):
+    """In the second epoch of the second seed: the first is not trained again, the second goes on."""
+    settings = {"seeds": [0, 1], "hidden_dropout_prob": 0.1, "num_dendrites": num_dendrites, "save_dtype": "float16"}
+    whole = train(options(**settings, output_dir=str(tmp_path / "whole")))
+    unstop = stop(1, 2, interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"^\(the same command goes on where this one ended\)$"):
+        train(options(**settings))
+    unstop()
+    assert sorted(os.listdir(tmp_path / "out")) == [".unfinished"]
+    stop(0, 0, lambda: pytest.fail("the first seed is trained again"))
+    stop(1, 1, lambda: pytest.fail("the second seed begins anew"))
+    resumed = train(options(**settings))
+    assert scores_alone(resumed) == scores_alone(whole)
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+    assert sorted(os.listdir(tmp_path / "out")) == FILES
+
+
+def test_another_command_starts_over(options, stop):
+    unstop = stop(0, 2, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(options())
+    unstop()
+    results = train(options(lr=0.01))
+    assert scores_alone(results) == scores_alone(train(options(lr=0.01, output_dir=options().output_dir + " 2")))
+
+
+def test_a_training_in_use(options, stop):
+    def second():
+        with pytest.raises(BlockingIOError, match=r"^output_dir .*out is in use by another training: wait for it or"):
+            train(options())
+
+    stop(0, 1, second)
+    assert len(train(options())["runs"]) == 1
+
+
+def test_a_disk_without_room(options, tmp_path, stop, capsys):
+    """The kernel refuses the second checkpoint: one line, an older model untouched, and the training can go on."""
+    resource = pytest.importorskip("resource")
+    train(options(epochs=1))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    unstop = stop(1, 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1])))
+    try:
+        with pytest.raises(OSError, match=r"^output_dir .*out has no room for the next checkpoint; the last good "
+                                          r"checkpoint is in .*out/\.unfinished: free some space and run"):
+            train(options(seeds=[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+    unstop()
+    capsys.readouterr()
+    resumed = train(options(seeds=[1]))
+    assert re.findall(r"epoch (\d)", capsys.readouterr().err) == ["2", "3"]
+    whole = train(options(seeds=[1], output_dir=str(tmp_path / "whole")))
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+    assert scores_alone(resumed) == scores_alone(whole)
 
 
 def test_a_second_run_replaces_the_first(options, tmp_path):
@@ -269,12 +338,40 @@ def test_a_loss_that_is_no_number(options, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+# ---- trackers --------------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard(options, tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    results = train(options(report_to="tensorboard", seeds=[0, 1]))
+    for run in results["runs"]:
+        events = reader.EventAccumulator(str(tmp_path / "out" / "runs" / f"seed-{run['seed']}")).Reload()
+        scores = [event.value for event in events.Scalars("eval/accuracy")]
+        assert (len(scores), scores[-1]) == (3, pytest.approx(run["accuracy"]))
+
+
+def test_wandb_without_an_account(options, tmp_path, monkeypatch):
+    """Offline: a run for each seed, nothing of it outside output_dir, no settings left."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    train(options(report_to="wandb", seeds=[0, 1], epochs=1))
+    assert len(list((tmp_path / "out" / "wandb").glob("offline-run-*/run-*.wandb"))) == 2
+    assert os.listdir(tmp_path) == ["out"]
+    assert not {"WANDB_DIR", "WANDB_PROJECT"} & os.environ.keys()
+
+
 # ---- options and models that do not fit ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"task": "sst3"}, "task is 'sst3', expected one of sst2, cola"),
-    ({"benchmark": "squad"}, "benchmark is 'squad', expected 'glue'."),
+    ({"benchmark": "superglue"}, "benchmark is 'superglue', expected 'glue'."),
+    ({"hold_out": 1.0}, "hold_out is 1.0, expected more than 0 and less than 1."),
+    ({"num_dendrites": -1}, "num_dendrites is -1, expected 0 or more."),
+    ({"head_hidden": 0}, "head_hidden is 0, expected more than 0."),
+    ({"report_to": "mlflow"}, "report_to is 'mlflow', expected one of none, wandb, tensorboard."),
     ({"epochs": 0}, "epochs is 0, expected more than 0."),
     ({"batch_size": -1}, "batch_size is -1, expected more than 0."),
     ({"lr": float("nan")}, "lr is nan, expected more than 0."),
