@@ -136,7 +136,8 @@ def embed_pool_ref(
         types = token_type_embeddings[0].to(wide)
     else:
         types = F.embedding(_shown_ids(token_type_ids, shown), token_type_embeddings).to(wide)
-    x = F.layer_norm(words + positions + types, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
+    # Summed in the order of BertEmbeddings: the same bits as transformers.
+    x = F.layer_norm(words + types + positions, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
     if p_embed > 0:
         assert seed is not None
         x = dropout_ref(x, seed, row, column, p_embed, EMBED_STREAM)
