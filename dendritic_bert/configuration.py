@@ -17,8 +17,10 @@ class DendriticBertConfig(BertConfig):
     Args:
         dsn: True is a DSN: the embeddings pooled, no encoder. False keeps BERT's encoder and pooler under the head.
         pooling: "mean_masked"; "mean_all" and "sum_all" count padding too, for checkpoints trained that way.
-        num_dendrites: N, dendrites per label of the head, >= 0.
+        num_dendrites: N, dendrites per output of every layer of the head, >= 0.
         dendrite_activation: their activation function.
+        head_hidden: None is a head of one dendritic layer; else it has two, this many outputs in between, and
+            ``hidden_act`` between them.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: a value of the wrong type or not among those listed.
@@ -30,6 +32,7 @@ class DendriticBertConfig(BertConfig):
     pooling: Literal["mean_masked", "mean_all", "sum_all"] = "mean_masked"
     num_dendrites: int = 0
     dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = "sigmoid"
+    head_hidden: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -30,6 +30,7 @@ class DendriticLinear(nn.Module):
     Raises ValueError for a negative ``num_dendrites`` or an unknown ``activation``.
     """
 
+    num_dendrites: int
     lateral: Tensor | None
     top: nn.Parameter | None
 
@@ -41,19 +42,24 @@ class DendriticLinear(nn.Module):
             raise ValueError(f"num_dendrites is {num_dendrites}, expected 0 or more.")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}.")
-        self.in_features, self.out_features = in_features, out_features
-        self.num_dendrites, self.activation = num_dendrites, activation
-        rows = (1 + num_dendrites) * out_features
-        self.weight = nn.Parameter(torch.empty(rows, in_features))
-        self.bias = nn.Parameter(torch.empty(rows))
-        lateral = torch.empty(num_dendrites, num_dendrites, out_features)
-        if num_dendrites == 1:
+        self.in_features, self.out_features, self.activation = in_features, out_features, activation
+        rows, size = (1 + num_dendrites) * out_features, (num_dendrites, out_features)
+        self._set(torch.empty(rows, in_features), torch.empty(rows), torch.empty(num_dendrites, *size),
+                  torch.empty(size))
+        self.reset_parameters()
+
+    def _set(self, weight: Tensor, bias: Tensor, lateral: Tensor, top: Tensor) -> None:
+        """Become a layer of as many dendrites as ``top`` has rows; every parameter is a new one."""
+        for name in ("weight", "bias", "lateral", "top"):
+            self._parameters.pop(name, None)
+            self._buffers.pop(name, None)
+        self.num_dendrites = top.shape[0]
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        if self.num_dendrites == 1:
             self.register_buffer("lateral", lateral)
         else:
-            self.register_parameter("lateral", nn.Parameter(lateral) if num_dendrites else None)
-        top = nn.Parameter(torch.empty(num_dendrites, out_features)) if num_dendrites else None
-        self.register_parameter("top", top)
-        self.reset_parameters()
+            self.register_parameter("lateral", nn.Parameter(lateral) if self.num_dendrites else None)
+        self.register_parameter("top", nn.Parameter(top) if self.num_dendrites else None)
 
     @torch.no_grad()
     def reset_parameters(self, std: float | None = None) -> None:
@@ -75,6 +81,29 @@ class DendriticLinear(nn.Module):
             self.lateral.zero_()
             self.top.zero_()
 
+    def add_dendrite(self) -> None:
+        """Grow one dendrite for each output; what the layer computes stays the same to the bit.
+
+        Its weights are drawn as PerforatedAI draws them, its entries of ``lateral`` and ``top`` are 0. Every parameter
+        is a new tensor: an optimizer, or DDP, that holds the old ones has to be made anew.
+        """
+        self.resize(self.num_dendrites + 1)
+
+    @torch.no_grad()
+    def resize(self, num_dendrites: int) -> None:
+        """Keep the oldest ``num_dendrites``, or grow up to that many (see ``add_dendrite``)."""
+        kept = min(num_dendrites, self.num_dendrites)
+        rows, new_rows = (1 + kept) * self.out_features, (num_dendrites - kept) * self.out_features
+        # Drawn on the CPU, so that a seed gives the same dendrites on every device.
+        weight = NEW_DENDRITE_STD * torch.randn(new_rows, self.in_features)
+        bias = NEW_DENDRITE_STD * torch.randn(new_rows)
+        lateral = self.weight.new_zeros(num_dendrites, num_dendrites, self.out_features)
+        top = self.weight.new_zeros(num_dendrites, self.out_features)
+        if self.lateral is not None and self.top is not None:
+            lateral[:kept, :kept], top[:kept] = self.lateral[:kept, :kept], self.top[:kept]
+        self._set(torch.cat([self.weight[:rows], weight.to(self.weight)]),
+                  torch.cat([self.bias[:rows], bias.to(self.bias)]), lateral, top)
+
     def forward(self, x: Tensor) -> Tensor:
         """``[..., H]`` -> ``[..., C]``."""
         return dendritic_linear_ref(x, self.weight, self.bias, self.lateral, self.top, self.activation)
@@ -89,3 +118,31 @@ class DendriticLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"num_dendrites={self.num_dendrites}, activation={self.activation!r}"
         )
+
+
+class DendriticMLP(nn.Sequential):
+    """Two dendritic layers with an activation in between, as PerforatedAI grows them where both are perforated."""
+
+    def __init__(
+        self, in_features: int, hidden_size: int, out_features: int, num_dendrites: int = 0,
+        activation: str = "sigmoid", hidden_activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            DendriticLinear(in_features, hidden_size, num_dendrites, activation),
+            nn.GELU() if hidden_activation is None else hidden_activation,
+            DendriticLinear(hidden_size, out_features, num_dendrites, activation),
+        )
+
+    def reset_parameters(self, std: float | None = None) -> None:
+        """See ``DendriticLinear.reset_parameters``."""
+        for layer in dendritic_layers(self).values():
+            layer.reset_parameters(std)
+
+    def num_live_parameters(self) -> int:
+        """Parameters that can change the output."""
+        return sum(layer.num_live_parameters() for layer in dendritic_layers(self).values())
+
+
+def dendritic_layers(module: nn.Module) -> dict[str, DendriticLinear]:
+    """The dendritic layers in ``module`` by their names; one that is its own has the name ''."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, DendriticLinear)}

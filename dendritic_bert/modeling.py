@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,14 +11,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BertModel, BertPreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.bert.modeling_bert import BertEmbeddings
 from transformers.utils import logging
 
 from .configuration import DendriticBertConfig
-from .dendrites import DendriticLinear
+from .dendrites import DendriticLinear, DendriticMLP, dendritic_layers
 from .kernels import ops
 from .kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
+from .perforated import find_perforated, read_perforated
 
 # Below "transformers", so that transformers.logging.set_verbosity_*() rules it too.
 logger = logging.get_logger(f"transformers.{__name__}")
@@ -58,9 +61,9 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
     """Text classification from BERT's embeddings, pooled, through a ``DendriticLinear`` head.
 
     In evaluation without gradients a DSN runs as one fused op, from token ids to logits, on tables prepared from the
-    parameters: at the first call, and again whenever a parameter has changed. Everywhere else it runs as the
-    differentiable ``embed_pool`` followed by the head. With ``config.dsn`` False it is ``BertModel`` with its pooler
-    under the same head.
+    parameters: at the first call, and again whenever a parameter has changed. Everywhere else, and where
+    ``config.head_hidden`` makes two layers of the head, it runs as the differentiable ``embed_pool`` followed by the
+    head in PyTorch. With ``config.dsn`` False it is ``BertModel`` with its pooler under the same head.
     """
 
     config: DendriticBertConfig
@@ -71,10 +74,15 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
         self.pooling = config.pooling
         self.bert = _DsnBody(config) if config.dsn else BertModel(config)
         num_labels: Any = config.num_labels  # declared optional, but a configuration always has it
-        self.classifier = DendriticLinear(
-            config.hidden_size, num_labels, config.num_dendrites, config.dendrite_activation
-        )
-        self._fusable = config.dsn
+        dendrites = (config.num_dendrites, config.dendrite_activation)
+        self.classifier: DendriticLinear | DendriticMLP
+        if config.head_hidden is None:
+            self.classifier = DendriticLinear(config.hidden_size, num_labels, *dendrites)
+        else:
+            self.classifier = DendriticMLP(
+                config.hidden_size, config.head_hidden, num_labels, *dendrites, ACT2FN[config.hidden_act]
+            )
+        self._fusable = config.dsn and config.head_hidden is None
         self._table_dtype: torch.dtype | None = None
         self._prepared: _Prepared | None = None
         self.post_init()
@@ -184,13 +192,26 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
 
         ``dtype`` is float32, bfloat16, float16 or int8 (one scale a row); None is that of the parameters. Nothing of it
         is saved. Calling this is optional, except after writing to a parameter through ``.data``, which leaves no trace
-        that torch could show. Raises ValueError where ``config.dsn`` is False.
+        that torch could show. Raises ValueError where ``config.dsn`` is False or the head has a hidden layer.
         """
-        if not self._fusable:
+        if not self.config.dsn:
             raise ValueError("prepare() needs a DSN, but dsn is False: BERT's encoder has no inference tables.")
+        if self.config.head_hidden is not None:
+            raise ValueError(f"prepare() needs a head of one layer, but head_hidden is {self.config.head_hidden}: a "
+                             "head of two layers runs in PyTorch and has no inference tables.")
         self._table_dtype = dtype
         self._prepared = self._prepare()
         return self
+
+    def resize_dendrites(self, num_dendrites: int) -> None:
+        """Give every layer of the head this many dendrites; see ``DendriticLinear.resize``."""
+        for layer in dendritic_layers(self).values():
+            layer.resize(num_dendrites)
+        self.config.num_dendrites = num_dendrites
+
+    def add_dendrite(self) -> None:
+        """Grow one dendrite for every output of the head; see ``DendriticLinear.add_dendrite``."""
+        self.resize_dendrites(self.config.num_dendrites + 1)
 
     def _prepare(self) -> _Prepared:
         table = head = None
@@ -270,10 +291,23 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
 
         Of BERT the embeddings are kept (with ``dsn=False`` the encoder too), and the classifier where its shape fits;
         one line says what was kept, dropped and newly initialised. Keyword arguments that are fields of
-        ``DendriticBertConfig`` override the checkpoint's. Raises ValueError for a checkpoint of another architecture,
-        one without BERT's embeddings, or one that is damaged.
+        ``DendriticBertConfig`` override the checkpoint's.
+
+        A file of PerforatedAI's, or a folder with one, is read too. ``config`` is then a configuration or the path of
+        one, and the ``config.json`` beside the file where there is none; ``dendrite_activation`` is needed where no
+        configuration of PerforatedAI's says it. What the weights show (N, labels, hidden layer, encoder) goes by them.
+
+        Raises ValueError for a checkpoint of another architecture, one without BERT's embeddings, or one that is
+        damaged; and as ``perforated.read_perforated`` does.
         """
         try:
+            name = pretrained_model_name_or_path
+            file = None if name is None or kwargs.get("state_dict") is not None else find_perforated(name)
+            if file is not None:
+                config, state_dict, kwargs = _read_perforated_model(file, **kwargs)
+                model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+                model.config._name_or_path = str(name)
+                return model
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
             raise ValueError(
@@ -306,6 +340,34 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
                 f"{self.name_or_path or 'the checkpoint'}: kept {kept_line}; dropped {dropped_line}; "
                 f"newly initialised {fresh_line}{' (train it before use)' if fresh else ''}."
             )
+
+
+def _read_perforated_model(
+    file: Path, config: Any = None, dendrite_activation: str | None = None, **kwargs: Any
+) -> tuple[DendriticBertConfig, dict[str, Tensor], dict[str, Any]]:
+    """Configuration, weights, and the arguments that are no fields of the configuration."""
+    checkpoint = read_perforated(file, dendrite_activation)
+    heads = {name: weight for name, weight in checkpoint.state_dict.items()
+             if not name.startswith("bert.") and name.endswith(".weight")}
+    rows = 1 + checkpoint.num_dendrites
+    shown: dict[str, Any] = {
+        "dsn": not any(name.startswith("bert.encoder.") for name in checkpoint.state_dict),
+        "head_hidden": heads["classifier.0.weight"].shape[0] // rows if "classifier.0.weight" in heads else None,
+    }
+    if checkpoint.activation is not None:
+        shown["dendrite_activation"] = checkpoint.activation
+    source = file.parent / "config.json" if config is None else config
+    if not isinstance(source, DendriticBertConfig):
+        if not os.path.isfile(source):
+            raise ValueError(f"{source} is not there, and {file} alone does not make a model: pass config, the path of "
+                             "the config.json of the BERT it was trained from.")
+        source, kwargs = DendriticBertConfig.from_pretrained(source, return_unused_kwargs=True, **shown | kwargs)
+    fields = source.to_dict() | shown | {"num_dendrites": checkpoint.num_dendrites}
+    labels = list(heads.values())[-1].shape[0] // rows if heads else source.num_labels
+    if labels != source.num_labels:
+        fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
+        fields["num_labels"] = labels
+    return DendriticBertConfig(**fields), checkpoint.state_dict, kwargs
 
 
 def _parts(names: Iterable[str]) -> set[str]:
