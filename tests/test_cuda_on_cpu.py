@@ -18,8 +18,12 @@ each_schedule = pytest.mark.parametrize(("schedule", "seed"), SCHEDULES)
 
 
 def library_path(*flags: str) -> Path:
-    objects = [build.compiled(source, flags, build.shim_sources())
-               for source in (build.HERE / "tiny_kernels.cpp", build.EXECUTOR)]
+    tiny = build.HERE / "tiny_kernels.cpp"
+    if flags == ("races",):
+        objects = [build.compiled(tiny, build.FIND_RACES, build.shim_sources()),
+                   *(build.compiled(source, ["-O1"], build.shim_sources()) for source in (build.EXECUTOR, build.RACES))]
+        return build.linked("tiny", objects)
+    objects = [build.compiled(source, flags, build.shim_sources()) for source in (tiny, build.EXECUTOR)]
     return build.linked("tiny", objects, [flag for flag in flags if flag.startswith("-fsanitize")])
 
 
@@ -158,6 +162,32 @@ def test_the_way_without_assembly():
     sums = run("block_sums", values, 3, n=1000, grid=(3, 1, 1), block=(128, 1, 1),
                tiny=library("-O1", "-DCUDA_ON_CPU_UCONTEXT"))
     assert sums.sum() == values.sum()
+
+
+@pytest.mark.parametrize(("name", "options", "race"), [
+    ("block_sums", {"n": 500, "block": (128, 1, 1)}, None),
+    ("block_sums_without_barrier", {"block": (64, 1, 1)}, "shared memory: thread .* at tiny_kernels.cpp:"),
+    ("ring_without_second_barrier", {"block": (64, 1, 1), "shared_bytes": 256}, "shared memory"),
+    ("add_without_atomic", {"block": (32, 1, 1)}, "global memory: thread .* (wrote|read) at"),
+    ("add_over_blocks_without_atomic", {}, None),
+    ("add_over_blocks_without_atomic", {"grid": (3, 1, 1)}, "global memory: thread 0 of another block"),
+    ("add_with_atomic", {"grid": (3, 1, 1)}, None),
+    ("last_block_adds_up<true>", {"grid": (5, 1, 1)}, None),
+    ("last_block_adds_up<false>", {"grid": (5, 1, 1)}, "global memory: thread [0-9]+ of another block wrote"),
+    ("exchange_within_a_warp", {"n": 1}, None),
+    ("exchange_within_a_warp", {"n": 0}, "shared memory"),
+    ("warp_primitives", {"n": 8}, None), ("halves_of_a_warp", {}, None), ("indices", {"grid": (3, 2, 1)}, None),
+])
+@each_schedule
+def test_races_are_found_in_every_schedule(name, options, race, schedule, seed):
+    def call():
+        return run(name, torch.zeros(600), 600, schedule=schedule, seed=seed, tiny=library("races"), **options)
+
+    if race is None:
+        call()
+    else:
+        with pytest.raises(RuntimeError, match=f"kernel {name}, block .*: a race for {race}"):
+            call()
 
 
 def convert(name: str, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

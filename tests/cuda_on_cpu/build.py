@@ -14,6 +14,9 @@ COMPILER = os.environ.get("CXX", "c++")
 EXECUTOR = HERE / "executor.cpp"
 FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-DCUDA_ON_CPU", f"-I{HERE}"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+# The kernels alone are compiled so, and linked to RACES.
+FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
+RACES = HERE / "races.cpp"
 
 
 def missing() -> str | None:

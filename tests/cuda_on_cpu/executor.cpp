@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fiber.h"
+#include "races.h"
 #include "shared_memory.h"
 
 uint3 threadIdx, blockIdx;
@@ -20,6 +21,7 @@ namespace cuda_on_cpu {
 alignas(1024) thread_local unsigned char dynamic_shared[max_dynamic_shared + canary_bytes];
 Settings settings;
 int64_t launches = 0;
+const RaceListener* race_listener = nullptr;
 
 namespace {
 
@@ -71,7 +73,7 @@ std::string text(Place place) {
   return std::string(slash ? slash + 1 : place.file) + ":" + std::to_string(place.line);
 }
 
-std::string where() { return std::string("kernel ") + block.kernel + ", block " + text(blockIdx) + ": "; }
+std::string where() { return "kernel " + kernel_and_block() + ": "; }
 
 // "threads 0-31 at __syncthreads (forward.cuh:88), threads 32-127 ended"
 std::string whereabouts() {
@@ -158,6 +160,7 @@ void run_block() {
     block.current = warp * warp_size + choose(block.warps[warp].runnable);
     Thread& thread = block.threads[block.current];
     threadIdx = thread.index;
+    if (race_listener) race_listener->run(block.current);
     switch_context(block.scheduler, thread.context);
     if (!block.failure.empty()) throw Failure(block.failure);
   }
@@ -183,6 +186,16 @@ void check_limits(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes)
     refuse(shared_bytes, " bytes of dynamic shared memory, ", allowed, " are allowed to this kernel.");
 }
 
+// The launch as the race listener sees it, which ends with an exception too.
+struct Listening {
+  Listening() {
+    if (race_listener) race_listener->begin_launch();
+  }
+  ~Listening() {
+    if (race_listener) race_listener->end_launch();
+  }
+};
+
 }  // namespace
 
 unsigned lane() { return block.current % warp_size; }
@@ -205,6 +218,7 @@ void block_barrier(Place place) {
         block.failure = where() + "threads meet at different barriers: " + whereabouts() + ".";
         yield();
       }
+    if (race_listener) race_listener->block_barrier();
     block.num_at_barrier = 0;
     for (unsigned warp = 0; warp < block.num_warps; ++warp) {
       block.warps[warp].at_barrier = 0;
@@ -247,10 +261,27 @@ uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsi
     for (unsigned i = 0; i < warp_size; ++i)
       if (mask >> i & 1) block.threads[first + i].waits_at = Primitive::none;
     set_runnable(block.current / warp_size, mask);
+    if (race_listener) race_listener->warp_barrier(block.current / warp_size, mask);
   }
   yield();
   return self.result;
 }
+
+void fence() {
+  if (race_listener) race_listener->fence();
+}
+
+void begin_atomic(const void* address) {
+  if (race_listener) race_listener->begin_atomic(address);
+}
+
+void end_atomic() {
+  if (race_listener) race_listener->end_atomic();
+}
+
+bool on_a_fiber_stack(const void* address) { return block.stacks.holds(address); }
+
+std::string kernel_and_block() { return std::string(block.kernel) + ", block " + text(blockIdx); }
 
 bool allow_dynamic_shared(const void* kernel, int64_t bytes) {
   if (bytes < 0 || size_t(bytes) > settings.max_shared_bytes) return false;
@@ -276,6 +307,7 @@ void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t
   block.random = settings.seed * 0x9E3779B97F4A7C15u + 88172645463325252u;
 
   const ThreadLocals locals = thread_locals();
+  const Listening listening;
   const uint64_t num_blocks = uint64_t(grid.x) * grid.y * grid.z;
   std::vector<uint64_t> order;
   if (settings.schedule == Schedule::shuffled) {
@@ -293,7 +325,9 @@ void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t
     SharedMemory shared(locals, shared_bytes);
     block.stacks.clean(block.num_threads);
     start_block(size);
+    if (race_listener) race_listener->begin_block(block.num_threads);
     run_block();
+    if (race_listener) race_listener->end_block();
     if (!shared.intact()) throw Failure(where() + "it wrote past its " + std::to_string(shared_bytes) +
                                         " bytes of dynamic shared memory.");
   }

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
 
 struct uint3 {
@@ -56,6 +57,13 @@ void block_barrier(Place place);
 uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsigned source, Place place);
 unsigned lane();
 [[noreturn]] void fail(const char* what, Place place);
+
+// For what races.h looks at.
+void fence();
+void begin_atomic(const void* address);
+void end_atomic();
+bool on_a_fiber_stack(const void* address);
+std::string kernel_and_block();
 
 // Permission to launch `kernel` with more than 48 KiB of dynamic shared memory, as cudaFuncSetAttribute gives it.
 bool allow_dynamic_shared(const void* kernel, int64_t bytes);

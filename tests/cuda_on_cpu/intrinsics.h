@@ -70,24 +70,29 @@ inline int __all_sync(unsigned mask, int predicate, CUDA_ON_CPU_PLACE) {
 }
 
 // Fibers give way only at barriers, so plain memory operations are atomic; each returns the old value.
-template <class T>
-T atomicExch(T* address, T value) {
+template <class T, class Operation>
+T cuda_on_cpu_atomic(T* address, const Operation& operation) {
+  cuda_on_cpu::begin_atomic(address);
   const T old = *address;
-  *address = value;
+  *address = operation(old);
+  cuda_on_cpu::end_atomic();
   return old;
 }
 template <class T>
-T atomicAdd(T* address, T value) { return atomicExch(address, T(*address + value)); }
+T atomicExch(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T) { return value; }); }
 template <class T>
-T atomicMin(T* address, T value) { return atomicExch(address, value < *address ? value : *address); }
+T atomicAdd(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return T(old + value); }); }
 template <class T>
-T atomicMax(T* address, T value) { return atomicExch(address, value > *address ? value : *address); }
+T atomicMin(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return value < old ? value : old; }); }
 template <class T>
-T atomicOr(T* address, T value) { return atomicExch(address, T(*address | value)); }
+T atomicMax(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return value > old ? value : old; }); }
 template <class T>
-T atomicCAS(T* address, T expected, T value) { return atomicExch(address, *address == expected ? value : *address); }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
+T atomicOr(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return T(old | value); }); }
+template <class T>
+T atomicCAS(T* address, T expected, T value) {
+  return cuda_on_cpu_atomic(address, [&](T old) { return old == expected ? value : old; });
+}
+inline void __threadfence() { cuda_on_cpu::fence(); }
 
 // A load of 4, 8 or 16 bytes from an address that is not a multiple of them ends a kernel on the device.
 template <class T>

@@ -144,6 +144,42 @@ __global__ void misaligned_load(const float* in, float* out, int) {
   out[0] = __ldg(reinterpret_cast<const float4*>(in + 1)).x;
 }
 
+// Racy in a way that no schedule of whole fibers shows: the sum is right whoever comes first.
+__global__ void add_without_atomic(const float* in, float* out, int) {
+  if (threadIdx.x < 2) out[0] = 0;
+  __syncthreads();
+  out[0] += in[threadIdx.x];
+}
+
+__global__ void add_over_blocks_without_atomic(const float* in, float* out, int) {
+  if (threadIdx.x == 0) const_cast<float*>(in)[0] += 1;
+  out[blockIdx.x] = 0;  // every thread the same value: no harm
+}
+
+__global__ void add_with_atomic(const float* in, float* out, int) { atomicAdd(out, in[threadIdx.x]); }
+
+// Every block leaves a value, the last to come adds them up; right with the fence, wrong without.
+template <bool fenced>
+__global__ void last_block_adds_up(const float* counter, float* out, int) {
+  __shared__ bool last;
+  out[1 + blockIdx.x * blockDim.x + threadIdx.x] = 1;
+  if (fenced) __threadfence();
+  __syncthreads();
+  int* const arrived = reinterpret_cast<int*>(const_cast<float*>(counter));
+  if (threadIdx.x == 0) last = atomicAdd(arrived, 1) == int(gridDim.x) - 1;
+  __syncthreads();
+  if (!last || threadIdx.x > 0) return;
+  out[0] = 0;
+  for (unsigned i = 0; i < gridDim.x * blockDim.x; ++i) out[0] += out[1 + i];
+}
+
+__global__ void exchange_within_a_warp(const float* in, float* out, int synchronised) {
+  __shared__ float slots[32];
+  slots[threadIdx.x] = in[threadIdx.x];
+  if (synchronised) __syncwarp();
+  out[threadIdx.x] = slots[threadIdx.x ^ 1];
+}
+
 }  // namespace
 
 // Returns the failure in words, "" where there was none.
@@ -161,7 +197,9 @@ extern "C" const char* run_tiny(const char* name, const float* in, float* out, i
       NAMED(halves_of_a_warp), NAMED(order_of_threads), NAMED(order_of_blocks), NAMED(indices),
       NAMED(unwritten_shared), NAMED(past_dynamic_shared), NAMED(past_its_memory), NAMED(divergent_barrier),
       NAMED(two_barriers), NAMED(barrier_against_shuffle), NAMED(ended_lane), NAMED(lane_outside_its_mask),
-      NAMED(source_outside_the_mask), NAMED(short_warp), NAMED(misaligned_load)};
+      NAMED(source_outside_the_mask), NAMED(short_warp), NAMED(misaligned_load),
+      NAMED(add_without_atomic), NAMED(add_over_blocks_without_atomic), NAMED(add_with_atomic),
+      NAMED(last_block_adds_up<true>), NAMED(last_block_adds_up<false>), NAMED(exchange_within_a_warp)};
   for (const auto& entry : kernels)
     if (std::strcmp(entry.name, name) == 0) try {
         cuda_on_cpu::launch(entry.name, entry.kernel, grid_size, block_size, size_t(shared_bytes), in, out, n);

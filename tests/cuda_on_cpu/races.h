@@ -1,0 +1,26 @@
+// Finds data races whatever the schedule: two accesses of one piece of memory, one of them a write, not both atomic, by
+// threads that nothing puts in an order: no barrier of their block, no shuffle, ballot or barrier of their warp, and
+// between blocks no atomic on the same word that follows a fence of the writer.
+//
+// For this the kernels are compiled with -fsanitize=thread, but linked to the functions of races.cpp in the place of the
+// sanitizer's own library, which knows nothing of blocks and warps.
+#pragma once
+
+namespace cuda_on_cpu {
+
+// What the executor tells about the threads; null where races.cpp is not linked.
+struct RaceListener {
+  void (*begin_launch)();
+  void (*begin_block)(unsigned threads);
+  void (*run)(unsigned thread);  // whose the accesses are until the next call; may throw Failure
+  void (*block_barrier)();       // all threads of the block have met
+  void (*warp_barrier)(unsigned warp, unsigned lanes);
+  void (*fence)();
+  void (*begin_atomic)(const void* address);
+  void (*end_atomic)();
+  void (*end_block)();           // may throw Failure
+  void (*end_launch)();
+};
+extern const RaceListener* race_listener;
+
+}  // namespace cuda_on_cpu
