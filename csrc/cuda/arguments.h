@@ -91,7 +91,7 @@ struct ForwardArguments {
 };
 
 // LayerNorm's backward as a * G - c * e + d, see backward.cuh; `row` is negative where a token takes no part.
-struct TokenGradient {
+struct alignas(16) TokenGradient {
   float a, c, d;
   int32_t row, column, id, context, unused;
 };
@@ -100,22 +100,28 @@ struct BackwardArguments {
   Tokens tokens;
   Table table;
   Dropout dropout;
+  Plan plan;
   const void* ln_weight;                // [H]
   const void* grad_pooled;              // [B, H]
-  const float *pooled_hat, *rstd;       // [B, H], [tokens.total]
+  const float* pooled_hat;              // [B, H]
   float* row_gradient;                  // [B, H]: G of every row
   float *weight_terms, *bias_terms;     // [B, H]: what each row adds to the gradients of gamma and beta
   TokenGradient* token_gradient;        // [tokens.total]
-  float *d_word, *d_context;            // [V, H], [K * P, H]: zeroed; summed by atomics, or null
+  int32_t *word_keys, *context_keys;    // [tokens.total]: rows of the tables; vocab_size and K * P for no part
+  float *d_word, *d_context;            // [V, H] and [K * P, H], zeroed: filled by atomics; or null
 };
 
-// Sums of token gradients over runs of equal keys: `order` lists the tokens by rising key, and the sum of the run that
-// holds position i of the order goes to row `target[i]`. Positions from num_sorted on take no part.
+// Sums of token gradients over runs of equal keys, in the order of `order`, which sorts the tokens by key.
 struct RunArguments {
-  BackwardArguments tokens_pass;
-  const int64_t *order, *keys, *target; // [num_tokens]; keys in sorted order
-  int64_t num_tokens, first_unused_key; // a key >= first_unused_key takes no part
-  float* partial;                       // [2 * chunks, H]: runs that cross a chunk's edge
-  void* sums;                           // [*, H] of `type`
-  WordType type;
+  Table table;
+  Dropout dropout;
+  const float* row_gradient;            // [B, H]
+  const TokenGradient* token_gradient;  // [num_tokens]
+  const int32_t* keys;                  // [num_tokens], sorted; from no_part on they take no part
+  const int64_t* order;                 // [num_tokens]
+  const int64_t* target;                // [num_tokens]: the row of `sums` for each run, or null for the key's own
+  int64_t num_tokens, no_part;
+  float* partial;                       // [2 * chunks, H]: the parts of runs that cross the edge of a chunk
+  WordType type;                        // of the sums
+  void* sums;                           // [*, H]
 };

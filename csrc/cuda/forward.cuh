@@ -71,12 +71,18 @@ __device__ __forceinline__ void token_mask(const Dropout& dropout, uint64_t seed
     dropout_keep(seed, dropout.embed_threshold, channel_of<S>(first, i / 8) + i % 8, row, column, embed_stream, keep + i);
 }
 
-// e of `unroll` tokens a group and rstd of the token this lane owns; in training e is centred here.
+// Of the token this lane owns; the mean is 0 where the tables are centred.
+struct Moments {
+  float mean = 0, rstd = 0;
+};
+
+// e of `unroll` tokens a group, centred, and their moments.
 template <class Word, class S, bool centred>
-__device__ __forceinline__ float normalise(const Table& table, const TokenList& list, int first_token, const Share& share,
+__device__ __forceinline__ Moments normalise(const Table& table, const TokenList& list, int first_token, const Share& share,
                                            float* exchange, float (&e)[S::unroll][S::values]) {
   const float inverse = 1.0f / float(S::width == Width::exact ? S::channels : table.hidden_size);
   float total[S::unroll];
+  Moments moments;
 #pragma unroll
   for (int u = 0; u < S::unroll; ++u) {
     const float scale = has_scale<Word> ? list.scale[first_token + u] : 1.0f;
@@ -89,10 +95,10 @@ __device__ __forceinline__ float normalise(const Table& table, const TokenList& 
 #pragma unroll
       for (int i = 0; i < S::values; ++i) total[u] += e[u][i];
     }
-    const float mean = inverse * sum_over_slices<S>(sum_over_lanes<S>(total), share.slices, exchange);
+    moments.mean = inverse * sum_over_slices<S>(sum_over_lanes<S>(total), share.slices, exchange);
 #pragma unroll
     for (int u = 0; u < S::unroll; ++u) {
-      const float m = from_owner<S>(mean, u);
+      const float m = from_owner<S>(moments.mean, u);
 #pragma unroll
       for (int i = 0; i < S::values; ++i)
         if (S::width == Width::exact || channel_of<S>(share.first_channel, i / 8) + i % 8 < table.hidden_size) e[u][i] -= m;
@@ -104,8 +110,9 @@ __device__ __forceinline__ float normalise(const Table& table, const TokenList& 
 #pragma unroll
     for (int i = 0; i < S::values; ++i) total[u] = fmaf(e[u][i], e[u][i], total[u]);
   }
-  return reciprocal_sqrt(
+  moments.rstd = reciprocal_sqrt(
       fmaf(sum_over_slices<S>(sum_over_lanes<S>(total), share.slices, exchange), inverse, table.eps));
+  return moments;
 }
 
 // The hot loop. Arguments is LogitsArguments, or ForwardArguments for training.
@@ -132,7 +139,7 @@ __device__ __forceinline__ void pool(const Arguments& arguments, const Share& sh
     for (int first = 0; first < count; first += S::step) {
       const int mine = first + group * S::unroll;
       float e[S::unroll][S::values];
-      float rstd = normalise<Word, S, !training>(table, list, mine, share, exchange, e);
+      float rstd = normalise<Word, S, !training>(table, list, mine, share, exchange, e).rstd;
       const bool live = mine + owned_token<S>() < count;
       if constexpr (training)
         if (live && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0)

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "backward.cuh"
 #include "forward.cuh"
 #include "plan.h"
 #include "token_logits.cuh"
@@ -107,4 +108,30 @@ void launch_context(const ContextArguments& arguments, const Tokens& tokens, cud
   const int64_t size = arguments.num_types * arguments.num_positions * arguments.hidden_size;
   const Launch launch{"embed_pool's context table", tokens, arguments.hidden_size, stream};
   launch(context_kernel<Word>, std::min<int64_t>((size + 255) / 256, 65536), 1, 256, 0, arguments);
+}
+
+template <class Word>
+void launch_token_gradients(const BackwardArguments& arguments, cudaStream_t stream) {
+  const int hidden_size = arguments.table.hidden_size;
+  const Launch launch{"embed_pool_backward", arguments.tokens, hidden_size, stream};
+  const bool aligned = is_aligned(arguments.table) && is_aligned(arguments.d_word) && is_aligned(arguments.d_context);
+  with_shape(hidden_size, aligned, [&](auto shape) {
+    launch(token_gradient_kernel<Word, decltype(shape)>, blocks_of(arguments.plan, arguments.tokens, hidden_size), 1,
+           32 * warps_of_block(hidden_size), sum_bytes(arguments.plan, hidden_size, false), arguments);
+  });
+}
+
+inline int64_t run_chunks(int64_t num_tokens) { return (num_tokens + run_chunk - 1) / run_chunk; }
+
+template <class Word>
+void launch_runs(const RunArguments& arguments, const Tokens& tokens, cudaStream_t stream) {
+  const int hidden_size = arguments.table.hidden_size;
+  const Launch launch{"embed_pool_backward's sums over ids", tokens, hidden_size, stream};
+  const int64_t chunks = run_chunks(arguments.num_tokens);
+  with_shape(hidden_size, is_aligned(arguments.table) && is_aligned(arguments.row_gradient), [&](auto shape) {
+    const int chunks_of_block = block_warps * decltype(shape)::groups;
+    launch(run_kernel<Word, decltype(shape)>, (chunks + chunks_of_block - 1) / chunks_of_block,
+           slices_of<decltype(shape)>(hidden_size), 32 * block_warps, 0, arguments);
+  });
+  launch(join_kernel, chunks, 1, 128, 0, arguments);
 }

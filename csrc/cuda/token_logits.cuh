@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : 4
     for (int first = 0; first < count; first += S::step) {
       const int mine = first + group * S::unroll;
       float x[S::unroll][S::values];
-      const float rstd = normalise<Word, S, true>(table, lists[warp], mine, share, exchange, x);
+      const float rstd = normalise<Word, S, true>(table, lists[warp], mine, share, exchange, x).rstd;
 #pragma unroll
       for (int u = 0; u < S::unroll; ++u) {
         const float r = from_owner<S>(rstd, u);
