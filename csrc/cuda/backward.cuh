@@ -16,7 +16,6 @@
 #pragma once
 
 #include "forward.cuh"
-#include "plan.h"
 
 // How many tokens of a row count in its mean; every lane of the warp gets it.
 __device__ __forceinline__ float kept_tokens(const Tokens& tokens, const RowRange& range) {

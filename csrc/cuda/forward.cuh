@@ -14,9 +14,10 @@
 
 #include "head.cuh"
 #include "philox.cuh"
+#include "plan.h"
 #include "rows.cuh"
 
-template <class S> constexpr int max_warps = S::width == Width::any ? 8 : 4;
+template <class S> constexpr int max_warps = S::width == Width::any ? max_slices : block_warps;
 template <class S> constexpr int sum_threads = 32 * max_warps<S>;
 
 // The warps that hold one row between them: 1, or for rows beyond a warp's registers several.

@@ -43,7 +43,7 @@ struct Launch {
 // Calls body(Shape) with the shape for a hidden size; `aligned` where 16-byte loads may serve.
 template <class Body>
 void with_shape(int hidden_size, bool aligned, const Body& body) {
-  if (!aligned || hidden_size % 8 || hidden_size > warp_channels) return body(Shape<32, 4, Width::any>{});
+  if (!aligned || hidden_size % 8 || hidden_size > warp_channels) return body(Shape<32, 2, Width::any>{});
   switch (hidden_size) {
     case 128: return body(Shape<16, 1, Width::exact>{});
     case 256: return body(Shape<32, 1, Width::exact>{});

@@ -12,7 +12,7 @@ struct Shape {
   static constexpr int channels = lanes * values;  // of a warp; a wider row is shared by the warps of a block
   static constexpr Width width = width_;
   // Tokens a group gathers at once: loads in flight against registers (three times `values` floats each).
-  static constexpr int unroll = vectors == 1 ? 4 : vectors == 2 ? 2 : 1;
+  static constexpr int unroll = width == Width::any ? 1 : vectors == 1 ? 4 : vectors == 2 ? 2 : 1;
   static constexpr int step = groups * unroll;     // tokens a warp gathers at once
 };
 
