@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,9 @@ from transformers.utils import logging
 from .configuration import DendriticBertConfig
 from .dendrites import DendriticLinear, DendriticMLP, dendritic_layers
 from .kernels import ops
-from .kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
+from .kernels.weights import prepare_head, prepare_table
 from .perforated import find_perforated, read_perforated
+from .prepared import Prepared, Tables
 
 # Below "transformers", so that transformers.logging.set_verbosity_*() rules it too.
 logger = logging.get_logger(f"transformers.{__name__}")
@@ -32,29 +33,6 @@ class _DsnBody(nn.Module):
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__()
         self.embeddings = BertEmbeddings(config)
-
-
-class _Prepared(NamedTuple):
-    """Inference tables, and what they were made of: every module and parameter where it hung, its memory, its version.
-
-    ``table`` and ``head`` are None where the fused op does not serve the parameters. A version is None where torch
-    counts none (a tensor made in inference mode).
-    """
-
-    table: DsnTable | None
-    head: DsnHead | None
-    places: list[tuple[dict[str, Any], str, Any]]
-    parameters: list[tuple[Tensor, int, int | None]]
-
-    def is_current(self) -> bool:
-        """Whether every parameter still is the same tensor with the same contents; 2 us, in every call."""
-        for members, name, member in self.places:
-            if members.get(name) is not member:
-                return False
-        for parameter, pointer, version in self.parameters:
-            if parameter.data_ptr() != pointer or (version is not None and parameter._version != version):
-                return False
-        return True
 
 
 class DendriticBertForSequenceClassification(BertPreTrainedModel):
@@ -84,7 +62,7 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
             )
         self._fusable = config.dsn and config.head_hidden is None
         self._table_dtype: torch.dtype | None = None
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
         self.post_init()
 
     def forward(
@@ -126,13 +104,9 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
             "token_type_ids": _expand_rows(token_type_ids, rows),
             "position_ids": _expand_rows(position_ids, rows),
         }
-        prepared = None
-        if not (self.training or torch.is_grad_enabled() or inputs_embeds is not None):
-            prepared = self._current_tables()
-        if prepared is not None:
-            logits = ops.dsn_logits(
-                input_ids, prepared.table, prepared.head, cu_seqlens=cu_seqlens, pooling=self.pooling, **tokens
-            )
+        tables = None if self.training or torch.is_grad_enabled() else self._current_tables()
+        if input_ids is not None and tables is not None:
+            logits = tables.logits(input_ids, cu_seqlens, self.pooling, tokens)
         elif self.config.dsn:
             logits = self.classifier(self._pool_embeddings(input_ids, inputs_embeds, cu_seqlens, tokens))
         else:
@@ -213,8 +187,8 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
         """Grow one dendrite for every output of the head; see ``DendriticLinear.add_dendrite``."""
         self.resize_dendrites(self.config.num_dendrites + 1)
 
-    def _prepare(self) -> _Prepared:
-        table = head = None
+    def _prepare(self) -> Prepared:
+        tables = None
         embeddings, classifier = self.bert.embeddings, self.classifier
         words = embeddings.word_embeddings.weight
         is_exact = self._table_dtype is not None or words.dtype != torch.float64  # a table is float32 at most
@@ -228,22 +202,22 @@ class DendriticBertForSequenceClassification(BertPreTrainedModel):
                 norm.weight, norm.bias, classifier.weight, classifier.bias, classifier.lateral, classifier.top,
                 classifier.activation,
             )
+            tables = Tables(table, head)
         parts = [part for module in self.modules() for part in (module._modules, module._parameters)]
-        return _Prepared(
-            table,
-            head,
+        return Prepared(
+            tables,
             places=[(part, name, member) for part in parts for name, member in part.items()],
             parameters=[(p, p.data_ptr(), None if p.is_inference() else p._version) for p in self.parameters()],
         )
 
-    def _current_tables(self) -> _Prepared | None:
+    def _current_tables(self) -> Tables | None:
         """The inference tables, made anew where a parameter changed; None where the fused op does not serve."""
         if not self._fusable or torch.compiler.is_compiling():
             return None
         prepared = self._prepared
         if prepared is None or not prepared.is_current():
             prepared = self._prepared = self._prepare()
-        return None if prepared.table is None else prepared
+        return prepared.tables
 
     def train(self, mode: bool = True) -> "DendriticBertForSequenceClassification":
         # Some training code writes through .data, which counts no version.

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .folding import FoldedDsn, padded_outputs
 from .reference import POOLINGS
 from .weights import ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable
 
@@ -46,8 +47,9 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
 def check_embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: Tensor,
                      token_type_embeddings: Tensor, ln_weight: Tensor, ln_bias: Tensor,
                      attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
-                     position_ids: Tensor | None, pooling: str) -> None:
-    """Everything ``embed_pool`` is given. Raises RuntimeError."""
+                     position_ids: Tensor | None, pooling: str, values: bool = True) -> None:
+    """Everything ``embed_pool`` is given; with ``values`` the indices too, which waits for a GPU. Raises RuntimeError.
+    """
     tokens = (input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
     tables = (("word_embeddings", word_embeddings, 2), ("position_embeddings", position_embeddings, 2),
               ("token_type_embeddings", token_type_embeddings, 2), ("ln_weight", ln_weight, 1), ("ln_bias", ln_bias, 1))
@@ -67,13 +69,15 @@ def check_embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embedd
     if position_embeddings.shape[0] == 0 or token_type_embeddings.shape[0] == 0:
         raise RuntimeError("position_embeddings or token_type_embeddings has no row.")
     check_layout(*tokens)
-    check_values(*tokens, word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0])
+    if values:
+        check_values(*tokens, word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0])
 
 
 def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attention_mask: Tensor | None,
                      cu_seqlens: Tensor | None, token_type_ids: Tensor | None, position_ids: Tensor | None,
-                     pooling: str) -> None:
-    """Everything ``dsn_logits`` is given, and ``dsn_token_logits`` but for the pooling. Raises RuntimeError."""
+                     pooling: str, values: bool = True) -> None:
+    """Everything ``dsn_logits`` is given, and ``dsn_token_logits`` but for the pooling; ``values`` as above. Raises
+    RuntimeError."""
     tokens = (input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
     tensors = {name: value for name, value in (table._asdict() | head._asdict()).items() if isinstance(value, Tensor)}
     for name in {*DsnTable._fields, *DsnHead._fields} - {"word_scale", "eps", "activation"} - set(tensors):
@@ -100,7 +104,37 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
     if (table.word.dtype in ROW_SCALED) != (table.word_scale is not None):
         raise RuntimeError("word_scale goes with an int8 or float8_e4m3fn word table and with no other.")
     check_layout(*tokens)
-    check_values(*tokens, vocab_size, num_types, num_positions)
+    if values:
+        check_values(*tokens, vocab_size, num_types, num_positions)
+
+
+def check_dsn_logits_folded(input_ids: Tensor, folded: FoldedDsn, attention_mask: Tensor | None,
+                            cu_seqlens: Tensor | None, token_type_ids: Tensor | None, position_ids: Tensor | None,
+                            pooling: str) -> None:
+    """Everything ``dsn_logits_folded`` is given. Raises RuntimeError."""
+    tokens = (input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
+    tensors = {name: value for name, value in folded._asdict().items() if isinstance(value, Tensor)}
+    for name in {*FoldedDsn._fields} - {"num_positions", "activation"} - set(tensors):
+        raise RuntimeError(f"{name} is missing or no tensor: fold tables and head with kernels.folding.")
+    _check_devices(input_ids, tensors.items())
+    for name, dims, symbols in (("rstd", 4, "K, P / 16, V, 16"), ("top", 2, "N, C")):
+        if tensors[name].dim() != dims:
+            raise RuntimeError(f"{name} has shape {list(tensors[name].shape)}, expected [{symbols}].")
+    num_types, tiles, vocab_size, tile = folded.rstd.shape
+    num_dendrites, num_labels = folded.top.shape
+    outputs = (1 + num_dendrites) * num_labels
+    shapes = {"rstd": [max(1, num_types), tiles, vocab_size, 16], "word": [vocab_size, padded_outputs(outputs)],
+              "context": [num_types, tiles * tile, padded_outputs(outputs)], "bias": [outputs], "beta_bias": [outputs],
+              "lateral": [num_dendrites, num_dendrites, num_labels], "top": [num_dendrites, num_labels]}
+    for name, tensor in tensors.items():
+        if list(tensor.shape) != shapes[name]:
+            raise RuntimeError(f"{name} has shape {list(tensor.shape)}, expected {shapes[name]}.")
+        if tensor.dtype != torch.float32:
+            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected torch.float32.")
+    if not 0 <= folded.num_positions <= tiles * tile:
+        raise RuntimeError(f"num_positions is {folded.num_positions}, expected 0 to {tiles * tile}.")
+    check_layout(*tokens)
+    check_values(*tokens, vocab_size, num_types, folded.num_positions)
 
 
 def check_layout(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None,

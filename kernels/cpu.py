@@ -6,7 +6,7 @@ import torch
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 # What the word table of each op may be.
-DTYPES = {"embed_pool": _FLOATS, "dsn_logits": (*_FLOATS, torch.int8)}
+DTYPES = {"embed_pool": _FLOATS, "dsn_logits": (*_FLOATS, torch.int8), "dsn_logits_folded": (torch.float32,)}
 
 
 def _load() -> str | None:

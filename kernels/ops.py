@@ -1,8 +1,9 @@
 """The ops: the only door to the backends.
 
-Three public functions: ``embed_pool`` (differentiable), ``dsn_logits`` (inference, head fused) and
-``dsn_token_logits`` (inference, the head on every token). Each chooses a backend and calls that backend's
-torch.library op; all backends share one schema, one fake and one autograd formula.
+Four public functions: ``embed_pool`` (differentiable), and for inference ``dsn_logits`` (head fused),
+``dsn_token_logits`` (the head on every token) and ``dsn_logits_folded`` (the head folded into the tables). Each
+chooses a backend and calls that backend's torch.library op; all backends share one schema, one fake and one autograd
+formula.
 The schemas are defined here, in Python, so that an op exists where its kernels were not built.
 """
 
@@ -11,8 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import backends, checks
-from .reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
+from . import backends, checks, triton_backend
+from .folding import FoldedDsn
+from .reference import (
+    ACTIVATIONS,
+    POOLINGS,
+    dsn_logits_folded_ref,
+    dsn_logits_ref,
+    dsn_token_logits_ref,
+    embed_pool_ref,
+)
 from .weights import DsnHead, DsnTable
 
 NATIVE_BACKENDS = tuple(name for name in backends.BACKENDS if name != "reference")
@@ -36,6 +45,9 @@ _SCHEMAS = {
                            "Tensor d_ln_weight, Tensor d_ln_bias)",
     "dsn_logits": f"({_PREPARED}, int pooling) -> Tensor",
     "dsn_token_logits": f"({_PREPARED}) -> Tensor",
+    "dsn_logits_folded": "(Tensor input_ids, Tensor rstd, Tensor word, Tensor context, int num_positions, Tensor bias, "
+                         f"Tensor beta_bias, Tensor lateral, Tensor top, int activation, {_TOKENS}, int pooling) "
+                         "-> Tensor",
 }
 _library = torch.library.Library("dendritic_bert", "FRAGMENT")
 
@@ -89,6 +101,12 @@ def _dsn_token_logits_fake(input_ids: Tensor, word: Tensor, word_scale: Tensor |
     return weight.new_empty((*input_ids.shape, top.shape[1]))
 
 
+def _dsn_logits_folded_fake(input_ids: Tensor, rstd: Tensor, word: Tensor, context: Tensor, num_positions: int,
+                            bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
+                            attention_mask: Tensor | None, cu_seqlens: Tensor | None, *_: Any) -> Tensor:
+    return bias.new_empty((_num_rows(input_ids, cu_seqlens), top.shape[1]))
+
+
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)
@@ -123,20 +141,22 @@ def _not_differentiable(ctx: Any, *grads: Tensor | None) -> Any:
 
 
 _FAKES = {"embed_pool": _embed_pool_fake, "embed_pool_backward": _embed_pool_backward_fake,
-          "dsn_logits": _dsn_logits_fake, "dsn_token_logits": _dsn_token_logits_fake}
+          "dsn_logits": _dsn_logits_fake, "dsn_token_logits": _dsn_token_logits_fake,
+          "dsn_logits_folded": _dsn_logits_folded_fake}
 for _backend in NATIVE_BACKENDS:
     for _op, _schema in _SCHEMAS.items():
         _name = f"dendritic_bert::{_op}_{_backend}"
-        _library.define(f"{_op}_{_backend}{_schema}")
+        if _backend != "triton" or not triton_backend.define(_op, _schema):
+            _library.define(f"{_op}_{_backend}{_schema}")
         _arguments = getattr(torch.ops.dendritic_bert, f"{_op}_{_backend}").default._schema.arguments
         torch.library.register_fake(_name, _on_one_device(_arguments, _FAKES[_op]), lib=_library)
     torch.library.register_autograd(f"dendritic_bert::embed_pool_{_backend}", _embed_pool_autograd(_backend),
                                     setup_context=_save_for_backward, lib=_library)
     torch.library.register_autograd(f"dendritic_bert::embed_pool_backward_{_backend}", _not_differentiable,
                                     lib=_library)
-_EMBED_POOL, _DSN_LOGITS, _DSN_TOKEN_LOGITS = (
+_EMBED_POOL, _DSN_LOGITS, _DSN_TOKEN_LOGITS, _DSN_LOGITS_FOLDED = (
     {name: getattr(torch.ops.dendritic_bert, f"{op}_{name}").default for name in NATIVE_BACKENDS}
-    for op in ("embed_pool", "dsn_logits", "dsn_token_logits"))
+    for op in ("embed_pool", "dsn_logits", "dsn_token_logits", "dsn_logits_folded"))
 
 
 def embed_pool(
@@ -267,6 +287,34 @@ def dsn_token_logits(
     return _DSN_TOKEN_LOGITS[name](
         input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation,
         _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids)
+
+
+def dsn_logits_folded(
+    input_ids: Tensor,
+    folded: FoldedDsn,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    pooling: str = "mean_masked",
+    backend: str | None = None,
+) -> Tensor:
+    """``dsn_logits`` from tables that hold the head already, made by ``folding.fold``; not differentiable.
+
+    ``input_ids`` and the four token arguments are those of ``embed_pool``, with positions below
+    ``folded.num_positions``. Returns logits ``[B, C]`` float32. Raises RuntimeError as ``embed_pool`` does.
+    """
+    activation = _code("activation", folded.activation, _ACTIVATION_CODES)
+    name = backends.choose(backend, "dsn_logits_folded", folded.word.device.type, folded.word.dtype)
+    if name == "reference":
+        checks.check_dsn_logits_folded(input_ids, folded, attention_mask, cu_seqlens, token_type_ids, position_ids,
+                                       pooling)
+        return dsn_logits_folded_ref(input_ids, folded, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
+                                     token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
+    return _DSN_LOGITS_FOLDED[name](
+        input_ids, *folded[:-1], activation, _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
+        _code("pooling", pooling, _POOLING_CODES))
 
 
 def _code(argument: str, value: str, codes: dict[str, int]) -> int:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from .folding import FoldedDsn
     from .weights import DsnHead, DsnTable
 
 POOLINGS = ("mean_masked", "mean_all", "sum_all")
@@ -210,6 +211,31 @@ def dsn_logits_ref(
     beta_share = pool_ref(torch.ones_like(x[..., :1]), row, attention_mask, cu_seqlens, pooling)
     layers = F.linear(pooled, head.weight) + head.bias + beta_share * head.beta_bias
     return dendritic_cascade_ref(layers.split(head.top.shape[1], dim=-1), head.lateral, head.top, head.activation)
+
+
+def dsn_logits_folded_ref(
+    input_ids: Tensor,
+    folded: "FoldedDsn",
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    pooling: str = "mean_masked",
+) -> Tensor:
+    """Token ids -> logits ``[B, C]`` from folded tables, in their dtype; see ``ops.dsn_logits_folded``."""
+    row, column = token_places(input_ids, cu_seqlens)
+    shown = attention_mask if pooling == "mean_masked" else None
+    ids = _shown_ids(input_ids, shown)
+    positions = _shown_ids(column if position_ids is None else position_ids, shown)
+    types = torch.zeros_like(ids) if token_type_ids is None else _shown_ids(token_type_ids, shown)
+    tile = folded.rstd.shape[3]
+    rstd = folded.rstd[types, positions // tile, ids, positions % tile]
+    z = pool_ref(rstd[..., None] * (folded.word[ids] + folded.context[types, positions]), row, attention_mask,
+                 cu_seqlens, pooling)
+    beta_share = pool_ref(torch.ones_like(rstd[..., None]), row, attention_mask, cu_seqlens, pooling)
+    z = z[:, :folded.bias.shape[0]] + folded.bias + beta_share * folded.beta_bias
+    return dendritic_cascade_ref(z.split(folded.top.shape[1], dim=-1), folded.lateral, folded.top, folded.activation)
 
 
 def dsn_token_logits_ref(

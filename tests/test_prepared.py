@@ -9,7 +9,7 @@ import torch
 from helpers import tiny_bert
 from torch import nn
 
-from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear, modeling
+from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear, modeling, prepared
 
 
 @pytest.fixture
@@ -234,3 +234,75 @@ def test_threads(model, inputs):
     with ThreadPoolExecutor(4) as pool:
         for logits, other in zip(pool.map(lambda batch: fused(model, batch), batches), expected, strict=True):
             assert torch.equal(logits, other)
+
+
+@pytest.fixture
+def foldable(tmp_path):
+    """With 64 channels for 2 outputs the head is folded into the tables, which the small models above are not."""
+    tiny_bert(num_labels=2, hidden_size=64, max_position_embeddings=300).save_pretrained(tmp_path)
+    return DendriticBertForSequenceClassification.from_pretrained(tmp_path)
+
+
+def folded_of(model):
+    return model._prepared.tables.folded
+
+
+def rows_of(*lengths):
+    return {"input_ids": torch.randint(50, (sum(lengths),), generator=torch.Generator().manual_seed(0)),
+            "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0)}
+
+
+@pytest.mark.parametrize("inputs", [rows_of(9, 0, 3), rows_of(40, 41), rows_of(64, 65), rows_of(300), rows_of(),
+                                    {"input_ids": torch.zeros(2, 0, dtype=torch.int64)},
+                                    {"input_ids": torch.full((2, 130), 7)}], ids=lambda i: str(i["input_ids"].shape))
+def test_folded_tables_serve_rows_of_any_length(foldable, inputs):
+    assert_not_stale(foldable, inputs)
+    longest = int(inputs["cu_seqlens"].diff().max()) if inputs.get("cu_seqlens", torch.zeros(1)).numel() > 1 else (
+        inputs["input_ids"].shape[-1])
+    assert folded_of(foldable).num_positions >= longest
+
+
+def test_folded_tables_grow_and_are_kept(foldable):
+    sizes = []
+    for length in (0, 5, 64, 65, 10, 257, 300, 3):
+        assert_not_stale(foldable, rows_of(length, length // 2))
+        sizes.append(folded_of(foldable).num_positions)
+    assert sizes == [0, 64, 64, 128, 128, 300, 300, 300]
+    types = {"token_type_ids": torch.tensor([[0, 1, 1]])}
+    assert_not_stale(foldable, {"input_ids": torch.tensor([[3, 4, 5]])} | types)
+    assert folded_of(foldable).rstd.shape[0] == 2
+    before = folded_of(foldable)
+    assert_not_stale(foldable, rows_of(20))
+    assert folded_of(foldable) is before
+
+
+def test_the_same_bits_however_far_the_folded_tables_have_grown(foldable):
+    early = fused(foldable, rows_of(20))
+    fused(foldable, rows_of(300))
+    assert torch.equal(fused(foldable, rows_of(20)), early)
+
+
+def test_what_is_not_folded(foldable, monkeypatch):
+    """Positions of the caller's own, tables that would be too large, and rows that are refused."""
+    ids = torch.tensor([[3, 4, 5]])
+    assert_not_stale(foldable, {"input_ids": ids, "position_ids": torch.tensor([[9, 299, 0]])})
+    assert folded_of(foldable) is None
+    with pytest.raises(RuntimeError, match="row 1 has 301 tokens, the position table 300"):
+        fused(foldable, rows_of(2, 301))
+    monkeypatch.setattr(prepared, "LARGEST_RSTD", 4 * 50 * 64)
+    assert_not_stale(foldable, rows_of(70))
+    assert folded_of(foldable) is None
+    assert_not_stale(foldable, rows_of(64))
+    assert folded_of(foldable).num_positions == 64
+    with pytest.raises(RuntimeError, match="input_ids holds 50 in row 0, expected 0 to 49"):
+        fused(foldable, {"input_ids": torch.tensor([[3, 50]])})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_folded_from_the_table_that_was_asked_for(foldable, dtype):
+    exact = fused(foldable, rows_of(20, 30))
+    foldable.prepare(dtype=dtype)
+    from_folded = fused(foldable, rows_of(20, 30))
+    foldable._prepared.tables._is_foldable = False
+    torch.testing.assert_close(from_folded, fused(foldable, rows_of(20, 30)), rtol=1e-5, atol=1e-5)
+    assert not torch.equal(from_folded, exact)

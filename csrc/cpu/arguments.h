@@ -31,6 +31,7 @@ struct Tokens {
   int64_t rows = 0, length = 0, total = 0;
   Pooling pooling = Pooling::mean_masked;
   int64_t vocab_size = 0, num_types = 0, num_positions = 0;
+  int64_t positions_stride = 0;         // rows of the context table from one token type to the next
   int64_t* bad_index = nullptr;
 
   int64_t row_start(int64_t row) const { return cu_seqlens ? cu_seqlens[row] : row * length; }
@@ -63,6 +64,23 @@ struct LogitsArguments {
   Tokens tokens;
   Table table;
   Head head;
+  float* logits;                        // [B, C]
+  int num_threads;
+  ParallelFor parallel_for;
+};
+
+// The head folded into the tables, see weights.py. Rows of word and context have `stride` floats, the outputs first.
+struct Folded {
+  const float* rstd;                    // [K, positions_stride / 16, V, 16]
+  const float* word;                    // [V, stride]
+  const float* context;                 // [K, positions_stride, stride]
+  int64_t stride;
+};
+
+struct FoldedArguments {
+  Tokens tokens;
+  Folded folded;
+  Head head;                            // without its weight
   float* logits;                        // [B, C]
   int num_threads;
   ParallelFor parallel_for;
@@ -113,6 +131,7 @@ struct WordGradientArguments {
 struct Kernels {
   const char* name;
   void (*logits)(const LogitsArguments&);
+  void (*folded_logits)(const FoldedArguments&);
   void (*forward)(const ForwardArguments&);
   void (*tokens_backward)(const BackwardArguments&);
   void (*words_backward)(const WordGradientArguments&);

@@ -165,7 +165,7 @@ struct TokenPass {
     int64_t starts[max_segments + 1], row = first_row, column = 0;
     while (const int64_t n = next_segments(arguments.tokens, row, column, last_row, segments))
       for (int64_t s = 0; s < n;) {
-        const int64_t filled = gather.fill(segments + s, n - s, list, starts);
+        const int64_t filled = fill(gather, segments + s, n - s, list, starts);
         if (filled < 0) return false;
         for (int64_t k = 0; k < filled; ++k, ++s) {
           if (segments[s].begin == 0) begin_row(segments[s].row);
@@ -277,7 +277,7 @@ struct WordPass {
   void run(int64_t first, int64_t last) {
     for (int64_t u = first; u < last; ++u) {
       zero_rows(u ? words.unique_ids[u - 1] + 1 : 0, words.unique_ids[u]);
-      gather.prefetch(int32_t(words.unique_ids[std::min(u + 4, words.num_unique - 1)]));
+      gather.prefetch_row(words.unique_ids[std::min(u + 4, words.num_unique - 1)]);
       if (arguments.dropout.p_embed > 0) tiles<true>(u);
       else tiles<false>(u);
     }

@@ -83,6 +83,43 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
   return logits;
 }
 
+Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tensor& word, const Tensor& context,
+                         int64_t num_positions, const Tensor& bias, const Tensor& beta_bias, const Tensor& lateral,
+                         const Tensor& top, int64_t activation, const OptionalTensor& attention_mask,
+                         const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
+                         const OptionalTensor& position_ids, int64_t pooling) {
+  TokenTensors tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling);
+  if (top.dim() != 2) fail("top has shape ", shape_of(top), ", expected [N, C].");
+  const int64_t num_dendrites = top.size(0), num_labels = top.size(1), outputs = (1 + num_dendrites) * num_labels;
+  const int64_t stride = outputs <= 4 ? 4 : outputs <= 8 ? 8 : (outputs + 15) / 16 * 16;
+  if (word.dim() != 2 || word.size(1) != stride)
+    fail("word has shape ", shape_of(word), ", expected [V, ", stride, "].");
+  if (rstd.dim() != 4 || rstd.size(0) == 0 || rstd.size(2) != word.size(0) || rstd.size(3) != 16)
+    fail("rstd has shape ", shape_of(rstd), ", expected [K, P / 16, ", word.size(0), ", 16] with K >= 1.");
+  const int64_t positions_stride = rstd.size(1) * 16;
+  expect_shape("context", context, {rstd.size(0), positions_stride, stride});
+  if (num_positions < 0 || num_positions > positions_stride)
+    fail("num_positions is ", num_positions, ", expected 0 to ", positions_stride, ".");
+  expect_shape("bias", bias, {outputs});
+  expect_shape("beta_bias", beta_bias, {outputs});
+  expect_shape("lateral", lateral, {num_dendrites, num_dendrites, num_labels});
+  if (activation < 0 || activation > 3) fail("activation is ", activation, ", expected 0 to 3.");
+
+  std::vector<Tensor>& keep = tokens.keep;
+  tokens.set_tables(word.size(0), rstd.size(0), num_positions);
+  tokens.tokens.positions_stride = positions_stride;
+  const Folded folded{float_data("rstd", rstd, keep), float_data("word", word, keep),
+                      float_data("context", context, keep), stride};
+  const Head head{nullptr, float_data("bias", bias, keep), float_data("beta_bias", beta_bias, keep),
+                  float_data("lateral", lateral, keep), float_data("top", top, keep), num_labels, num_dendrites,
+                  Activation(activation)};
+  const Tensor logits = new_tensor(bias, {tokens.tokens.rows, num_labels}, ScalarType::Float);
+  chosen_kernels().folded_logits({tokens.tokens, folded, head, floats(logits),
+                                  int(torch::stable::get_num_threads()), parallel_for});
+  tokens.raise_bad_index();
+  return logits;
+}
+
 // What forward and backward of embed_pool share: the arguments, checked, and the context table [K, P, H] of the types
 // and positions that occur, in float32 with rows padded to 16 floats.
 struct EmbedPool {
@@ -120,7 +157,7 @@ struct EmbedPool {
     num_positions = position_ids ? position.size(0) : std::max<int64_t>(1, tokens.longest_row());
     if (position.size(0) == 0 || token_type.size(0) == 0)
       fail("position_embeddings or token_type_embeddings has no row.");
-    tokens.tokens.num_positions = num_positions;
+    tokens.tokens.num_positions = tokens.tokens.positions_stride = num_positions;
     ln_weight = as_float_data(ln_weight_, tokens.keep);
     table.word = contiguous_data(word, tokens.keep);
     table.hidden_size = hidden_size;
@@ -253,6 +290,7 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods, nullp
 
 STABLE_TORCH_LIBRARY_IMPL(dendritic_bert, CPU, library) {
   library.impl("dsn_logits_cpu", TORCH_BOX(&dsn_logits));
+  library.impl("dsn_logits_folded_cpu", TORCH_BOX(&dsn_logits_folded));
   library.impl("embed_pool_cpu", TORCH_BOX(&embed_pool));
   library.impl("embed_pool_backward_cpu", TORCH_BOX(&embed_pool_backward));
 }

@@ -12,18 +12,12 @@
 
 namespace {
 
-// pooled = sum * scale, and the share of beta it holds: 1 in a mean, the count in a sum, 0 in an empty row.
-inline void pooling_factors(Pooling pooling, int64_t count, float& scale, float& beta_share) {
-  scale = pooling == Pooling::sum_all ? 1.0f : 1.0f / float(std::max<int64_t>(count, 1));
-  beta_share = pooling == Pooling::sum_all ? float(count) : float(count > 0);
-}
-
 template <class Word>
 inline void logits_of(const LogitsArguments& arguments) {
   const Gather<Word> gather{arguments.table, arguments.tokens};
   const Head& head = arguments.head;
   const int64_t outputs = (1 + head.num_dendrites) * head.num_labels;
-  pool_rows(gather, nullptr, arguments.num_threads, arguments.parallel_for,
+  pool_rows(gather, false, arguments.num_threads, arguments.parallel_for,
             [&](int64_t first_row, int64_t num_rows, const Sums& rows) {
     Buffer z(head_rows * outputs);
     float beta_share[block_rows];
@@ -43,13 +37,13 @@ inline void logits_of(const LogitsArguments& arguments) {
 
 template <class Word>
 inline void pooled_of(const ForwardArguments& arguments) {
-  const Gather<Word> gather{arguments.table, arguments.tokens};
   const Dropout& dropout = arguments.dropout;
+  const Training training{arguments.rstd, &dropout};
+  const Gather<Word> gather{arguments.table, arguments.tokens, &training};
   const int64_t hidden_size = gather.hidden_size;
   const bool drop_embed = dropout.p_embed > 0, drop_pool = dropout.p_pool > 0;
   const float embed_scale = float(1 / (1 - dropout.p_embed)), pool_scale = float(1 / (1 - dropout.p_pool));
-  const Training training{arguments.rstd, &dropout};
-  pool_rows(gather, &training, arguments.num_threads, arguments.parallel_for,
+  pool_rows(gather, drop_embed, arguments.num_threads, arguments.parallel_for,
             [&](int64_t first_row, int64_t num_rows, const Sums& rows) {
     Buffer keep(drop_pool ? gather.stride : 0);
     for (int64_t i = 0; i < num_rows; ++i) {

@@ -3,6 +3,7 @@
 // linker keeps for the baseline.
 #include "arguments.h"
 #include "backward.h"
+#include "folded.h"
 #include "forward.h"
 
 #define CONCATENATE_(a, b) a##b
@@ -11,5 +12,5 @@
 #define STRING(a) STRING_(a)
 
 extern const Kernels CONCATENATE(kernels_, INSTRUCTION_SET);
-const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET), logits, forward, tokens_backward,
-                                                  words_backward};
+const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET), logits, folded_logits, forward,
+                                                  tokens_backward, words_backward};

@@ -27,11 +27,19 @@ struct Buffer {
   operator float*() const { return data; }
 };
 
+// What training keeps and adds, beside the sum of rstd * e.
+struct Training {
+  float* rstd;              // [T]
+  const Dropout* dropout;
+};
+
 template <class Word>
 struct Gather {
   const Table& table;
   const Tokens& tokens;
+  const Training* training = nullptr;
   const int64_t hidden_size = table.hidden_size;
+  const int64_t elements_per_token = hidden_size;
   const int64_t full = hidden_size / lanes * lanes;        // whole vectors end here
   const int tail = int(hidden_size - full);
   const int64_t stride = padded_to_lanes(hidden_size);     // of every buffer row; the padding holds zeros
@@ -40,7 +48,8 @@ struct Gather {
   const int64_t prefetch_distance = std::clamp<int64_t>(12288 / row_bytes, 2, max_prefetch_distance);
   const Word* words = static_cast<const Word*>(table.word);
 
-  void prefetch(int32_t id) const {
+  void prefetch(const TokenList& list, int64_t i) const { prefetch_row(list.id[i]); }
+  void prefetch_row(int64_t id) const {
     const char* row = reinterpret_cast<const char*>(words + id * hidden_size);
     for (int64_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
   }
@@ -59,7 +68,7 @@ struct Gather {
       const Word* word = words + id * hidden_size;
       const float* context = table.context + list.context[first + j] * table.context_stride;
       const Vec scale = broadcast(sizeof(Word) == 1 ? table.word_scale[id] : 1.0f);
-      prefetch(list.id[first + j + prefetch_distance]);
+      prefetch(list, first + j + prefetch_distance);
       Vec total0 = broadcast(0), total1 = broadcast(0);
       int64_t h = 0;
       for (; h + 2 * lanes <= full; h += 2 * lanes) {
@@ -207,78 +216,40 @@ struct Gather {
     if (h < stride) accumulate_tile<1>(e + h, rstd, count, acc + h);
   }
 
-  // Appends whole segments while they fit; segment s begins at starts[s] in the list, and starts[n] is its end.
-  // Returns their number n, or -1 after a bad index.
-  int64_t fill(const Segment* segments, int64_t num_segments, TokenList& list, int64_t* starts) const {
-    list.size = starts[0] = 0;
-    int64_t n = 0;
-    for (; n < num_segments && list.size + segments[n].end - segments[n].begin <= list_capacity; ++n) {
-      if (!append(tokens, segments[n], list)) return -1;
-      starts[n + 1] = list.size;
-    }
-    for (int64_t i = 0; i < max_prefetch_distance; ++i) list.id[list.size + i] = list.size ? list.id[list.size - 1] : 0;
-    for (int64_t i = 0; i < std::min(prefetch_distance, list.size); ++i) prefetch(list.id[i]);
-    return n;
-  }
-};
-
-// What training keeps and adds, beside the sum of rstd * e.
-struct Training {
-  float* rstd;              // [T]
-  const Dropout* dropout;
-};
-
-template <class Word>
-inline void keep_for_backward(const Gather<Word>& gather, const Training& training, const Segment& segment,
-                              const TokenList& list, int64_t first, int count, float* e, const float* rstd,
-                              float* keep, float* keep_count) {
-  const int64_t start = gather.tokens.row_start(segment.row);
-  for (int j = 0; j < count; ++j) {
-    const int64_t column = list.column[first + j];
-    training.rstd[start + column] = rstd[j];
-    if (!keep_count) continue;
-    dropout_keep(training.dropout->seed, segment.row, column, embed_stream, training.dropout->p_embed,
-                 gather.hidden_size, keep);
-    for (int64_t h = 0; h < gather.hidden_size; ++h) {
-      e[j * gather.stride + h] *= keep[h];
-      keep_count[h] += keep[h];
-    }
-  }
-}
-
-constexpr int64_t max_segments = 64;  // pooled together: their tokens are one list, prefetched across rows
-
-// partial[s] = sum over the tokens of segments[s] of rstd * e (times the dropout mask), counts[s] = their number, for
-// at most max_segments of them. With dropout on x, keep_counts[s] holds for each channel how many tokens kept it.
-// False after a bad index.
-template <class Word>
-inline bool pool_segments(const Gather<Word>& gather, const Segment* segments, int64_t num_segments, float* partial,
-                          int64_t* counts, const Training* training, float* keep_counts) {
-  Buffer e(group_size * gather.stride), keep(keep_counts ? gather.stride : 0);
-  TokenList list;
-  int64_t starts[max_segments + 1];
-  float rstd[group_size];
-  for (int64_t s = 0; s < num_segments;) {
-    const int64_t filled = gather.fill(segments + s, num_segments - s, list, starts);
-    if (filled < 0) return false;
-    for (int64_t k = 0; k < filled; ++k, ++s) {
-      float* acc = partial + s * gather.stride;
-      float* keep_count = keep_counts ? keep_counts + s * gather.stride : nullptr;
-      std::fill(acc, acc + gather.stride, 0.0f);
-      if (keep_count) std::fill(keep_count, keep_count + gather.stride, 0.0f);
-      counts[s] = starts[k + 1] - starts[k];
-      float* row_rstd = training ? training->rstd + gather.tokens.row_start(segments[s].row) : nullptr;
-      if (!keep_count && gather.pool_small(list, starts[k], starts[k + 1], acc, row_rstd)) continue;
-      for (int64_t i = starts[k]; i < starts[k + 1]; i += group_size) {
-        const int count = int(std::min<int64_t>(group_size, starts[k + 1] - i));
-        gather.normalise(list, i, count, e, rstd);
-        if (training)
-          keep_for_backward(gather, *training, segments[s], list, i, count, e, rstd, keep, keep_count);
-        gather.accumulate(e, rstd, count, acc);
+  void keep_for_backward(const Segment& segment, const TokenList& list, int64_t first, int count, float* e,
+                         const float* rstd, float* keep, float* keep_count) const {
+    const int64_t start = tokens.row_start(segment.row);
+    for (int j = 0; j < count; ++j) {
+      const int64_t column = list.column[first + j];
+      training->rstd[start + column] = rstd[j];
+      if (!keep_count) continue;
+      dropout_keep(training->dropout->seed, segment.row, column, embed_stream, training->dropout->p_embed, hidden_size,
+                   keep);
+      for (int64_t h = 0; h < hidden_size; ++h) {
+        e[j * stride + h] *= keep[h];
+        keep_count[h] += keep[h];
       }
     }
   }
-  return true;
-}
+
+  struct Scratch {
+    Buffer e, keep;
+    explicit Scratch(const Gather& gather) : e(group_size * gather.stride), keep(gather.stride) {}
+  };
+
+  // Tokens [first, last) of the list, all of `segment`, into the zeroed acc: the sum of rstd * e times the dropout mask.
+  void pool(Scratch& scratch, const Segment& segment, const TokenList& list, int64_t first, int64_t last, float* acc,
+            float* keep_count) const {
+    float* row_rstd = training ? training->rstd + tokens.row_start(segment.row) : nullptr;
+    if (!keep_count && pool_small(list, first, last, acc, row_rstd)) return;
+    float rstd[group_size];
+    for (int64_t i = first; i < last; i += group_size) {
+      const int count = int(std::min<int64_t>(group_size, last - i));
+      normalise(list, i, count, scratch.e, rstd);
+      if (training) keep_for_backward(segment, list, i, count, scratch.e, rstd, scratch.keep, keep_count);
+      accumulate(scratch.e, rstd, count, acc);
+    }
+  }
+};
 
 }  // namespace

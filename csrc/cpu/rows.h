@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "arguments.h"
-#include "pool.h"
+#include "segments.h"
 
 namespace {
 
@@ -58,9 +58,15 @@ struct Sums {
   }
 };
 
+// pooled = sum * scale, and the share of beta it holds: 1 in a mean, the count in a sum, 0 in an empty row.
+inline void pooling_factors(Pooling pooling, int64_t count, float& scale, float& beta_share) {
+  scale = pooling == Pooling::sum_all ? 1.0f : 1.0f / float(std::max<int64_t>(count, 1));
+  beta_share = pooling == Pooling::sum_all ? float(count) : float(count > 0);
+}
+
 // A row so long that a thread would wait for it: longer than half of a thread's share of all tokens.
-inline bool has_dominant_row(const Tokens& tokens, int64_t hidden_size, int num_threads) {
-  if (num_threads == 1 || tokens.total * hidden_size < 2 * elements_per_thread) return false;
+inline bool has_dominant_row(const Tokens& tokens, int64_t elements_per_token, int num_threads) {
+  if (num_threads == 1 || tokens.total * elements_per_token < 2 * elements_per_thread) return false;
   const int64_t limit = std::max(segment_length, tokens.total / (2 * num_threads));
   for (int64_t row = 0; row < tokens.rows; ++row)
     if (tokens.row_length(row) > limit) return true;
@@ -68,21 +74,21 @@ inline bool has_dominant_row(const Tokens& tokens, int64_t hidden_size, int num_
 }
 
 // Blocks of rows over threads; finish(first_row, num_rows, const Sums&) for each.
-template <class Word, class Finish>
-inline void pool_row_blocks(const Gather<Word>& gather, const Training* training, bool drop, ParallelFor run,
+template <class Pooler, class Finish>
+inline void pool_row_blocks(const Pooler& pooler, bool drop, ParallelFor run,
                             const Finish& finish) {
-  const Tokens& tokens = gather.tokens;
+  const Tokens& tokens = pooler.tokens;
   const int64_t blocks = (tokens.rows + block_rows - 1) / block_rows;
-  const int64_t elements = std::max<int64_t>(1, tokens.total * gather.hidden_size / std::max<int64_t>(1, blocks));
+  const int64_t elements = std::max<int64_t>(1, tokens.total * pooler.elements_per_token / std::max<int64_t>(1, blocks));
   parallel_for(run, blocks, std::max<int64_t>(1, elements_per_thread / elements), [&](int64_t begin, int64_t end) {
     const int64_t needed = std::min(max_segments, tokens.rows + tokens.total / segment_length);
-    Sums partial(needed, gather.stride, drop), rows(std::min(block_rows, tokens.rows), gather.stride, drop);
+    Sums partial(needed, pooler.stride, drop), rows(std::min(block_rows, tokens.rows), pooler.stride, drop);
     Segment segments[max_segments];
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * block_rows, last = std::min(tokens.rows, first + block_rows);
       int64_t row = first, column = 0;
       while (const int64_t n = next_segments(tokens, row, column, last, segments)) {
-        if (!pool_segments(gather, segments, n, partial.sum, partial.count, training, partial.keep_counts(0))) return;
+        if (!pool_segments(pooler, segments, n, partial.sum, partial.count, partial.keep_counts(0))) return;
         for (int64_t s = 0; s < n; ++s) rows.take(segments[s].row - first, segments[s].begin == 0, partial, s);
       }
       finish(first, last - first, rows);
@@ -91,10 +97,10 @@ inline void pool_row_blocks(const Gather<Word>& gather, const Training* training
 }
 
 // Segments over threads, then one pass that adds them up: 1 / 256 of the work, so it stays on one thread.
-template <class Word, class Finish>
-inline void pool_split_rows(const Gather<Word>& gather, const Training* training, bool drop, ParallelFor run,
+template <class Pooler, class Finish>
+inline void pool_split_rows(const Pooler& pooler, bool drop, ParallelFor run,
                             const Finish& finish) {
-  const Tokens& tokens = gather.tokens;
+  const Tokens& tokens = pooler.tokens;
   int64_t num_segments = 0;
   for (int64_t row = 0; row < tokens.rows; ++row)
     num_segments += std::max<int64_t>(1, (tokens.row_length(row) + segment_length - 1) / segment_length);
@@ -102,15 +108,15 @@ inline void pool_split_rows(const Gather<Word>& gather, const Training* training
   int64_t row = 0, column = 0;
   for (int64_t s = 0; row < tokens.rows;) s += next_segments(tokens, row, column, tokens.rows, segments + s);
 
-  Sums partial(num_segments, gather.stride, drop);
+  Sums partial(num_segments, pooler.stride, drop);
   bool good = true;
   parallel_for(run, num_segments, 1, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; s += max_segments)
-      if (!pool_segments(gather, segments + s, std::min(max_segments, end - s), partial.sum + s * gather.stride,
-                         partial.count + s, training, partial.keep_counts(s)))
+      if (!pool_segments(pooler, segments + s, std::min(max_segments, end - s), partial.sum + s * pooler.stride,
+                         partial.count + s, partial.keep_counts(s)))
         __atomic_store_n(&good, false, __ATOMIC_RELAXED);
   });
-  Sums rows(block_rows, gather.stride, drop);
+  Sums rows(block_rows, pooler.stride, drop);
   for (int64_t s = 0, first = 0; good && s < num_segments; ++s) {
     rows.take(segments[s].row - first, segments[s].begin == 0, partial, s);
     const bool row_done = s + 1 == num_segments || segments[s + 1].row != segments[s].row;
@@ -124,14 +130,12 @@ inline void pool_split_rows(const Gather<Word>& gather, const Training* training
 }
 
 // Pools every row; finish(first_row, num_rows, const Sums&) for each block of at most block_rows rows.
-template <class Word, class Finish>
-inline void pool_rows(const Gather<Word>& gather, const Training* training, int num_threads, ParallelFor run,
-                      const Finish& finish) {
-  const bool drop = training && training->dropout->p_embed > 0;
-  if (has_dominant_row(gather.tokens, gather.hidden_size, num_threads))
-    pool_split_rows(gather, training, drop, run, finish);
+template <class Pooler, class Finish>
+inline void pool_rows(const Pooler& pooler, bool drop, int num_threads, ParallelFor run, const Finish& finish) {
+  if (has_dominant_row(pooler.tokens, pooler.elements_per_token, num_threads))
+    pool_split_rows(pooler, drop, run, finish);
   else
-    pool_row_blocks(gather, training, drop, run, finish);
+    pool_row_blocks(pooler, drop, run, finish);
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ struct TokenTensors {
       fail("a table has more than 2^31 - 1 rows, which the cpu backend cannot address.");
     tokens.vocab_size = vocab_size;
     tokens.num_types = num_types;
-    tokens.num_positions = num_positions;
+    tokens.num_positions = tokens.positions_stride = num_positions;
     tokens.bad_index = &bad_index;
     if (tokens.positions.data) return;
     for (int64_t row = 0; row < (tokens.cu_seqlens ? tokens.rows : std::min<int64_t>(tokens.rows, 1)); ++row)

@@ -22,7 +22,7 @@ struct Segment {
 struct TokenList {
   int64_t size = 0;
   int32_t id[list_capacity + max_prefetch_distance];
-  int32_t context[list_capacity];
+  int32_t context[list_capacity + max_prefetch_distance];
   int32_t column[list_capacity];
 };
 
@@ -80,7 +80,7 @@ inline bool append_general(const Tokens& tokens, const Segment& segment, TokenLi
     for (int kind = 0; kind < 3; ++kind)
       if (bad[kind]) { report_bad_index(tokens, token, BadIndexKind(kind)); return false; }
     list.id[list.size] = int32_t(id);
-    list.context[list.size] = int32_t(type * tokens.num_positions + position);
+    list.context[list.size] = int32_t(type * tokens.positions_stride + position);
     list.column[list.size] = int32_t(c);
     ++list.size;
   }
