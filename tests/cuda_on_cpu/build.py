@@ -1,22 +1,26 @@
-"""Compiles C++ into shared libraries under build/cuda_on_cpu, once for each content of the sources."""
+"""Compiles the CUDA kernels for the CPU, into build/cuda_on_cpu, once for each content of the sources."""
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 BUILD = REPOSITORY / "build" / "cuda_on_cpu"
+KERNELS = REPOSITORY / "csrc" / "cuda"
+EXECUTOR, RACES = HERE / "executor.cpp", HERE / "races.cpp"
+
 COMPILER = os.environ.get("CXX", "c++")
-EXECUTOR = HERE / "executor.cpp"
-FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-DCUDA_ON_CPU", f"-I{HERE}"]
+FLAGS = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-DCUDA_ON_CPU", f"-I{HERE}"]
+PLAIN = ["-O1"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-# The kernels alone are compiled so, and linked to RACES.
+# For what runs as a kernel, which is then linked to RACES.
 FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
-RACES = HERE / "races.cpp"
 
 
 def missing() -> str | None:
@@ -26,35 +30,47 @@ def missing() -> str | None:
     return None
 
 
-def compiled(source: Path, flags: Sequence[str], depends: Sequence[Path]) -> Path:
-    """The object file of ``source``; made anew where its text, that of ``depends`` or the flags have changed."""
+def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, libraries: Sequence[str] = ()) -> Path:
+    """``sources`` and the executor as one shared library."""
+    objects = [compiled(source, flags) for source in sources]
+    if flags == FIND_RACES:
+        # First, so that of inline functions of the standard library the linker keeps the copies that are not watched.
+        objects = [compiled(source, PLAIN) for source in (EXECUTOR, RACES)] + objects
+        flags = ()
+    else:
+        objects.append(compiled(EXECUTOR, flags))
+    command = [COMPILER, "-shared", *map(str, objects), *(flag for flag in flags if flag.startswith("-fsanitize")),
+               *libraries]
+    return _made(f"{name}-{_digest(command, [])}.so", command)
+
+
+def compiled(source: Path, flags: Sequence[str]) -> Path:
+    """The object file of ``source``; made anew where the flags, its text or that of what it includes have changed."""
     command = [COMPILER, *FLAGS, *flags]
-    path = BUILD / f"{source.stem}-{_digest(command, [source, *depends])}.o"
-    if not path.exists():
-        _run([*command, "-c", str(source)], path)
-    return path
+    return _made(f"{source.stem}-{_digest(command, _with_includes(source))}.o",
+                 [*command, "-x", "c++", "-c", str(source)])
 
 
-def linked(name: str, objects: Sequence[Path], flags: Sequence[str] = ()) -> Path:
-    """The shared library of ``objects``."""
-    command = [COMPILER, "-shared", "-Wl,-z,defs", *map(str, objects), *flags]
-    path = BUILD / f"{name}-{_digest(command, [])}.so"
-    if not path.exists():
-        _run(command, path)
-    return path
-
-
-def shim_sources() -> list[Path]:
-    """Everything of this folder that a kernel's object file depends on."""
-    return sorted(HERE.glob("*.h"))
-
-
+@cache
 def sanitizer_environment() -> dict[str, str]:
     """What a Python process needs to load a library compiled with SANITIZE. Fresh memory is filled with 0xFF."""
     libraries = [subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True,
                                 check=True).stdout.strip() for name in ("libasan.so", "libubsan.so", "libstdc++.so")]
     return {"LD_PRELOAD": " ".join(libraries), "UBSAN_OPTIONS": "print_stacktrace=1",
             "ASAN_OPTIONS": "detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255"}
+
+
+def _with_includes(source: Path) -> list[Path]:
+    """``source`` and every file it includes in quotes, beside it or in this folder."""
+    found, waiting = [], [source]
+    while waiting:
+        path = waiting.pop()
+        found.append(path)
+        for name in re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE):
+            included = next((folder / name for folder in (path.parent, HERE) if (folder / name).exists()), None)
+            if included is not None and included not in found + waiting:
+                waiting.append(included)
+    return sorted(found)
 
 
 def _digest(command: Sequence[str], sources: Sequence[Path]) -> str:
@@ -64,10 +80,14 @@ def _digest(command: Sequence[str], sources: Sequence[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _run(command: Sequence[str], output: Path) -> None:
+def _made(name: str, command: Sequence[str]) -> Path:
+    output = BUILD / name
+    if output.exists():
+        return output
     BUILD.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f"{output.name}.{os.getpid()}")
+    partial = output.with_name(f"{name}.{os.getpid()}")
     done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-5000:]}")
-    partial.rename(output)  # several processes may build the same at once
+    partial.rename(output)  # several processes may make the same at once
+    return output

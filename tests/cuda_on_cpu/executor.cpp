@@ -1,8 +1,13 @@
 #include "executor.h"
 
+#include <cxxabi.h>
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <sstream>
 #include <string>
@@ -46,7 +51,7 @@ struct Block {
   unsigned current = 0;
   Context scheduler;
   Stacks stacks;
-  const char* kernel = "";
+  std::string kernel;
   void (*call)(const void*) = nullptr;
   const void* arguments = nullptr;
   std::string failure;
@@ -60,6 +65,18 @@ std::unordered_map<const void*, int64_t> allowed_shared;
 const char* name_of(Primitive primitive) {
   static const char* const names[] = {"running", "__syncthreads", "__syncwarp", "a shuffle", "a ballot"};
   return names[int(primitive)];
+}
+
+// An instance of a template by its own name, "logits_kernel<float, Shape<16, 1, (Width)0> >", where the library tells.
+std::string name_of(const void* kernel, const char* otherwise) {
+  Dl_info info;
+  if (!dladdr(kernel, &info) || !info.dli_sname || info.dli_saddr != kernel) return otherwise;
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status), std::free);
+  if (!name) return otherwise;
+  std::string result = name.get();
+  result.resize(std::min(result.size(), result.find('(', result.find(">(") == std::string::npos ? 0 : result.find(">("))));
+  return result.substr(result.compare(0, 5, "void ") == 0 ? 5 : 0);
 }
 
 std::string text(uint3 index) {
@@ -281,7 +298,7 @@ void end_atomic() {
 
 bool on_a_fiber_stack(const void* address) { return block.stacks.holds(address); }
 
-std::string kernel_and_block() { return std::string(block.kernel) + ", block " + text(blockIdx); }
+std::string kernel_and_block() { return block.kernel + ", block " + text(blockIdx); }
 
 bool allow_dynamic_shared(const void* kernel, int64_t bytes) {
   if (bytes < 0 || size_t(bytes) > settings.max_shared_bytes) return false;
@@ -292,7 +309,7 @@ bool allow_dynamic_shared(const void* kernel, int64_t bytes) {
 void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
               void (*call)(const void* arguments), const void* arguments) {
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
-  block.kernel = name;
+  block.kernel = name_of(kernel, name);
   block.failure.clear();
   check_limits(kernel, grid, size, shared_bytes);
   ++launches;
@@ -334,3 +351,10 @@ void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t
 }
 
 }  // namespace cuda_on_cpu
+
+extern "C" void cuda_on_cpu_schedule(int schedule, uint64_t seed) {
+  cuda_on_cpu::settings.schedule = cuda_on_cpu::Schedule(schedule);
+  cuda_on_cpu::settings.seed = seed;
+}
+extern "C" void cuda_on_cpu_max_shared_bytes(size_t bytes) { cuda_on_cpu::settings.max_shared_bytes = bytes; }
+extern "C" int64_t cuda_on_cpu_launches() { return cuda_on_cpu::launches; }
