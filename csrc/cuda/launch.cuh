@@ -116,7 +116,8 @@ void launch_token_gradients(const BackwardArguments& arguments, cudaStream_t str
   const Launch launch{"embed_pool_backward", arguments.tokens, hidden_size, stream};
   const bool aligned = is_aligned(arguments.table) && is_aligned(arguments.d_word) && is_aligned(arguments.d_context);
   with_shape(hidden_size, aligned, [&](auto shape) {
-    launch(token_gradient_kernel<Word, decltype(shape)>, blocks_of(arguments.plan, arguments.tokens, hidden_size), 1,
+    // One token at a time: the dropout mask and G need the registers.
+    launch(token_gradient_kernel<Word, typename decltype(shape)::OneByOne>, blocks_of(arguments.plan, arguments.tokens, hidden_size), 1,
            32 * warps_of_block(hidden_size), sum_bytes(arguments.plan, hidden_size, false), arguments);
   });
 }

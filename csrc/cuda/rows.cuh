@@ -6,14 +6,18 @@
 
 enum class Width { exact, multiple_of_8, any };  // H = 8 * lanes * vectors; H % 8 == 0; any H, scalar loads
 
-template <int lanes_, int vectors_, Width width_>
+// Tokens a group gathers at once: loads in flight against registers, three times eight floats a vector each.
+constexpr int usual_unroll(int vectors, Width width) {
+  return width == Width::any ? 1 : vectors == 1 ? 4 : vectors == 2 ? 2 : 1;
+}
+
+template <int lanes_, int vectors_, Width width_, int unroll_ = usual_unroll(vectors_, width_)>
 struct Shape {
   static constexpr int lanes = lanes_, vectors = vectors_, values = 8 * vectors, groups = 32 / lanes;
   static constexpr int channels = lanes * values;  // of a warp; a wider row is shared by the warps of a block
   static constexpr Width width = width_;
-  // Tokens a group gathers at once: loads in flight against registers (three times `values` floats each).
-  static constexpr int unroll = width == Width::any ? 1 : vectors == 1 ? 4 : vectors == 2 ? 2 : 1;
-  static constexpr int step = groups * unroll;     // tokens a warp gathers at once
+  static constexpr int unroll = unroll_, step = groups * unroll;  // tokens that a group and a warp gather at once
+  using OneByOne = Shape<lanes, vectors, width, 1>;
 };
 
 template <class Word> constexpr bool has_scale = sizeof(Word) == 1;
