@@ -1,0 +1,100 @@
+"""How the Triton kernels are cut into programs: one table, with the reason for every line.
+
+A line is looked up by hidden size, batch, length, dtype and architecture; where several fit, the first is taken. With
+``DENDRITIC_BERT_AUTOTUNE=1`` all that fit are timed on the first call of their kind and the fastest is kept for the
+process. That is off by default: another cut sums in another order, and two runs should agree to the bit.
+"""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+AUTOTUNE = os.environ.get("DENDRITIC_BERT_AUTOTUNE") == "1"
+ANY = 2**62
+LENGTHS = (64, 256, ANY)  # a length belongs to the first bucket it does not exceed
+# Below this many rows a program a row leaves a GPU of 100 to 300 multiprocessors with room for more.
+FEW_ROWS = 1024
+# A row of so many columns may be cut into pieces where rows are few; 16 steps of 16 tokens each.
+CHUNK = 256
+HEAD_TILE = 4096  # 32 registers of a thread
+
+
+class Config(NamedTuple):
+    """A program's tile is ``rows`` rows of the batch by ``tokens`` columns; ``chunk`` columns of a long row a piece.
+
+    ``head_tile`` is how many products of the head are in registers at a time.
+    """
+
+    rows: int
+    tokens: int
+    num_warps: int = 4
+    num_stages: int = 1
+    chunk: int = CHUNK
+    head_tile: int = HEAD_TILE
+
+
+class Key(NamedTuple):
+    """What a configuration depends on. ``arch`` is "sm_90", "gfx942" and the like, or "interpreter"."""
+
+    hidden_size: int
+    length: int
+    few_rows: bool
+    dtype: torch.dtype
+    arch: str
+
+
+class Line(NamedTuple):
+    """A configuration for hidden sizes and lengths up to these, on architectures that start with ``arch``."""
+
+    arch: str
+    hidden_size: int
+    few_rows: bool
+    length: int
+    config: Config
+    reason: str
+
+
+TABLE = (
+    Line("interpreter", ANY, True, ANY, Config(16, 16, chunk=64, head_tile=2**18),
+         "the interpreter's cost is per program and operation, whatever the tile"),
+    Line("", 128, True, ANY, Config(1, 16),
+         "a small batch is latency: one row a program, 16 gathers of 256 bytes in flight, 16 elements of the sum a "
+         "thread"),
+    Line("", 128, False, 64, Config(4, 4),
+         "four rows share a column's context row, which is 512 of the 768 bytes a bfloat16 token reads"),
+    Line("", 128, False, ANY, Config(2, 8), "longer rows differ more in length, so fewer share a program"),
+    Line("", 256, True, ANY, Config(1, 8), "as for 128, with twice the bytes a token"),
+    Line("", 256, False, ANY, Config(2, 4), "two rows share a context row"),
+    Line("", 512, True, ANY, Config(1, 8), "32 elements of the sum a thread; 64 spill"),
+    Line("", 512, False, ANY, Config(2, 4), "two rows share a context row in as many registers"),
+    Line("", 1024, True, ANY, Config(1, 4), "32 elements of the sum a thread; a row is 1.5 KB, so four are enough"),
+    Line("", 1024, False, ANY, Config(2, 2), "two rows share a context row in as many registers"),
+    Line("", ANY, True, ANY, Config(1, 1, num_warps=8), "one token and its sum fill the registers"),
+)
+_fastest: dict[Key, Config] = {}
+
+
+def key_of(hidden_size: int, length: int, num_rows: int, dtype: torch.dtype, arch: str) -> Key:
+    bucket = next(bound for bound in LENGTHS if length <= bound)
+    return Key(hidden_size, bucket, bool(num_rows <= FEW_ROWS), dtype, arch)
+
+
+def candidates(key: Key) -> list[Config]:
+    """The configurations for a key, the preferred one first; those for another size of batch come behind."""
+    fitting = [line for line in TABLE if key.arch.startswith(line.arch) and key.hidden_size <= line.hidden_size
+               and key.length <= line.length]
+    first = fitting[0]
+    fitting = [line for line in fitting if (line.arch, line.hidden_size) == (first.arch, first.hidden_size)]
+    return [line.config for line in sorted(fitting, key=lambda line: line.few_rows != key.few_rows)]
+
+
+def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> Config:
+    """The configuration for a key; where tuning is on and ``milliseconds`` can time a launch, the fastest one."""
+    configs = candidates(key)
+    if not AUTOTUNE or milliseconds is None or key.arch == "interpreter" or len(configs) == 1:
+        return configs[0]
+    if key not in _fastest:
+        _fastest[key] = min(configs, key=milliseconds)
+    return _fastest[key]

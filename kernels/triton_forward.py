@@ -1,0 +1,378 @@
+"""The forward kernels in Triton: the contract of ``reference`` for NVIDIA and AMD GPUs, and for Triton's interpreter.
+
+How a launch is put together (``triton_launch`` does it):
+
+* One program serves ``BLOCK_ROWS`` rows of the batch, all at the same columns, ``BLOCK_TOKENS`` columns at a time: its
+  tile is ``[BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H]``, with ``BLOCK_H`` the hidden size rounded up to a power of two. Every
+  element of the tile keeps its own float32 sum; tokens are summed across the tile once, after the loop.
+* ``dsn_logits_kernel`` takes rows from ids to logits in one launch. Where a row may be long and rows are few,
+  ``dsn_pieces_kernel`` sums pieces of ``CHUNK`` columns and ``dsn_combine_kernel`` adds a row's pieces in their order,
+  so that the result never depends on what ran first. ``dsn_token_logits_kernel`` applies the head to every token.
+  ``embed_pool_kernel`` is the differentiable op's forward.
+* An optional tensor that is absent is passed as None, which makes a kernel of its own without it.
+* Table sizes are checked in the kernel: a token whose id, type or position lies outside, and a row whose bounds in
+  cu_seqlens make no sense, is read nowhere and turns its row's result into NaN.
+
+All loads are widened to float32 at once; every offset that can pass 2^31 elements is int64.
+"""
+
+import triton
+import triton.language as tl
+
+# The place of a name in reference.ACTIVATIONS.
+SIGMOID = tl.constexpr(0)
+TANH = tl.constexpr(1)
+RELU = tl.constexpr(2)
+# reference.EMBED_STREAM and reference.POOL_STREAM.
+EMBED_STREAM = tl.constexpr(0)
+POOL_STREAM = tl.constexpr(1)
+
+# Sizes of a batch and of tables change from call to call: a kernel made for one value of them would be made anew.
+SIZES = ["num_rows", "length", "num_tokens", "vocab_size", "num_types", "num_positions"]
+
+
+@triton.jit
+def row_bounds(row, num_rows, length, num_tokens, cu_seqlens):
+    """Of rows ``[R]``: the first token, the number of columns (0 past the last row), and what to add to the row's sum,
+    which is NaN where cu_seqlens makes no sense and 0 everywhere else."""
+    inside = row < num_rows
+    if cu_seqlens is None:
+        start = row * length
+        count = tl.where(inside, length, 0).to(tl.int64)
+        poison = tl.zeros_like(row).to(tl.float32)
+    else:
+        start = tl.load(cu_seqlens + row, mask=inside, other=0).to(tl.int64)
+        end = tl.load(cu_seqlens + row + 1, mask=inside, other=0).to(tl.int64)
+        sound = (start >= 0) & (start <= end) & (end <= num_tokens)
+        sound = sound & ((row > 0) | (start == 0)) & ((row < num_rows - 1) | (end == num_tokens))
+        count = tl.where(inside & sound, end - start, 0)
+        poison = tl.where(inside & (sound == 0), float("nan"), 0.0)
+    return start, count, poison
+
+
+@triton.jit
+def row_of(place, cu_seqlens, num_rows, CHUNK: tl.constexpr):
+    """The row of a token, or with CHUNK the row of a piece; the last one that starts at or before ``place``.
+
+    Row b's pieces start at ``cu_seqlens[b] // CHUNK + b``, which leaves room for all of them and needs no count.
+    """
+    low = place * 0
+    size = num_rows
+    while size > 1:
+        half = size // 2
+        middle = low + half
+        first = tl.load(cu_seqlens + middle).to(tl.int64)
+        if CHUNK > 0:
+            first = first // CHUNK + middle
+        low = tl.where(first <= place, middle, low)
+        size -= half
+    return low
+
+
+@triton.jit
+def token_indices(place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions):
+    """Id, type and position of tokens, and whether all three lie inside their tables.
+
+    Without types and positions the last three have the shape of ``column``, which may be that of one row for all.
+    """
+    token_id = tl.load(input_ids + place, mask=shown, other=0).to(tl.int64)
+    position = column
+    token_type = column * 0
+    if position_ids is not None:
+        position = tl.load(position_ids + place, mask=shown, other=0).to(tl.int64)
+    if token_type_ids is not None:
+        token_type = tl.load(token_type_ids + place, mask=shown, other=0).to(tl.int64)
+    inside = (position >= 0) & (position < num_positions) & (token_type >= 0) & (token_type < num_types)
+    return token_id, token_type, position, inside, (token_id >= 0) & (token_id < vocab_size) & inside
+
+
+@triton.jit
+def folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale, context, vocab_size,
+                  num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
+    """From centred tables: ``e_t`` ``[R, T, H]`` and what LayerNorm multiplies it by ``[R, T]``.
+
+    The factor is 0 where a token is not shown and NaN where it is shown and outside a table.
+    """
+    token_id, token_type, position, inside, readable = token_indices(
+        place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
+    h = tl.arange(0, BLOCK_H)[None, None, :]
+    read = shown & readable
+    e = tl.load(word + token_id[:, :, None] * HIDDEN_SIZE + h, mask=read[:, :, None] & (h < HIDDEN_SIZE),
+                other=0.0).to(tl.float32)
+    if word_scale is not None:
+        e *= tl.load(word_scale + token_id, mask=read, other=0.0)[:, :, None]
+    # One row of the context serves all rows of the tile where it depends on the column alone.
+    context_row = token_type * num_positions + position
+    e += tl.load(context + context_row[:, :, None] * HIDDEN_SIZE + h, mask=inside[:, :, None] & (h < HIDDEN_SIZE),
+                 other=0.0)
+    rstd = tl.rsqrt(tl.sum(e * e, axis=2) / HIDDEN_SIZE + eps)
+    return e, tl.where(shown, tl.where(readable, rstd, float("nan")), 0.0)
+
+
+@triton.jit
+def shown_tokens(place, column, end, attention_mask):
+    """Which tokens ``[R, T]`` the pooling takes in: those before ``end`` ``[R, 1]`` that the mask does not hide."""
+    shown = column < end
+    if attention_mask is not None:
+        shown = shown & (tl.load(attention_mask + place, mask=shown, other=0) != 0)
+    return shown
+
+
+@triton.jit
+def pool_folded(start, begin, end, input_ids, attention_mask, token_type_ids, position_ids, word, word_scale, context,
+                vocab_size, num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr,
+                BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
+    """Columns ``begin`` to ``end[r] - 1`` of each row: the sum of what LayerNorm makes of them ``[R, H]``, and how many
+    were kept ``[R]``."""
+    total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
+    kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
+    for offset in tl.range(begin, tl.max(end), BLOCK_TOKENS, num_stages=NUM_STAGES):
+        column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
+        place = start[:, None] + column
+        shown = shown_tokens(place, column, end[:, None], attention_mask)
+        e, factor = folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale,
+                                  context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H)
+        total += e * factor[:, :, None]
+        kept += shown.to(tl.int32)
+    return tl.sum(total, axis=1), tl.sum(kept, axis=1)
+
+
+@triton.jit
+def divided(total, kept, SUM: tl.constexpr):
+    """The pooled rows ``[R, H]``, and how often each holds beta: 1 for a mean, 0 for an empty row, a sum's tokens."""
+    if SUM:
+        pooled, beta_share = total, kept.to(tl.float32)
+    else:
+        pooled = total / tl.maximum(kept, 1).to(tl.float32)[:, None]
+        beta_share = tl.where(kept > 0, 1.0, 0.0)
+    return pooled, beta_share
+
+
+@triton.jit
+def activated(z, ACTIVATION: tl.constexpr):
+    if ACTIVATION == SIGMOID:
+        a = tl.sigmoid(z)
+    elif ACTIVATION == TANH:
+        a = 2 * tl.sigmoid(2 * z) - 1
+    elif ACTIVATION == RELU:
+        a = tl.where(z < 0, 0.0, z)  # a maximum would hide NaN
+    else:
+        a = 0.5 * z * (1 + tl.erf(z * 0.7071067811865476))
+    return a
+
+
+@triton.jit
+def layer(x, beta_share, first, c, weight, bias, beta_bias, HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr,
+          BLOCK_H: tl.constexpr):
+    """Labels ``c [C]`` of the layer whose first row in the stacked head is ``first``, on ``x [R, H]`` -> ``[R, C]``.
+
+    In float32 without tensor cores: tf32 costs 4e-4 to 3e-3 in the logits.
+    """
+    h = tl.arange(0, BLOCK_H)
+    known = c < NUM_LABELS
+    w = tl.load(weight + (first + c)[:, None] * HIDDEN_SIZE + h[None, :],
+                mask=known[:, None] & (h < HIDDEN_SIZE)[None, :], other=0.0)
+    z = tl.sum(x[:, None, :] * w[None, :, :], axis=2)
+    return (z + tl.load(bias + first + c, mask=known, other=0.0)[None, :]
+            + beta_share[:, None] * tl.load(beta_bias + first + c, mask=known, other=0.0)[None, :])
+
+
+@triton.jit
+def store_logits(x, beta_share, row, stored, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE: tl.constexpr,
+                 NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr,
+                 BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr):
+    """The dendritic head on rows ``x [R, H]``, written to rows ``row [R]`` of the logits where ``stored``."""
+    for label in range(0, NUM_LABELS, BLOCK_C):
+        c = label + tl.arange(0, BLOCK_C)
+        known = c < NUM_LABELS
+        y = layer(x, beta_share, 0, c, weight, bias, beta_bias, HIDDEN_SIZE, NUM_LABELS, BLOCK_H)
+        activations = ()
+        for k in tl.static_range(NUM_DENDRITES):
+            z = layer(x, beta_share, (1 + k) * NUM_LABELS, c, weight, bias, beta_bias, HIDDEN_SIZE, NUM_LABELS,
+                      BLOCK_H)
+            for j in tl.static_range(k):
+                below = lateral + (k * NUM_DENDRITES + j) * NUM_LABELS
+                z += tl.load(below + c, mask=known, other=0.0)[None, :] * activations[j]
+            a = activated(z, ACTIVATION)
+            y += a * tl.load(top + k * NUM_LABELS + c, mask=known, other=0.0)[None, :]
+            activations = activations + (a,)  # type: ignore[assignment]
+        tl.store(logits + row[:, None] * NUM_LABELS + c[None, :], y, mask=stored[:, None] & known[None, :])
+
+
+@triton.jit(do_not_specialize=SIZES)
+def dsn_logits_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word, word_scale, context, weight, bias,
+        beta_bias, lateral, top, logits, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps,
+        HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr,
+        SUM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+        BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
+    """Token ids -> logits ``[B, C]``, a program for every ``BLOCK_ROWS`` rows."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    total, kept = pool_folded(start, 0, count, input_ids, attention_mask, token_type_ids, position_ids, word,
+                              word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H,
+                              BLOCK_ROWS, BLOCK_TOKENS, NUM_STAGES)
+    pooled, beta_share = divided(total + poison[:, None], kept, SUM)
+    store_logits(pooled, beta_share, row, row < num_rows, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE,
+                 NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def dsn_pieces_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word, word_scale, context, piece_sums,
+        piece_kept, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr,
+        BLOCK_H: tl.constexpr, BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr, NUM_STAGES: tl.constexpr):
+    """Pieces of ``CHUNK`` columns: sums ``[pieces, H]`` and numbers of tokens ``[pieces]``, a program for each piece.
+
+    Row b's pieces start at ``b * ceil(L / CHUNK)`` in the padded layout, at ``cu_seqlens[b] // CHUNK + b`` packed.
+    """
+    piece = tl.program_id(0).to(tl.int64)
+    if cu_seqlens is None:
+        pieces = tl.cdiv(length, CHUNK)
+        row = piece // pieces + tl.zeros((1,), tl.int64)
+        first = row * pieces
+    else:
+        row = row_of(piece + tl.zeros((1,), tl.int64), cu_seqlens, num_rows, CHUNK)
+        first = tl.load(cu_seqlens + row).to(tl.int64) // CHUNK + row
+    start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    begin = tl.maximum(piece - first, 0) * CHUNK
+    total, kept = pool_folded(start, tl.max(begin), tl.minimum(begin + CHUNK, count), input_ids, attention_mask,
+                              token_type_ids, position_ids, word, word_scale, context, vocab_size, num_types,
+                              num_positions, eps, HIDDEN_SIZE, BLOCK_H, 1, BLOCK_TOKENS, NUM_STAGES)
+    h = tl.arange(0, BLOCK_H)
+    tl.store(piece_sums + piece * HIDDEN_SIZE + h[None, :], total, mask=(h < HIDDEN_SIZE)[None, :])
+    tl.store(piece_kept + piece + tl.arange(0, 1), kept)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def dsn_combine_kernel(
+        cu_seqlens, piece_sums, piece_kept, weight, bias, beta_bias, lateral, top, logits, num_rows, length, num_tokens,
+        HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr,
+        SUM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_ROWS: tl.constexpr, CHUNK: tl.constexpr):
+    """The pieces of ``dsn_pieces_kernel`` -> logits ``[B, C]``; a row's pieces are added in their order."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    pieces = (count + CHUNK - 1) // CHUNK
+    first = row * tl.cdiv(length, CHUNK) if cu_seqlens is None else start // CHUNK + row
+    h = tl.arange(0, BLOCK_H)
+    total = tl.zeros((BLOCK_ROWS, BLOCK_H), tl.float32) + poison[:, None]
+    kept = tl.zeros((BLOCK_ROWS,), tl.int32)
+    for k in range(0, tl.max(pieces)):
+        there = k < pieces
+        total += tl.load(piece_sums + (first + k)[:, None] * HIDDEN_SIZE + h[None, :],
+                         mask=there[:, None] & (h < HIDDEN_SIZE)[None, :], other=0.0)
+        kept += tl.load(piece_kept + first + k, mask=there, other=0)
+    pooled, beta_share = divided(total, kept, SUM)
+    store_logits(pooled, beta_share, row, row < num_rows, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE,
+                 NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def dsn_token_logits_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word, word_scale, context, weight, bias,
+        beta_bias, lateral, top, logits, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps,
+        HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr,
+        BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_TOKENS: tl.constexpr):
+    """Token ids -> logits of every token ``[B * L, C]`` or ``[T, C]``, 0 where the mask hides it."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    inside = place < num_tokens
+    if position_ids is not None:
+        column = place * 0
+    elif cu_seqlens is None:
+        column = place % length
+    else:
+        row = row_of(place, cu_seqlens, num_rows, 0)
+        column = place - tl.load(cu_seqlens + row).to(tl.int64)
+    shown = shown_tokens(place, place, num_tokens, attention_mask)
+    e, factor = folded_tokens(place[:, None], column[:, None], shown[:, None], input_ids, token_type_ids, position_ids,
+                              word, word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE,
+                              BLOCK_H)
+    x = tl.reshape(e * factor[:, :, None], (BLOCK_TOKENS, BLOCK_H))
+    store_logits(x, shown.to(tl.float32), place, shown, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE,
+                 NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
+    if attention_mask is not None:
+        for label in range(0, NUM_LABELS, BLOCK_C):
+            c = label + tl.arange(0, BLOCK_C)
+            tl.store(logits + place[:, None] * NUM_LABELS + c[None, :], tl.zeros((BLOCK_TOKENS, BLOCK_C), tl.float32),
+                     mask=(inside & (shown == 0))[:, None] & (c < NUM_LABELS)[None, :])
+
+
+@triton.jit
+def embedded_tokens(read, token_id, token_type, position, inside, word_embeddings, position_embeddings,
+                    token_type_embeddings, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
+    """From the parameters: ``e_t - mean(e_t)`` ``[R, T, H]``, 0 where a token is not read."""
+    h = tl.arange(0, BLOCK_H)[None, None, :]
+    known = h < HIDDEN_SIZE
+    e = tl.load(word_embeddings + token_id[:, :, None] * HIDDEN_SIZE + h, mask=read[:, :, None] & known,
+                other=0.0).to(tl.float32)
+    e += tl.load(position_embeddings + position[:, :, None] * HIDDEN_SIZE + h, mask=inside[:, :, None] & known,
+                 other=0.0).to(tl.float32)
+    e += tl.load(token_type_embeddings + token_type[:, :, None] * HIDDEN_SIZE + h, mask=inside[:, :, None] & known,
+                 other=0.0).to(tl.float32)
+    mean = tl.sum(e, axis=2) / HIDDEN_SIZE
+    return tl.where(read[:, :, None] & known, e - mean[:, :, None], 0.0)
+
+
+@triton.jit
+def dropout_keep(seed, row, column, threshold, STREAM: tl.constexpr, BLOCK_H: tl.constexpr):
+    """Which channels dropout keeps, for tokens ``row + column`` ``[R, T]`` -> ``[R, T, H]``: reference.dropout_keep."""
+    block = tl.arange(0, BLOCK_H // 4)[None, None, :]
+    zero = (row + column)[:, :, None] * 0 + block * 0
+    w0, w1, w2, w3 = tl.philox(tl.load(seed), (zero + block).to(tl.uint32), (zero + column[:, :, None]).to(tl.uint32),
+                               (zero + row[:, :, None]).to(tl.uint32), (zero + STREAM).to(tl.uint32))
+    words = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))  # word channel % 4 of block channel // 4
+    return words.to(tl.int64) >= threshold
+
+
+@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
+def embed_pool_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
+        token_type_embeddings, ln_weight, ln_bias, seed, pooled, pooled_hat, rstd, num_rows, length, num_tokens,
+        vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale, pool_threshold, pool_scale,
+        HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr,
+        BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
+    """Token ids -> ``pooled [B, H]``, ``pooled_hat [B, H]`` before gamma, beta and p_pool, and ``rstd [T]`` a token.
+
+    Dropout keeps a channel whose word is at least ``threshold`` and multiplies it by ``scale = 1 / (1 - p)``; gamma and
+    beta leave the loop all the same: ``sum_t k_t (gamma x_t + beta) = gamma sum_t k_t x_t + beta sum_t k_t``.
+    """
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
+    kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
+    if DROP_EMBED:
+        beta_kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
+    for offset in tl.range(0, tl.max(count), BLOCK_TOKENS, num_stages=NUM_STAGES):
+        column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
+        place = start[:, None] + column
+        shown = shown_tokens(place, column, count[:, None], attention_mask)
+        token_id, token_type, position, inside, readable = token_indices(
+            place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
+        x = embedded_tokens(shown & readable, token_id, token_type, position, inside, word_embeddings,
+                            position_embeddings, token_type_embeddings, HIDDEN_SIZE, BLOCK_H)
+        factor = tl.rsqrt(tl.sum(x * x, axis=2) / HIDDEN_SIZE + eps)
+        factor = tl.where(shown, tl.where(readable, factor, float("nan")), 0.0)
+        tl.store(rstd + place, factor, mask=column < count[:, None])
+        x = x * factor[:, :, None]
+        if DROP_EMBED:
+            keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
+            keep = tl.where(keep, embed_scale, 0.0)
+            x = x * keep
+            beta_kept += tl.where(shown[:, :, None], keep, 0.0)
+        total += x
+        kept += shown.to(tl.int32)
+    h = tl.arange(0, BLOCK_H)
+    hat, beta_share = divided(tl.sum(total, axis=1) + poison[:, None], tl.sum(kept, axis=1), SUM)
+    beta_share = beta_share[:, None]
+    if DROP_EMBED:
+        beta_share, _ = divided(tl.sum(beta_kept, axis=1), tl.sum(kept, axis=1), SUM)
+    gamma = tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
+    beta = tl.load(ln_bias + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
+    result = hat * gamma + beta_share * beta
+    if DROP_POOL:
+        keep = dropout_keep(seed, row[:, None], row[:, None] * 0, pool_threshold, POOL_STREAM, BLOCK_H)
+        result = tl.where(tl.reshape(keep, (BLOCK_ROWS, BLOCK_H)), result * pool_scale, 0.0)
+    stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
+    places = row[:, None] * HIDDEN_SIZE + h[None, :]
+    tl.store(pooled_hat + places, hat, mask=stored)
+    tl.store(pooled + places, result.to(pooled.dtype.element_ty), mask=stored)

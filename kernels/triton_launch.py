@@ -1,0 +1,188 @@
+"""From tensors to launches of the Triton kernels: the ops' implementations, each with the schema of ``ops``.
+
+Nothing here reads a value of a tensor, so nothing waits for the GPU and a CUDA graph captures every call. Strided views
+are copied; what does not fit raises the RuntimeError of ``checks``, but for indices, which the kernels check.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from . import checks, triton_configs
+from .reference import ACTIVATIONS, POOLINGS
+from .triton_configs import Config
+from .triton_forward import (
+    dsn_combine_kernel,
+    dsn_logits_kernel,
+    dsn_pieces_kernel,
+    dsn_token_logits_kernel,
+    embed_pool_kernel,
+)
+from .weights import DsnHead, DsnTable
+
+INTERPRETED = triton.knobs.runtime.interpret
+if INTERPRETED:
+
+    def wrap_triton(kernel: Any) -> Any:
+        return kernel
+
+else:
+    from torch.library import wrap_triton  # type: ignore[assignment]
+
+_ACTIVATIONS = tuple(ACTIVATIONS)
+_MEAN_MASKED, _, _SUM_ALL = range(len(POOLINGS))
+
+
+def architecture() -> str:
+    """ "sm_90", "gfx942" and the like, or "interpreter"."""
+    if INTERPRETED:
+        return "interpreter"
+    target = triton.runtime.driver.active.get_current_target()
+    return f"sm_{target.arch}" if target.backend == "cuda" else target.arch
+
+
+def _configuration(word: Tensor, length: int, num_rows: int, launch: Callable[[Config], Any]) -> Config:
+    key = triton_configs.key_of(word.shape[1], length, num_rows, word.dtype, architecture())
+    busy = torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled() or (
+        word.is_cuda and torch.cuda.is_current_stream_capturing())
+    return triton_configs.choose(key, None if busy else lambda config: triton.testing.do_bench(lambda: launch(config)))
+
+
+def _block_h(hidden_size: int) -> int:
+    return max(16, triton.next_power_of_2(hidden_size))
+
+
+def _block_c(num_labels: int, rows: int, hidden_size: int, config: Config) -> int:
+    return min(triton.next_power_of_2(num_labels), max(1, config.head_tile // (rows * _block_h(hidden_size))))
+
+
+def _tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
+            position_ids: Tensor | None, pooling: int) -> tuple[tuple[Tensor | None, ...], int, int, int]:
+    """The kernels' token pointers, and the numbers of rows, of columns (0 where packed) and of tokens."""
+    if attention_mask is not None:
+        attention_mask = attention_mask.view(torch.uint8) if attention_mask.dtype == torch.bool else attention_mask
+        attention_mask = attention_mask if pooling == _MEAN_MASKED else None
+    pointers = tuple(None if tensor is None else tensor.contiguous()
+                     for tensor in (input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids))
+    if cu_seqlens is None:
+        num_rows, length = input_ids.shape
+    else:
+        num_rows, length = cu_seqlens.shape[0] - 1, 0
+    return pointers, num_rows, length, input_ids.numel()
+
+
+def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, context: Tensor, eps: float, weight: Tensor,
+               bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
+               attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
+               position_ids: Tensor | None, pooling: int) -> Tensor:
+    checks.check_dsn_logits(
+        input_ids, DsnTable(word, word_scale, context, eps),
+        DsnHead(weight, bias, beta_bias, lateral, top, _ACTIVATIONS[activation]), attention_mask, cu_seqlens,
+        token_type_ids, position_ids, POOLINGS[pooling], values=False)
+    tokens, num_rows, length, num_tokens = _tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids,
+                                                   pooling)
+    num_types, num_positions, hidden_size = context.shape
+    num_dendrites, num_labels = top.shape
+    logits = weight.new_empty((num_rows, num_labels))
+    # A row is no longer than the batch, nor, where positions are columns, than the position table.
+    longest = length if cu_seqlens is None else (num_tokens if position_ids is not None
+                                                 else min(num_tokens, num_positions))
+    tables = [None if tensor is None else tensor.contiguous() for tensor in (word, word_scale, context)]
+    head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
+    batch = (num_rows, length, num_tokens)
+    sizes = (*batch, word.shape[0], num_types, num_positions, eps)
+    constants = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size)}
+    head_constants = {"NUM_LABELS": num_labels, "NUM_DENDRITES": num_dendrites, "ACTIVATION": activation,
+                      "SUM": pooling == _SUM_ALL}
+
+    def launch(config: Config) -> None:
+        options = {"num_warps": config.num_warps}
+        gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
+        rows = {"BLOCK_ROWS": config.rows, "BLOCK_C": _block_c(num_labels, config.rows, hidden_size, config)}
+        programs = (triton.cdiv(num_rows, config.rows),)
+        if longest <= config.chunk or num_rows > triton_configs.FEW_ROWS:
+            wrap_triton(dsn_logits_kernel)[programs](*tokens, *tables, *head, logits, *sizes, **constants,
+                                                     **head_constants, **gather, **rows, **options)
+            return
+        if cu_seqlens is None:
+            num_pieces = num_rows * triton.cdiv(length, config.chunk)
+        else:
+            num_pieces = num_rows + num_tokens // config.chunk
+        sums = weight.new_empty((num_pieces, hidden_size))
+        kept = torch.empty((num_pieces,), dtype=torch.int32, device=weight.device)
+        wrap_triton(dsn_pieces_kernel)[(num_pieces,)](*tokens, *tables, sums, kept, *sizes, **constants,
+                                                      BLOCK_TOKENS=config.rows * config.tokens, CHUNK=config.chunk,
+                                                      NUM_STAGES=config.num_stages, **options)
+        wrap_triton(dsn_combine_kernel)[programs](tokens[2], sums, kept, *head, logits, *batch, **constants,
+                                                  **head_constants, **rows, CHUNK=config.chunk, **options)
+
+    if num_rows > 0:
+        launch(_configuration(word, longest, num_rows, launch))
+    return logits
+
+
+def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, context: Tensor, eps: float,
+                     weight: Tensor, bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
+                     attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
+                     position_ids: Tensor | None) -> Tensor:
+    checks.check_dsn_logits(
+        input_ids, DsnTable(word, word_scale, context, eps),
+        DsnHead(weight, bias, beta_bias, lateral, top, _ACTIVATIONS[activation]), attention_mask, cu_seqlens,
+        token_type_ids, position_ids, POOLINGS[_MEAN_MASKED], values=False)
+    tokens, num_rows, length, num_tokens = _tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids,
+                                                   _MEAN_MASKED)
+    num_types, num_positions, hidden_size = context.shape
+    num_dendrites, num_labels = top.shape
+    logits = weight.new_empty((*input_ids.shape, num_labels))
+    tables = [None if tensor is None else tensor.contiguous() for tensor in (word, word_scale, context)]
+    head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
+
+    def launch(config: Config) -> None:
+        block_tokens = config.rows * config.tokens
+        wrap_triton(dsn_token_logits_kernel)[(triton.cdiv(num_tokens, block_tokens),)](
+            *tokens, *tables, *head, logits, num_rows, length, num_tokens, word.shape[0], num_types, num_positions, eps,
+            HIDDEN_SIZE=hidden_size, NUM_LABELS=num_labels, NUM_DENDRITES=num_dendrites, ACTIVATION=activation,
+            BLOCK_H=_block_h(hidden_size), BLOCK_C=_block_c(num_labels, block_tokens, hidden_size, config),
+            BLOCK_TOKENS=block_tokens, num_warps=config.num_warps)
+
+    if num_tokens > 0:
+        launch(_configuration(word, 1, num_tokens, launch))
+    return logits
+
+
+def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: Tensor, token_type_embeddings: Tensor,
+               ln_weight: Tensor, ln_bias: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None,
+               token_type_ids: Tensor | None, position_ids: Tensor | None, eps: float, pooling: int, p_embed: float,
+               p_pool: float, seed: Tensor | None, word_grad: int) -> tuple[Tensor, Tensor, Tensor]:
+    checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
+                            attention_mask, cu_seqlens, token_type_ids, position_ids, POOLINGS[pooling], values=False)
+    tokens, num_rows, length, num_tokens = _tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids,
+                                                   pooling)
+    hidden_size = word_embeddings.shape[1]
+    pooled = word_embeddings.new_empty((num_rows, hidden_size))
+    pooled_hat = torch.empty_like(pooled, dtype=torch.float32)
+    rstd = pooled_hat.new_empty((num_tokens,))
+    parameters = [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings,
+                                                     ln_weight, ln_bias)]
+
+    def launch(config: Config) -> None:
+        wrap_triton(embed_pool_kernel)[(triton.cdiv(num_rows, config.rows),)](
+            *tokens, *parameters, seed, pooled, pooled_hat, rstd, num_rows, length, num_tokens,
+            word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0], eps,
+            *dropout_arguments(p_embed), *dropout_arguments(p_pool), HIDDEN_SIZE=hidden_size,
+            SUM=pooling == _SUM_ALL, DROP_EMBED=p_embed > 0, DROP_POOL=p_pool > 0, BLOCK_H=_block_h(hidden_size),
+            BLOCK_ROWS=config.rows, BLOCK_TOKENS=config.tokens, NUM_STAGES=config.num_stages,
+            num_warps=config.num_warps)
+
+    if num_rows > 0:
+        longest = length if cu_seqlens is None else min(num_tokens, position_embeddings.shape[0])
+        launch(_configuration(word_embeddings, longest, num_rows, launch))
+    return pooled, pooled_hat, rstd
+
+
+def dropout_arguments(p: float) -> tuple[int, float]:
+    """The word below which a channel is dropped, and what the others are multiplied by."""
+    return int(p * 2**32), 1 / (1 - p)
