@@ -23,17 +23,19 @@ MIN_FREQUENCY = 2  # of a word piece in the training texts
 
 
 def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
-    """The tokenizer of the checkpoint that ``options`` name, or a new one for ``texts``.
+    """The tokenizer that ``options`` name, alone or with its checkpoint, or a new one for ``texts``.
 
-    Raises OSError where the checkpoint has none, ValueError where ``vocab_size`` cannot hold the texts' characters.
+    Raises OSError where it is not there, ValueError where ``vocab_size`` cannot hold the texts' characters.
     """
-    if options.model_name is None:
+    argument = "tokenizer_name" if options.model_name is None else "model_name"
+    name = getattr(options, argument)
+    if name is None:
         return _train_tokenizer(list(texts), options.vocab_size or FRESH_SIZES["vocab_size"])
     try:
-        return AutoTokenizer.from_pretrained(options.model_name)
+        return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:  # each takes a paragraph
-        raise OSError(f"the tokenizer of model_name {options.model_name} cannot be loaded ({type(error).__name__}): "
-                      "pass a folder that holds its tokenizer.json or vocab.txt, or a hub id.") from error
+        raise OSError(f"the tokenizer of {argument} {name} cannot be loaded ({type(error).__name__}): pass a folder "
+                      "that holds its tokenizer.json or vocab.txt, or a hub id.") from error
 
 
 def _train_tokenizer(texts: list[str], vocab_size: int) -> BertTokenizer:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .data import EncodedRows, Rows, encode_rows, hold_out, pad_rows, read_rows
+from .data import EncodedRows, Rows, encode_rows, hold_out, pad_rows, read_rows, take_fraction
 from .modeling import DendriticBertForSequenceClassification
 from .tasks import find_task
 from .tokenization import PackedTokenizer
@@ -60,6 +60,7 @@ class Glue(Benchmark):
     """A task of GLUE: the dev ``splits`` (all there are where None), and "train" unless ``with_train`` is False.
 
     ``share``: in the place of "train", train on all but this share of the first dev split, and score on the share.
+    ``fraction``: of the rows to train on, so many are taken.
     Raises as ``data.read_rows`` does.
     """
 
@@ -67,7 +68,7 @@ class Glue(Benchmark):
     label_names = ("labels",)
 
     def __init__(self, name: str, data_dir: str | None, share: float | None = None, with_train: bool = True,
-                 splits: tuple[str, ...] | None = None) -> None:
+                 splits: tuple[str, ...] | None = None, fraction: float = 1.0) -> None:
         self.task = task = find_task(name)
         is_read = with_train and share is None
         self.train: Rows | None = read_rows(name, "train", data_dir) if is_read else None
@@ -75,6 +76,8 @@ class Glue(Benchmark):
         first = next(iter(self.dev))
         if share is not None:
             self.train, self.dev[first] = hold_out(self.dev[first], share)
+        if self.train and fraction < 1:
+            self.train = take_fraction(self.train, fraction)
         self.settings: dict[str, Any] = {
             "num_labels": task.num_labels,
             "problem_type": "single_label_classification" if task.labels else "regression",

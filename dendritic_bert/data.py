@@ -61,6 +61,12 @@ def hold_out(rows: Rows, share: float) -> tuple[Rows, Rows]:
     return take_rows(rows, kept), take_rows(rows, held)
 
 
+def take_fraction(rows: Rows, fraction: float) -> Rows:
+    """A random ``fraction`` of the rows, at least one, the same at every call."""
+    order = np.random.default_rng(0).permutation(len(rows.labels))
+    return take_rows(rows, np.sort(order[:max(1, round(fraction * len(order)))]))
+
+
 def take_rows(rows: Rows, places: np.ndarray) -> Rows:
     """The rows at ``places``, in that order."""
     return Rows(tuple([column[place] for place in places] for column in rows.columns), rows.labels[places], rows.source)

@@ -34,6 +34,11 @@ from .tasks import TASKS, find_task
 
 SAVE_DTYPES = ("float32", "float16", "bfloat16")
 TRACKERS = {"none": None, "wandb": "wandb", "tensorboard": "tensorboard"}  # and the package each one needs
+BY_BENCHMARK: Any = None  # the value of an option that stands in DEFAULTS where nothing else is asked for
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "glue": {"task": "sst2", "batch_size": 256, "max_length": 128, "word_dropout": 0.2},
+    "squad": {"task": "squad", "batch_size": 32, "max_length": 384, "word_dropout": 0.0},
+}
 EVALUATION_BATCH = 256
 LOGGING_STEPS = 50  # how soon a loss that is no number ends the run
 
@@ -48,25 +53,30 @@ class TrainingOptions:
     model_name: str | None = field(default=None, metadata={
         "help": "BERT checkpoint to begin with, a folder or a hub id; without it the model begins at random, with a "
                 "vocabulary trained on the training texts"})
-    benchmark: str = field(default="glue", metadata={"help": "family of tasks"})
-    task: str = field(default="sst2", metadata={"help": f"task of the benchmark: {', '.join(TASKS)}"})
+    tokenizer_name: str | None = field(default=None, metadata={
+        "help": "tokenizer of a model that begins at random, a folder or a hub id; without it a vocabulary is trained"})
+    benchmark: Literal["glue", "squad"] = field(default="glue", metadata={"help": "family of tasks"})
+    task: str = field(default=BY_BENCHMARK, metadata={
+        "help": f"task of the benchmark: {', '.join(TASKS)} (default: sst2), or squad"})
     hold_out: float | None = field(default=None, metadata={
         "help": "score on this share of the dev set and train on the rest of it: for a task without training rows"})
     dsn: bool = field(default=False, metadata={
         "help": "no encoder, the embeddings pooled under the head; without it BERT's encoder is kept"})
     data_dir: str | None = field(default=None, metadata={
         "help": "folder of the GLUE download, or of the task in it; without it the hub is asked"})
+    fraction: float = field(default=1.0, metadata={"help": "train on this share of the training rows, at random"})
     output_dir: str = field(default="outputs", metadata={
         "help": "folder for weights, tokenizer and model card; files of their names are replaced"})
     epochs: int = field(default=3, metadata={"help": "passes over the training rows"})
-    batch_size: int = field(default=256, metadata={"help": "training rows a step"})
+    batch_size: int = field(default=BY_BENCHMARK, metadata={
+        "help": "training rows a step (default: 256, for squad 32)"})
     lr: float | None = field(default=None, metadata={
         "help": "highest learning rate, from which it falls linearly to 0 (default: 2e-3 from random numbers, 3e-4 for "
                 "a DSN of a checkpoint, 1e-4 with its encoder)"})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={
         "help": "train once for each and report all; the weights kept are the first one's"})
-    word_dropout: float = field(default=0.2, metadata={
-        "help": "probability with which a token is masked out of the pool in training"})
+    word_dropout: float = field(default=BY_BENCHMARK, metadata={
+        "help": "probability with which a token is masked out in training (default: 0.2, for squad 0)"})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay"})
     vocab_size: int | None = field(default=None, metadata={
         "help": f"most entries of a new vocabulary (default: {FRESH_SIZES['vocab_size']})"})
@@ -74,7 +84,8 @@ class TrainingOptions:
         "help": f"width of new embeddings (default: {FRESH_SIZES['hidden_size']})"})
     max_position_embeddings: int | None = field(default=None, metadata={
         "help": f"length of a new position table (default: {FRESH_SIZES['max_position_embeddings']})"})
-    max_length: int = field(default=128, metadata={"help": "tokens after which a text is cut"})
+    max_length: int = field(default=BY_BENCHMARK, metadata={
+        "help": "tokens after which a text is cut (default: 128), or of a window of a passage (default: 384)"})
     pooling: Literal["mean_masked", "mean_all", "sum_all"] = field(default="mean_masked", metadata={
         "help": "how token vectors become one; the last two count padding, for checkpoints trained that way"})
     num_dendrites: int = field(default=0, metadata={"help": "dendrites for each output of the head's layers"})
@@ -93,9 +104,15 @@ class TrainingOptions:
     wandb_project: str = field(default="dendritic-bert", metadata={"help": "project of report_to wandb"})
 
     def __post_init__(self) -> None:
-        if self.benchmark != "glue":
-            raise ValueError(f"benchmark is {self.benchmark!r}, expected 'glue'.")
-        find_task(self.task)
+        if self.benchmark not in DEFAULTS:
+            raise ValueError(f"benchmark is {self.benchmark!r}, expected one of {', '.join(DEFAULTS)}.")
+        for name, value in DEFAULTS[self.benchmark].items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        if self.benchmark == "squad" and self.task != "squad":
+            raise ValueError(f"task is {self.task!r}, the benchmark squad is one task: leave it out.")
+        if self.benchmark == "glue":
+            find_task(self.task)
         sizes = {name: getattr(self, name) for name in FRESH_SIZES}
         positive = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr", "head_hidden")}
         for name, value in {**positive, **sizes}.items():
@@ -104,6 +121,8 @@ class TrainingOptions:
         for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction is {self.fraction}, expected more than 0 and at most 1.")
         if self.hold_out is not None and not 0 < self.hold_out < 1:
             raise ValueError(f"hold_out is {self.hold_out}, expected more than 0 and less than 1.")
         if self.num_dendrites < 0:
@@ -114,12 +133,16 @@ class TrainingOptions:
             raise ValueError(f"save_dtype is {self.save_dtype!r}, expected one of {', '.join(SAVE_DTYPES)}.")
         if self.report_to not in TRACKERS:
             raise ValueError(f"report_to is {self.report_to!r}, expected one of {', '.join(TRACKERS)}.")
-        given = [name for name, value in sizes.items() if value is not None]
+        own = {"tokenizer_name": self.tokenizer_name, **sizes}
+        given = [name for name, value in own.items() if value is not None]
         if self.model_name is not None and given:
-            raise ValueError(f"{given[0]} is {sizes[given[0]]}, but model_name brings its own: pass one of the two.")
+            raise ValueError(f"{given[0]} is {own[given[0]]}, but model_name brings its own: pass one of the two.")
         if self.model_name is None and not self.dsn:
             raise ValueError("dsn is False and model_name is not given, so there is no encoder: pass one of the two.")
         positions = self.max_position_embeddings or FRESH_SIZES["max_position_embeddings"]
+        if self.tokenizer_name is not None and self.vocab_size is not None:
+            raise ValueError(f"vocab_size is {self.vocab_size}, but tokenizer_name brings its own: pass one "
+                             "of the two.")
         if self.model_name is None and self.max_length > positions:
             raise ValueError(f"max_length is {self.max_length}, the position table ends at {positions}: lower it.")
 
@@ -151,7 +174,7 @@ def train(options: TrainingOptions) -> dict[str, Any]:
     """
     require_extra("accelerate", "sklearn", TRACKERS[options.report_to])
     started = time.perf_counter()
-    benchmark = Glue(options.task, options.data_dir, options.hold_out)
+    benchmark = open_benchmark(options)
     with open_workspace(options.output_dir, _same_training(options)) as workspace:
         tokenizer = make_tokenizer(options, benchmark.texts())
         train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
@@ -202,6 +225,15 @@ def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str
     _, rows = benchmark.encode(AutoTokenizer.from_pretrained(model_path), model.config.max_position_embeddings)
     return {"task": task, **score(model, rows, benchmark), "num_examples": benchmark.num_dev,
             "num_truncated": sum(encoded.num_truncated for encoded in rows.values())}
+
+
+def open_benchmark(options: TrainingOptions) -> Benchmark:
+    """The rows that ``options`` name; raises as ``train`` does."""
+    if options.benchmark == "squad":
+        from .question_answering import Squad
+
+        return Squad(options.data_dir, options.hold_out, fraction=options.fraction)
+    return Glue(options.task, options.data_dir, options.hold_out, fraction=options.fraction)
 
 
 def require_extra(*modules: str | None) -> None:

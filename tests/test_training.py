@@ -173,6 +173,16 @@ def test_a_new_vocabulary(options):
         "all": sum(int(np.prod(shape)) for shape in shapes.values())}
 
 
+def test_a_tokenizer_under_random_numbers(options, tmp_path):
+    hugging_face_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    results = train(options(tokenizer_name=str(tmp_path / "tokenizer"), epochs=1, fraction=0.1, head_hidden=5))
+    assert results["num_train"] == 60
+    assert AutoTokenizer.from_pretrained(results["output_dir"]).get_vocab() == hugging_face_tokenizer().get_vocab()
+    found = weights(results["output_dir"])
+    assert len(found["bert.embeddings.word_embeddings.weight"]) == len(hugging_face_tokenizer())
+    assert results["live_parameters"]["head"] == 5 * 17 + 2 * 6
+
+
 def test_a_vocabulary_that_is_too_small(options):
     with pytest.raises(ValueError, match=r"^vocab_size is 100, the characters of the texts alone take \d+: raise it"):
         train(options(vocab_size=100))
@@ -367,7 +377,11 @@ def test_wandb_without_an_account(options, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"task": "sst3"}, "task is 'sst3', expected one of sst2, cola"),
-    ({"benchmark": "superglue"}, "benchmark is 'superglue', expected 'glue'."),
+    ({"benchmark": "superglue"}, "benchmark is 'superglue', expected one of glue, squad."),
+    ({"benchmark": "squad", "task": "sst2"}, "task is 'sst2', the benchmark squad is one task: leave it out."),
+    ({"fraction": 0.0}, "fraction is 0.0, expected more than 0 and at most 1."),
+    ({"model_name": "bert", "tokenizer_name": "x"}, "tokenizer_name is x, but model_name brings its own"),
+    ({"tokenizer_name": "x", "vocab_size": 300}, "vocab_size is 300, but tokenizer_name brings its own"),
     ({"hold_out": 1.0}, "hold_out is 1.0, expected more than 0 and less than 1."),
     ({"num_dendrites": -1}, "num_dendrites is -1, expected 0 or more."),
     ({"head_hidden": 0}, "head_hidden is 0, expected more than 0."),

@@ -1,0 +1,127 @@
+"""Series of trainings: each one a row of a CSV file, so that an interrupted series goes on, and their tables."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .training import TrainingOptions, train
+
+Row = dict[str, str]
+
+
+class Experiment(NamedTuple):
+    """A training and what it is called: name of a column -> value. ``run`` takes its options, returns its results."""
+
+    columns: dict[str, str]
+    options: TrainingOptions
+    run: Callable[[Any], dict[str, Any]] = train
+
+
+class Summary(NamedTuple):
+    """The rows of one experiment: mean and standard deviation (None for one seed) of a metric over its seeds."""
+
+    columns: dict[str, str]
+    mean: float
+    sd: float | None
+    num_seeds: int
+    rows: list[Row]
+
+    def parameters(self, part: str = "all") -> int:
+        """Live parameters of "embeddings", "encoder", "head" or "all"."""
+        return int(self.rows[0][f"parameters_{part}"])
+
+    def seconds(self) -> float:
+        """Mean time of a training."""
+        return float(np.mean([float(row["seconds"]) for row in self.rows]))
+
+    def percent(self) -> str:
+        """Such as "82.9 +- 0.4", in percent."""
+        return f"{100 * self.mean:.1f}" + ("" if self.sd is None else f" ± {100 * self.sd:.1f}")
+
+
+def run_experiments(experiments: Iterable[Experiment], seeds: Iterable[int], path: Path) -> list[Row]:
+    """Train every experiment with every seed that ``path``, a CSV file, does not hold yet, and add a row for each.
+
+    A row holds the experiment's columns, seed, the task's metrics, ``metric`` (the first of them), live parameters by
+    part, rows trained on and scored on, seconds, and ``settings``, a digest of the options: rows of other settings are
+    not taken for these. Returns the rows of these experiments. The models are not kept.
+    """
+    rows, found = _read_rows(path), []
+    for experiment in experiments:
+        for seed in seeds:
+            key = {**experiment.columns, "seed": str(seed), "settings": _digest(experiment.options)}
+            row = next((row for row in rows if key.items() <= row.items()), None)
+            if row is None:
+                print(f"{', '.join(experiment.columns.values())}, seed {seed}", file=sys.stderr, flush=True)
+                row = _run(experiment, seed, path.with_suffix(".unfinished")) | key
+                rows = [old for old in rows if not {**experiment.columns, "seed": str(seed)}.items() <= old.items()]
+                rows.append(row)
+                _write_rows(path, rows)
+            found.append(row)
+    return found
+
+
+def summarise(rows: list[Row], names: list[str], metric: str | None = None) -> list[Summary]:
+    """A summary for each combination of the columns ``names``, in the order of the rows; of ``metric``, or each row's
+    own main metric."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    summaries = []
+    for values, group in groups.items():
+        scores = [float(row[metric or row["metric"]]) for row in group]
+        sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+        summaries.append(Summary(dict(zip(names, values)), float(np.mean(scores)), sd, len(scores), group))
+    return summaries
+
+
+def markdown_table(header: list[str], lines: Iterable[Iterable[str]], num_text_columns: int = 1) -> str:
+    """A table in Markdown; the first columns are aligned left, the others right."""
+    marks = ["---" if column < num_text_columns else "---:" for column in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *lines]) + "\n"
+
+
+def _run(experiment: Experiment, seed: int, folder: Path) -> Row:
+    options = replace(experiment.options, seeds=[seed], output_dir=str(folder))
+    results = experiment.run(options)
+    shutil.rmtree(folder)
+    scores = {name: value for name, value in results["runs"][0].items() if name != "seed"}
+    parts = {f"parameters_{part}": number for part, number in results["live_parameters"].items()}
+    row = {**scores, "metric": results["metric"], "majority": results["majority"], "num_train": results["num_train"],
+           "num_dev": results["num_dev"], **parts}
+    return {name: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+            for name, value in row.items()}
+
+
+def _digest(options: TrainingOptions) -> str:
+    free = {"output_dir", "data_dir", "seeds"}
+    settings = {name: value for name, value in asdict(options).items() if name not in free}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_rows(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    new = path.with_suffix(".csv.new")
+    with open(new, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    new.replace(path)
