@@ -42,6 +42,13 @@ Train on a task of GLUE and score the last epoch on the whole dev set; the resul
   dendritic-bert train --task sst2 --dsn --data_dir glue --output_dir my-model
   dendritic-bert train --model_name prajjwal1/bert-tiny --benchmark glue --task sst2 --dsn --epochs 3"""
 
+CONVERT = """\
+Make a model of this package, or with --perforated one that PerforatedAI trains on.
+
+  dendritic-bert convert prajjwal1/bert-tiny my-dsn                       BERT's embeddings under a new head
+  dendritic-bert convert PAI/best_model.pt my-model --config config.json  a network that grew dendrites, its head kept
+  dendritic-bert convert my-model PAI --perforated                        and back, to go on from there"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, ``sys.argv[1:]`` by default; returns the exit status."""
@@ -123,7 +130,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     add("train", _train, "train on a task and write weights, tokenizer and model card", TRAIN,
         *([_training_flags()] if command_name == "train" else []))
     _add_evaluate_flags(add("evaluate", _evaluate, "score a model on a task; the scores are printed as JSON"))
-    _add_convert_flags(add("convert", _convert, "make a model of a BERT checkpoint: its embeddings under a new head"))
+    _add_convert_flags(add("convert", _convert, "make a model of a checkpoint of BERT's or PerforatedAI's", CONVERT))
     add("env", _env, "versions, processor, backends, tokenizer: what is in use, what is missing and why")
     add("demo", _demo, "classify some sentences, and time the fused kernel beside plain PyTorch")
     return parser
@@ -177,11 +184,17 @@ def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bert", metavar="BERT", help="folder or hub id of a BERT checkpoint")
-    parser.add_argument("out", metavar="OUT", help="new folder for the model")
-    parser.add_argument("--num-labels", type=_positive, metavar="N", help="labels of the new head (default: BERT's)")
-    parser.add_argument("--num-dendrites", type=int, metavar="N", help="dendrites for each label (default: 0)")
-    parser.add_argument("--pooling", choices=["mean_masked", "mean_all", "sum_all"], help="default: mean_masked")
+    add = parser.add_argument
+    add("source", metavar="FILE_OR_FOLDER", help="folder or hub id of a BERT or of a model of this package; file of "
+                                                 "PerforatedAI's, or a folder that holds one")
+    add("out", metavar="OUT", help="new folder for the model")
+    add("--config", metavar="F", help="BERT's config.json, for a file of PerforatedAI's (default: beside the file)")
+    add("--activation", choices=["sigmoid", "tanh", "relu", "gelu"],
+        help="of the dendrites in a file of PerforatedAI's (default: what its PAI_config.json beside the file says)")
+    add("--perforated", action="store_true", help="write PerforatedAI's training form, to train on there")
+    add("--num-labels", type=_positive, metavar="N", help="labels of the new head (default: BERT's)")
+    add("--num-dendrites", type=int, metavar="N", help="dendrites for each label (default: 0)")
+    add("--pooling", choices=["mean_masked", "mean_all", "sum_all"], help="default: mean_masked")
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------
@@ -282,11 +295,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    _expect_model(args.bert)
+    if not os.path.isfile(args.source):
+        _expect_model(args.source)
     from .convert import convert
 
-    options = {name: getattr(args, name) for name in ("num_labels", "num_dendrites", "pooling")}
-    model = convert(args.bert, args.out, **{name: value for name, value in options.items() if value is not None})
+    options = {name: getattr(args, name)
+               for name in ("num_labels", "num_dendrites", "pooling", "config", "activation")}
+    model = convert(args.source, args.out, to_perforated=args.perforated,
+                    **{name: value for name, value in options.items() if value is not None})
     _say(f"{args.out}: {model.num_parameters():,} parameters")
 
 

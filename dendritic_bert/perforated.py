@@ -186,12 +186,15 @@ def _activation(file: Path, given: str | None) -> str:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def save_perforated(model: DendriticBertForSequenceClassification, folder: str | os.PathLike[str]) -> Path:
+def save_perforated(
+    model: DendriticBertForSequenceClassification, folder: str | os.PathLike[str], save_name: str | None = None
+) -> Path:
     """Write the training form, from which a run can go on in PerforatedAI; returns the file.
 
-    ``folder`` gets ``best_model.pt``, PerforatedAI's configuration with the activation, and ours. From its parent,
-    ``UPA.load_system(network, folder.name, "best_model", True)`` takes it up in a network that names its parts as BERT
-    does, has ``nn.Linear`` for every dendritic layer, and has gone through ``perforate_model``.
+    ``folder`` gets ``best_model.pt``, PerforatedAI's configuration with the activation (under its ``save_name``, which
+    has to be the folder's name and is so by default), and ours. From its parent, ``UPA.load_system(network, save_name,
+    "best_model", True)`` takes it up in a network that names its parts as BERT does, has ``nn.Linear`` for every
+    dendritic layer, and has gone through ``perforate_model``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +206,8 @@ def save_perforated(model: DendriticBertForSequenceClassification, folder: str |
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
               folder / BEST_MODEL)
     function = FORWARD_FUNCTIONS[model.config.dendrite_activation]
-    (folder / f"{folder.name}_config.json").write_text(json.dumps({"pai_forward_function": function}, indent=2) + "\n")
+    (folder / f"{save_name or folder.name}_config.json").write_text(
+        json.dumps({"pai_forward_function": function}, indent=2) + "\n")
     model.config.save_pretrained(folder)
     return folder / BEST_MODEL
 

@@ -1,6 +1,7 @@
 """What a user of PerforatedAI writes, for the tests that hold our reading and growing to the library itself."""
 
 import contextlib
+import warnings
 from pathlib import Path
 
 import torch
@@ -59,7 +60,8 @@ class PerforatedAI:
 
     def perforate(self, network: nn.Module, activation: str = "sigmoid", name: str = "PAI") -> nn.Module:
         self.settings.set_pai_forward_function(ACTIVATIONS[activation])
-        with contextlib.redirect_stdout(None):
+        with contextlib.redirect_stdout(None), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             return self.utils.perforate_model(network, save_name=name, making_graphs=False)
 
     def grown(self, num_dendrites: int, activation: str = "sigmoid", **network) -> nn.Module:

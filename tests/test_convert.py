@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from helpers import shared_path, tiny_bert
+from perforated_networks import batch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
@@ -203,3 +204,49 @@ def test_an_empty_folder_may_be_there(bert, tmp_path):
     (tmp_path / "dsn").mkdir()
     convert(bert, tmp_path / "dsn")
     assert (tmp_path / "dsn" / "config.json").exists()
+
+
+# ---- PerforatedAI ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_network_of_perforatedai(perforatedai, bert, tmp_path, caplog, what):
+    """Its logits, kept through our own format; the tokenizer is that beside the configuration."""
+    network = perforatedai.grown(2, "tanh")
+    file = perforatedai.save(network)
+    (tmp_path / "PAI" / "config.json").rename(bert / "config.json")
+    output = tmp_path / "out"
+    convert(file if what == "file" else file.parent, output, config=bert / "config.json")
+    assert AutoTokenizer.from_pretrained(output)("film")["input_ids"] == [2, 5, 3]
+    model = AutoModelForSequenceClassification.from_pretrained(output)
+    assert (model.config.num_dendrites, model.config.dendrite_activation) == (2, "tanh")
+    torch.testing.assert_close(model(**batch()).logits, network(**batch()), rtol=2e-5, atol=2e-5)
+
+
+def test_there_and_back(perforatedai, tmp_path, caplog):
+    network = perforatedai.grown(3, "relu", head_hidden=4)
+    perforatedai.save(network)
+    for folder, to_perforated in (("ours", False), ("theirs", True), ("again", False)):
+        convert({"ours": "PAI", "theirs": "ours", "again": "theirs"}[folder], folder, to_perforated=to_perforated)
+    assert "there is no tokenizer in" in caplog.text
+    assert sorted(os.listdir("theirs")) == ["best_model.pt", "config.json", "theirs_config.json"]
+    once, twice = load_file("ours/model.safetensors"), load_file("again/model.safetensors")
+    assert once.keys() == twice.keys()
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def test_what_belongs_to_perforatedai_alone(bert, tmp_path):
+    with pytest.raises(ValueError, match=r"is no checkpoint of PerforatedAI's: leave out config and activation\."):
+        convert(bert, tmp_path / "out", activation="tanh")
+    with pytest.raises(ValueError, match=r"is no checkpoint of PerforatedAI's in safetensors, and of others the"):
+        convert(bert / "model.safetensors", tmp_path / "out")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "pickled.pt")
+    with pytest.raises(ValueError, match="is no checkpoint of PerforatedAI's in safetensors"):
+        convert(tmp_path / "pickled.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_ours_without_a_tokenizer(bert, tmp_path):
+    DendriticBertForSequenceClassification.from_pretrained(bert).save_pretrained(tmp_path / "ours")
+    with pytest.raises(ValueError, match=r"has no vocabulary"):
+        convert(tmp_path / "ours", tmp_path / "out")

@@ -15,8 +15,6 @@ from dendritic_bert import DendriticBertForSequenceClassification
 from dendritic_bert.kernels import backends
 from dendritic_bert.perforated import read_perforated, save_perforated
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 @pytest.fixture
 def reference(monkeypatch):
