@@ -146,8 +146,8 @@ struct EmbedPool {
     check_parameter("token_type_embeddings", token_type, 2, hidden_size);
     check_parameter("ln_weight", ln_weight_, 1, hidden_size);
     check_parameter("ln_bias", ln_bias, 1, hidden_size);
-    check_dropout("p_embed", p_embed);
-    check_dropout("p_pool", p_pool);
+    expect_probability("p_embed", p_embed);
+    expect_probability("p_pool", p_pool);
     if ((p_embed > 0 || p_pool > 0) && !(seed && seed->numel() == 1 && seed->scalar_type() == ScalarType::Long))
       fail("seed is missing or not one int64, which dropout needs.");
     dropout = {p_embed, p_pool, seed ? uint64_t(*static_cast<const int64_t*>(seed->const_data_ptr())) : 0};
@@ -172,10 +172,6 @@ struct EmbedPool {
       fail(name, " has shape ", shape_of(tensor), ", expected ", dims == 2 ? "[*, " : "[", hidden_size,
            "], the hidden size of word_embeddings.");
     if (tensor.scalar_type() != type) fail(name, " has another dtype than word_embeddings: convert one of them.");
-  }
-
-  static void check_dropout(const char* name, double p) {
-    if (!(p >= 0 && p < 1)) fail(name, " is ", p, ", expected 0 <= ", name, " < 1.");
   }
 
   void build_context(const float* position, const float* token_type) {

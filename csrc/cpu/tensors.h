@@ -1,61 +1,15 @@
 // From tensors to the kernels' plain arguments, with every check that needs no token value.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #include <optional>
-#include <sstream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../tensor_checks.h"
 #include "arguments.h"
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-template <class... Parts>
-[[noreturn]] inline void fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::runtime_error(message.str());
-}
-
-inline std::string shape_of(const Tensor& tensor) {
-  std::ostringstream text;
-  text << '[';
-  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i ? ", " : "") << tensor.size(i);
-  text << ']';
-  return text.str();
-}
-
-inline bool is_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) {
-  if (tensor.dim() != int64_t(shape.size())) return false;
-  int64_t i = 0;
-  for (int64_t size : shape)
-    if (tensor.size(i++) != size) return false;
-  return true;
-}
-
-inline void expect_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
-  if (is_shape(tensor, shape)) return;
-  std::ostringstream expected;
-  for (int64_t size : shape) expected << (expected.tellp() > 0 ? ", " : "") << size;
-  fail(name, " has shape ", shape_of(tensor), ", expected [", expected.str(), "].");
-}
 
 inline void expect_cpu(const char* name, const Tensor& tensor) {
   if (!tensor.is_cpu()) fail(name, " is not on the CPU, where the other tensors are: move it.");
-}
-
-// A contiguous view or copy; `keep` owns it while the kernel runs.
-inline const void* contiguous_data(const Tensor& tensor, std::vector<Tensor>& keep) {
-  if (tensor.is_contiguous()) return tensor.const_data_ptr();
-  keep.push_back(torch::stable::contiguous(tensor));
-  return keep.back().const_data_ptr();
 }
 
 inline const float* float_data(const char* name, const Tensor& tensor, std::vector<Tensor>& keep) {
@@ -162,13 +116,6 @@ struct TokenTensors {
   Indices beside_ids(const char* name, const Tensor& tensor, const Tensor& input_ids) {
     expect_ids_shape(name, tensor, input_ids);
     return indices(name, tensor, keep);
-  }
-
-  static void expect_ids_shape(const char* name, const Tensor& tensor, const Tensor& input_ids) {
-    const bool same = tensor.dim() == input_ids.dim() && tensor.size(0) == input_ids.size(0) &&
-                      (tensor.dim() == 1 || tensor.size(1) == input_ids.size(1));
-    if (!same)
-      fail(name, " has shape ", shape_of(tensor), ", expected ", shape_of(input_ids), ", that of input_ids.");
   }
 
   void take_mask(const Tensor& mask, const Tensor& input_ids) {

@@ -8,7 +8,7 @@
 constexpr int block_warps = 4;
 constexpr int warp_channels = 1024;      // that the registers of a warp hold
 constexpr int slice_channels = 512;      // of a warp where several hold a row between them, or loads are not aligned
-constexpr int max_slices = 10;           // warps of a block, which leaves 200 registers a thread
+constexpr int max_slices = 8;            // warps of a block, which leaves 255 registers a thread
 constexpr int max_hidden_size = max_slices * slice_channels;
 constexpr int64_t enough_blocks = 512;   // about 4 for each multiprocessor of the largest device
 constexpr int64_t split_columns = 256;   // a split is not worth less
