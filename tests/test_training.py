@@ -174,12 +174,12 @@ def test_a_new_vocabulary(options):
 
 
 def test_a_tokenizer_under_random_numbers(options, tmp_path):
-    hugging_face_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    tokenizer = hugging_face_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
     results = train(options(tokenizer_name=str(tmp_path / "tokenizer"), epochs=1, fraction=0.1, head_hidden=5))
     assert results["num_train"] == 60
-    assert AutoTokenizer.from_pretrained(results["output_dir"]).get_vocab() == hugging_face_tokenizer().get_vocab()
-    found = weights(results["output_dir"])
-    assert len(found["bert.embeddings.word_embeddings.weight"]) == len(hugging_face_tokenizer())
+    assert AutoTokenizer.from_pretrained(results["output_dir"]).get_vocab() == tokenizer.get_vocab()
+    assert len(weights(results["output_dir"])["bert.embeddings.word_embeddings.weight"]) == len(tokenizer)
     assert results["live_parameters"]["head"] == 5 * 17 + 2 * 6
 
 
