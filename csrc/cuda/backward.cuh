@@ -176,8 +176,6 @@ __global__ void __launch_bounds__(sum_threads<S>) token_gradient_kernel(const Ba
     }
 }
 
-constexpr int run_chunk = 32;  // sorted tokens that a group of lanes sums up one after the other
-
 __device__ __forceinline__ void store_sum(const RunArguments& arguments, int64_t i, float x) {
   switch (arguments.type) {
     case WordType::bfloat16: return store_as(static_cast<__nv_bfloat16*>(arguments.sums) + i, x);

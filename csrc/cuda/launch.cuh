@@ -40,6 +40,25 @@ struct Launch {
   }
 };
 
+// Calls body with a value of the C++ type of a word: of parameters, and of tables which may have 8 bits too.
+template <class Body>
+void with_parameter(WordType type, const Body& body) {
+  switch (type) {
+    case WordType::bfloat16: return body(__nv_bfloat16{});
+    case WordType::float16: return body(__half{});
+    default: return body(float{});
+  }
+}
+
+template <class Body>
+void with_table_word(WordType type, const Body& body) {
+  switch (type) {
+    case WordType::int8: return body(int8_t{});
+    case WordType::float8_e4m3: return body(__nv_fp8_e4m3{});
+    default: return with_parameter(type, body);
+  }
+}
+
 // Calls body(Shape) with the shape for a hidden size; `aligned` where 16-byte loads may serve.
 template <class Body>
 void with_shape(int hidden_size, bool aligned, const Body& body) {
@@ -129,7 +148,7 @@ void launch_runs(const RunArguments& arguments, const Tokens& tokens, cudaStream
   const int hidden_size = arguments.table.hidden_size;
   const Launch launch{"embed_pool_backward's sums over ids", tokens, hidden_size, stream};
   const int64_t chunks = run_chunks(arguments.num_tokens);
-  with_shape(hidden_size, is_aligned(arguments.table) && is_aligned(arguments.row_gradient), [&](auto shape) {
+  with_shape(hidden_size, is_aligned(arguments.table), [&](auto shape) {
     const int chunks_of_block = block_warps * decltype(shape)::groups;
     launch(run_kernel<Word, decltype(shape)>, (chunks + chunks_of_block - 1) / chunks_of_block,
            slices_of<decltype(shape)>(hidden_size), 32 * block_warps, 0, arguments);

@@ -40,3 +40,5 @@ inline int rows_of_block(const Plan& plan, int hidden_size) { return warps_of_bl
 inline int64_t partial_size(const Plan& plan, const Tokens& tokens, int hidden_size) {
   return plan.splits == 1 ? 0 : tokens.rows * plan.splits * (2 * int64_t(hidden_size) + 1);
 }
+
+constexpr int run_chunk = 32;  // tokens by id that a group of lanes sums up one after the other, in the backward

@@ -1,0 +1,8 @@
+// Question answering: every word type of a prepared table.
+#include "launch.cuh"
+#include "launch.h"
+
+void token_logits(const TokenLogitsArguments& arguments, void* stream) {
+  with_table_word(arguments.table.word_type,
+                  [&](auto word) { launch_token_logits<decltype(word)>(arguments, static_cast<cudaStream_t>(stream)); });
+}
