@@ -18,6 +18,7 @@ LENGTHS = (64, 256, ANY)  # a length belongs to the first bucket it does not exc
 FEW_ROWS = 1024
 # A row of so many columns may be cut into pieces where rows are few; 16 steps of 16 tokens each.
 CHUNK = 256
+BACKWARD_CHUNK = 64  # of a frequent id's tokens, one program's work: 8 to 16 steps
 HEAD_TILE = 4096  # 32 registers of a thread
 
 
@@ -88,6 +89,12 @@ def candidates(key: Key) -> list[Config]:
     first = fitting[0]
     fitting = [line for line in fitting if (line.arch, line.hidden_size) == (first.arch, first.hidden_size)]
     return [line.config for line in sorted(fitting, key=lambda line: line.few_rows != key.few_rows)]
+
+
+def choose_backward(key: Key) -> Config:
+    """The backward kernels hold twice as many tiles as the forward ones, so each has half the tokens."""
+    config = candidates(key)[0]
+    return config._replace(tokens=max(1, config.tokens // 2), chunk=BACKWARD_CHUNK)
 
 
 def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> Config:

@@ -13,6 +13,12 @@ from torch import Tensor
 
 from . import checks, triton_configs
 from .reference import ACTIVATIONS, POOLINGS
+from .triton_backward import (
+    row_gradients_kernel,
+    scatter_gradients_kernel,
+    segment_combine_kernel,
+    segment_gradients_kernel,
+)
 from .triton_configs import Config
 from .triton_forward import (
     dsn_combine_kernel,
@@ -23,6 +29,7 @@ from .triton_forward import (
 )
 from .weights import DsnHead, DsnTable
 
+NO_WORD_GRAD, DENSE_WORD_GRAD, SPARSE_WORD_GRAD = 0, 1, 2
 INTERPRETED = triton.knobs.runtime.interpret
 if INTERPRETED:
 
@@ -186,3 +193,105 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
 def dropout_arguments(p: float) -> tuple[int, float]:
     """The word below which a channel is dropped, and what the others are multiplied by."""
     return int(p * 2**32), 1 / (1 - p)
+
+
+def embed_pool_backward(
+        grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, input_ids: Tensor, word_embeddings: Tensor,
+        position_embeddings: Tensor, token_type_embeddings: Tensor, ln_weight: Tensor, ln_bias: Tensor,
+        attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
+        position_ids: Tensor | None, eps: float, pooling: int, p_embed: float, p_pool: float, seed: Tensor | None,
+        word_grad: int) -> tuple[Tensor, ...]:
+    """The dense word gradient is added up by atomics, unless torch is to use deterministic algorithms: then, and for
+    the sparse one always, in the order of sorted ids. The same goes for positions and types."""
+    checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
+                            attention_mask, cu_seqlens, token_type_ids, position_ids, POOLINGS[pooling], values=False)
+    tokens, num_rows, length, num_tokens = _tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids,
+                                                   pooling)
+    (vocab_size, hidden_size), num_types = word_embeddings.shape, token_type_embeddings.shape[0]
+    num_positions = position_embeddings.shape[0]
+    word, position, token_type, gamma = (tensor.contiguous() for tensor in (
+        word_embeddings, position_embeddings, token_type_embeddings, ln_weight))
+    key = triton_configs.key_of(hidden_size, num_tokens // max(1, num_rows), num_rows, word.dtype, architecture())
+    config = triton_configs.choose_backward(key)
+    tile = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "BLOCK_ROWS": config.rows,
+            "num_warps": config.num_warps}
+    row_gradient, gamma_share, beta_share = (torch.empty_like(pooled_hat) for _ in range(3))
+    programs = (triton.cdiv(num_rows, config.rows),)
+    if num_rows > 0:
+        row_gradients_kernel[programs](
+            tokens[1], tokens[2], grad_pooled.contiguous(), pooled_hat, gamma, seed, row_gradient, gamma_share,
+            beta_share, num_rows, length, num_tokens, *dropout_arguments(p_embed), *dropout_arguments(p_pool),
+            SUM=pooling == _SUM_ALL, DROP_EMBED=p_embed > 0, DROP_POOL=p_pool > 0, BLOCK_TOKENS=config.tokens, **tile)
+    parameters = (word, position, token_type)
+    sizes = (vocab_size, num_types, num_positions, *dropout_arguments(p_embed))
+    d_context = pooled_hat.new_zeros((num_types * num_positions, hidden_size))
+    d_word = word.new_empty((0, hidden_size))
+    d_word_ids = torch.empty((0,), dtype=torch.int64, device=word.device)
+
+    if word_grad != SPARSE_WORD_GRAD and not torch.are_deterministic_algorithms_enabled():
+        added = pooled_hat.new_zeros((vocab_size, hidden_size)) if word_grad == DENSE_WORD_GRAD else None
+        if num_rows > 0:
+            scatter_gradients_kernel[programs](
+                *tokens, *parameters, seed, rstd, row_gradient, added, d_context, num_rows, length, num_tokens, *sizes,
+                DROP_EMBED=p_embed > 0, BLOCK_TOKENS=config.tokens, **tile)
+        d_word = d_word if added is None else added.to(word.dtype)
+    else:
+        row, column = _token_places(input_ids, cu_seqlens, num_rows)
+        word_key, context_key = _keys(tokens, column, vocab_size, num_types, num_positions)
+
+        def segment_sums(keys: Tensor, ids: Tensor, num_keys: int, sums: Tensor) -> Tensor:
+            """Sums of the tokens' gradients by ``ids``; keys from ``num_keys`` on are no token's."""
+            sorted_keys, order = keys.sort(stable=True)
+            bounds = torch.cat([ids.to(keys.dtype), keys.new_full((1,), num_keys)])
+            offsets = torch.searchsorted(sorted_keys, bounds)
+            num_segments, num_pieces = sums.shape[0], sums.shape[0] + num_tokens // config.chunk
+            if num_segments == 0 or num_tokens == 0:
+                return sums.zero_()
+            cut_sums = pooled_hat.new_empty((2 * triton.cdiv(num_tokens, config.chunk), hidden_size))
+            segment_gradients_kernel[(triton.cdiv(num_pieces, config.rows),)](
+                tokens[0], *tokens[3:], *parameters, seed, rstd, row_gradient, row, column, order, offsets, sums,
+                cut_sums, num_segments, num_pieces, *sizes, DROP_EMBED=p_embed > 0, BLOCK_TOKENS=config.tokens,
+                CHUNK=config.chunk, **tile)
+            segment_combine_kernel[(triton.cdiv(num_segments, config.rows),)](
+                offsets, sums, cut_sums, num_segments, CHUNK=config.chunk, **tile)
+            return sums
+
+        if word_grad == SPARSE_WORD_GRAD:
+            d_word_ids = word_key[word_key < vocab_size].unique().long()
+            d_word = segment_sums(word_key, d_word_ids, vocab_size, word.new_empty((len(d_word_ids), hidden_size)))
+        elif word_grad == DENSE_WORD_GRAD:
+            d_word = segment_sums(word_key, torch.arange(vocab_size, device=word.device), vocab_size,
+                                  torch.empty_like(word))
+        segment_sums(context_key, torch.arange(num_types * num_positions, device=word.device),
+                     num_types * num_positions, d_context)
+    d_context = d_context.view(num_types, num_positions, hidden_size)
+    return (d_word, d_word_ids, d_context.sum(0).to(word.dtype), d_context.sum(1).to(word.dtype),
+            gamma_share.sum(0).to(word.dtype), beta_share.sum(0).to(word.dtype))
+
+
+def _token_places(input_ids: Tensor, cu_seqlens: Tensor | None, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Row and column of every token, flat; inside the batch even where cu_seqlens makes no sense."""
+    place = torch.arange(input_ids.numel(), device=input_ids.device)
+    if cu_seqlens is None:
+        length = max(1, input_ids.shape[1])
+        return place // length, place % length
+    row = torch.searchsorted(cu_seqlens, place.to(cu_seqlens.dtype), right=True).sub(1).clamp(0, max(0, num_rows - 1))
+    return row, place - cu_seqlens[row]
+
+
+def _keys(tokens: tuple[Tensor | None, ...], column: Tensor, vocab_size: int, num_types: int, num_positions: int
+          ) -> tuple[Tensor, Tensor]:
+    """By what the tokens' gradients are summed: the id, and the row of the combined position and type table.
+
+    Tokens that are hidden or outside a table get the first number that no row has.
+    """
+    token_id, mask, _, types, positions = (None if tensor is None else tensor.flatten() for tensor in tokens)
+    assert token_id is not None
+    position = column if positions is None else positions.long()
+    token_type = torch.zeros_like(position) if types is None else types.long()
+    read = (token_id >= 0) & (token_id < vocab_size) & (position >= 0) & (position < num_positions)
+    read &= (token_type >= 0) & (token_type < num_types)
+    if mask is not None:
+        read &= mask != 0
+    return (torch.where(read, token_id, vocab_size).int(),
+            torch.where(read, token_type * num_positions + position, num_types * num_positions).int())
