@@ -16,12 +16,13 @@ from .dendrites import DendriticLinear
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier
-    from .modeling import DendriticBertForSequenceClassification
+    from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
 
 __version__ = "0.1.0"
 __all__ = [
     "EMBEDDED_MODEL",
     "DendriticBertConfig",
+    "DendriticBertForQuestionAnswering",
     "DendriticBertForSequenceClassification",
     "DendriticLinear",
     "TextClassifier",
@@ -34,7 +35,8 @@ AutoConfig.register("dendritic_bert", DendriticBertConfig)
 
 
 # Their modules double the time of `import dendritic_bert`, so they wait until they are asked for.
-_LAZY = {"DendriticBertForSequenceClassification": "modeling", "TextClassifier": "classifier"}
+_LAZY = {"DendriticBertForQuestionAnswering": "modeling", "DendriticBertForSequenceClassification": "modeling",
+         "TextClassifier": "classifier"}
 
 
 def __getattr__(name: str) -> Any:

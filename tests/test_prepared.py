@@ -9,7 +9,7 @@ import torch
 from helpers import tiny_bert
 from torch import nn
 
-from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear, modeling, prepared
+from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear, prepared, pretrained
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_made_once(model, inputs, monkeypatch):
         made.append(args)
         return prepare_table(*args)
 
-    prepare_table = modeling.prepare_table
-    monkeypatch.setattr(modeling, "prepare_table", counted)
+    prepare_table = pretrained.prepare_table
+    monkeypatch.setattr(pretrained, "prepare_table", counted)
     for _ in range(3):
         fused(model, inputs)
         model.eval()
