@@ -9,11 +9,11 @@ import warnings
 
 import torch
 
-from . import cpu, triton_backend
+from . import cpu, cuda, triton_backend
 
 # In the order of preference. A module has MISSING (why nothing of it can be used here, or None) and refusal(op,
 # device_type, dtype); its ops are dendritic_bert::<op>_<name>. The reference comes last and serves everything.
-_MODULES = {"cpu": cpu, "triton": triton_backend}
+_MODULES = {"cpu": cpu, "cuda": cuda, "triton": triton_backend}
 BACKENDS = (*_MODULES, "reference")
 ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
 
