@@ -39,31 +39,26 @@ def _load() -> str | None:
 
 
 def _missing() -> str | None:
-    if NOT_BUILT is not None:
-        return NOT_BUILT
+    not_built = _load()
+    if not_built is not None:
+        return not_built
     if not torch.cuda.is_available():
-        return "torch sees no GPU"
-    return _too_old()
-
-
-def _too_old() -> str | None:
-    if not torch.cuda.is_available():
-        return None
+        return NO_GPU
     major, minor = torch.cuda.get_device_capability()
     return None if major >= 8 else f"the GPU is sm_{major}{minor}, the kernels are made for sm_80 and later"
 
 
-NOT_BUILT = _load()
+NO_GPU = "torch sees no GPU"
 MISSING = _missing()
-_REFUSED = NOT_BUILT or _too_old()  # what is on a GPU that is not here can only be traced, which is welcome
+DEVICE_TYPE = "cuda"
 
 
 def refusal(op: str, device_type: str, dtype: torch.dtype) -> str | None:
     """Why the CUDA kernels cannot serve ``op`` with a word table of ``dtype`` on ``device_type``; None if they can."""
-    if _REFUSED is not None:
-        return _REFUSED
-    if device_type != "cuda":
-        return f"the tensors are on {device_type}, the cuda backend reads a GPU's memory"
+    if MISSING is not None and MISSING != NO_GPU:  # what is on a GPU that is not here can be traced and exported
+        return MISSING
+    if device_type != DEVICE_TYPE:
+        return f"the tensors are on {device_type}, the cuda backend reads memory on {DEVICE_TYPE}"
     if op not in DTYPES:
         return f"the cuda backend has no kernel for {op}"
     if dtype not in DTYPES[op]:
