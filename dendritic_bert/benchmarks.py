@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import chain
@@ -23,7 +24,7 @@ class Benchmark(ABC):
     model_class: what is trained. settings: the task's own fields of the configuration. main_metric: the key of
     ``scores`` by which runs are compared. label_names: entries of a batch that only training reads. source: where the
     rows came from, in words. num_train, num_dev: rows, or questions. majority: the share of the most frequent label on
-    the dev set, None where there are no labels.
+    the dev set, None where there are no labels. longest: tokens of a row, at most, when a model is scored.
     """
 
     model_class: Any
@@ -34,6 +35,7 @@ class Benchmark(ABC):
     num_train: int
     num_dev: int
     majority: float | None = None
+    longest: float = math.inf
 
     @abstractmethod
     def texts(self) -> Iterable[str]:

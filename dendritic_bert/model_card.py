@@ -19,14 +19,22 @@ if TYPE_CHECKING:
     from .configuration import DendriticBertConfig
     from .training import TrainingOptions
 
-USE = """\
+USE = {"glue": """\
 ```python
 from dendritic_bert import TextClassifier
 
 classifier = TextClassifier.from_pretrained("{folder}")
 classifier(["a charming and often affecting journey"])
 ```
-"""
+""", "squad": """\
+```python
+import dendritic_bert
+from transformers import AutoModelForQuestionAnswering
+
+model = AutoModelForQuestionAnswering.from_pretrained("{folder}")
+```
+"""}
+DATASETS = {"glue": ("nyu-mll/glue", "GLUE"), "squad": ("rajpurkar/squad", "SQuAD")}
 
 
 def write_model_card(
@@ -36,21 +44,23 @@ def write_model_card(
     parts = results["live_parameters"]
     is_regression = config.problem_type == "regression"
     beginning = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
+    is_answering = options.benchmark == "squad"
     labels = ", ".join(f"`{label}`" for _, label in sorted((config.id2label or {}).items()))
     truncated = f", {results['num_truncated']:,} of them cut to {options.max_length} tokens"
     path.write_text("\n".join([
         "---", _metadata(options, results), "---", "",
         f"# {'A DSN' if config.dsn else 'A BERT with a dendritic head'} for {options.task}", "",
-        "Made by dendritic-bert. " + ("BERT's embeddings, LayerNorm and mean pooling under a "
-        f"{'dendritic' if config.num_dendrites else 'linear'} head; there is no encoder, so the order of words counts "
-        "for next to nothing. " if config.dsn else "")
-        + ("One output, a regression." if is_regression else f"Labels: {labels}."), "",
-        USE.format(folder=options.output_dir),
+        "Made by dendritic-bert. " + (_what_it_is(config, is_answering) if config.dsn else "")
+        + ("Two outputs a token, start and end of an answer." if is_answering else
+           "One output, a regression." if is_regression else f"Labels: {labels}."), "",
+        USE[options.benchmark].format(folder=options.output_dir),
         "## How it was made", "",
         f"- Data: {results['source']}, {results['num_train']:,} rows"
         + (truncated if results["num_truncated"] else "") + ".",
         f"- Begun with {beginning}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
-        f"size {config.hidden_size}, {config.num_dendrites} dendrites a label.",
+        f"size {config.hidden_size}, {config.num_dendrites} dendrites "
+        f"{'an output' if is_answering or config.head_hidden else 'a label'}"
+        + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
         f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
         f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
         f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
@@ -62,15 +72,26 @@ def write_model_card(
     ]), encoding="utf-8")
 
 
+def _what_it_is(config: DendriticBertConfig, is_answering: bool) -> str:
+    head = f"{'dendritic' if config.num_dendrites else 'linear'} head"
+    if is_answering:
+        return (f"BERT's embeddings and LayerNorm under a {head} on every token; there is no encoder, so a question "
+                "never meets its passage. ")
+    return (f"BERT's embeddings, LayerNorm and mean pooling under a {head}; there is no encoder, so the order of words "
+            "counts for next to nothing. ")
+
+
 def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
     run = {metric: results["runs"][0][metric] for metric in metric_names(results)}
     is_on_hub = options.model_name is not None and not Path(options.model_name).exists()
     base_model = options.model_name if is_on_hub else None
+    dataset, dataset_name = DATASETS[options.benchmark]
+    task_type = "question-answering" if options.benchmark == "squad" else "text-classification"
     return ModelCardData(
-        language="en", library_name="dendritic-bert", pipeline_tag="text-classification", datasets=["nyu-mll/glue"],
+        language="en", library_name="dendritic-bert", pipeline_tag=task_type, datasets=[dataset],
         metrics=list(run), base_model=base_model, model_name=f"dendritic-bert-{options.task}",
         eval_results=[
-            EvalResult(task_type="text-classification", dataset_type="nyu-mll/glue", dataset_name="GLUE",
+            EvalResult(task_type=task_type, dataset_type=dataset, dataset_name=dataset_name,
                        dataset_config=options.task, dataset_split="validation", metric_type=metric, metric_value=value)
             for metric, value in run.items()
         ],

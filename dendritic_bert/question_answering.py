@@ -25,7 +25,7 @@ from .modeling import DendriticBertForQuestionAnswering
 HUB_DATASET = "rajpurkar/squad"
 # XQuAD has no training questions: its English file counts as a dev set.
 FILES = {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json", "xquad.en.json")}
-STRIDE = 128
+WINDOW, STRIDE = 384, 128  # tokens
 NUM_CANDIDATES = 20  # starts and ends of a window that are tried with one another, as in run_qa.py
 MAX_ANSWER_TOKENS = 30
 
@@ -122,7 +122,9 @@ def _checked(questions: list[Question], source: str) -> list[Question]:
 # ---- windows ---------------------------------------------------------------------------------------------------------
 
 
-def encode_windows(questions: list[Question], tokenizer: Any, max_length: int = 384, stride: int = STRIDE) -> Windows:
+def encode_windows(
+    questions: list[Question], tokenizer: Any, max_length: int = WINDOW, stride: int = STRIDE
+) -> Windows:
     """Tokenize with a fast tokenizer of transformers. Raises ValueError, naming the question, where ``max_length``
     leaves no room for it beside ``stride`` tokens of the passage."""
     texts = [question.question for question in questions]
@@ -202,6 +204,7 @@ class Squad(Benchmark):
     model_class = DendriticBertForQuestionAnswering
     label_names = ("start_positions", "end_positions")
     main_metric = "f1"
+    longest = WINDOW
 
     def __init__(self, data_dir: str | None, share: float | None = None, with_train: bool = True,
                  split: str = "dev", fraction: float = 1.0) -> None:

@@ -29,7 +29,7 @@ from .benchmarks import Benchmark, Glue
 from .checkpoints import Workspace, open_workspace
 from .data import EncodedRows, RowDataset
 from .model_card import write_model_card
-from .modeling import DendriticBertForSequenceClassification
+from .question_answering import Squad
 from .tasks import TASKS, find_task
 
 SAVE_DTYPES = ("float32", "float16", "bfloat16")
@@ -210,19 +210,25 @@ def train(options: TrainingOptions) -> dict[str, Any]:
 
 
 def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str = "dev") -> dict[str, Any]:
-    """Score a model on the whole of a task's ``split``: "train", "dev" (all there are) or one of its ``dev_splits``.
+    """Score a model on the whole of a task's ``split``: "train", "dev" (all there are) or one of its ``dev_splits``;
+    ``task`` is one of GLUE's or "squad".
 
     Returns the task's metrics, ``standard_error`` where accuracy is one of them, num_examples, and num_truncated (texts
-    cut to the model's position table). Raises ValueError for a model with another number of labels, else as
-    ``read_rows`` does.
+    cut to the model's position table). Raises ValueError for a model of another task, else as ``read_rows`` does.
     """
     require_extra("sklearn")
-    benchmark = Glue(task, data_dir, with_train=False, splits=None if split == "dev" else (split,))
-    model = DendriticBertForSequenceClassification.from_pretrained(model_path).eval()
+    benchmark: Benchmark = (Squad(data_dir, with_train=False, split=split) if task == "squad" else
+                            Glue(task, data_dir, with_train=False, splits=None if split == "dev" else (split,)))
+    model = benchmark.model_class.from_pretrained(model_path).eval()
+    made_as = (model.config.architectures or [""])[0]
+    if made_as != benchmark.model_class.__name__ and made_as.startswith("DendriticBert"):
+        raise ValueError(f"{model_path} is a {made_as}, task {task!r} needs a {benchmark.model_class.__name__}: pass a "
+                         "model trained on it.")
     if model.config.num_labels != benchmark.settings["num_labels"]:
         raise ValueError(f"{model_path} has {model.config.num_labels} labels, task {task!r} has "
                          f"{benchmark.settings['num_labels']}: pass a model trained on it.")
-    _, rows = benchmark.encode(AutoTokenizer.from_pretrained(model_path), model.config.max_position_embeddings)
+    max_length = int(min(model.config.max_position_embeddings, benchmark.longest))
+    _, rows = benchmark.encode(AutoTokenizer.from_pretrained(model_path), max_length)
     return {"task": task, **score(model, rows, benchmark), "num_examples": benchmark.num_dev,
             "num_truncated": sum(encoded.num_truncated for encoded in rows.values())}
 
@@ -230,8 +236,6 @@ def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str
 def open_benchmark(options: TrainingOptions) -> Benchmark:
     """The rows that ``options`` name; raises as ``train`` does."""
     if options.benchmark == "squad":
-        from .question_answering import Squad
-
         return Squad(options.data_dir, options.hold_out, fraction=options.fraction)
     return Glue(options.task, options.data_dir, options.hold_out, fraction=options.fraction)
 
