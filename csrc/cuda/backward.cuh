@@ -146,11 +146,10 @@ __global__ void __launch_bounds__(sum_threads<S>) token_gradient_kernel(const Ba
   float gradient[S::values], kept[S::values] = {};
   begin_row<Word, S>(arguments, share, seed, share.slices > 1 || warp % arguments.plan.warps_per_row == 0, gradient);
 
-  for (int64_t tile = share.first_column % share.column_step; tile < share.range.length;
-       tile += int64_t(tile_tokens) * share.column_step) {
+  for (int64_t tile = share.first_column; tile < share.end; tile += int64_t(tile_tokens) * share.column_step) {
     const int64_t column = tile + int64_t(lane) * share.column_step;
     Token token;
-    if (column < share.range.length) {
+    if (column < share.end) {
       if (!share.range.bad) token = read_token(tokens, share.range, column);
       const int64_t place = share.range.begin + column;
       if (share.first_channel == 0) {

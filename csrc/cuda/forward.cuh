@@ -46,7 +46,7 @@ __device__ __forceinline__ Share share_of_warp(const Tokens& tokens, const Plan&
   Share share;
   share.row = int64_t(blockIdx.x) * (warps / plan.warps_per_row) + warp / plan.warps_per_row;
   share.range = row_range(tokens, share.row);
-  const int64_t length = share.range.bad ? 0 : share.range.length;
+  const int64_t length = share.range.length;
   share.slices = slices_of<S>(hidden_size);
   const bool sliced = share.slices > 1;
   share.first_channel = sliced ? in_row * S::channels : 0;
@@ -128,12 +128,13 @@ __device__ __forceinline__ void pool(const Arguments& arguments, const Share& sh
     drop = arguments.dropout.embed_threshold > 0;
     if (drop) seed = uint64_t(*arguments.dropout.seed);
   }
-  for (int64_t tile = share.first_column; tile < share.end; tile += int64_t(tile_tokens) * share.column_step) {
+  const int64_t end = bad ? 0 : share.end;
+  for (int64_t tile = share.first_column; tile < end; tile += int64_t(tile_tokens) * share.column_step) {
     const int64_t column = tile + int64_t(lane) * share.column_step;
     Token token;
-    if (column < share.end) token = read_token(arguments.tokens, share.range, column);
+    if (column < end) token = read_token(arguments.tokens, share.range, column);
     if constexpr (training)
-      if (column < share.end && !token.kept) arguments.rstd[share.range.begin + column] = 0;
+      if (column < end && !token.kept) arguments.rstd[share.range.begin + column] = 0;
     bad |= token.bad;
     const int count = fill<has_scale<Word>>(list, token, column, table.word_scale);
     row.count += float(count);

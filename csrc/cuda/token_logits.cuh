@@ -47,16 +47,13 @@ __global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : 4
   float* const activations = reinterpret_cast<float*>(memory) + (warp * S::groups + group) * head.num_dendrites;
   const Share share = share_of_warp<S>(arguments.tokens, arguments.plan, hidden_size);
   const Table table = at_lane<S, Word>(arguments.table, share.first_channel);
-  const int64_t length = share.range.length;
-  const int64_t end = length * (blockIdx.y + 1) / arguments.plan.splits;
   float* const logits = arguments.logits + share.range.begin * labels;
 
-  for (int64_t tile = length * blockIdx.y / arguments.plan.splits + share.first_column % share.column_step; tile < end;
-       tile += int64_t(tile_tokens) * share.column_step) {
+  for (int64_t tile = share.first_column; tile < share.end; tile += int64_t(tile_tokens) * share.column_step) {
     const int64_t column = tile + int64_t(lane) * share.column_step;
     Token token;
-    if (column < end && !share.range.bad) token = read_token(arguments.tokens, share.range, column);
-    if (column < end && !token.kept && share.first_channel == 0)
+    if (column < share.end && !share.range.bad) token = read_token(arguments.tokens, share.range, column);
+    if (column < share.end && !token.kept && share.first_channel == 0)
       fill_label_row(logits + column * labels, labels, share.range.bad || token.bad ? NAN : 0.0f);
     const int count = fill<has_scale<Word>>(lists[warp], token, column, table.word_scale);
     for (int first = 0; first < count; first += S::step) {
