@@ -8,6 +8,7 @@ This is what a ``torch.nn.Linear`` wrapped by PerforatedAI (open-source gradient
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,16 +94,17 @@ class DendriticLinear(nn.Module):
     def resize(self, num_dendrites: int) -> None:
         """Keep the oldest ``num_dendrites``, or grow up to that many (see ``add_dendrite``)."""
         kept = min(num_dendrites, self.num_dendrites)
-        rows, new_rows = (1 + kept) * self.out_features, (num_dendrites - kept) * self.out_features
-        # Drawn on the CPU, so that a seed gives the same dendrites on every device.
-        weight = NEW_DENDRITE_STD * torch.randn(new_rows, self.in_features)
-        bias = NEW_DENDRITE_STD * torch.randn(new_rows)
+        rows = (1 + kept) * self.out_features
+        weights, biases = [self.weight[:rows]], [self.bias[:rows]]
+        for _ in range(kept, num_dendrites):
+            # Drawn on the CPU and one by one: a seed gives PerforatedAI's numbers, on every device.
+            for parts, shape in ((weights, (self.out_features, self.in_features)), (biases, (self.out_features,))):
+                parts.append((NEW_DENDRITE_STD * torch.randn(shape, dtype=parts[0].dtype)).to(parts[0].device))
         lateral = self.weight.new_zeros(num_dendrites, num_dendrites, self.out_features)
         top = self.weight.new_zeros(num_dendrites, self.out_features)
         if self.lateral is not None and self.top is not None:
             lateral[:kept, :kept], top[:kept] = self.lateral[:kept, :kept], self.top[:kept]
-        self._set(torch.cat([self.weight[:rows], weight.to(self.weight)]),
-                  torch.cat([self.bias[:rows], bias.to(self.bias)]), lateral, top)
+        self._set(torch.cat(weights), torch.cat(biases), lateral, top)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., H]`` -> ``[..., C]``."""
@@ -146,3 +148,13 @@ class DendriticMLP(nn.Sequential):
 def dendritic_layers(module: nn.Module) -> dict[str, DendriticLinear]:
     """The dendritic layers in ``module`` by their names; one that is its own has the name ''."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, DendriticLinear)}
+
+
+def resize_dendrites(module: nn.Module, num_dendrites: int) -> None:
+    """Give every dendritic layer in ``module`` this many dendrites (see ``DendriticLinear.resize``); its ``config``
+    says so, if it has one."""
+    for layer in dendritic_layers(module).values():
+        layer.resize(num_dendrites)
+    config: Any = getattr(module, "config", None)
+    if config is not None:
+        config.num_dendrites = num_dendrites
