@@ -1,15 +1,13 @@
-// From arguments to a kernel: its instance, grid, block and shared memory. One instance serves a word type and a shape;
-// five shapes are exact for the usual hidden sizes, three serve other multiples of 8, one the rest.
+// What every launch needs: the instance for a word type and a hidden size, grid, block, shared memory, errors. Five shapes
+// are exact for the usual hidden sizes, three serve other multiples of 8, one the rest.
 #pragma once
 
 #include <cstddef>
 #include <sstream>
 #include <stdexcept>
 
-#include "backward.cuh"
-#include "forward.cuh"
 #include "plan.h"
-#include "token_logits.cuh"
+#include "rows.cuh"
 
 struct Launch {
   const char* name;
@@ -86,72 +84,4 @@ inline size_t sum_bytes(const Plan& plan, int hidden_size, bool kept) {
 inline int64_t blocks_of(const Plan& plan, const Tokens& tokens, int hidden_size) {
   const int rows = rows_of_block(plan, hidden_size);
   return (tokens.rows + rows - 1) / rows;
-}
-
-template <class Word>
-void launch_logits(const LogitsArguments& arguments, cudaStream_t stream) {
-  const int hidden_size = arguments.table.hidden_size, outputs = (1 + arguments.head.num_dendrites) * arguments.head.num_labels;
-  const Launch launch{"dsn_logits", arguments.tokens, hidden_size, stream};
-  const size_t shared_bytes = sum_bytes(arguments.plan, hidden_size, false) +
-      sizeof(float) * size_t(rows_of_block(arguments.plan, hidden_size)) * size_t(outputs);
-  with_shape(hidden_size, is_aligned(arguments.table) && is_aligned(arguments.head.weight), [&](auto shape) {
-    launch(logits_kernel<Word, decltype(shape)>, blocks_of(arguments.plan, arguments.tokens, hidden_size),
-           arguments.plan.splits, 32 * warps_of_block(hidden_size), shared_bytes, arguments);
-  });
-}
-
-template <class Word>
-void launch_token_logits(const TokenLogitsArguments& arguments, cudaStream_t stream) {
-  const int hidden_size = arguments.table.hidden_size, warps = warps_of_block(hidden_size);
-  const Launch launch{"dsn_token_logits", arguments.tokens, hidden_size, stream};
-  with_shape(hidden_size, is_aligned(arguments.table) && is_aligned(arguments.head.weight), [&](auto shape) {
-    const size_t groups = size_t(warps) * decltype(shape)::groups;
-    launch(token_logits_kernel<Word, decltype(shape)>, blocks_of(arguments.plan, arguments.tokens, hidden_size),
-           arguments.plan.splits, 32 * warps, sizeof(float) * groups * size_t(arguments.head.num_dendrites), arguments);
-  });
-}
-
-template <class Word>
-void launch_embed_pool(const ForwardArguments& arguments, cudaStream_t stream) {
-  const int hidden_size = arguments.table.hidden_size;
-  const Launch launch{"embed_pool", arguments.tokens, hidden_size, stream};
-  with_shape(hidden_size, is_aligned(arguments.table), [&](auto shape) {
-    launch(embed_pool_kernel<Word, decltype(shape)>, blocks_of(arguments.plan, arguments.tokens, hidden_size),
-           arguments.plan.splits, 32 * warps_of_block(hidden_size),
-           sum_bytes(arguments.plan, hidden_size, arguments.dropout.embed_threshold > 0), arguments);
-  });
-}
-
-template <class Word>
-void launch_context(const ContextArguments& arguments, const Tokens& tokens, cudaStream_t stream) {
-  const int64_t size = arguments.num_types * arguments.num_positions * arguments.hidden_size;
-  const Launch launch{"embed_pool's context table", tokens, arguments.hidden_size, stream};
-  launch(context_kernel<Word>, std::min<int64_t>((size + 255) / 256, 65536), 1, 256, 0, arguments);
-}
-
-template <class Word>
-void launch_token_gradients(const BackwardArguments& arguments, cudaStream_t stream) {
-  const int hidden_size = arguments.table.hidden_size;
-  const Launch launch{"embed_pool_backward", arguments.tokens, hidden_size, stream};
-  const bool aligned = is_aligned(arguments.table) && is_aligned(arguments.d_word) && is_aligned(arguments.d_context);
-  with_shape(hidden_size, aligned, [&](auto shape) {
-    // One token at a time: the dropout mask and G need the registers.
-    launch(token_gradient_kernel<Word, typename decltype(shape)::OneByOne>, blocks_of(arguments.plan, arguments.tokens, hidden_size), 1,
-           32 * warps_of_block(hidden_size), sum_bytes(arguments.plan, hidden_size, false), arguments);
-  });
-}
-
-inline int64_t run_chunks(int64_t num_tokens) { return (num_tokens + run_chunk - 1) / run_chunk; }
-
-template <class Word>
-void launch_runs(const RunArguments& arguments, const Tokens& tokens, cudaStream_t stream) {
-  const int hidden_size = arguments.table.hidden_size;
-  const Launch launch{"embed_pool_backward's sums over ids", tokens, hidden_size, stream};
-  const int64_t chunks = run_chunks(arguments.num_tokens);
-  with_shape(hidden_size, is_aligned(arguments.table), [&](auto shape) {
-    const int chunks_of_block = block_warps * decltype(shape)::groups;
-    launch(run_kernel<Word, decltype(shape)>, (chunks + chunks_of_block - 1) / chunks_of_block,
-           slices_of<decltype(shape)>(hidden_size), 32 * block_warps, 0, arguments);
-  });
-  launch(join_kernel, chunks, 1, 128, 0, arguments);
 }
