@@ -104,8 +104,8 @@ def embed_pool_backward(grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, i
         d_word = word.new_empty(0, word.shape[1])
     elif not atomics:
         keys, order = word_keys.sort(stable=True)
-        d_word = add_runs(keys, order, None, word.shape[0], torch.zeros_like(word))
-    d_position, d_token_type = torch.zeros_like(position), torch.zeros_like(token_type)
+        d_word = add_runs(keys, order, None, word.shape[0], word.new_zeros(word.shape))
+    d_position, d_token_type = position.new_zeros(position.shape), token_type.new_zeros(token_type.shape)
     d_position[:context.shape[1]] = d_context.sum(0)
     d_token_type[:context.shape[0]] = d_context.sum(1, dtype=torch.float64)  # over every token of the batch
     return (d_word.to(word.dtype), d_word_ids, d_position, d_token_type, weight_terms.sum(0).to(ln_weight.dtype),
