@@ -58,6 +58,11 @@ def _configuration(word: Tensor, length: int, num_rows: int, launch: Callable[[C
     return triton_configs.choose(key, None if busy else lambda config: triton.testing.do_bench(lambda: launch(config)))
 
 
+def _stored(dtype: torch.dtype) -> torch.dtype:
+    """What a kernel writes where ``dtype`` is wanted: the interpreter cuts bfloat16 off, so there torch rounds it."""
+    return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
+
+
 def _block_h(hidden_size: int) -> int:
     return max(16, triton.next_power_of_2(hidden_size))
 
@@ -121,7 +126,7 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
         sums = weight.new_empty((num_pieces, hidden_size))
         kept = torch.empty((num_pieces,), dtype=torch.int32, device=weight.device)
         wrap_triton(dsn_pieces_kernel)[(num_pieces,)](*tokens, *tables, sums, kept, *sizes, **constants,
-                                                      BLOCK_TOKENS=config.rows * config.tokens, CHUNK=config.chunk,
+                                                      BLOCK_TOKENS=config.tokens, CHUNK=config.chunk,
                                                       NUM_STAGES=config.num_stages, **options)
         wrap_triton(dsn_combine_kernel)[programs](tokens[2], sums, kept, *head, logits, *batch, **constants,
                                                   **head_constants, **rows, CHUNK=config.chunk, **options)
@@ -169,7 +174,7 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
     tokens, num_rows, length, num_tokens = _tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                                    pooling)
     hidden_size = word_embeddings.shape[1]
-    pooled = word_embeddings.new_empty((num_rows, hidden_size))
+    pooled = word_embeddings.new_empty((num_rows, hidden_size), dtype=_stored(word_embeddings.dtype))
     pooled_hat = torch.empty_like(pooled, dtype=torch.float32)
     rstd = pooled_hat.new_empty((num_tokens,))
     parameters = [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings,
@@ -186,8 +191,10 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
 
     if num_rows > 0:
         longest = length if cu_seqlens is None else min(num_tokens, position_embeddings.shape[0])
-        launch(_configuration(word_embeddings, longest, num_rows, launch))
-    return pooled, pooled_hat, rstd
+        config = _configuration(word_embeddings, longest, num_rows, launch)
+        # Dropout has a second sum of a tile's size.
+        launch(config._replace(tokens=max(1, config.tokens // 2)) if p_embed > 0 else config)
+    return pooled.to(word_embeddings.dtype), pooled_hat, rstd
 
 
 def dropout_arguments(p: float) -> tuple[int, float]:
@@ -224,11 +231,11 @@ def embed_pool_backward(
             SUM=pooling == _SUM_ALL, DROP_EMBED=p_embed > 0, DROP_POOL=p_pool > 0, BLOCK_TOKENS=config.tokens, **tile)
     parameters = (word, position, token_type)
     sizes = (vocab_size, num_types, num_positions, *dropout_arguments(p_embed))
-    d_context = pooled_hat.new_zeros((num_types * num_positions, hidden_size))
     d_word = word.new_empty((0, hidden_size))
     d_word_ids = torch.empty((0,), dtype=torch.int64, device=word.device)
 
     if word_grad != SPARSE_WORD_GRAD and not torch.are_deterministic_algorithms_enabled():
+        d_context = pooled_hat.new_zeros((num_types * num_positions, hidden_size))
         added = pooled_hat.new_zeros((vocab_size, hidden_size)) if word_grad == DENSE_WORD_GRAD else None
         if num_rows > 0:
             scatter_gradients_kernel[programs](
@@ -239,14 +246,15 @@ def embed_pool_backward(
         row, column = _token_places(input_ids, cu_seqlens, num_rows)
         word_key, context_key = _keys(tokens, column, vocab_size, num_types, num_positions)
 
-        def segment_sums(keys: Tensor, ids: Tensor, num_keys: int, sums: Tensor) -> Tensor:
+        def segment_sums(keys: Tensor, ids: Tensor, num_keys: int, dtype: torch.dtype) -> Tensor:
             """Sums of the tokens' gradients by ``ids``; keys from ``num_keys`` on are no token's."""
+            sums = pooled_hat.new_empty((ids.numel(), hidden_size), dtype=_stored(dtype))
             sorted_keys, order = keys.sort(stable=True)
             bounds = torch.cat([ids.to(keys.dtype), keys.new_full((1,), num_keys)])
             offsets = torch.searchsorted(sorted_keys, bounds)
             num_segments, num_pieces = sums.shape[0], sums.shape[0] + num_tokens // config.chunk
             if num_segments == 0 or num_tokens == 0:
-                return sums.zero_()
+                return sums.zero_().to(dtype)
             cut_sums = pooled_hat.new_empty((2 * triton.cdiv(num_tokens, config.chunk), hidden_size))
             segment_gradients_kernel[(triton.cdiv(num_pieces, config.rows),)](
                 tokens[0], *tokens[3:], *parameters, seed, rstd, row_gradient, row, column, order, offsets, sums,
@@ -254,16 +262,16 @@ def embed_pool_backward(
                 CHUNK=config.chunk, **tile)
             segment_combine_kernel[(triton.cdiv(num_segments, config.rows),)](
                 offsets, sums, cut_sums, num_segments, CHUNK=config.chunk, **tile)
-            return sums
+            return sums.to(dtype)
 
         if word_grad == SPARSE_WORD_GRAD:
             d_word_ids = word_key[word_key < vocab_size].unique().long()
-            d_word = segment_sums(word_key, d_word_ids, vocab_size, word.new_empty((len(d_word_ids), hidden_size)))
+            d_word = segment_sums(word_key, d_word_ids, vocab_size, word.dtype)
         elif word_grad == DENSE_WORD_GRAD:
-            d_word = segment_sums(word_key, torch.arange(vocab_size, device=word.device), vocab_size,
-                                  torch.empty_like(word))
-        segment_sums(context_key, torch.arange(num_types * num_positions, device=word.device),
-                     num_types * num_positions, d_context)
+            d_word = segment_sums(word_key, torch.arange(vocab_size, device=word.device), vocab_size, word.dtype)
+        num_contexts = num_types * num_positions
+        d_context = segment_sums(context_key, torch.arange(num_contexts, device=word.device), num_contexts,
+                                 torch.float32)
     d_context = d_context.view(num_types, num_positions, hidden_size)
     return (d_word, d_word_ids, d_context.sum(0).to(word.dtype), d_context.sum(1).to(word.dtype),
             gamma_share.sum(0).to(word.dtype), beta_share.sum(0).to(word.dtype))
@@ -275,7 +283,8 @@ def _token_places(input_ids: Tensor, cu_seqlens: Tensor | None, num_rows: int) -
     if cu_seqlens is None:
         length = max(1, input_ids.shape[1])
         return place // length, place % length
-    row = torch.searchsorted(cu_seqlens, place.to(cu_seqlens.dtype), right=True).sub(1).clamp(0, max(0, num_rows - 1))
+    row = torch.searchsorted(cu_seqlens.contiguous(), place.to(cu_seqlens.dtype), right=True) - 1
+    row = row.clamp(0, max(0, num_rows - 1))
     return row, place - cu_seqlens[row]
 
 

@@ -1,0 +1,176 @@
+"""The gradients of ``embed_pool`` in Triton, interpreted on a CPU, against the float64 reference.
+
+Run by test_triton_backward.py. ``deterministic`` takes the form that goes by sorted ids, the other adds by atomics.
+"""
+
+import pytest
+import torch
+from cases import PARAMETERS, VOCAB_SIZE, awkward, case_id, covering_sample, in_float64, parameters, tokens
+from cases import pooled_and_gradients as run
+from forward import SIZES, workload
+from helpers import assert_as_exact_as_torch
+from test_embed_pool import AXES, SEED
+
+from dendritic_bert.kernels import ops, triton_configs
+from dendritic_bert.kernels.reference import POOLINGS, embed_pool_ref
+
+CASES = AXES | SIZES | {"deterministic": [False, True], "sparse_grad": [False, False, True]}
+
+
+@pytest.fixture(autouse=True)
+def _set_back():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def triton_gradients(values: dict, deterministic: bool, **options) -> dict[str, torch.Tensor]:
+    """``pooled`` and all gradients; while deterministic, torch fills memory that nobody has written with NaN."""
+    torch.use_deterministic_algorithms(deterministic)
+    results = run(ops.embed_pool, values, backend="triton", **options)
+    return {name: value.to_dense() for name, value in results.items()}
+
+
+@pytest.mark.parametrize("case", covering_sample(CASES, 45, seed=7), ids=case_id)
+def test_gradients(case):
+    token_arguments, values, _ = workload(case | {"rows": min(case["rows"], 17)})
+    values = {name: value.to(case["dtype"]) for name, value in values.items()}
+    options = {"pooling": case["pooling"], "eps": case["eps"], "p_embed": case["dropout"][0],
+               "p_pool": case["dropout"][1]}
+    views = {name: awkward(value, case["view"]) for name, value in token_arguments.items()}
+    results = triton_gradients({name: awkward(value, case["view"]) for name, value in values.items()},
+                               case["deterministic"], sparse_grad=case["sparse_grad"], seed=SEED, **options, **views)
+    options["seed"] = torch.tensor(SEED)
+    eager = run(embed_pool_ref, values, **token_arguments, **options)
+    exact = run(embed_pool_ref, in_float64(values), **token_arguments, **options)
+    for name in results:
+        assert_as_exact_as_torch(results[name], eager[name], exact[name])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE}), ids=str)
+def test_every_cut(config, deterministic, monkeypatch):
+    """As the table cuts it for a GPU, in pieces of four tokens of an id."""
+    monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
+    monkeypatch.setattr(triton_configs, "choose_backward",
+                        lambda _: config._replace(tokens=max(1, config.tokens // 2), chunk=4))
+    token_arguments = tokens("padded with holes", 5, 9, token_types=True)
+    values = parameters(20, num_positions=9)
+    options = {"p_embed": 0.3, "p_pool": 0.2}
+    results = triton_gradients(values, deterministic, seed=5, **token_arguments, **options)
+    expected = run(embed_pool_ref, values, **token_arguments, **options, seed=torch.tensor(5))
+    for name, value in results.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 300])
+@pytest.mark.parametrize("before", [0, 1, 64])
+def test_an_id_in_several_pieces(before, count):
+    """Pieces end every 64 sorted tokens: ids that start and end at, before and behind an end."""
+    ids = torch.tensor([3] * before + [7] * count + [82] * 5)
+    ids = ids[torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(0))]
+    token_arguments = {"input_ids": ids, "cu_seqlens": torch.tensor([0, ids.numel() // 2, ids.numel()])}
+    values = parameters(16, num_positions=256)
+    results = triton_gradients(values, True, **token_arguments)
+    eager, exact = (run(embed_pool_ref, each, **token_arguments) for each in (values, in_float64(values)))
+    for name in results:
+        assert_as_exact_as_torch(results[name], eager[name], exact[name])
+
+
+@pytest.mark.parametrize("layout", ["padded", "padded with holes", "packed int32"])
+def test_the_sparse_gradient_is_the_dense_one(layout):
+    """To the bit; coalesced; with the ids that are shown, and no other."""
+    token_arguments, values = tokens(layout, 5, 7, token_types=True), parameters(20)
+    dense = triton_gradients(values, True, **token_arguments)
+    leaf = values["word_embeddings"].requires_grad_()
+    pooled = ops.embed_pool(**values, **token_arguments, sparse_grad=True, backend="triton")
+    grad = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
+    sparse = torch.autograd.grad(pooled, leaf, grad)[0]
+    shown = token_arguments["input_ids"]
+    if "attention_mask" in token_arguments:
+        shown = shown[token_arguments["attention_mask"] != 0]
+    assert sparse.is_coalesced()
+    assert sparse.indices()[0].tolist() == sorted(set(shown.flatten().tolist()))
+    assert torch.equal(sparse.to_dense(), dense["word_embeddings"])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_is_not_shown_has_no_gradient(pooling, deterministic):
+    """Exactly 0: ids and positions of masked tokens alone; they have one where the pooling takes padding in."""
+    ids = torch.tensor([[1, 2, 3, 9], [1, 4, 9, 9]])
+    mask = ids != 9
+    results = triton_gradients(parameters(20), deterministic, input_ids=ids, attention_mask=mask, pooling=pooling)
+    used = {1, 2, 3, 4} | ({9} if pooling != "mean_masked" else set())
+    assert set(results["word_embeddings"].any(dim=1).nonzero().flatten().tolist()) == used
+    places = set(results["position_embeddings"].any(dim=1).nonzero().flatten().tolist())
+    assert places == ({0, 1, 2} if pooling == "mean_masked" else {0, 1, 2, 3})
+    assert results["token_type_embeddings"].any(dim=1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(("name", "bad"), [("input_ids", VOCAB_SIZE), ("input_ids", -1), ("token_type_ids", 2),
+                                           ("position_ids", 8), ("position_ids", -(2**40))])
+def test_a_bad_index_has_no_gradient(name, bad, deterministic):
+    """Nothing is added for it, and nothing outside the tables; the rows without it get theirs."""
+    token_arguments = tokens("padded without a mask", 4, 6, token_types=True, positions=True, num_positions=8)
+    values = parameters(20)
+    good = {key: value[:3] for key, value in token_arguments.items()}
+    expected = triton_gradients(values, deterministic, **good)
+    spoilt = good | {name: good[name].clone()}
+    spoilt = {key: torch.cat([value, token_arguments[key][3:]]) for key, value in spoilt.items()}
+    spoilt[name][3, 2] = bad
+    torch.use_deterministic_algorithms(deterministic)
+    leaves = {key: value.detach().requires_grad_() for key, value in values.items()}
+    pooled = ops.embed_pool(**leaves, **spoilt, backend="triton")
+    assert pooled.isnan().any(dim=1).tolist() == [False, False, False, True]
+    grad = torch.zeros_like(pooled)
+    grad[:3] = torch.randn(3, 20, generator=torch.Generator().manual_seed(2))
+    pooled.backward(grad)
+    for key in PARAMETERS[:3]:
+        torch.testing.assert_close(leaves[key].grad, expected[key], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("grad", ["expanded", "transposed", "strided"])
+def test_gradient_of_pooled_in_any_layout(grad):
+    token_arguments, values = tokens("padded", 6, 5), parameters(20)
+    leaves = [value.requires_grad_() for value in values.values()]
+    pooled = ops.embed_pool(**values, **token_arguments, backend="triton")
+    plain = torch.randn(pooled.shape)
+    view = plain[:1].expand(6, 20) if grad == "expanded" else awkward(plain, grad)
+    expected = torch.autograd.grad(pooled, leaves, view.contiguous(), retain_graph=True)
+    for actual, wanted in zip(torch.autograd.grad(pooled, leaves, view), expected):
+        assert torch.equal(actual, wanted)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_only_the_gradients_that_are_wanted(deterministic):
+    token_arguments, values = tokens("padded", 3, 5), parameters(20)
+    full = triton_gradients(values, deterministic, **token_arguments)
+    for name in PARAMETERS:
+        leaves = {key: value.clone().requires_grad_(key == name) for key, value in values.items()}
+        pooled = ops.embed_pool(**leaves, **token_arguments, backend="triton")
+        pooled.backward(torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2)))
+        assert torch.equal(leaves[name].grad, full[name])
+
+
+def test_offsets_beyond_two_to_the_31():
+    """The last row of the table starts 2^31 elements behind the first; only the rows that are used become memory."""
+    vocab_size, hidden_size = 2**21 + 8, 1024
+    try:
+        word_embeddings = torch.empty(vocab_size, hidden_size, dtype=torch.bfloat16)
+    except RuntimeError as error:
+        pytest.skip(f"no 4.3 GB of address space: {error}")
+    used = torch.tensor([0, 5, 2**20 + 1, 2**21 + 7])
+    values = parameters(hidden_size, torch.bfloat16)
+    small = values | {"word_embeddings": values["word_embeddings"][:4].clone()}
+    word_embeddings[used] = small["word_embeddings"]
+    ids = torch.tensor([[0, 1, 2], [3, 3, 1]])
+    large, expected = (run(ops.embed_pool, values | {"word_embeddings": table}, sparse_grad=True, input_ids=input_ids,
+                           backend="triton")
+                       for table, input_ids in ((word_embeddings, used[ids]), (small["word_embeddings"], ids)))
+    assert torch.equal(large["pooled"], expected["pooled"])
+    large, expected = (results["word_embeddings"].coalesce() for results in (large, expected))
+    assert large.indices()[0].tolist() == used.tolist()
+    assert torch.equal(large.values(), expected.values())
+
+

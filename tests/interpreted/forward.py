@@ -1,0 +1,235 @@
+"""The forward kernels of Triton, interpreted on a CPU, against the float64 reference; run by test_triton_forward.py.
+
+Torch fills memory that nobody has written with NaN here, so an output element that is left out is seen.
+"""
+
+import pytest
+import torch
+from cases import LAYOUTS, awkward, case_id, covering_sample, exact_logits, head, in_float64, parameters, tokens
+from helpers import assert_as_exact_as_torch
+from test_dsn_logits import AXES, in_view, prepared
+from test_embed_pool import AXES as EMBED_AXES
+from test_embed_pool import SEED
+
+from dendritic_bert.kernels import ops, triton_configs
+from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
+from dendritic_bert.kernels.triton_configs import Config
+from dendritic_bert.kernels.weights import ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable
+
+SIZES = {"length": [0, 1, 2, 31, 129, 512], "rows": [1, 3, 64], "hidden_size": [16, 20, 100, 128, 384]}
+CASES = AXES | SIZES | {"dtype": list(TABLE_DTYPES), "num_labels": [1, 2, 3, 9, 256],
+                        "num_dendrites": [0, 1, 2, 3, 4, 8]}
+
+
+@pytest.fixture(autouse=True)
+def _unwritten_memory_is_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def workload(case: dict) -> tuple[dict, dict, dict]:
+    """Tokens, parameters and head of a case; the largest batches get fewer rows, none fewer than five."""
+    length, hidden_size = case["length"], case["hidden_size"]
+    rows = min(case["rows"], max(5, 2**20 // (length * hidden_size + 1)))
+    token_arguments = tokens(case["layout"], rows, length, **{
+        name: case[name] for name in ("token_types", "positions", "num_types", "index_dtype", "mask_dtype")})
+    values = parameters(hidden_size, num_positions=length + 3, num_types=case["num_types"])
+    return token_arguments, values, head(hidden_size, case.get("num_labels", 1), case.get("num_dendrites", 0))
+
+
+def logits(op: str, token_arguments: dict, table: DsnTable, dsn_head: DsnHead, view: str = "plain", **options):
+    views = {name: awkward(value, view) for name, value in token_arguments.items()}
+    return getattr(ops, op)(**views, table=in_view(table, view, "cpu"), head=in_view(dsn_head, view, "cpu"),
+                            backend="triton", **options)
+
+
+@pytest.mark.parametrize("case", covering_sample(CASES, 60, seed=4), ids=case_id)
+def test_logits(case):
+    token_arguments, values, head_values = workload(case)
+    table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
+    options = {"pooling": case["pooling"]}
+    actual = logits("dsn_logits", token_arguments, table, dsn_head, case["view"], **options)
+    assert actual.dtype == torch.float32
+    eager = dsn_logits_ref(**token_arguments, table=table, head=dsn_head, **options)
+    exact = exact_logits(token_arguments, table, dsn_head, **options)
+    assert_as_exact_as_torch(actual, eager, exact, factor=4 if case["dtype"] in ROW_SCALED else 2)
+
+
+@pytest.mark.parametrize("case", covering_sample(CASES | {"length": [0, 1, 2, 31, 129]}, 25, seed=5), ids=case_id)
+def test_token_logits(case):
+    token_arguments, values, head_values = workload(case | {"rows": min(case["rows"], 7)})
+    table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
+    actual = logits("dsn_token_logits", token_arguments, table, dsn_head, case["view"])
+    eager = dsn_token_logits_ref(**token_arguments, table=table, head=dsn_head)
+    wide = [[value.double() if isinstance(value, torch.Tensor) else value for value in made]
+            for made in (table, dsn_head)]
+    exact = dsn_token_logits_ref(**token_arguments, table=DsnTable(*wide[0]), head=DsnHead(*wide[1]))
+    assert_as_exact_as_torch(actual, eager, exact, factor=4 if case["dtype"] in ROW_SCALED else 2)
+
+
+@pytest.mark.parametrize("case", covering_sample(EMBED_AXES | SIZES, 40, seed=6), ids=case_id)
+def test_embed_pool(case):
+    token_arguments, values, _ = workload(case | {"rows": min(case["rows"], 17)})
+    values = {name: value.to(case["dtype"]) for name, value in values.items()}
+    options = {"pooling": case["pooling"], "eps": case["eps"], "p_embed": case["dropout"][0],
+               "p_pool": case["dropout"][1]}
+    views = {name: awkward(value, case["view"]) for name, value in (token_arguments | values).items()}
+    actual = ops.embed_pool(**views, **options, seed=SEED, backend="triton")
+    options["seed"] = torch.tensor(SEED)
+    eager = embed_pool_ref(**token_arguments, **values, **options)
+    assert_as_exact_as_torch(actual, eager, embed_pool_ref(**token_arguments, **in_float64(values), **options))
+
+
+CUTS = sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4), Config(8, 2, head_tile=64)})
+
+
+@pytest.mark.parametrize("layout", ["padded with holes", "packed int64"])
+@pytest.mark.parametrize("config", CUTS, ids=str)
+def test_every_cut(config, layout, monkeypatch):
+    """Rows of 0 to 21 tokens, cut as the table does it for a GPU: the interpreter's own cut is another one."""
+    monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
+    token_arguments, values = tokens(layout, 5, 21, token_types=True), parameters(20, num_positions=21)
+    table, dsn_head = prepared(values, head(20, 5, 2), torch.float32)
+    for op, reference in (("dsn_logits", dsn_logits_ref), ("dsn_token_logits", dsn_token_logits_ref)):
+        expected = reference(**token_arguments, table=table, head=dsn_head)
+        torch.testing.assert_close(logits(op, token_arguments, table, dsn_head), expected, rtol=1e-5, atol=1e-5)
+    dropout = {"p_embed": 0.3, "p_pool": 0.2, "seed": torch.tensor(3)}
+    torch.testing.assert_close(ops.embed_pool(**token_arguments, **values, **dropout, backend="triton"),
+                               embed_pool_ref(**token_arguments, **values, **dropout), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("lengths", [[512], [0, 600, 1, 0, 64, 65, 128, 63, 0], [64] * 5, [0, 0, 0, 300]], ids=str)
+def test_rows_in_pieces(lengths, pooling):
+    """Rows that end at, before and behind the end of a piece of 64, and empty ones; both layouts to the same bits."""
+    values, width = parameters(20, num_positions=600), max(lengths)
+    table, dsn_head = prepared(values, head(20, 3, 2), torch.float32)
+    keep = torch.arange(width) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(83, keep.shape, generator=torch.Generator().manual_seed(0))
+    packed = {"input_ids": ids[keep], "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0)}
+    actual = logits("dsn_logits", packed, table, dsn_head, pooling=pooling)
+    expected = exact_logits(packed, table, dsn_head, pooling)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
+    if pooling == "mean_masked":
+        padded = {"input_ids": ids, "attention_mask": keep}
+        assert torch.equal(logits("dsn_logits", padded, table, dsn_head), actual)
+
+
+BAD_ROW, BAD_COLUMN = 2, 3
+CALLS = ["dsn_logits", "dsn_logits in pieces", "dsn_token_logits", "embed_pool"]
+
+
+def results(call: str, token_arguments: dict, values: dict, view: str = "plain") -> torch.Tensor:
+    """What a call makes of every row or token: ``[..., channels]``."""
+    if call == "embed_pool":
+        return ops.embed_pool(**token_arguments, **{name: awkward(value, view) for name, value in values.items()},
+                              backend="triton")
+    table, dsn_head = prepared(values, head(20, 3, 1), torch.float32)
+    return logits(call.split()[0], token_arguments, table, dsn_head, view)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize(("name", "size"), [("input_ids", 83), ("token_type_ids", 2), ("position_ids", 8)])
+def test_a_bad_index_poisons_its_row_alone(name, size, layout, call, monkeypatch):
+    """Whatever it is, nothing is read there: the tables stand among NaN, which no other row may show."""
+    if call.endswith("in pieces"):
+        monkeypatch.setattr(triton_configs, "choose", lambda *_: Config(1, 4, chunk=4))
+    good = tokens("padded without a mask", 5, 7, token_types=True, positions=True, num_positions=8)
+    flat = {key: value.flatten() for key, value in good.items()} | {"cu_seqlens": torch.arange(0, 36, 7)}
+    values = parameters(20)
+    expected = results(call, good if layout == "padded" else flat, values, "odd offset")
+    for bad in (-1, size, 2**31 - 1, 2**31, 2**32, -(2**63)):
+        arguments = good if layout == "padded" else flat
+        arguments = arguments | {name: arguments[name].clone()}
+        arguments[name].view(-1)[BAD_ROW * 7 + BAD_COLUMN] = bad
+        actual = results(call, arguments, values, "odd offset")
+        poisoned = torch.zeros(actual.shape[:-1], dtype=torch.bool)
+        if call == "dsn_token_logits":
+            poisoned.view(-1)[BAD_ROW * 7 + BAD_COLUMN] = True
+        else:
+            poisoned[BAD_ROW] = True
+        assert actual[poisoned].isnan().all()
+        assert torch.equal(actual[~poisoned], expected[~poisoned])
+
+
+@pytest.mark.parametrize("call", CALLS[:3])
+def test_a_bad_index_that_the_mask_hides(call):
+    good = tokens("padded with holes", 5, 7, token_types=True, positions=True, num_positions=8)
+    spoilt = {name: torch.where(good["attention_mask"] != 0, value, 2**40) if name != "attention_mask" else value
+              for name, value in good.items()}
+    values = parameters(20)
+    assert torch.equal(results(call, spoilt, values), results(call, good, values))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_row_longer_than_the_position_table(call):
+    ids = tokens("padded without a mask", 1, 17)["input_ids"][0]
+    arguments = {"input_ids": ids, "cu_seqlens": torch.tensor([0, 8, 17])}
+    bad = results(call, arguments, parameters(20), "odd offset").isnan().all(dim=-1)
+    assert bad.tolist() == ([False] * 16 + [True] if call == "dsn_token_logits" else [False, True])
+
+
+@pytest.mark.parametrize("call", ["dsn_logits", "embed_pool"])
+@pytest.mark.parametrize(("cu_seqlens", "poisoned"), [
+    ([0, 5, 3, 12], [1]), ([0, 5, 9, 13], [2]), ([1, 5, 9, 12], [0]), ([0, 5, 9, 11], [2]), ([-4, 5, 9, 12], [0]),
+    ([0, 2**31 - 1, 9, 12], [0, 1]), ([0, 5, -9, 12], [1, 2])], ids=str)
+def test_bounds_of_rows_that_make_no_sense(cu_seqlens, poisoned, call):
+    arguments = {"input_ids": tokens("padded without a mask", 1, 12)["input_ids"][0],
+                 "cu_seqlens": torch.tensor(cu_seqlens)}
+    actual = results(call, arguments, parameters(20, num_positions=12), "odd offset")
+    assert actual.isnan().all(dim=1).nonzero().flatten().tolist() == poisoned
+    assert actual.isnan().any(dim=1).nonzero().flatten().tolist() == poisoned
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("rows", "length"), [(0, 5), (3, 0), (0, 0)])
+def test_no_token_at_all(rows, length, layout):
+    token_arguments, values = tokens(layout, rows, length), parameters(20)
+    table, dsn_head = prepared(values, head(20, 3, 1), torch.float32)
+    expected = dsn_logits_ref(**token_arguments, table=table, head=dsn_head)
+    torch.testing.assert_close(logits("dsn_logits", token_arguments, table, dsn_head), expected)
+    shape = logits("dsn_token_logits", token_arguments, table, dsn_head).shape
+    assert shape == (*token_arguments["input_ids"].shape, 3)
+    assert not ops.embed_pool(**token_arguments, **values, backend="triton").any()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_at_their_ends(activation):
+    """Arguments where exp overflows, where everything is flat, and around 0; NaN comes through."""
+    z = torch.tensor([-1e30, -200.0, -20.0, -3.0, -1e-3, -0.0, 1e-30, 1e-3, 3.0, 20.0, 200.0, 1e30, float("nan")])
+    count = z.numel()
+    dsn_head = DsnHead(torch.zeros(2 * count, 16), torch.cat([torch.zeros(count), z]), torch.zeros(2 * count),
+                       torch.zeros(1, 1, count), torch.ones(1, count), activation)
+    table, _ = prepared(parameters(16), head(16, 1, 0), torch.float32)
+    actual = logits("dsn_logits", {"input_ids": torch.zeros(1, 1, dtype=torch.int64)}, table, dsn_head)
+    torch.testing.assert_close(actual[0].double(), ACTIVATIONS[activation](z.double()), rtol=1e-6, atol=1e-6,
+                               equal_nan=True)
+
+
+def test_only_the_lower_triangle_of_lateral_is_read():
+    table, dsn_head = prepared(parameters(20), head(20, 3, 4), torch.float32)
+    unread = torch.ones(4, 4).triu().bool()[:, :, None].expand(4, 4, 3)
+    poisoned = dsn_head._replace(lateral=dsn_head.lateral.masked_fill(unread, float("nan")))
+    token_arguments = tokens("padded", 3, 5)
+    assert torch.equal(logits("dsn_logits", token_arguments, table, poisoned),
+                       logits("dsn_logits", token_arguments, table, dsn_head))
+
+
+@pytest.mark.parametrize("op", ["dsn_logits", "dsn_token_logits"])
+def test_offsets_beyond_two_to_the_31(op):
+    """The last row of an int8 table starts 2^31 bytes behind the first; only the rows that are used become memory."""
+    torch.use_deterministic_algorithms(False)  # or the whole table would be filled
+    vocab_size, hidden_size = 2**21 + 8, 1024
+    try:
+        word = torch.empty(vocab_size, hidden_size, dtype=torch.int8)
+    except RuntimeError as error:
+        pytest.skip(f"no 2.1 GB of address space: {error}")
+    table, dsn_head = prepared(parameters(hidden_size), head(hidden_size, 2, 1), torch.int8)
+    used = torch.tensor([0, 5, 2**20 + 1, 2**21 + 7])
+    scale = torch.ones(vocab_size)
+    word[used], scale[used] = table.word[:4], table.word_scale[:4]
+    ids = torch.tensor([[0, 1, 2], [3, 3, 1]])
+    large = getattr(ops, op)(used[ids], DsnTable(word, scale, table.context, table.eps), dsn_head, backend="triton")
+    assert torch.equal(large, getattr(ops, op)(ids, table, dsn_head, backend="triton"))
