@@ -49,6 +49,12 @@ Make a model of this package, or with --perforated one that PerforatedAI trains 
   dendritic-bert convert PAI/best_model.pt my-model --config config.json  a network that grew dendrites, its head kept
   dendritic-bert convert my-model PAI --perforated                        and back, to go on from there"""
 
+REPRODUCE = """\
+Make the tables, CSV files and pictures of the results anew; what a CSV file holds already is not trained again.
+
+  dendritic-bert reproduce --data_dir glue --squad_dir squad --bert prajjwal1/bert-tiny --output results
+  dendritic-bert reproduce --data_dir glue --bert bert-tiny --parts sst2 --seeds 1 --fraction 0.01 --output trial"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, ``sys.argv[1:]`` by default; returns the exit status."""
@@ -128,7 +134,9 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_classify_flags(add("classify", _classify, "texts to labels", CLASSIFY))
     command_name = next((word for word in argv if not word.startswith("-")), None)
     add("train", _train, "train on a task and write weights, tokenizer and model card", TRAIN,
-        *([_training_flags()] if command_name == "train" else []))
+        *_option_flags("train", command_name))
+    add("reproduce", _reproduce, "make every table and picture of the results anew", REPRODUCE,
+        *_option_flags("reproduce", command_name))
     _add_evaluate_flags(add("evaluate", _evaluate, "score a model on a task; the scores are printed as JSON"))
     _add_convert_flags(add("convert", _convert, "make a model of a checkpoint of BERT's or PerforatedAI's", CONVERT))
     add("env", _env, "versions, processor, backends, tokenizer: what is in use, what is missing and why")
@@ -160,18 +168,37 @@ def _add_classify_flags(parser: argparse.ArgumentParser) -> None:
     add("--restart", action="store_true", help="start over instead of going on with an interrupted run (resume=False)")
 
 
-def _training_flags() -> argparse.ArgumentParser:
-    """A flag for each field of ``TrainingOptions``."""
-    from transformers import HfArgumentParser
+def _options_class(command_name: str) -> Any:
+    """The dataclass whose fields are the command's flags; it stands beside torch."""
+    if command_name == "reproduce":
+        from .reproduce import ReproduceOptions
 
+        return ReproduceOptions
     from .training import TrainingOptions
 
-    options: Any = TrainingOptions  # HfArgumentParser's annotation asks for a NewType of its own
-    parser = HfArgumentParser(options, add_help=False)
+    return TrainingOptions
+
+
+def _option_flags(name: str, command_name: str | None) -> list[argparse.ArgumentParser]:
+    """A flag for each field of the options of command ``name``, where it is the one that is asked for."""
+    if name != command_name:
+        return []
+    from transformers import HfArgumentParser
+
+    parser = HfArgumentParser(_options_class(name), add_help=False)
     for action in parser._actions:
-        if action.default is not None and action.default is not False:
+        if action.default is not None and action.default is not False and not action.required:
             action.help = f"{action.help} (default: %(default)s)"
-    return parser
+    return [parser]
+
+
+def _options(args: argparse.Namespace, command_name: str) -> Any:
+    """The dataclass filled from the command line; a value that does not fit ends it as argparse's own errors do."""
+    options_class = _options_class(command_name)
+    try:
+        return options_class(**{field.name: getattr(args, field.name) for field in fields(options_class)})
+    except ValueError as error:
+        args.parser.error(str(error).rstrip("."))
 
 
 def _add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
@@ -276,14 +303,22 @@ def _report(report: FileReport, output: str | None, max_length: int) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from .training import TrainingOptions, train
+    from .training import train
 
-    try:
-        options = TrainingOptions(**{field.name: getattr(args, field.name) for field in fields(TrainingOptions)})
-    except ValueError as error:
-        args.parser.error(str(error).rstrip("."))
+    options = _options(args, "train")
     _expect_model(options.model_name)
-    print(json.dumps(train(options), indent=2))
+    results = train(options)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
+        print(json.dumps(results, indent=2))
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    from .reproduce import reproduce
+
+    options = _options(args, "reproduce")
+    _expect_model(options.bert)
+    for path in reproduce(options):
+        print(path)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -274,10 +274,14 @@ def scores_alone(results) -> list[dict]:
     return [{name: value for name, value in run.items() if name != "seconds"} for run in results["runs"]]
 
 
-@pytest.mark.parametrize("num_dendrites", [0, 2])
-def test_an_interrupted_training_goes_on_to_the_same_result(options, tmp_path, stop, num_dendrites):
-    """In the second epoch of the second seed: the first is not trained again, the second goes on."""
-    settings = {"seeds": [0, 1], "hidden_dropout_prob": 0.1, "num_dendrites": num_dendrites, "save_dtype": "float16"}
+@pytest.mark.parametrize("is_bert", [True, False])
+def test_an_interrupted_training_goes_on_to_the_same_result(options, tmp_path, stop, is_bert):
+    """In the third epoch of the second seed: the first is not trained again, the second goes on."""
+    settings = {"seeds": [0, 1], "hidden_dropout_prob": 0.1, "num_dendrites": 2, "save_dtype": "float16"}
+    if is_bert:
+        tiny_bert(BertModel, vocab_size=600, max_position_embeddings=40).save_pretrained(tmp_path / "bert")
+        hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
+        settings |= {"model_name": str(tmp_path / "bert"), "dsn": False, "max_length": 40, "lr": 1e-3}
     whole = train(options(**settings, output_dir=str(tmp_path / "whole")))
     unstop = stop(1, 2, interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"^\(the same command goes on where this one ended\)$"):
