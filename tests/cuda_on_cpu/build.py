@@ -5,9 +5,13 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+import torch
+from torch.utils.cpp_extension import include_paths
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -18,7 +22,8 @@ EXECUTOR, RACES = HERE / "executor.cpp", HERE / "races.cpp"
 COMPILER = os.environ.get("CXX", "c++")
 FLAGS = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-DCUDA_ON_CPU", f"-I{HERE}"]
 PLAIN = ["-O1"]
-SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+# Optimised, the checks would take three minutes to compile.
+SANITIZE = ["-O0", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 # For what runs as a kernel, which is then linked to RACES.
 FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 
@@ -30,8 +35,18 @@ def missing() -> str | None:
     return None
 
 
+def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS) -> Path:
+    """The library whose ops serve CPU tensors: the binding and the kernels of ``folder`` with the executor."""
+    torch_flags = [*(f"-isystem{path}" for path in include_paths()), f"-isystem{sysconfig.get_path('include')}",
+                   "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    binding = compiled(folder / "binding.cpp", [*(PLAIN if flags == FIND_RACES else flags), *torch_flags])
+    torch_folder = Path(torch.__file__).parent / "lib"
+    return library("kernels", sorted(folder.glob("*.cu")), flags,
+                   [str(binding), f"-L{torch_folder}", "-ltorch", "-ltorch_cpu", "-lc10"])
+
+
 def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, libraries: Sequence[str] = ()) -> Path:
-    """``sources`` and the executor as one shared library."""
+    """``sources`` and the executor as one shared library, linked to ``libraries`` (further objects too)."""
     objects = [compiled(source, flags) for source in sources]
     if flags == FIND_RACES:
         # First, so that of inline functions of the standard library the linker keeps the copies that are not watched.

@@ -27,7 +27,7 @@
 // The runtime calls of a launcher.
 using cudaStream_t = void*;
 using cudaError_t = int;
-constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 
@@ -36,8 +36,12 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
   return cuda_on_cpu::allow_dynamic_shared(reinterpret_cast<const void*>(kernel), bytes) ? cudaSuccess
                                                                                          : cudaErrorInvalidValue;
 }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t error) { return error ? "invalid argument" : "no error"; }
+inline cudaError_t cudaGetLastError() {
+  return cuda_on_cpu::refused.empty() ? cudaSuccess : cudaErrorInvalidConfiguration;
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorInvalidConfiguration ? cuda_on_cpu::refused.c_str() : "invalid argument";
+}
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : int(cuda_on_cpu::settings.max_shared_bytes);

@@ -26,6 +26,7 @@ namespace cuda_on_cpu {
 alignas(1024) thread_local unsigned char dynamic_shared[max_dynamic_shared + canary_bytes];
 Settings settings;
 int64_t launches = 0;
+std::string refused;
 const RaceListener* race_listener = nullptr;
 
 namespace {
@@ -185,22 +186,20 @@ void run_block() {
     throw Failure(where() + "deadlock, a barrier that not all of its threads reach: " + whereabouts() + ".");
 }
 
-void check_limits(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes) {
-  const auto refuse = [](const auto&... parts) {
-    std::ostringstream message;
-    message << "kernel " << block.kernel << ": ";
-    (message << ... << parts);
-    throw Failure(message.str());
-  };
+// What the driver would refuse, in words; "" where it would not.
+std::string refusal(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes) {
+  std::ostringstream why;
   const uint64_t threads = uint64_t(size.x) * size.y * size.z;
-  if (threads == 0 || threads > 1024 || size.z > 64)
-    refuse("a block of ", size.x, " x ", size.y, " x ", size.z, " threads, 1 to 1024 can be launched.");
-  if (uint64_t(grid.x) * grid.y * grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
-    refuse("a grid of ", grid.x, " x ", grid.y, " x ", grid.z, " blocks cannot be launched.");
   const auto found = allowed_shared.find(kernel);
   const size_t allowed = std::max(shared_without_attribute, found == allowed_shared.end() ? 0 : size_t(found->second));
-  if (shared_bytes > allowed || shared_bytes > settings.max_shared_bytes)
-    refuse(shared_bytes, " bytes of dynamic shared memory, ", allowed, " are allowed to this kernel.");
+  if (threads == 0 || threads > 1024 || size.z > 64)
+    why << "a block of " << size.x << " x " << size.y << " x " << size.z << " threads, 1 to 1024 can be launched";
+  else if (uint64_t(grid.x) * grid.y * grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
+    why << "a grid of " << grid.x << " x " << grid.y << " x " << grid.z << " blocks cannot be launched";
+  else if (shared_bytes > std::min(allowed, settings.max_shared_bytes))
+    why << shared_bytes << " bytes of dynamic shared memory, " << std::min(allowed, settings.max_shared_bytes)
+        << " are allowed to this kernel";
+  return why.str();
 }
 
 // The launch as the race listener sees it, which ends with an exception too.
@@ -309,9 +308,10 @@ bool allow_dynamic_shared(const void* kernel, int64_t bytes) {
 void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
               void (*call)(const void* arguments), const void* arguments) {
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
+  refused = refusal(kernel, grid, size, shared_bytes);
+  if (!refused.empty()) return;
   block.kernel = name_of(kernel, name);
   block.failure.clear();
-  check_limits(kernel, grid, size, shared_bytes);
   ++launches;
   blockDim = size;
   gridDim = grid;

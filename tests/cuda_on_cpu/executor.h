@@ -36,6 +36,7 @@ struct Settings {
 };
 extern Settings settings;
 extern int64_t launches;                 // kernels launched so far
+extern std::string refused;              // why the last launch was refused; "" where it was not
 
 // Where in the source a thread waits.
 struct Place {

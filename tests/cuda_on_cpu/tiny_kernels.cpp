@@ -203,6 +203,7 @@ extern "C" const char* run_tiny(const char* name, const float* in, float* out, i
   for (const auto& entry : kernels)
     if (std::strcmp(entry.name, name) == 0) try {
         cuda_on_cpu::launch(entry.name, entry.kernel, grid_size, block_size, size_t(shared_bytes), in, out, n);
+        if (cudaGetLastError() != cudaSuccess) message = cudaGetErrorString(cudaGetLastError());
       } catch (const cuda_on_cpu::Failure& failure) {
         message = failure.what();
       }

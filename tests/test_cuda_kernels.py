@@ -1,0 +1,299 @@
+"""The CUDA kernels, executed on the CPU (tests/cuda_on_cpu): against float64 in three schedules, the same bits in each.
+
+The sources, checks and launches are those that nvcc compiles. A GPU runs the tests of the ops beside this file.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import (
+    LAYOUTS,
+    VOCAB_SIZE,
+    awkward,
+    case_id,
+    covering_sample,
+    exact_logits,
+    head,
+    in_float64,
+    parameters,
+    pooled_and_gradients,
+    tokens,
+)
+from cuda_on_cpu import build
+from helpers import REPOSITORY, assert_as_exact_as_torch
+
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.reference import (
+    ACTIVATIONS,
+    POOLINGS,
+    dsn_logits_ref,
+    dsn_token_logits_ref,
+    embed_pool_ref,
+)
+from dendritic_bert.kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
+
+pytestmark = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+if build.missing() is None:
+    from cuda_on_cpu import as_backend
+
+# A library that watches every access takes ten times as long: fewer cases.
+WATCHED = "CUDA_ON_CPU_LIBRARY" in os.environ
+TABLE_DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn]
+TOKEN_AXES = {
+    "layout": LAYOUTS,
+    "hidden_size": [16, 100, 128, 384, 768],
+    "length": [0, 1, 2, 31, 129, 512],
+    "rows": [1, 3, 64],
+    "token_types": [False, True],
+    "positions": [False, True],
+    "num_types": [1, 2, 3],
+    "index_dtype": [torch.int32, torch.int64],
+    "mask_dtype": [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float32],
+    "view": ["plain", "odd offset", "strided", "transposed"],
+}
+LOGITS_AXES = TOKEN_AXES | {
+    "pooling": POOLINGS,
+    "num_labels": [1, 2, 9],
+    "num_dendrites": list(range(9)),
+    "activation": list(ACTIVATIONS),
+    "dtype": TABLE_DTYPES,
+}
+EMBED_AXES = TOKEN_AXES | {
+    "pooling": POOLINGS,
+    "dtype": TABLE_DTYPES[:3],
+    "dropout": [(0.0, 0.0), (0.1, 0.0), (0.0, 0.5), (0.3, 0.2)],
+    "eps": [1e-12, 1e-5],
+    "sparse_grad": [False, True],
+}
+SEED = 2**40 + 17
+
+
+def cases(axes: dict, count: int, seed: int = 0) -> Any:
+    return pytest.mark.parametrize("case", covering_sample(axes, count // 4 if WATCHED else count, seed), ids=case_id)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernels():
+    with as_backend.served():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _outputs_start_as_nan():
+    """Under this switch torch fills new tensors with NaN, or the largest integer: what a kernel leaves out shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def in_every_schedule(call: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What ``call`` returns, which must be the same to the bit whichever thread and block runs first."""
+    first = None
+    for schedule in as_backend.SCHEDULES:
+        with as_backend.scheduled(*schedule):
+            results = call()
+        first = first or results
+        for name, value in results.items():
+            value, expected = value.to_dense().contiguous(), first[name].to_dense().contiguous()
+            where = f"{name} in schedule {schedule}: "
+            torch.testing.assert_close(value, expected, rtol=0, atol=0, equal_nan=True, msg=where.__add__)
+    assert first is not None
+    return first
+
+
+def token_arguments_of(case: dict, elements: int = 2**16) -> dict[str, torch.Tensor]:
+    rows = min(case["rows"], max(2, elements // (case["length"] * case["hidden_size"] + 1)))
+    return tokens(case["layout"], rows, case["length"], **{
+        name: case[name] for name in ("token_types", "positions", "num_types", "index_dtype", "mask_dtype")})
+
+
+def in_view(values: Any, view: str) -> Any:
+    """A dictionary or a prepared table or head with every tensor laid out anew."""
+    if isinstance(values, dict):
+        return {name: awkward(value, view) for name, value in values.items()}
+    return type(values)(*(awkward(value, view) if isinstance(value, torch.Tensor) else value for value in values))
+
+
+def prepared(case: dict, num_positions: int) -> tuple[DsnTable, DsnHead]:
+    values = parameters(case["hidden_size"], num_positions=num_positions, num_types=case.get("num_types", 2))
+    *tables, ln_weight, ln_bias = values.values()
+    head_values = head(case["hidden_size"], case.get("num_labels", 3), case.get("num_dendrites", 2))
+    return (prepare_table(*tables, dtype=case.get("dtype", torch.float32)),
+            prepare_head(ln_weight, ln_bias, **head_values, activation=case.get("activation", "sigmoid")))
+
+
+def logits(arguments: dict, table: DsnTable, dsn_head: DsnHead, pooling: str = "mean_masked") -> torch.Tensor:
+    return in_every_schedule(lambda: {"logits": ops.dsn_logits(
+        **arguments, table=table, head=dsn_head, pooling=pooling, backend="cuda")})["logits"]
+
+
+@cases(LOGITS_AXES, 100)
+def test_logits(case):
+    arguments = token_arguments_of(case)
+    table, dsn_head = prepared(case, case["length"] + 3)
+    actual = logits(in_view(arguments, case["view"]), in_view(table, case["view"]), in_view(dsn_head, case["view"]),
+                    case["pooling"])
+    eager = dsn_logits_ref(**arguments, table=table, head=dsn_head, pooling=case["pooling"])
+    exact = exact_logits(arguments, table, dsn_head, case["pooling"])
+    assert_as_exact_as_torch(actual, eager, exact, factor=4 if table.word_scale is not None else 2)
+
+
+@cases(LOGITS_AXES, 50, seed=1)
+def test_token_logits(case):
+    arguments = token_arguments_of(case, 2**15)
+    table, dsn_head = prepared(case, case["length"] + 3)
+    views = [in_view(values, case["view"]) for values in (arguments, table, dsn_head)]
+    actual = in_every_schedule(lambda: {"logits": ops.dsn_token_logits(
+        **views[0], table=views[1], head=views[2], backend="cuda")})["logits"]
+    eager = dsn_token_logits_ref(**arguments, table=table, head=dsn_head)
+    wide = [type(made)(*(value.double() if isinstance(value, torch.Tensor) else value for value in made))
+            for made in (table, dsn_head)]
+    exact = dsn_token_logits_ref(**arguments, table=DsnTable(*wide[0]), head=DsnHead(*wide[1]))
+    assert_as_exact_as_torch(actual, eager, exact, factor=4 if table.word_scale is not None else 2)
+    if "attention_mask" in arguments:
+        assert not actual[arguments["attention_mask"] == 0].any()
+
+
+@cases(EMBED_AXES, 80, seed=2)
+def test_embed_pool_and_its_gradients(case):
+    assert_gradients(case)
+
+
+@cases(EMBED_AXES, 20, seed=3)
+def test_the_gradients_by_atomics(case):
+    """The fast form, whose sums run in whatever order the threads do; new tensors are not filled here."""
+    torch.use_deterministic_algorithms(False)
+    for schedule in as_backend.SCHEDULES:
+        with as_backend.scheduled(*schedule):
+            assert_gradients(case, once)
+
+
+def once(call: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return call()
+
+
+def assert_gradients(case: dict, run: Callable = in_every_schedule) -> None:
+    arguments = token_arguments_of(case, 2**15)
+    values = parameters(case["hidden_size"], case["dtype"], num_positions=case["length"] + 3,
+                        num_types=case["num_types"])
+    p_embed, p_pool = case["dropout"]
+    options = {"pooling": case["pooling"], "eps": case["eps"], "p_embed": p_embed, "p_pool": p_pool}
+    views = in_view(values, case["view"]), in_view(arguments, case["view"])
+    actual = run(lambda: pooled_and_gradients(ops.embed_pool, views[0], **views[1], **options, seed=SEED,
+                                              sparse_grad=case["sparse_grad"], backend="cuda"))
+    options["seed"] = torch.tensor(SEED)
+    eager = pooled_and_gradients(embed_pool_ref, values, **arguments, **options)
+    exact = pooled_and_gradients(embed_pool_ref, in_float64(values), **arguments, **options)
+    for name in actual:
+        assert_as_exact_as_torch(actual[name].to_dense(), eager[name], exact[name])
+
+
+@pytest.mark.parametrize(("longest", "hidden_size"),
+                         [(700, 16), (700, 100), (3000, 128)] + ([] if WATCHED else [(65536, 16)]))
+def test_long_rows_are_split_over_blocks(longest, hidden_size):
+    """One far longer than the others; one is empty."""
+    cu_seqlens = torch.tensor([0, 5, longest, 0, 1, 300]).cumsum(0)
+    input_ids = torch.randint(VOCAB_SIZE, (int(cu_seqlens[-1]),), generator=torch.Generator().manual_seed(1))
+    arguments = {"input_ids": input_ids, "cu_seqlens": cu_seqlens}
+    table, dsn_head = prepared({"hidden_size": hidden_size}, longest)
+    actual = logits(arguments, table, dsn_head)
+    assert_as_exact_as_torch(actual, dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                             exact_logits(arguments, table, dsn_head))
+
+
+@pytest.mark.parametrize("hidden_size", [16, 100, 128])
+@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[1], LAYOUTS[-1]])
+def test_short_rows_share_a_block(layout, hidden_size):
+    arguments = tokens(layout, 2051, 5, token_types=True)
+    table, dsn_head = prepared({"hidden_size": hidden_size}, 5)
+    assert_as_exact_as_torch(logits(arguments, table, dsn_head),
+                             dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                             exact_logits(arguments, table, dsn_head))
+
+
+@pytest.mark.parametrize("hidden_size", [1032, 2047, 4096])
+def test_hidden_sizes_beyond_the_registers_of_a_warp(hidden_size):
+    case = {"layout": "padded with holes", "length": 9, "rows": 3, "token_types": True, "positions": False,
+            "num_types": 2, "index_dtype": torch.int64, "mask_dtype": torch.bool, "hidden_size": hidden_size}
+    arguments = token_arguments_of(case, 2**20)
+    table, dsn_head = prepared(case, 12)
+    assert_as_exact_as_torch(logits(arguments, table, dsn_head),
+                             dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                             exact_logits(arguments, table, dsn_head))
+    for dtype in (torch.float32, torch.bfloat16):
+        assert_gradients(case | {"dtype": dtype, "dropout": (0.1, 0.1), "pooling": "mean_masked", "eps": 1e-12,
+                                 "view": "plain", "sparse_grad": False})
+
+
+BAD_VALUES = {"input_ids": [-1, VOCAB_SIZE, 2**31 - 1, -(2**31), 2**40, -(2**63)], "token_type_ids": [-1, 2, 2**33],
+              "position_ids": [-1, 12, 2**33]}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_VALUES.items() for value in values])
+@pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[-1]])
+@pytest.mark.parametrize("hidden_size", [100, 128])
+def test_a_bad_index_poisons_its_row_and_no_other(name, value, layout, hidden_size):
+    arguments = tokens(layout, 7, 9, token_types=True, positions=True)
+    place = 3 if layout == LAYOUTS[-1] else (0, 3)
+    arguments[name][place] = value
+    table, dsn_head = prepared({"hidden_size": hidden_size}, 12)
+    actual = logits(arguments, table, dsn_head)
+    assert actual.isnan().any(dim=1).tolist() == [row == 0 for row in range(7)]
+    assert actual.isnan().all(dim=1).tolist() == [row == 0 for row in range(7)]
+    values = parameters(hidden_size, num_positions=12)
+    pooled = in_every_schedule(lambda: pooled_and_gradients(ops.embed_pool, values, **arguments, backend="cuda"))
+    assert pooled["pooled"].isnan().all(dim=1).tolist() == [row == 0 for row in range(7)]
+    assert pooled["pooled"].isnan().any(dim=1).tolist() == [row == 0 for row in range(7)]
+
+
+@pytest.mark.parametrize("cu_seqlens", [[0, 3, 2, 5], [0, -3, 5], [0, 2**31 - 1, 5], [1, 3, 5], [0, 3, 6], [0, 3, 4],
+                                        [-5, 5], [0, 9, 9]])
+def test_cu_seqlens_that_bound_no_rows_are_never_followed(cu_seqlens):
+    arguments = {"input_ids": torch.arange(5), "cu_seqlens": torch.tensor(cu_seqlens)}
+    table, dsn_head = prepared({"hidden_size": 128}, 12)
+    assert logits(arguments, table, dsn_head).isnan().any()
+    values = parameters(128, num_positions=12)
+    for schedule in as_backend.SCHEDULES:  # a token may belong to two rows: whose gradient it gets is open
+        with as_backend.scheduled(*schedule):
+            results = pooled_and_gradients(ops.embed_pool, values, **arguments, backend="cuda")
+        assert results["pooled"].isnan().any()
+
+
+def test_a_packed_row_longer_than_the_position_table_becomes_nan():
+    arguments = {"input_ids": torch.zeros(20, dtype=torch.int64), "cu_seqlens": torch.tensor([0, 4, 17, 20])}
+    table, dsn_head = prepared({"hidden_size": 128}, 12)
+    assert logits(arguments, table, dsn_head).isnan().all(dim=1).tolist() == [False, True, False]
+
+
+def test_ids_to_logits_is_one_launch():
+    table, dsn_head = prepared({"hidden_size": 128}, 12)
+    before = as_backend.load().cuda_on_cpu_launches()
+    ops.dsn_logits(**tokens("padded", 5, 7), table=table, head=dsn_head, backend="cuda")
+    assert as_backend.load().cuda_on_cpu_launches() - before == 1
+
+
+def test_a_launch_that_fails_names_kernel_and_shape():
+    """More dendrites than shared memory has room for: the driver refuses, in an exception."""
+    table, dsn_head = prepared({"hidden_size": 16, "num_labels": 256, "num_dendrites": 8}, 12)
+    message = r"dsn_logits could not be launched for 5 rows, .* hidden size 16: \d+ bytes of dynamic shared memory"
+    with as_backend.shared_memory_of(8 * 1024), pytest.raises(RuntimeError, match=message):
+        ops.dsn_logits(**tokens("padded", 5, 7), table=table, head=dsn_head, backend="cuda")
+
+
+@pytest.mark.skipif(WATCHED, reason="this is the watched run")
+@pytest.mark.parametrize("watch", ["memory and undefined behaviour", "races"])
+def test_the_same_while_every_access_is_watched(watch):
+    """A quarter of these tests in a process of its own, under AddressSanitizer and UBSan, and with races.h."""
+    flags = build.FIND_RACES if watch == "races" else build.SANITIZE
+    environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels(flags))}
+    if watch != "races":
+        environment |= build.sanitizer_environment()
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__],
+                          cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert " passed" in done.stdout
