@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int64_t position_tile = 16;  // positions of an id that share a cache line
+constexpr uint32_t position_tile = 16;  // positions of an id that share a cache line
 
 struct FoldedGather {
   const Folded& folded;
@@ -25,7 +25,7 @@ struct FoldedGather {
   static constexpr int64_t prefetch_distance = max_prefetch_distance;
 
   const float* rstd(const TokenList& list, int64_t i) const {
-    const int64_t context = list.context[i];
+    const uint32_t context = uint32_t(list.context[i]);  // unsigned, so that / and % are a shift and a mask
     return folded.rstd + (context / position_tile * tokens.vocab_size + list.id[i]) * position_tile +
            context % position_tile;
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "arguments.h"
 
@@ -50,21 +51,23 @@ inline int64_t kept_tokens(const Tokens& tokens, int64_t row) {
   return kept;
 }
 
-// No mask, types or positions: a loop the compiler turns into vector code.
+// No mask, types or positions: a loop the compiler turns into vector code. A negative id is a large one.
 template <class Id>
 inline bool append_plain(const Tokens& tokens, const Segment& segment, TokenList& list) {
-  const Id* ids = static_cast<const Id*>(tokens.ids.data) + tokens.row_start(segment.row);
-  int32_t* id = list.id + list.size - segment.begin;
-  int32_t* context = list.context + list.size - segment.begin;
-  int32_t* column = list.column + list.size - segment.begin;
-  bool bad = false;
-  for (int64_t c = segment.begin; c < segment.end; ++c) {
-    bad |= ids[c] < 0 || ids[c] >= Id(tokens.vocab_size);
-    id[c] = int32_t(ids[c]);
-    context[c] = column[c] = int32_t(c);
+  using Unsigned = std::make_unsigned_t<Id>;
+  const Id* __restrict ids = static_cast<const Id*>(tokens.ids.data) + tokens.row_start(segment.row) + segment.begin;
+  int32_t* __restrict id = list.id + list.size;
+  int32_t* __restrict context = list.context + list.size;
+  int32_t* __restrict column = list.column + list.size;
+  const int32_t first = int32_t(segment.begin), size = int32_t(segment.end - segment.begin);
+  Unsigned largest = 0;
+  for (int32_t i = 0; i < size; ++i) {
+    largest = largest > Unsigned(ids[i]) ? largest : Unsigned(ids[i]);
+    id[i] = int32_t(ids[i]);
+    context[i] = column[i] = first + i;
   }
-  list.size += segment.end - segment.begin;
-  return !bad;
+  list.size += size;
+  return size == 0 || largest < Unsigned(tokens.vocab_size);
 }
 
 inline bool append_general(const Tokens& tokens, const Segment& segment, TokenList& list) {
