@@ -98,9 +98,9 @@ def choose_backward(key: Key) -> Config:
 
 
 def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> Config:
-    """The configuration for a key; where tuning is on and ``milliseconds`` can time a launch, the fastest one."""
+    """The configuration for a key: the preferred one, or the fastest, where ``milliseconds`` times a launch."""
     configs = candidates(key)
-    if not AUTOTUNE or milliseconds is None or key.arch == "interpreter" or len(configs) == 1:
+    if milliseconds is None or key.arch == "interpreter" or len(configs) == 1:
         return configs[0]
     if key not in _fastest:
         _fastest[key] = min(configs, key=milliseconds)

@@ -53,9 +53,15 @@ def architecture() -> str:
 
 def _configuration(word: Tensor, length: int, num_rows: int, launch: Callable[[Config], Any]) -> Config:
     key = triton_configs.key_of(word.shape[1], length, num_rows, word.dtype, architecture())
-    busy = torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled() or (
-        word.is_cuda and torch.cuda.is_current_stream_capturing())
-    return triton_configs.choose(key, None if busy else lambda config: triton.testing.do_bench(lambda: launch(config)))
+    if not triton_configs.AUTOTUNE or not _can_be_timed(word):
+        return triton_configs.choose(key)
+    return triton_configs.choose(key, lambda config: triton.testing.do_bench(lambda: launch(config)))
+
+
+def _can_be_timed(tensor: Tensor) -> bool:
+    """Not while a graph is traced or captured, and not where every run is to sum in the same order."""
+    return (type(tensor) in (Tensor, torch.nn.Parameter) and tensor.is_cuda
+            and not torch.are_deterministic_algorithms_enabled() and not torch.cuda.is_current_stream_capturing())
 
 
 def _stored(dtype: torch.dtype) -> torch.dtype:

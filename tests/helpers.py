@@ -1,6 +1,8 @@
 """What several test files share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,21 @@ def shared_path(name: str) -> Path:
         if (root / name).exists():
             return root / name
     pytest.skip(f"{name} is not in {' or '.join(map(str, roots))}: set DENDRITIC_BERT_DATA to the folder that holds it")
+
+
+def run_interpreted(*arguments: str) -> None:
+    """pytest on files of the tests in a process of its own, where Triton's kernels run on the CPU: Triton decides that
+    when a kernel is defined. Fails where a test fails or is skipped, or where there is none."""
+    pytest.importorskip("triton")
+    tests = REPOSITORY / "tests"
+    paths = [str(tests), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("DENDRITIC_BERT_BACKEND", None)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *arguments],
+                          cwd=tests, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
 
 
 def tiny_bert(model_class=BertForSequenceClassification, **config) -> PreTrainedModel:

@@ -1,0 +1,120 @@
+"""The Triton backend: when it is there, what it refuses, what torch.compile sees of it; and its forward kernels.
+
+The kernels run under Triton's interpreter: the tests are those of tests/interpreted/forward.py.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import run_interpreted
+
+from dendritic_bert.kernels import backends, triton_backend, triton_configs
+from dendritic_bert.kernels.triton_configs import ANY, TABLE, Config, candidates, key_of
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+@pytest.mark.slow
+def test_under_the_interpreter():
+    run_interpreted("interpreted/forward.py")
+
+
+@pytest.mark.slow
+def test_the_interpreted_ops_are_ops_of_torch():
+    """opcheck, torch.compile, torch.export; the choice of a backend."""
+    run_interpreted("test_compile.py", "test_backends.py", "-k", "triton and not a_bad_id_is_an_error")
+
+
+@needs_triton
+def test_inductor_sees_the_launches():
+    """And knows what each writes: without that, every table would be copied before a launch."""
+    done = subprocess.run([sys.executable, "triton_in_graphs.py"], cwd=Path(__file__).parent, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.splitlines() == [
+        "dsn_logits ['logits']", "dsn_logits of long rows ['piece_kept', 'piece_sums'] ['logits']",
+        "dsn_token_logits ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']"]
+
+
+@pytest.mark.parametrize(("installed", "interpreted", "capability", "reason"), [
+    (False, True, (9, 0), "triton is not installed; run `pip install triton`"),
+    (True, False, None, "torch sees no GPU; TRITON_INTERPRET=1"),
+    (True, False, (7, 5), "the GPU is sm_75, the kernels are made for sm_80 and later"),
+    (True, False, (8, 0), None),
+    (True, True, None, None),
+])
+def test_why_it_is_not_there(installed, interpreted, capability, reason, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(triton_backend, "INTERPRETED", interpreted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    missing = triton_backend._missing()
+    assert missing is None if reason is None else reason in missing
+    monkeypatch.setattr(triton_backend, "MISSING", missing)
+    assert backends.availability()["triton"] == missing
+    if reason is not None:
+        assert "\n" not in missing
+        with pytest.raises(RuntimeError, match="backend 'triton' cannot serve this call: .*" + reason[:20]):
+            backends.choose("triton", "embed_pool", "cpu", torch.float32)
+
+
+@pytest.mark.parametrize(("device", "op", "dtype", "reason"), [
+    ("cpu", "dsn_logits", torch.float32, "the tensors are on cpu, the triton backend reads memory on cuda"),
+    ("meta", "dsn_logits", torch.float32, "the tensors are on meta"),
+    ("cuda", "dsn_logits", torch.float64, "the word table is torch.float64, the triton backend reads torch.float32"),
+    ("cuda", "embed_pool", torch.int8, "the word table is torch.int8"),
+    ("cuda", "embed_pool", torch.float8_e4m3fn, "the word table is torch.float8_e4m3fn"),
+    ("cuda", "dsn_logits_folded", torch.float32, "has no kernel for dsn_logits_folded"),
+    ("cuda", "dsn_logits", torch.float8_e4m3fn, None),
+    ("cuda", "dsn_token_logits", torch.int8, None),
+    ("cuda", "embed_pool", torch.bfloat16, None),
+])
+def test_what_it_refuses(device, op, dtype, reason, monkeypatch):
+    monkeypatch.setattr(triton_backend, "MISSING", None)
+    monkeypatch.setattr(triton_backend, "DEVICE_TYPE", "cuda")
+    refusal = triton_backend.refusal(op, device, dtype)
+    if reason is None:
+        assert refusal is None
+    else:
+        assert refusal.startswith(reason) or reason in refusal
+        assert backends.choose(None, op, device, dtype) != "triton"
+
+
+@pytest.mark.parametrize("arch", ["interpreter", "sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("num_rows", [1, 2**20])
+@pytest.mark.parametrize("length", [0, 1, 64, 65, 2**31])
+@pytest.mark.parametrize("hidden_size", [1, 128, 129, 768, 1024, 4096])
+def test_every_key_has_a_cut(hidden_size, length, num_rows, arch):
+    configs = candidates(key_of(hidden_size, length, num_rows, torch.bfloat16, arch))
+    assert configs
+    for config in configs:
+        for size in config[:3]:
+            assert size > 0
+            assert size & (size - 1) == 0  # Triton's tiles are powers of two
+    assert all(line.reason and line.length <= ANY for line in TABLE)
+
+
+def test_the_fastest_cut_is_kept(monkeypatch):
+    """Only where a clock is given; and a key is timed once."""
+    monkeypatch.setattr(triton_configs, "_fastest", {})
+    key = key_of(128, 32, 64, torch.bfloat16, "sm_90")
+    timed = []
+
+    def milliseconds(config: Config) -> float:
+        timed.append(config)
+        return -config.rows
+
+    assert triton_configs.choose(key) == candidates(key)[0]
+    best = triton_configs.choose(key, milliseconds)
+    assert best == max(candidates(key), key=lambda config: config.rows)
+    assert triton_configs.choose(key, milliseconds) == best
+    assert timed == candidates(key)
+    assert len(candidates(key)) > 1
+    interpreted = key._replace(arch="interpreter")
+    assert triton_configs.choose(interpreted, milliseconds) == candidates(interpreted)[0]
+    assert timed == candidates(key)

@@ -1,0 +1,73 @@
+"""What torch.compile sees of the Triton ops, on a machine without a GPU; run by test_triton_forward.py.
+
+    python triton_in_graphs.py
+
+Traces every forward op on tensors that claim to lie on a GPU and prints, for every launch in the graph, the kernel's
+arguments that it is known to write.
+"""
+
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+# The kernels are registered as on a machine with an H100; nothing is launched.
+with patch("torch.cuda.is_available", lambda: True), patch("torch.cuda.get_device_capability", lambda: (9, 0)):
+    from dendritic_bert.kernels import ops
+from cases import head, parameters, tokens
+from torch._functorch.aot_autograd import aot_function
+from torch._subclasses.fake_tensor import FakeTensorMode
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from dendritic_bert.kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
+
+
+class AbsentDevice:
+    """What Triton asks of a driver before it compiles."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+
+def launches(function: Any, *arguments: Any) -> list[list[str]]:
+    """The written arguments of each launch, in the order of the graph."""
+    found = []
+
+    def compiler(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
+        found.extend(sorted(node.kwargs["tensors_to_clone"]) for node in graph.graph.nodes
+                     if "triton_kernel_wrapper" in str(node.target))
+        return graph
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        inputs = [None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                  for value in arguments]
+        aot_function(function, fw_compiler=compiler, bw_compiler=compiler)(*inputs)
+    return found
+
+
+def main() -> None:
+    values, batch = parameters(128, num_positions=600), tokens("padded", 4, 6)
+    table = prepare_table(*list(values.values())[:3], dtype=torch.int8)
+    dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head(128, 3, 1))
+    inputs = [*batch.values(), *table[:3], *dsn_head[:5]]
+
+    def logits(op: str) -> Any:
+        def call(ids: Any, mask: Any, *prepared: Any) -> Any:
+            return getattr(ops, op)(ids, DsnTable(*prepared[:3], 1e-12), DsnHead(*prepared[3:], "tanh"),
+                                    attention_mask=mask, backend="triton")
+        return call
+
+    def embed_pool(ids: Any, mask: Any, *parameters: Any) -> Any:
+        return ops.embed_pool(ids, *parameters, attention_mask=mask, backend="triton")
+
+    with patch.object(driver, "_active", AbsentDevice()):
+        print("dsn_logits", *launches(logits("dsn_logits"), *inputs))
+        long = [*tokens("padded", 4, 600).values(), *inputs[2:]]
+        print("dsn_logits of long rows", *launches(logits("dsn_logits"), *long))
+        print("dsn_token_logits", *launches(logits("dsn_token_logits"), *inputs))
+        print("embed_pool", *launches(embed_pool, *batch.values(), *values.values()))
+
+
+if __name__ == "__main__":
+    main()
