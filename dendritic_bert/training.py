@@ -287,7 +287,7 @@ def fit(
         arguments.train_sampling_strategy = "group_by_length"
     split = next(iter(dev_rows))
     with _tracking(options, seed):
-        trainer = Trainer(
+        trainer = _Trainer(
             model, arguments, data_collator=benchmark.collate, train_dataset=train_set,
             eval_dataset=RowDataset(dev_rows[split]), compute_loss_func=loss,
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
@@ -295,6 +295,14 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)  # prints every log to standard output, which is for results
         trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
+
+
+class _Trainer(Trainer):
+    """The stock one, whose evaluation keeps the order of the rows also where training groups them by length."""
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self.accelerator.prepare(DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator))
 
 
 @contextmanager

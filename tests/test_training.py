@@ -17,6 +17,7 @@ from small_classifier import hugging_face_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel, HfArgumentParser, Trainer
 
 from dendritic_bert import EMBEDDED_MODEL
+from dendritic_bert.benchmarks import Glue
 from dendritic_bert.classifier import TextClassifier
 from dendritic_bert.data import RowDataset
 from dendritic_bert.training import TrainingOptions, evaluate, train
@@ -189,13 +190,18 @@ def test_a_vocabulary_that_is_too_small(options):
 
 
 @pytest.mark.parametrize("dsn", [True, False])
-def test_a_bert_checkpoint(options, tmp_path, dsn):
-    """The embeddings begin as BERT's (a learning rate of 1e-9 leaves them there), the encoder stays if asked for."""
+def test_a_bert_checkpoint(options, tmp_path, dsn, monkeypatch):
+    """The embeddings begin as BERT's (a rate of 1e-9 leaves them there), the encoder stays if asked for."""
     bert = tiny_bert(BertModel, vocab_size=600, max_position_embeddings=40, num_hidden_layers=1)
     bert.save_pretrained(tmp_path / "bert")
     tokenizer = hugging_face_tokenizer()
     tokenizer.save_pretrained(tmp_path / "bert")
+    judged, scores = [], Glue.scores
+    monkeypatch.setattr(Glue, "scores", lambda self, *args: judged.append(args[0]) or scores(self, *args))
     results = train(options(model_name=str(tmp_path / "bert"), dsn=dsn, lr=1e-9, epochs=1, max_length=40))
+    # The epoch is scored as the end is, in the order of the rows, whatever order training takes them in.
+    np.testing.assert_allclose(judged[0], np.stack(judged[1]), atol=1e-4)
+    assert np.ptp(judged[0], axis=0).min() > 0.01
     model = AutoModelForSequenceClassification.from_pretrained(results["output_dir"])
     assert model.config.dsn is dsn
     assert model.config.id2label == {0: "negative", 1: "positive"}
