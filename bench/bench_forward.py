@@ -1,4 +1,4 @@
-"""Token ids -> logits: ``dsn_logits`` beside eager PyTorch, torch.compile and ``embedding_bag``."""
+"""Token ids -> logits: ``dsn_logits``, whole and folded, beside eager PyTorch, torch.compile and ``embedding_bag``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ from workload import (
     row_lengths,
 )
 
-from dendritic_bert.kernels import backends, ops, weights
+from dendritic_bert.kernels import backends, folding, ops, weights
 from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
 
 # An eager call takes 10 ms at H = 128 and 400 ms at H = 768.
@@ -34,7 +34,12 @@ CASES = [(128, "full", "hot"), (128, "full", "cold"), (128, "ragged", "hot"), (1
          (16, "full", "hot"), (16, "full", "cold"), (384, "full", "hot"), (384, "full", "cold"),
          (768, "full", "hot"), (768, "full", "cold")]
 LIBRARY = torch.library.Library("dendritic_bert_bench", "DEF")  # its op lives as long as it does
-BARS = [Bar("cpu fp32 packed", "eager reference", at_least=15),
+# What a model runs on is the folded op; the others gather whole rows, for heads and positions that do not fold.
+BARS = [Bar("cpu folded packed", "eager reference", at_least=15),
+        Bar("cpu folded packed", "reference, torch.compile", at_least=8),
+        Bar("cpu folded packed", "embedding_bag fp32", at_least=0.6),
+        Bar("cpu folded fp16 packed", "embedding_bag fp32", at_least=0.8),
+        Bar("cpu fp32 packed", "eager reference", at_least=15),
         Bar("cpu fp32 packed", "reference, torch.compile", at_least=8),
         Bar("cpu fp32 packed", "embedding_bag fp32", at_least=0.6),
         Bar("cpu fp16 packed", "embedding_bag fp32", at_least=0.8)]
@@ -51,14 +56,19 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.compile(function, fullgraph=True, dynamic=False, backend="eager" if SMALL else "inductor")
 
 
-def fused(tokens: Tokens, model: Weights, dtype: torch.dtype, layout: str, backend: str) -> Callable[[], Tensor]:
-    """``dsn_logits`` on tables prepared beforehand, as the model keeps them."""
+def fused(tokens: Tokens, model: Weights, dtype: torch.dtype, layout: str, backend: str,
+          folded: bool = False) -> Callable[[], Tensor]:
+    """``dsn_logits``, or ``dsn_logits_folded``, on tables prepared beforehand, as the model keeps them."""
     gamma, beta = model.embeddings[3:]
     table = weights.prepare_table(*model.embeddings[:3], dtype=dtype)
     head = weights.prepare_head(gamma, beta, *model.head)
+    logits = partial(ops.dsn_logits, table=table, head=head, backend=backend)
+    if folded:
+        tables = folding.fold(table, head, tokens.padded.shape[1], num_types=1)
+        logits = partial(ops.dsn_logits_folded, folded=tables, backend=backend)
     if layout == "packed":
-        return partial(ops.dsn_logits, tokens.packed, table, head, cu_seqlens=tokens.cu_seqlens, backend=backend)
-    return partial(ops.dsn_logits, tokens.padded, table, head, attention_mask=tokens.attention_mask, backend=backend)
+        return partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
+    return partial(logits, tokens.padded, attention_mask=tokens.attention_mask)
 
 
 def transformers_logits(tokens: Tokens, model: Weights) -> Callable[[], Tensor]:
@@ -94,6 +104,10 @@ def runs_with_errors(tokens: Tokens, model: Weights) -> dict[str, tuple[Callable
             for name, dtype in DTYPES.items() if backend != "reference" else [("fp32", torch.float32)]:
                 for layout in ("packed", "padded"):
                     runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend)
+        if missing is None and backends.refusal(backend, "dsn_logits_folded", "cpu", torch.float32) is None:
+            for name, dtype, layout in (("folded", torch.float32, "packed"), ("folded", torch.float32, "padded"),
+                                        ("folded fp16", torch.float16, "packed")):
+                runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend, folded=True)
     truth = eager_logits(*padded, model.double())
     measured = {name: (run, largest_error(run(), truth)) for name, run in runs.items()}
     # Sums rows of the same table, with neither LayerNorm nor head: how fast a gather can be, not the same result.
@@ -118,7 +132,7 @@ def test_batch(race, hidden_size: int, lengths: str, cache: str) -> None:
          rounds=ROUNDS[hidden_size], bars=BARS if (hidden_size, lengths, cache) == CASES[0] else [],
          conditions=f"V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no dendrite, one thread, seed {SEED}; packed: "
                     f"int32 ids; padded: int64 ids and mask; error: of the logits; embedding_bag: mode sum, packed "
-                    f"int32 ids, no LayerNorm and no head")
+                    f"int32 ids, no LayerNorm and no head; folded: the head is in the tables")
 
 
 @pytest.mark.parametrize("num_dendrites", [0, 1, 3])
@@ -153,11 +167,13 @@ def test_single_row(race) -> None:
     head = weights.prepare_head(*model.embeddings[3:], *model.head)
     arguments = (tokens.packed, table.word, table.word_scale, table.context, table.eps, *head[:5], 0, None,
                  tokens.cu_seqlens, None, None, 0)
-    runs = {name: entry for name, entry in runs_with_errors(tokens, model).items() if "fp32" in name or "eager" in name}
+    runs = {name: entry for name, entry in runs_with_errors(tokens, model).items()
+            if any(kind in name for kind in ("fp32", "eager", "folded"))}
     runs["empty op, registered in Python"] = (partial(empty_op(), *arguments), None)
     race({name: Contender(run, hot(run), calls=2 if SMALL else 200, error=error)
           for name, (run, error) in runs.items()},
          title="H = 128, one row of 32 tokens", unit="call", baseline="empty op, registered in Python",
-         rounds=ROUNDS[128], bars=[Bar("cpu fp32 packed", "empty op, registered in Python", at_most=3)],
+         rounds=ROUNDS[128], bars=[Bar("cpu folded packed", "empty op, registered in Python", at_most=3),
+                                     Bar("cpu fp32 packed", "empty op, registered in Python", at_most=3)],
          conditions=f"V = {VOCAB_SIZE}, 2 labels, 200 calls in a loop, hot cache, one thread, seed {SEED}; the empty "
                     f"op has the schema of dsn_logits and returns a tensor it already has")
