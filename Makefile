@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := $(wildcard csrc/cpu/*)
+KERNELS := $(wildcard csrc/*.h csrc/*/*)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint bench sanitize clean
+.PHONY: demo test lint bench sanitize wheel gpu clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -26,7 +26,27 @@ sanitize: $(VENV)/built  ## the kernels' tests under AddressSanitizer and UBSan
 	DENDRITIC_BERT_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	$(BIN)/pytest -q tests/test_embed_pool.py tests/test_dsn_logits.py tests/test_bad_input.py tests/test_threads.py
+	$(BIN)/pytest -q tests/test_embed_pool.py tests/test_dsn_logits.py tests/test_folding.py tests/test_bad_input.py tests/test_threads.py
+
+# Each from a library folder of its own, or the first would hold what the second has built. Objects are shared.
+wheel: $(VENV)/built  ## wheels for machines without and with CUDA, and the sources, into dist/
+	SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-lib build/wheel_cpu bdist_wheel --dist-dir dist/cpu
+	FORCE_CUDA=1 $(BIN)/python setup.py -q build --build-lib build/wheel_cuda bdist_wheel --dist-dir dist/cuda
+	$(BIN)/python setup.py -q sdist --dist-dir dist
+
+# For a machine with a GPU: everything that the README says of one comes from here. initcheck is left out: torch's
+# allocator hands out memory that others have written.
+GPU_TESTS := tests/test_dsn_logits.py tests/test_token_logits.py tests/test_embed_pool.py tests/test_bad_input.py
+gpu: $(VENV)/installed  ## on a GPU: build, all tests, compute-sanitizer, benches
+	FORCE_CUDA=1 $(BIN)/python setup.py -q build_ext --inplace
+	$(BIN)/pytest
+	for tool in memcheck racecheck synccheck; do \
+	  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --target-processes all --error-exitcode 1 \
+	    $(BIN)/python -m pytest -q -x -k cuda-cuda $(GPU_TESTS) || exit 1; \
+	done
+	mkdir -p build
+	$(BIN)/python -m pytest bench/bench_*.py -q --benchmark-json=build/bench_gpu.json
+	$(BIN)/python bench/report.py build/bench_gpu.json --output bench/results/gpu --plot
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info dendritic_bert/*.so

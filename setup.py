@@ -1,17 +1,42 @@
-"""Builds the C++ extension ``dendritic_bert._cpu`` where a compiler is there; metadata stands in pyproject.toml.
+"""Builds the extensions: ``dendritic_bert._cpu`` where a C++ compiler is there, ``dendritic_bert._cuda`` where nvcc and
+a torch with CUDA are; metadata stands in pyproject.toml. No GPU is needed. SKIP_CUDA_BUILD=1 leaves the second out,
+FORCE_CUDA=1 makes it an error where it cannot be built.
 
-The extension uses LibTorch's stable ABI and Python's limited API: one abi3 build serves Python >= 3.10 and
-torch >= 2.10. The kernel source is compiled once for each instruction set and chosen when it is loaded, so that a
-wheel built here runs on any machine of the architecture.
+Both use LibTorch's stable ABI and Python's limited API: one abi3 build serves Python >= 3.10 and torch >= 2.10. The CPU
+kernel source is compiled once for each instruction set and chosen when it is loaded, the CUDA kernels for each GPU
+architecture, so that a wheel built here runs on any machine of the architecture.
 """
 
 import os
 import platform
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import torch
 from setuptools import setup
-from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+
+def cuda_home():
+    """Where the toolkit lies that ``nvcc`` belongs to, or None. The ``nvcc`` on the PATH may be a script or a link that
+    calls the real one elsewhere, which knows its own place."""
+    if "CUDA_HOME" in os.environ:
+        return os.environ["CUDA_HOME"]
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-E", os.devnull], capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.*)$", plan, re.MULTILINE)
+    return str(Path(top[1]).resolve()) if top else str(Path(nvcc).resolve().parent.parent)
+
+
+CUDA_HOME = cuda_home()
+if CUDA_HOME is not None:
+    os.environ["CUDA_HOME"] = CUDA_HOME  # read by torch when the next line runs
+
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # noqa: E402
 
 # -O3 with -ffp-contract=fast lets one source use fused multiply-adds where the instruction set has them.
 CXX_FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
@@ -22,6 +47,9 @@ INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
     INSTRUCTION_SETS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"]
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10
+# Shipped as machine code for these, and as PTX for what comes later.
+CUDA_ARCHITECTURES = ("80", "90", "100", "120")
 SANITIZE = os.environ.get("DENDRITIC_BERT_SANITIZE") == "1"
 if SANITIZE:
     CXX_FLAGS = [flag for flag in CXX_FLAGS if flag != "-O3"] + [
@@ -32,21 +60,39 @@ class BuildKernels(BuildExtension):
     """Compiles csrc/cpu/kernel.cpp once for each instruction set, then everything else as usual."""
 
     def build_extension(self, ext):
-        for name, flags in INSTRUCTION_SETS.items():
+        for name, flags in INSTRUCTION_SETS.items() if ext.name == "dendritic_bert._cpu" else ():
             ext.extra_objects += self.compiler.compile(
                 ["csrc/cpu/kernel.cpp"], output_dir=str(Path(self.build_temp) / name), depends=ext.depends,
                 extra_postargs=CXX_FLAGS + KERNEL_FLAGS + flags + [f"-DINSTRUCTION_SET={name}"])
         super().build_extension(ext)
 
 
+def sources_of(backend):
+    return [str(path) for path in (*Path("csrc").glob("*.h"), *sorted(Path("csrc", backend).iterdir()))]
+
+
 def cpu_extension():
     return CppExtension(
         "dendritic_bert._cpu",
         ["csrc/cpu/binding.cpp", "csrc/cpu/dispatch.cpp"],
-        depends=[str(path) for path in Path("csrc/cpu").iterdir()],
-        extra_compile_args={"cxx": CXX_FLAGS + [f"-DHAVE_{name.upper()}" for name in INSTRUCTION_SETS] + [
-            "-DTORCH_TARGET_VERSION=0x020a000000000000"]},
+        depends=sources_of("cpu"),
+        extra_compile_args={"cxx": CXX_FLAGS + [f"-DHAVE_{name.upper()}" for name in INSTRUCTION_SETS] + [STABLE_ABI]},
         extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
+        py_limited_api=True,
+    )
+
+
+def cuda_extension(architectures):
+    code = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
+    ptx = f"-gencode=arch=compute_{architectures[-1]},code=compute_{architectures[-1]}"
+    return CUDAExtension(
+        "dendritic_bert._cuda",
+        ["csrc/cuda/binding.cpp", *sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))],
+        depends=sources_of("cuda"),
+        extra_compile_args={
+            "cxx": ["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-DUSE_CUDA", STABLE_ABI],
+            "nvcc": ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", *code, ptx]},
+        extra_link_args=["-Wl,--as-needed"],
         py_limited_api=True,
     )
 
@@ -55,14 +101,47 @@ def compiler_found():
     return shutil.which(os.environ.get("CXX", "c++")) is not None
 
 
-if not compiler_found():
+def no_cuda_because():
+    """Why the CUDA kernels cannot be built here, or None."""
+    if os.environ.get("SKIP_CUDA_BUILD") == "1":
+        return "SKIP_CUDA_BUILD is 1"
+    if SANITIZE:
+        return "the sanitizers look at the CPU kernels"
+    if not compiler_found():
+        return "no C++ compiler found (set CXX or install one)"
+    if torch.version.cuda is None:
+        return "this torch has no CUDA (install one that has)"
+    if CUDA_HOME is None or not Path(CUDA_HOME, "bin", "nvcc").exists():
+        return "nvcc not found (install the CUDA toolkit or set CUDA_HOME)"
+    if nvcc_says("--version", r"release (\d+)")[0] != torch.version.cuda.split(".")[0]:
+        return f"nvcc of {CUDA_HOME} has another major version than torch's CUDA {torch.version.cuda}"
+    return None
+
+
+def nvcc_says(flag, pattern):
+    done = subprocess.run([str(Path(CUDA_HOME, "bin", "nvcc")), flag], capture_output=True, text=True, check=True)
+    return re.findall(pattern, done.stdout)
+
+
+extensions = []
+if compiler_found():
+    extensions.append(cpu_extension())
+else:
     print("CPU kernels not built: no C++ compiler found (set CXX or install one); the PyTorch reference serves.")
+no_cuda = no_cuda_because()
+if no_cuda is None:
+    known = nvcc_says("--list-gpu-code", r"sm_(\d+)\b")
+    extensions.append(cuda_extension([number for number in CUDA_ARCHITECTURES if number in known]))
+elif os.environ.get("FORCE_CUDA") == "1":
+    sys.exit(f"FORCE_CUDA is 1, but the CUDA kernels cannot be built: {no_cuda}.")
+else:
+    print(f"CUDA kernels not built: {no_cuda}.")
 
 setup(
     packages=["dendritic_bert", "dendritic_bert.kernels"],
     package_dir={"dendritic_bert.kernels": "kernels"},
     package_data={"dendritic_bert": ["assets/*", "py.typed"]},
-    ext_modules=[cpu_extension()] if compiler_found() else [],
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildKernels},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )
