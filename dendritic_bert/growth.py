@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,16 @@ class Growth:
         self._now = _Progress(num_dendrites=start.pop())
         self._kept = replace(self._now)
         self._weights: dict[str, Tensor] = {}
-        self._is_done = False
+        self.is_done = False
+
+    @property
+    def num_dendrites(self) -> int:
+        """Dendrites for each output now."""
+        return self._now.num_dendrites
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Around code that may run into a rule; this one has nothing to guard against."""
+        return nullcontext()
 
     def add_score(self, score: float, stage_is_over: bool = False, optimizer: Any = None) -> Outcome:
         """Take the score of one more epoch; with ``stage_is_over`` patience has an end now."""
@@ -125,19 +135,20 @@ class Growth:
 
     def finish(self) -> None:
         """Bring back the best weights, whatever came after them."""
-        if not self._is_done and self._weights:
+        if not self.is_done and self._weights:
             self._restore()
-        self._is_done = True
+        self.is_done = True
 
     def save(self, folder: Path) -> None:
         """Write what ``load`` needs beside the model's own weights."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._weights, folder / "best.safetensors")
-        (folder / "growth.json").write_text(json.dumps([asdict(self._now), asdict(self._kept)]), encoding="utf-8")
+        progress = [self.is_done, asdict(self._now), asdict(self._kept)]
+        (folder / "growth.json").write_text(json.dumps(progress), encoding="utf-8")
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Go on from ``save``; ``weights`` are those the model had then."""
-        now, kept = json.loads((folder / "growth.json").read_text(encoding="utf-8"))
+        self.is_done, now, kept = json.loads((folder / "growth.json").read_text(encoding="utf-8"))
         self._now, self._kept = _Progress(**now), _Progress(**kept)
         self._weights = load_file(folder / "best.safetensors")
         resize_dendrites(self.model, self._now.num_dendrites)

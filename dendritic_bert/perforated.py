@@ -87,7 +87,7 @@ def read_perforated(file: Path, activation: str | None = None) -> PerforatedChec
     if all(name.startswith("module.") for name in tensors):  # saved with its DDP wrapper
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
-    layers = {name: _read_layer(file, name, part) for name, part in _split_layers(tensors).items()}
+    layers = {name: read_layer(file, name, part) for name, part in _split_layers(tensors).items()}
     counts = {name: layer["top"].shape[0] for name, layer in layers.items() if "top" in layer}
     if len(set(counts.values())) > 1 or (counts and len(counts) < sum(map(_is_head, layers))):
         raise ValueError(f"{file} has {counts} dendrites and none elsewhere, expected as many in every layer of the "
@@ -121,8 +121,8 @@ def _split_layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
                     if name.startswith(f"{layer}.")} for layer in sorted(training | clean)}
 
 
-def _read_layer(file: Path, name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``DendriticLinear``'s state dict of one perforated layer."""
+def read_layer(file: Path, name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``DendriticLinear``'s state dict of one perforated layer, from its ``tensors``; ``file`` is named in errors."""
     if TRAINING_MARK[1:] in tensors:
         num_dendrites = int(tensors[TRAINING_MARK[1:]].item()) // 2
         linears = ["main_module", *(f"dendrite_module.layers.{k}" for k in range(num_dendrites))]

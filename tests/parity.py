@@ -32,7 +32,7 @@ def parity_model(seed: int, head_hidden: int | None = None) -> DendriticBertForS
     torch.manual_seed(seed)
     model = DendriticBertForSequenceClassification(DendriticBertConfig(
         vocab_size=7 + NUM_IDLE_WORDS, hidden_size=32, num_hidden_layers=0, num_attention_heads=1,
-        max_position_embeddings=8, head_hidden=head_hidden))
+        max_position_embeddings=8, hidden_dropout_prob=0.0, head_hidden=head_hidden))
     nn.init.normal_(model.bert.embeddings.word_embeddings.weight)
     model.bert.requires_grad_(False)
     return model.double().eval()  # in float32 what two implementations round differently grows, epoch by epoch
