@@ -64,6 +64,16 @@ def _can_be_timed(tensor: Tensor) -> bool:
             and not torch.are_deterministic_algorithms_enabled() and not torch.cuda.is_current_stream_capturing())
 
 
+def _launch_options(config: Config, tensor: Tensor, *, dropout: bool = False) -> dict[str, int]:
+    """Warps, and on NVIDIA's GPUs a ceiling for registers of 128, four blocks of 128 threads on a multiprocessor (with
+    dropout 168, three): left to itself, ptxas spills a word or two to fit in one more. A traced graph has no such
+    option."""
+    options = {"num_warps": config.num_warps}
+    if architecture().startswith("sm_") and type(tensor) in (Tensor, torch.nn.Parameter):
+        options["maxnreg"] = 168 if dropout else 128
+    return options
+
+
 def _stored(dtype: torch.dtype) -> torch.dtype:
     """What a kernel writes where ``dtype`` is wanted: the interpreter cuts bfloat16 off, so there torch rounds it."""
     return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
@@ -117,7 +127,7 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
                       "SUM": pooling == _SUM_ALL}
 
     def launch(config: Config) -> None:
-        options = {"num_warps": config.num_warps}
+        options = _launch_options(config, word)
         gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
         rows = {"BLOCK_ROWS": config.rows, "BLOCK_C": _block_c(num_labels, config.rows, hidden_size, config)}
         programs = (triton.cdiv(num_rows, config.rows),)
@@ -164,7 +174,7 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
             *tokens, *tables, *head, logits, num_rows, length, num_tokens, word.shape[0], num_types, num_positions, eps,
             HIDDEN_SIZE=hidden_size, NUM_LABELS=num_labels, NUM_DENDRITES=num_dendrites, ACTIVATION=activation,
             BLOCK_H=_block_h(hidden_size), BLOCK_C=_block_c(num_labels, block_tokens, hidden_size, config),
-            BLOCK_TOKENS=block_tokens, num_warps=config.num_warps)
+            BLOCK_TOKENS=block_tokens, **_launch_options(config, word))
 
     if num_tokens > 0:
         launch(_configuration(word, 1, num_tokens, launch))
@@ -193,7 +203,7 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
             *dropout_arguments(p_embed), *dropout_arguments(p_pool), HIDDEN_SIZE=hidden_size,
             SUM=pooling == _SUM_ALL, DROP_EMBED=p_embed > 0, DROP_POOL=p_pool > 0, BLOCK_H=_block_h(hidden_size),
             BLOCK_ROWS=config.rows, BLOCK_TOKENS=config.tokens, NUM_STAGES=config.num_stages,
-            num_warps=config.num_warps)
+            **_launch_options(config, word_embeddings, dropout=p_embed > 0))
 
     if num_rows > 0:
         longest = length if cu_seqlens is None else min(num_tokens, position_embeddings.shape[0])
@@ -227,7 +237,7 @@ def embed_pool_backward(
     key = triton_configs.key_of(hidden_size, num_tokens // max(1, num_rows), num_rows, word.dtype, architecture())
     config = triton_configs.choose_backward(key)
     tile = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "BLOCK_ROWS": config.rows,
-            "num_warps": config.num_warps}
+            **_launch_options(config, word, dropout=p_embed > 0)}
     row_gradient, gamma_share, beta_share = (torch.empty_like(pooled_hat) for _ in range(3))
     programs = (triton.cdiv(num_rows, config.rows),)
     if num_rows > 0:
@@ -259,7 +269,7 @@ def embed_pool_backward(
             bounds = torch.cat([ids.to(keys.dtype), keys.new_full((1,), num_keys)])
             offsets = torch.searchsorted(sorted_keys, bounds)
             num_segments, num_pieces = sums.shape[0], sums.shape[0] + num_tokens // config.chunk
-            if num_segments == 0 or num_tokens == 0:
+            if num_segments == 0 or num_tokens == 0 or num_rows == 0:
                 return sums.zero_().to(dtype)
             cut_sums = pooled_hat.new_empty((2 * triton.cdiv(num_tokens, config.chunk), hidden_size))
             segment_gradients_kernel[(triton.cdiv(num_pieces, config.rows),)](
