@@ -13,7 +13,7 @@ from dendritic_bert.kernels import cpu
 
 pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason="the extension was not built")
 ASCENDING = ["baseline", "avx2", "avx512"] if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
-TESTS = ["test_embed_pool.py", "test_dsn_logits.py"]
+TESTS = ["test_embed_pool.py", "test_dsn_logits.py", "test_folding.py"]
 
 
 @functools.cache
