@@ -200,7 +200,9 @@ def embed_pool(
 
     Raises:
         RuntimeError: an id, position, type, shape, dtype or cu_seqlens that does not fit, naming the row; or a
-            requested backend that cannot serve the call.
+            requested backend that cannot serve the call. The kernels on a GPU, which would have to be waited for, read
+            nothing where an id, position, type or cu_seqlens does not fit and make the row NaN: the backend
+            "reference" then says which it is.
     """
     checks.check_eps(eps)
     checks.check_dropout(p_embed, p_pool)

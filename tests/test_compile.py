@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import LAYOUTS, head, in_float64, moved, parameters, pooled_and_gradients, tokens
-from helpers import each_backend, each_kernel
+from helpers import CHECKING, KERNELS, each_backend, each_kernel
 from torch import nn
 
 from dendritic_bert.kernels import ops
@@ -174,7 +174,7 @@ def test_compiled_dsn_logits(dtype, backend, device):
     torch.testing.assert_close(compiled(table, dsn_head), call(table, dsn_head), rtol=1e-5, atol=1e-5)
 
 
-@each_kernel
+@pytest.mark.parametrize(("backend", "device"), [pair for pair in CHECKING if pair in KERNELS])
 def test_a_bad_id_is_an_error_in_compiled_code_too(backend, device):
     values = moved(parameters(20), device)
     compiled = torch.compile(lambda ids: ops.embed_pool(ids, **values, backend=backend), fullgraph=True,
