@@ -3,8 +3,8 @@
     python bench/cuda_resources.py [EXTENSION] [--targets sm_80 sm_90] [--json]
 
 prints registers, local and shared memory, occupancy and the instructions a token of the gather loop takes, for every
-kernel in the extension (by default the installed ``dendritic_bert._cuda``). ``budgets.json`` keeps them under "cuda";
-tests/test_cuda_build.py holds the build to it, and ``--json`` prints its new text.
+kernel in the extension (by default the installed ``dendritic_bert._cuda``). ``budgets.json`` keeps those of the usual
+sizes under "cuda"; tests/test_cuda_build.py holds the build to it, and ``--json`` prints its new text.
 """
 
 import argparse
@@ -13,9 +13,11 @@ import json
 import re
 import subprocess
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import triton
 
@@ -29,8 +31,10 @@ WARPS = {"sm_80": 64, "sm_90": 64, "sm_100": 64, "sm_120": 48}
 BLOCK_WARPS = 4
 WORDS = {"float": "float32", "__nv_bfloat16": "bfloat16", "__half": "float16", "signed char": "int8",
          "__nv_fp8_e4m3": "float8_e4m3fn"}
+# 16-byte loads of a lane for eight channels of a word; the context takes two.
+WIDE_WORD_LOADS = {"float32": 2, "bfloat16": 1, "float16": 1, "int8": 0, "float8_e4m3fn": 0}
 WIDTHS = ("exact", "multiple of 8", "any")  # Width of rows.cuh
-SHAPE = re.compile(r"(\w+)<([\w ]+), Shape<(\d+), (\d+), \(Width\)(\d), (\d+)> ?>")
+SHAPE = re.compile(r"(\w+)<([\w ]+), Shape<(\d+), (\d+), \(Width\)(\d), \d+> ?>")
 # A kernel whose loop is not a gather has no instructions a token.
 GATHERS = ("logits_kernel", "embed_pool_kernel")
 
@@ -49,7 +53,7 @@ class Kernel:
     local_bytes: int
     shared_bytes: int
     occupancy: float
-    wide_loads: int | None
+    wide_loads: int
     instructions_per_token: float | None
 
     @property
@@ -64,7 +68,7 @@ def extension_path() -> Path | None:
 
 
 def kernels_of(extension: Path, targets: tuple[str, ...] = TARGETS, loops: bool = True) -> Iterator[Kernel]:
-    """Every kernel of ``extension``; the loops' figures are None without ``loops``, which needs no disassembly."""
+    """Every kernel of ``extension``; the loops' figures are missing without ``loops``, which needs no disassembly."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([str(TOOLS / "cuobjdump"), "-xelf", "all", str(extension.resolve())], cwd=folder, check=True,
                        capture_output=True)
@@ -81,16 +85,16 @@ def _kernels_of_cubin(cubin: Path, target: str, loops: bool) -> Iterator[Kernel]
     for mangled, registers, stack, shared, local in found:
         plain = _output("c++filt", mangled).strip()
         match = SHAPE.search(plain)
-        kernel, word, shape, width, step = re.sub(r"^void |[<(].*", "", plain), "", "", "", 0
+        kernel, word, shape, width, loads, groups = re.sub(r"^void |[<(].*", "", plain), "", "", "", 1, 1
         if match is not None:
-            lanes, vectors, number, unroll = map(int, match.groups()[2:])
+            lanes, vectors, number = map(int, match.groups()[2:])
             kernel, word, shape, width = match[1], WORDS[match[2]], f"{lanes}x{vectors}", WIDTHS[number]
-            step = 32 // lanes * unroll
+            loads, groups = vectors * (2 + WIDE_WORD_LOADS[word]), 32 // lanes
         loop = _gather_loop(code[mangled]) if mangled in code and kernel in GATHERS else None
-        wide = None if loop is None else sum(opcode.startswith("LDG") and ".128" in opcode for opcode in loop)
+        wide = 0 if loop is None else sum(opcode.startswith("LDG") and ".128" in opcode for opcode in loop)
         yield Kernel(kernel, word, shape, width, target, int(registers), int(stack) + int(local), int(shared),
                      _occupancy(target, int(registers), int(shared)), wide,
-                     None if loop is None else round(len(loop) / step, 1))
+                     round(len(loop) * loads / (wide * groups), 1) if loop and wide else None)
 
 
 def _output(*command: str) -> str:
@@ -132,6 +136,18 @@ def _gather_loop(lines: list[tuple[str, str]]) -> list[str] | None:
                                          len(body)), default=None)
 
 
+def budgets(kernels: list[Kernel]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What ``budgets.json`` keeps, by name and target: every kernel in bfloat16 and inference in every word, for
+    H = 128 (16x1) and H = 768 (32x3)."""
+    kept: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for k in kernels:
+        if k.width == "exact" and k.shape in ("16x1", "32x3") and (k.word == "bfloat16" or k.kernel == "logits_kernel"):
+            kept[k.name][k.target] = {"registers": k.registers, "shared_bytes": k.shared_bytes,
+                                      "occupancy": k.occupancy} | (
+                {} if k.instructions_per_token is None else {"instructions_per_token": k.instructions_per_token})
+    return dict(sorted(kept.items()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("extension", type=Path, nargs="?", default=extension_path())
@@ -142,7 +158,7 @@ def main() -> None:
         parser.error("dendritic_bert._cuda was not built: build it, or name a library that holds the kernels")
     kernels = list(kernels_of(arguments.extension, tuple(arguments.targets)))
     if arguments.json:
-        print(json.dumps([asdict(kernel) for kernel in kernels], indent=1))
+        print(json.dumps(budgets(kernels), indent=1))
         return
     for k in kernels:
         gather = "" if k.instructions_per_token is None else f"  {k.instructions_per_token} instructions a token"

@@ -20,7 +20,7 @@
 
 constexpr unsigned all_lanes = 0xffffffffu;
 
-// 1 / sqrt(x) to 2^-22.9. The plain call spends three more instructions on arguments below 2^-126, which eps rules out.
+// 1 / sqrt(x) to 2^-22.9. The plain call spends three more instructions, one a token in wide rows, on arguments below 2^-126, which eps rules out.
 __device__ __forceinline__ float reciprocal_sqrt(float x) {
 #ifdef __CUDA_ARCH__
   float y;

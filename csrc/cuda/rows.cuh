@@ -105,7 +105,7 @@ __device__ __forceinline__ void load_row(const T* from, int first, int hidden_si
 }
 
 // The tables from this lane's first channel on. Hidden from the compiler, which would add the lane to every row's address
-// anew: three instructions for each of the eight addresses of a step.
+// anew: two instructions for each of the eight addresses of a step.
 template <class S, class Word>
 __device__ __forceinline__ Table at_lane(Table table, int first) {
   table.word = opaque(static_cast<const Word*>(table.word) + channel_of<S>(first, 0));
