@@ -56,7 +56,8 @@ def _train_tokenizer(texts: list[str], vocab_size: int) -> BertTokenizer:
 def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, Any], vocab_size: int) -> Any:
     """A ``model_class`` of ``options``; ``settings`` are the task's own fields of ``DendriticBertConfig``."""
     settings = settings | {name: getattr(options, name)
-                           for name in ("pooling", "num_dendrites", "dendrite_activation", "head_hidden")}
+                           for name in ("pooling", "encoder_pooling", "num_dendrites", "dendrite_activation",
+                                        "head_hidden")}
     for name in ("hidden_dropout_prob", "classifier_dropout"):
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)

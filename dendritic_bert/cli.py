@@ -49,6 +49,12 @@ Make a model of this package, or with --perforated one that PerforatedAI trains 
   dendritic-bert convert PAI/best_model.pt my-model --config config.json  a network that grew dendrites, its head kept
   dendritic-bert convert my-model PAI --perforated                        and back, to go on from there"""
 
+DISTILL = """\
+Train on a teacher's probabilities for the training rows and for text made of their parts; the results are printed as
+JSON. A teacher without a classifier is fine-tuned first.
+
+  dendritic-bert distill --teacher all-MiniLM-L6-v2 --task sst2 --dsn --data_dir glue --output_dir my-model"""
+
 REPRODUCE = """\
 Make the tables, CSV files and pictures of the results anew; what a CSV file holds already is not trained again.
 
@@ -135,6 +141,8 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     command_name = next((word for word in argv if not word.startswith("-")), None)
     add("train", _train, "train on a task and write weights, tokenizer and model card", TRAIN,
         *_option_flags("train", command_name))
+    add("distill", _distill, "train on the probabilities of a larger model, a teacher", DISTILL,
+        *_option_flags("distill", command_name))
     add("reproduce", _reproduce, "make every table and picture of the results anew", REPRODUCE,
         *_option_flags("reproduce", command_name))
     _add_evaluate_flags(add("evaluate", _evaluate, "score a model on a task; the scores are printed as JSON"))
@@ -174,6 +182,10 @@ def _options_class(command_name: str) -> Any:
         from .reproduce import ReproduceOptions
 
         return ReproduceOptions
+    if command_name == "distill":
+        from .distillation import DistillationOptions
+
+        return DistillationOptions
     from .training import TrainingOptions
 
     return TrainingOptions
@@ -310,6 +322,15 @@ def _train(args: argparse.Namespace) -> None:
     results = train(options)
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
         print(json.dumps(results, indent=2))
+
+
+def _distill(args: argparse.Namespace) -> None:
+    from .distillation import distill
+
+    options = _options(args, "distill")
+    _expect_model(options.model_name)
+    _expect_model(options.teacher)
+    print(json.dumps(distill(options), indent=2))
 
 
 def _reproduce(args: argparse.Namespace) -> None:

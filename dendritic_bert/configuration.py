@@ -16,6 +16,8 @@ class DendriticBertConfig(BertConfig):
 
     Args:
         dsn: True is a DSN: the embeddings pooled, no encoder. False keeps BERT's encoder and pooler under the head.
+        encoder_pooling: with dsn=False, "cls" is BERT's own pooler; "mean" the mean over the tokens, as in models of
+            sentence-transformers.
         pooling: "mean_masked"; "mean_all" and "sum_all" count padding too, for checkpoints trained that way.
         num_dendrites: N, dendrites per output of every layer of the head, >= 0.
         dendrite_activation: their activation function.
@@ -29,6 +31,7 @@ class DendriticBertConfig(BertConfig):
     model_type = "dendritic_bert"
 
     dsn: bool = True
+    encoder_pooling: Literal["cls", "mean"] = "cls"
     pooling: Literal["mean_masked", "mean_all", "sum_all"] = "mean_masked"
     num_dendrites: int = 0
     dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = "sigmoid"

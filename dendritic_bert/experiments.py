@@ -104,7 +104,7 @@ def _run(experiment: Experiment, seed: int, folder: Path) -> Row:
 
 
 def _digest(options: TrainingOptions) -> str:
-    free = {"output_dir", "data_dir", "seeds"}
+    free = {"output_dir", "data_dir", "seeds", "teacher_dir"}
     settings = {name: value for name, value in asdict(options).items() if name not in free}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 

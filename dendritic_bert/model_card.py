@@ -61,6 +61,7 @@ def write_model_card(
         f"size {config.hidden_size}, {config.num_dendrites} dendrites "
         f"{'an output' if is_answering or config.head_hidden else 'a label'}"
         + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
+        *(f"- {note}" for note in options.notes()),
         f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
         f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
         f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
@@ -114,7 +115,7 @@ def _versions() -> str:
 
 def _command(options: TrainingOptions) -> str:
     """The command line that gives these options, the defaults left out but for what every run says."""
-    words = ["dendritic-bert", "train"]
+    words = ["dendritic-bert", options.command]
     defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
                 for option in fields(options)}
     for name, value in asdict(options).items():

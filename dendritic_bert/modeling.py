@@ -17,7 +17,8 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
     In evaluation without gradients a DSN runs as one fused op, from token ids to logits, on tables prepared from the
     parameters: at the first call, and again whenever a parameter has changed. Everywhere else, and where
     ``config.head_hidden`` makes two layers of the head, it runs as the differentiable ``embed_pool`` followed by the
-    head in PyTorch. With ``config.dsn`` False it is ``BertModel`` with its pooler under the same head.
+    head in PyTorch. With ``config.dsn`` False it is ``BertModel``, pooled as ``config.encoder_pooling`` says, under the
+    same head.
     """
 
     head_name = "classifier"
@@ -25,7 +26,8 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__(config)
         self.pooling = config.pooling
-        self.bert = DsnBody(config) if config.dsn else BertModel(config)
+        has_pooler = config.encoder_pooling == "cls"
+        self.bert = DsnBody(config) if config.dsn else BertModel(config, add_pooling_layer=has_pooler)
         self.classifier = self._make_head()
         self.post_init()
 
@@ -122,7 +124,14 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
     ) -> Tensor:
         if cu_seqlens is not None:
             raise ValueError("cu_seqlens is given, but dsn is False: BERT's encoder takes [B, L] and attention_mask.")
-        pooled = self.bert(input_ids, inputs_embeds=inputs_embeds, return_dict=True, **tokens).pooler_output
+        output = self.bert(input_ids, inputs_embeds=inputs_embeds, return_dict=True, **tokens)
+        if self.config.encoder_pooling == "cls":
+            pooled = output.pooler_output
+        elif tokens["attention_mask"] is None:
+            pooled = output.last_hidden_state.mean(dim=1)
+        else:
+            mask = (tokens["attention_mask"] != 0).to(output.last_hidden_state)[..., None]
+            pooled = (output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1)
         return F.dropout(pooled, self._dropouts()[1], self.training)
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class TrainingOptions:
 
     Raises ValueError, naming the field, for values that cannot be trained with.
     """
+
+    command: ClassVar[str] = "train"
 
     model_name: str | None = field(default=None, metadata={
         "help": "BERT checkpoint to begin with, a folder or a hub id; without it the model begins at random, with a "
@@ -91,6 +93,8 @@ class TrainingOptions:
         "help": "tokens after which a text is cut (default: 128), or of a window of a passage (default: 384)"})
     pooling: Literal["mean_masked", "mean_all", "sum_all"] = field(default="mean_masked", metadata={
         "help": "how token vectors become one; the last two count padding, for checkpoints trained that way"})
+    encoder_pooling: Literal["cls", "mean"] = field(default="cls", metadata={
+        "help": "with its encoder: BERT's pooler, or the mean of its tokens, as in models of sentence-transformers"})
     num_dendrites: int = field(default=0, metadata={"help": "dendrites for each output of the head's layers"})
     dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = field(default="sigmoid", metadata={
         "help": "their activation function"})
@@ -149,6 +153,10 @@ class TrainingOptions:
         if self.model_name is None and self.max_length > positions:
             raise ValueError(f"max_length is {self.max_length}, the position table ends at {positions}: lower it.")
 
+    def notes(self) -> list[str]:
+        """What a model card has to say beside the fields, a sentence each."""
+        return []
+
     @property
     def learning_rate(self) -> float:
         """``lr``, or what suits the beginning."""
@@ -159,7 +167,21 @@ class TrainingOptions:
         return 3e-4 if self.dsn else 1e-4
 
 
-def train(options: TrainingOptions) -> dict[str, Any]:
+@dataclass
+class Recipe:
+    """What a training may do in another way: where its rows come from, what is made of them, by which loss.
+
+    build: (model class, options, the task's settings, vocabulary size) -> a model. loss: the model's output and the
+    batch's labels -> a scalar; None is the model's own. callbacks: a model -> what is added to its Trainer.
+    """
+
+    benchmark: Benchmark
+    build: Callable[[Any, Any, dict[str, Any], int], Any] = build_model
+    loss: Callable[..., torch.Tensor] | None = None
+    callbacks: Callable[[Any], list[TrainerCallback]] = lambda model: []
+
+
+def train(options: TrainingOptions, recipe: Recipe | None = None) -> dict[str, Any]:
     """Train once for each seed and write the first seed's model, its tokenizer and a model card to ``output_dir``.
 
     Scores are those of the last epoch, on the whole dev set, with the weights as they are written. Where an earlier run
@@ -177,7 +199,8 @@ def train(options: TrainingOptions) -> dict[str, Any]:
     """
     require_extra("accelerate", "sklearn", TRACKERS[options.report_to])
     started = time.perf_counter()
-    benchmark = open_benchmark(options)
+    recipe = recipe or Recipe(open_benchmark(options))
+    benchmark = recipe.benchmark
     with open_workspace(options.output_dir, _same_training(options)) as workspace:
         tokenizer = make_tokenizer(options, benchmark.texts())
         train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
@@ -186,9 +209,9 @@ def train(options: TrainingOptions) -> dict[str, Any]:
         for seed in options.seeds[len(workspace.runs):]:
             run_started = time.perf_counter()
             set_seed(seed)
-            model = build_model(benchmark.model_class, options, benchmark.settings, len(tokenizer))
+            model = recipe.build(benchmark.model_class, options, benchmark.settings, len(tokenizer))
             train_set = RowDataset(train_rows, options.word_dropout, tokenizer.all_special_ids, seed)
-            fit(model, train_set, dev_rows, benchmark, options, seed, workspace)
+            fit(model, train_set, dev_rows, recipe, options, seed, workspace)
             model.eval().to("cpu", getattr(torch, options.save_dtype))
             scores = score(model, dev_rows, benchmark)
             if seed == options.seeds[0] and workspace.is_main:
@@ -261,15 +284,11 @@ def _same_training(options: TrainingOptions) -> dict[str, Any]:
 
 
 def fit(
-    model: Any, train_set: RowDataset, dev_rows: dict[str, EncodedRows], benchmark: Benchmark,
-    options: TrainingOptions, seed: int, workspace: Workspace, callbacks: list[TrainerCallback] | None = None,
-    loss: Callable[..., torch.Tensor] | None = None,
+    model: Any, train_set: RowDataset, dev_rows: dict[str, EncodedRows], recipe: Recipe, options: TrainingOptions,
+    seed: int, workspace: Workspace,
 ) -> None:
-    """Train ``model`` in place, from the last checkpoint of that seed where there is one.
-
-    ``callbacks`` are added to the Trainer's; ``loss`` takes the model's output and the batch's ``labels`` in the place
-    of the model's own.
-    """
+    """Train ``model`` in place, from the last checkpoint of that seed where there is one."""
+    benchmark = recipe.benchmark
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     steps_per_epoch = math.ceil(len(train_set) / options.batch_size)
     arguments = TrainingArguments(
@@ -289,9 +308,9 @@ def fit(
     with _tracking(options, seed):
         trainer = _Trainer(
             model, arguments, data_collator=benchmark.collate, train_dataset=train_set,
-            eval_dataset=RowDataset(dev_rows[split]), compute_loss_func=loss,
+            eval_dataset=RowDataset(dev_rows[split]), compute_loss_func=recipe.loss,
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
-            callbacks=[_Progress(seed, benchmark.main_metric, train_set), *(callbacks or [])],
+            callbacks=[_Progress(seed, benchmark.main_metric, train_set), *recipe.callbacks(model)],
         )
         trainer.remove_callback(PrinterCallback)  # prints every log to standard output, which is for results
         trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
