@@ -1,5 +1,9 @@
 """Compiles Triton kernels for GPUs that need not be there, and reads what the compilers made of them.
 
+    python bench/compile_ahead.py [--targets sm_90 gfx942] [--json FILE]
+
+prints what the kernels of ``budgets.json`` take. In code:
+
     with launches_compiled_for("sm_90") as compiled:
         <any code that launches Triton kernels>
     for kernel in compiled:
@@ -9,6 +13,8 @@ A launch is compiled as it would be on the device, with the specialisation of it
 The disassembler comes with Triton's wheel.
 """
 
+import argparse
+import json
 import re
 import subprocess
 import tempfile
@@ -21,12 +27,14 @@ from typing import Any
 from unittest.mock import patch
 
 import triton
+from launches import Call
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32), "sm_100": GPUTarget("cuda", 100, 32),
            "gfx942": GPUTarget("hip", "gfx942", 64)}
+BUDGETS = Path(__file__).with_name("budgets.json")
 NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 # CUDA C++ programming guide, "Compute capabilities": bytes of shared memory in a multiprocessor. All three targets have
@@ -35,13 +43,16 @@ SHARED_BYTES = {"sm_80": 164 * 1024, "sm_90": 228 * 1024, "sm_100": 228 * 1024}
 # CDNA 3 ISA: 512 vector registers a lane in a SIMD, handed out by 8, for at most 8 waves; 64 KiB of LDS for 4 SIMDs.
 GFX942_REGISTERS, GFX942_WAVES, GFX942_LDS_BYTES = 512, 8, 64 * 1024
 
+# A load of 16 bytes a thread from global memory, in SASS, PTX and AMD's assembly.
+WIDE_LOAD = re.compile(r"LDG(STS)?\..*\b128\b|ld\.global.*\.v4\.[bf]32|(global|buffer)_load_dwordx4")
+
 
 @dataclass(frozen=True)
 class Loop:
-    """An innermost loop: its instructions, and the widest load from global memory, in bytes a thread."""
+    """An innermost loop: its instructions, and how many bytes a thread loads from global memory 16 at a time."""
 
     opcodes: Counter[str]
-    widest_load: int
+    wide_load_bytes: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Resources:
     """What one compiled kernel takes; ``registers`` of a thread, ``occupancy`` the share of warps a device can hold.
 
     ``spilled_bytes`` is the local (NVIDIA) or scratch (AMD) memory of a thread. ``instructions`` counts those of the
-    whole kernel once; ``loops`` holds its innermost loops in the order of the code.
+    whole kernel once; ``loops`` holds its innermost loops in the order of the code, ``ptx_loops`` those of the PTX.
     """
 
     kernel: str
@@ -61,6 +72,7 @@ class Resources:
     occupancy: float
     instructions: int
     loops: tuple[Loop, ...]
+    ptx_loops: tuple[Loop, ...]
 
 
 class _AbsentDevice:
@@ -101,8 +113,10 @@ def resources(kernel: Any, target: str) -> Resources:
                                     for name in ("vgpr_count", "private_segment_fixed_size"))
         occupancy = _gfx942_occupancy(registers, shared_bytes, num_warps)
         instructions = list(_gcn(code))
+    ptx = list(_ptx(kernel.asm.get("ptx", "")))
     return Resources(kernel.metadata.name, target, num_warps, registers, spilled_bytes, shared_bytes, occupancy,
-                     sum(opcode != "" for opcode, _, _ in instructions), tuple(_innermost_loops(instructions)))
+                     sum(opcode != "" for opcode, _, _ in instructions), tuple(_innermost_loops(instructions)),
+                     tuple(_innermost_loops(ptx)))
 
 
 def _number(pattern: str, text: str) -> int:
@@ -135,7 +149,7 @@ def _disassembled(cubin: bytes) -> tuple[str, str]:
     return usage, code
 
 
-# Both parsers yield (opcode, operands, label); the opcode is "" where only a label stands.
+# The parsers yield (opcode, operands, label); the opcode is "" where only a label stands.
 def _sass(code: str) -> Iterator[tuple[str, str, str]]:
     for line in code.splitlines():
         if line.startswith(".L_"):
@@ -152,24 +166,55 @@ def _gcn(code: str) -> Iterator[tuple[str, str, str]]:
             yield match[1], match[2], ""
 
 
+def _ptx(code: str) -> Iterator[tuple[str, str, str]]:
+    for line in code.splitlines():
+        if match := re.match(r"(\$L\w+):", line):
+            yield "", "", match[1]
+        elif match := re.match(r"\s+(?:@!?%p\d+ )?([a-z][a-z0-9_.:]*)\s?([^;]*);", line):
+            yield match[1], match[2], ""
+
+
 def _innermost_loops(instructions: list[tuple[str, str, str]]) -> Iterator[Loop]:
     """From a label to the branch back to it, where no other such stretch lies inside."""
     places = {label: place for place, (_, _, label) in enumerate(instructions) if label}
     ends: dict[int, int] = {}
     for place, (opcode, operands, _) in enumerate(instructions):
-        target = re.search(r"\.L\w+", operands) if opcode.startswith(("BRA", "s_cbranch", "s_branch")) else None
-        if target and places.get(target[0], place) < place:
+        branches = opcode.lower().startswith(("bra", "s_cbranch", "s_branch"))
+        target = re.search(r"[.$]L\w+", operands) if branches else None
+        if target and places.get(target[0], place) < place - 1:  # ptxas fills a kernel's end with a branch to itself
             ends[places[target[0]]] = place
     for start, end in sorted(ends.items()):
         if not any(start <= other and ends[other] <= end for other in ends if other != start):
             opcodes = Counter(opcode for opcode, _, _ in instructions[start:end + 1] if opcode)
-            yield Loop(opcodes, max(map(_load_bytes, opcodes), default=0))
+            yield Loop(opcodes, 16 * sum(count for opcode, count in opcodes.items() if WIDE_LOAD.match(opcode)))
 
 
-def _load_bytes(opcode: str) -> int:
-    """Bytes a thread loads from global memory: 16 for LDG.E.128 and global_load_dwordx4, 0 for any other thing."""
-    if opcode.startswith(("LDG", "LDGSTS")):
-        return next((bits // 8 for bits in (128, 64, 16, 8) if re.search(rf"\.[US]?{bits}\b", opcode)), 4)
-    if match := re.match(r"(?:global|buffer|flat)_load_(?:lds_)?(\w+)", opcode):
-        return {"dwordx4": 16, "dwordx3": 12, "dwordx2": 8, "dword": 4}.get(match[1], 2)
-    return 0
+def compiled_budgets(targets: list[str]) -> Iterator[tuple[Call, Resources]]:
+    """Every kernel that a call of ``budgets.json`` launches, on every target."""
+    calls = [Call.from_json(values) for values in json.loads(BUDGETS.read_text(encoding="utf-8"))["calls"]]
+    for target in targets:
+        for call in calls:
+            with launches_compiled_for(target) as compiled:
+                call.launch(call.tensors())
+            for kernel in compiled:
+                yield call, resources(kernel, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = []
+    for call, found in compiled_budgets(arguments.targets):
+        loop = sum(found.loops[0].opcodes.values()) if found.loops else 0
+        print(f"{call}: {found.kernel} on {found.target}: {found.registers} registers, {found.spilled_bytes} bytes "
+              f"spilled, {found.shared_bytes} shared, occupancy {found.occupancy:.2f}, {found.instructions} "
+              f"instructions, {loop} in the first loop", flush=True)
+        results.append({"call": vars(call) | {"dtype": str(call.dtype)}, **vars(found)})
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1, default=vars), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
