@@ -99,12 +99,12 @@ def runs_with_errors(tokens: Tokens, model: Weights) -> dict[str, tuple[Callable
         "eager, transformers' BertEmbeddings": transformers_logits(tokens, model),
         "reference, torch.compile": compile_run,
     }
-    for backend, missing in backends.availability().items():
-        if missing is None:
+    for backend in backends.BACKENDS:
+        if backends.refusal(backend, "dsn_logits", "cpu", torch.float32) is None:
             for name, dtype in DTYPES.items() if backend != "reference" else [("fp32", torch.float32)]:
                 for layout in ("packed", "padded"):
                     runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend)
-        if missing is None and backends.refusal(backend, "dsn_logits_folded", "cpu", torch.float32) is None:
+        if backends.refusal(backend, "dsn_logits_folded", "cpu", torch.float32) is None:
             for name, dtype, layout in (("folded", torch.float32, "packed"), ("folded", torch.float32, "padded"),
                                         ("folded fp16", torch.float16, "packed")):
                 runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend, folded=True)
@@ -143,7 +143,7 @@ def test_dendrites(race, num_dendrites: int) -> None:
     runs: dict[str, Callable[[], Tensor]] = {
         "eager reference": partial(eager_logits, tokens.padded, tokens.attention_mask, model)}
     runs |= {f"{backend} fp32 packed": fused(tokens, model, torch.float32, "packed", backend)
-             for backend, missing in backends.availability().items() if missing is None}
+             for backend in backends.BACKENDS if backends.refusal(backend, "dsn_logits", "cpu", torch.float32) is None}
     race({name: Contender(run, hot(run), work=tokens.packed.numel(), error=largest_error(run(), truth))
           for name, run in runs.items()},
          title=f"H = 128, 1024 x 32 tokens, {num_dendrites} dendrites", unit="token", baseline="eager reference",

@@ -1,0 +1,116 @@
+"""On a GPU: token ids -> logits, and forward with backward, beside eager PyTorch and torch.compile.
+
+Every call is timed until the device is idle. ``make gpu`` runs it; without a GPU it skips.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from bench_backward import gradients, relative_error
+from bench_forward import compiled, eager_logits
+from race import Contender, hot, largest_error
+from torch import Tensor
+from workload import SEED, VOCAB_SIZE, Tokens, Weights, make_tokens, make_weights, row_lengths
+
+from dendritic_bert.kernels import backends, ops, weights
+from dendritic_bert.kernels.reference import embed_pool_ref
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+ROUNDS = 50
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8,
+          "fp8": torch.float8_e4m3fn}
+# 8,192 rows fill the device; 64 are what a server waits for.
+CASES = [(128, 8192), (768, 8192), (128, 64)]
+
+
+@pytest.fixture(autouse=True)
+def on_the_device() -> Iterator[None]:
+    with torch.device("cuda"):
+        yield
+
+
+def moved(values: Any) -> Any:
+    """A named tuple of tensors, or of tuples of them, on the GPU."""
+    return type(values)(*(tuple(t.cuda() for t in v) if isinstance(v, tuple) else v.cuda() for v in values))
+
+
+def until_idle(run: Callable[[], Any]) -> Callable[[], Any]:
+    def wait() -> Any:
+        result = run()
+        torch.cuda.synchronize()
+        return result
+
+    return wait
+
+
+def replayed(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """``run`` captured in a CUDA graph: what is left of it when the CPU has nothing to do."""
+    run()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def case(hidden_size: int, rows: int) -> tuple[Tokens, Weights]:
+    return moved(make_tokens(row_lengths("full")[:1].repeat(rows))), moved(make_weights(hidden_size))
+
+
+@pytest.mark.parametrize(("hidden_size", "rows"), CASES)
+@torch.inference_mode()
+def test_logits(race, hidden_size: int, rows: int) -> None:
+    tokens, model = case(hidden_size, rows)
+    padded = (tokens.padded, tokens.attention_mask)
+    truth = eager_logits(*padded, model.double())
+    runs: dict[str, Callable[[], Tensor]] = {
+        "eager reference": partial(eager_logits, *padded, model),
+        "reference, torch.compile": partial(compiled(eager_logits), *padded, model)}
+    head = weights.prepare_head(*model.embeddings[3:], *model.head)
+    for backend in ops.NATIVE_BACKENDS:
+        for name, dtype in DTYPES.items():
+            if backends.refusal(backend, "dsn_logits", "cuda", dtype) is not None:
+                continue
+            table = weights.prepare_table(*model.embeddings[:3], dtype=dtype)
+            logits = partial(ops.dsn_logits, table=table, head=head, backend=backend)
+            runs[f"{backend} {name} packed"] = partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
+            runs[f"{backend} {name} padded"] = partial(logits, padded[0], attention_mask=padded[1])
+            runs[f"{backend} {name} packed, CUDA graph"] = replayed(runs[f"{backend} {name} packed"])
+    race({name: Contender(until_idle(run), hot(run), work=tokens.packed.numel(), error=largest_error(run(), truth))
+          for name, run in runs.items()},
+         title=f"GPU, H = {hidden_size}, {rows} x 32 tokens", unit="token", baseline="eager reference", bars=[],
+         rounds=ROUNDS, conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, "
+                                   f"no dendrite, seed {SEED}; each call until the device is idle")
+
+
+@pytest.mark.parametrize(("hidden_size", "rows"), CASES)
+def test_forward_and_backward(race, hidden_size: int, rows: int) -> None:
+    tokens, model = case(hidden_size, rows)
+    embeddings = tuple(tensor.requires_grad_() for tensor in model.embeddings)
+    grad_pooled = torch.randn(rows, hidden_size)
+
+    def eager(*parameters: Tensor) -> Tensor:
+        return embed_pool_ref(tokens.padded, *parameters, attention_mask=tokens.attention_mask)
+
+    embeds = {"eager autograd": eager, "eager autograd, torch.compile": compiled(eager)}
+    for backend in ops.NATIVE_BACKENDS:
+        if backends.refusal(backend, "embed_pool", "cuda", torch.float32) is None:
+            for name, options in (("dense", {}), ("sparse", {"sparse_grad": True})):
+                embeds[f"{backend} packed, {name}"] = partial(
+                    ops.embed_pool, tokens.packed, cu_seqlens=tokens.cu_seqlens, backend=backend, **options)
+    runs = {name: partial(gradients, embed, embeddings, grad_pooled) for name, embed in embeds.items()}
+    truth = gradients(eager, tuple(tensor.detach().double().requires_grad_() for tensor in embeddings),
+                      grad_pooled.double())
+    race({name: Contender(until_idle(run), hot(run), work=tokens.packed.numel(), error=relative_error(run(), truth))
+          for name, run in runs.items()},
+         title=f"GPU, forward + backward, H = {hidden_size}, {rows} x 32 tokens", unit="token",
+         baseline="eager autograd", bars=[], rounds=ROUNDS,
+         conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, fp32, no dropout, seed {SEED}; each call until "
+                    "the device is idle; error: largest of any gradient, relative to its largest entry")
