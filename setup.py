@@ -140,7 +140,7 @@ else:
 setup(
     packages=["dendritic_bert", "dendritic_bert.kernels"],
     package_dir={"dendritic_bert.kernels": "kernels"},
-    package_data={"dendritic_bert": ["assets/*", "py.typed"]},
+    package_data={"dendritic_bert": ["assets/*", "py.typed", "sweep.yaml"]},
     ext_modules=extensions,
     cmdclass={"build_ext": BuildKernels},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

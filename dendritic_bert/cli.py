@@ -55,6 +55,12 @@ JSON. A teacher without a classifier is fine-tuned first.
 
   dendritic-bert distill --teacher all-MiniLM-L6-v2 --task sst2 --dsn --data_dir glue --output_dir my-model"""
 
+SWEEP = """\
+Train again and again with other hyperparameters, chosen by Optuna in the space of a sweep file of Weights & Biases;
+writes a table and a picture, and goes on where an earlier run ended.
+
+  dendritic-bert sweep --task sst2 --dsn --data_dir glue --trials 30 --seeds 0 1 2 --output_dir sweep"""
+
 REPRODUCE = """\
 Make the tables, CSV files and pictures of the results anew; what a CSV file holds already is not trained again.
 
@@ -143,6 +149,8 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         *_option_flags("train", command_name))
     add("distill", _distill, "train on the probabilities of a larger model, a teacher", DISTILL,
         *_option_flags("distill", command_name))
+    add("sweep", _sweep, "search hyperparameters of a training, without an account anywhere", SWEEP,
+        *_option_flags("sweep", command_name))
     add("reproduce", _reproduce, "make every table and picture of the results anew", REPRODUCE,
         *_option_flags("reproduce", command_name))
     _add_evaluate_flags(add("evaluate", _evaluate, "score a model on a task; the scores are printed as JSON"))
@@ -186,6 +194,10 @@ def _options_class(command_name: str) -> Any:
         from .distillation import DistillationOptions
 
         return DistillationOptions
+    if command_name == "sweep":
+        from .sweep import SweepOptions
+
+        return SweepOptions
     from .training import TrainingOptions
 
     return TrainingOptions
@@ -331,6 +343,14 @@ def _distill(args: argparse.Namespace) -> None:
     _expect_model(options.model_name)
     _expect_model(options.teacher)
     print(json.dumps(distill(options), indent=2))
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from .sweep import sweep
+
+    options = _options(args, "sweep")
+    _expect_model(options.model_name)
+    print(json.dumps(sweep(options), indent=2))
 
 
 def _reproduce(args: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ def write_model_card(
         f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
         f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
         f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
-        "```", _command(options), "```", "",
+        "```", shlex.join(command_line(options)), "```", "",
         "## How good it is", "",
         f"On the whole dev set ({results['num_dev']:,} rows), after the last epoch, with the weights as they are "
         f"written. The weights here are those of seed {options.seeds[0]}, the first one.", "",
@@ -113,7 +113,7 @@ def _versions() -> str:
             f"{tokenizers.__version__}, Python {platform.python_version()} on {platform.machine()}")
 
 
-def _command(options: TrainingOptions) -> str:
+def command_line(options: TrainingOptions) -> list[str]:
     """The command line that gives these options, the defaults left out but for what every run says."""
     words = ["dendritic-bert", options.command]
     defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
@@ -124,7 +124,7 @@ def _command(options: TrainingOptions) -> str:
         words.append(f"--{name}")
         if value is not True:
             words += map(str, value) if isinstance(value, list) else [str(value)]
-    return shlex.join(words)
+    return words
 
 
 def _table(results: dict[str, Any]) -> list[str]:
