@@ -67,6 +67,8 @@ class Workspace:
         """Move every file up, the configuration last: without it the folder is no model yet."""
         (self.folder / "runs.json").unlink()
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "config.json"):
+            if path.is_dir() and (output / path.name).is_dir():
+                shutil.rmtree(output / path.name)
             os.replace(path, output / path.name)
 
     def _save(self) -> None:

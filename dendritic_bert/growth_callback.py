@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback
 
 from .growth import Outcome
@@ -51,12 +52,13 @@ class GrowDendrites(TrainerCallback):
     Args:
         trainer: evaluates every epoch; the callback adds itself to it.
         rule: on the trainer's model.
-        metric: the entry of the evaluation, without "eval_", that is the score.
+        score: the entry of the evaluation, without "eval_", that is the score; or rows, the loss on which it is (the
+            rule then minimizes).
         epochs: the most epochs of a stage, over which the learning rate falls; the rule's patience may end it sooner.
     """
 
-    def __init__(self, trainer: Trainer, rule: Rule, metric: str, epochs: int) -> None:
-        self.trainer, self.rule, self.metric, self.epochs = trainer, rule, metric, epochs
+    def __init__(self, trainer: Trainer, rule: Rule, score: str | Dataset[Any], epochs: int) -> None:
+        self.trainer, self.rule, self.score, self.epochs = trainer, rule, score, epochs
         self.stage_epoch = self.stage_steps = 0
         self.is_training = False
         trainer.add_callback(self)
@@ -92,9 +94,9 @@ class GrowDendrites(TrainerCallback):
         if not self.is_training:
             return
         self.stage_epoch += 1
+        score = metrics[f"eval_{self.score}"] if isinstance(self.score, str) else self._loss_on(self.score)
         with args.main_process_first(local=False):
-            outcome = self.rule.add_score(metrics[f"eval_{self.metric}"], self.stage_epoch == self.epochs,
-                                          self.trainer.optimizer)
+            outcome = self.rule.add_score(score, self.stage_epoch == self.epochs, self.trainer.optimizer)
         if outcome is not Outcome.UNCHANGED:
             self.stage_epoch = 0
         if outcome is Outcome.GREW:
@@ -106,6 +108,11 @@ class GrowDendrites(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.is_training = False
         self.rule.finish()
+
+    def _loss_on(self, rows: Dataset[Any]) -> float:
+        batches = self.trainer.get_eval_dataloader(rows)
+        found = self.trainer.evaluation_loop(batches, "held-out rows", prediction_loss_only=True)
+        return found.metrics["eval_loss"]  # type: ignore[index]
 
     def _start_schedule(self) -> None:
         self.trainer.lr_scheduler = None

@@ -120,7 +120,7 @@ class PerforatedGrowth:
                 yield
         except (Exception, SystemExit) as error:
             said = textwrap.shorten(printed.getvalue(), MOST_WORDS, placeholder=" ...")
-            raise RuntimeError(f"PerforatedAI gave up ({error}): {said}") from error
+            raise RuntimeError(f"PerforatedAI gave up ({error!r}): {said}") from error
         finally:
             os.chdir(folder)
             pdb.set_trace = set_trace

@@ -29,6 +29,7 @@ from .beginnings import FRESH_SIZES, build_model, live_parameters, make_tokenize
 from .benchmarks import Benchmark, Glue
 from .checkpoints import Workspace, open_workspace
 from .data import EncodedRows, RowDataset
+from .growing import check_growing, hold_out_rows, keep_graphs, total_epochs, train_and_grow
 from .model_card import write_model_card
 from .question_answering import Squad
 from .tasks import TASKS, find_task
@@ -100,6 +101,16 @@ class TrainingOptions:
         "help": "their activation function"})
     head_hidden: int | None = field(default=None, metadata={
         "help": "width of a hidden layer in the head (default: none, the head is one layer)"})
+    dendrites: int = field(default=0, metadata={
+        "help": "grow up to so many dendrites for each output, where the loss on held-out training rows stalls; epochs "
+                "is then the most of a stage, between one dendrite and the next"})
+    dendrite_schedule: Literal["perforatedai", "plain"] = field(default="perforatedai", metadata={
+        "help": "who decides on growth: PerforatedAI's tracker, or its rule without it"})
+    patience: int = field(default=10, metadata={"help": "epochs without a better loss after which a dendrite grows"})
+    dendrite_tries: int = field(default=2, metadata={
+        "help": "dendrites in a row that may fail to improve the loss before growing ends"})
+    validation_share: float = field(default=0.1, metadata={
+        "help": "share of the training rows that decides on growth, and is not trained on"})
     hidden_dropout_prob: float | None = field(default=None, metadata={
         "help": "dropout on every token's vector (default: the checkpoint's, else 0)"})
     classifier_dropout: float | None = field(default=None, metadata={
@@ -134,6 +145,7 @@ class TrainingOptions:
             raise ValueError(f"hold_out is {self.hold_out}, expected more than 0 and less than 1.")
         if self.num_dendrites < 0:
             raise ValueError(f"num_dendrites is {self.num_dendrites}, expected 0 or more.")
+        check_growing(self)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}, expected one or more, all different.")
         if self.save_dtype not in SAVE_DTYPES:
@@ -205,18 +217,22 @@ def train(options: TrainingOptions, recipe: Recipe | None = None) -> dict[str, A
         tokenizer = make_tokenizer(options, benchmark.texts())
         train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
         assert train_rows is not None
+        train_rows, held_out = hold_out_rows(train_rows, options)
         model: Any = None
         for seed in options.seeds[len(workspace.runs):]:
             run_started = time.perf_counter()
             set_seed(seed)
             model = recipe.build(benchmark.model_class, options, benchmark.settings, len(tokenizer))
             train_set = RowDataset(train_rows, options.word_dropout, tokenizer.all_special_ids, seed)
-            fit(model, train_set, dev_rows, recipe, options, seed, workspace)
+            fit(model, train_set, dev_rows, recipe, options, seed, workspace, held_out)
             model.eval().to("cpu", getattr(torch, options.save_dtype))
             scores = score(model, dev_rows, benchmark)
             if seed == options.seeds[0] and workspace.is_main:
                 model.save_pretrained(workspace.folder)
-            workspace.finish_run({"seed": seed, **scores, "seconds": round(time.perf_counter() - run_started, 1)})
+                keep_graphs(workspace.checkpoints(seed), workspace.folder)
+            grown = {"num_dendrites": model.config.num_dendrites} if options.dendrites else {}
+            taken = round(time.perf_counter() - run_started, 1)
+            workspace.finish_run({"seed": seed, **grown, **scores, "seconds": taken})
         if model is None:  # all seeds had been trained when the run was interrupted
             model = benchmark.model_class.from_pretrained(workspace.folder)
         values = [run[benchmark.main_metric] for run in workspace.runs]
@@ -285,7 +301,7 @@ def _same_training(options: TrainingOptions) -> dict[str, Any]:
 
 def fit(
     model: Any, train_set: RowDataset, dev_rows: dict[str, EncodedRows], recipe: Recipe, options: TrainingOptions,
-    seed: int, workspace: Workspace,
+    seed: int, workspace: Workspace, held_out: EncodedRows | None = None,
 ) -> None:
     """Train ``model`` in place, from the last checkpoint of that seed where there is one."""
     benchmark = recipe.benchmark
@@ -293,7 +309,7 @@ def fit(
     steps_per_epoch = math.ceil(len(train_set) / options.batch_size)
     arguments = TrainingArguments(
         output_dir=str(workspace.checkpoints(seed)), save_strategy="epoch", save_total_limit=1, eval_strategy="epoch",
-        report_to=options.report_to, run_name=f"{options.task}-seed-{seed}", num_train_epochs=options.epochs,
+        report_to=options.report_to, run_name=f"{options.task}-seed-{seed}", num_train_epochs=total_epochs(options),
         per_device_train_batch_size=max(1, options.batch_size // num_processes),
         per_device_eval_batch_size=EVALUATION_BATCH, learning_rate=options.learning_rate,
         weight_decay=options.weight_decay, lr_scheduler_type="linear", seed=seed, remove_unused_columns=False,
@@ -313,7 +329,10 @@ def fit(
             callbacks=[_Progress(seed, benchmark.main_metric, train_set), *recipe.callbacks(model)],
         )
         trainer.remove_callback(PrinterCallback)  # prints every log to standard output, which is for results
-        trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
+        if held_out is None:
+            trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
+        else:
+            train_and_grow(trainer, model, options, held_out, workspace.last_checkpoint(seed))
 
 
 class _Trainer(Trainer):
