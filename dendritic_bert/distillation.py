@@ -54,6 +54,8 @@ class DistillationOptions(TrainingOptions):
     teacher_epochs: int = field(default=2, metadata={"help": "passes over the training rows in fine-tuning"})
     teacher_lr: float = field(default=6e-5, metadata={"help": "highest learning rate in fine-tuning"})
     teacher_batch_size: int = field(default=32, metadata={"help": "training rows a step in fine-tuning"})
+    teacher_bf16: bool = field(default=False, metadata={
+        "help": "fine-tune with matrix products in bfloat16, and label with them, where the processor has them (AMX)"})
     teacher_seed: int = field(default=0, metadata={"help": "seed of the fine-tuning"})
     student: str = field(default="dsn", metadata={"help": "kind of model that learns"})
     num_augmented: int = field(default=180_000, metadata={"help": "texts made of the training rows' parts"})
@@ -184,11 +186,12 @@ class Distilled(Glue):
         extra = augment(texts, [text for rows in dev.values() for text in rows], options.num_augmented)
         folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
         teacher = prepare_teacher(options, self.task, folder)
+        label = partial(label_texts, teacher, task=self.task, max_length=options.max_length, folder=folder,
+                        bf16=options.teacher_bf16)
         first = next(iter(dev))
-        self.teacher_score = self.task.scores(
-            label_texts(teacher, dev[first], self.task, options.max_length, folder), self.dev[first].labels,
-            first)[self.main_metric]
-        logits = label_texts(teacher, texts + extra, self.task, options.max_length, folder)
+        scores = self.task.scores(label(dev[first]), self.dev[first].labels, first)
+        self.teacher_score = scores[self.main_metric]
+        logits = label(texts + extra)
         classes = np.concatenate([self.train.labels, logits[len(texts):].argmax(axis=1)])
         self.num_augmented = len(extra)
         self.rows = Rows((texts + extra,), np.column_stack([logits, classes]).astype(np.float32), self.source)
@@ -224,15 +227,17 @@ def teacher_options(options: DistillationOptions, output_dir: str) -> TrainingOp
         model_name=options.teacher, task=options.task, data_dir=options.data_dir, hold_out=options.hold_out,
         fraction=options.fraction, output_dir=output_dir, epochs=options.teacher_epochs, lr=options.teacher_lr,
         batch_size=options.teacher_batch_size, word_dropout=0.0, encoder_pooling="mean", max_length=options.max_length,
-        seeds=[options.teacher_seed])
+        bf16=options.teacher_bf16, seeds=[options.teacher_seed])
 
 
-def label_texts(name: str, texts: list[str], task: Task, max_length: int, folder: Path) -> np.ndarray:
+def label_texts(
+    name: str, texts: list[str], task: Task, max_length: int, folder: Path, bf16: bool = False
+) -> np.ndarray:
     """The logits ``[n, C]`` float32 of a sequence classifier for ``texts``; kept in ``folder`` for the next time.
 
     Raises ValueError where it has another number of labels than the task.
     """
-    key = "\n".join([_fingerprint(name), f"{task.num_labels} {max_length}", *texts]).encode("utf-8", "replace")
+    key = "\n".join([_fingerprint(name), f"{task.num_labels} {max_length} {bf16}", *texts]).encode("utf-8", "replace")
     kept = folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.npy"
     if kept.exists():
         return np.load(kept)
@@ -244,7 +249,8 @@ def label_texts(name: str, texts: list[str], task: Task, max_length: int, folder
     encoded = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     order = sorted(range(len(texts)), key=lambda place: len(encoded[place]))
     logits = np.empty((len(texts), task.num_labels), np.float32)
-    with torch.inference_mode():
+    device = next(model.parameters()).device.type
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bf16):
         while order:
             size = max(1, LABELLING_TOKENS // len(encoded[order[-1]]))  # the longest first: memory ends at once, if so
             batch, order = order[-size:], order[:-size]

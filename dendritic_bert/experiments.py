@@ -8,12 +8,13 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .model_card import changed_fields
 from .training import TrainingOptions, train
 
 Row = dict[str, str]
@@ -59,7 +60,7 @@ def run_experiments(experiments: Iterable[Experiment], seeds: Iterable[int], pat
     rows, found = _read_rows(path), []
     for experiment in experiments:
         for seed in seeds:
-            key = {**experiment.columns, "seed": str(seed), "settings": _digest(experiment.options)}
+            key = {**experiment.columns, "seed": str(seed), "settings": digest(experiment.options)}
             row = next((row for row in rows if key.items() <= row.items()), None)
             if row is None:
                 print(f"{', '.join(experiment.columns.values())}, seed {seed}", file=sys.stderr, flush=True)
@@ -103,9 +104,11 @@ def _run(experiment: Experiment, seed: int, folder: Path) -> Row:
             for name, value in row.items()}
 
 
-def _digest(options: TrainingOptions) -> str:
-    free = {"output_dir", "data_dir", "seeds", "teacher_dir"}
-    settings = {name: value for name, value in asdict(options).items() if name not in free}
+def digest(options: TrainingOptions) -> str:
+    """Of everything that a training's result follows from, the data apart; an option that is added later, and left at
+    its default, changes nothing."""
+    free = {"output_dir", "data_dir", "seeds", "teacher_dir", "report_to", "wandb_project"}
+    settings = {name: value for name, value in changed_fields(options).items() if name not in free}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -113,13 +113,19 @@ def _versions() -> str:
             f"{tokenizers.__version__}, Python {platform.python_version()} on {platform.machine()}")
 
 
+def changed_fields(options: TrainingOptions) -> dict[str, Any]:
+    """The options that are not at their default."""
+    defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
+                for option in fields(options)}
+    return {name: value for name, value in asdict(options).items() if value != defaults[name]}
+
+
 def command_line(options: TrainingOptions) -> list[str]:
     """The command line that gives these options, the defaults left out but for what every run says."""
     words = ["dendritic-bert", options.command]
-    defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
-                for option in fields(options)}
+    changed = changed_fields(options)
     for name, value in asdict(options).items():
-        if value == defaults[name] and name not in ("benchmark", "task", "epochs"):
+        if name not in changed and name not in ("benchmark", "task", "epochs"):
             continue
         words.append(f"--{name}")
         if value is not True:

@@ -115,6 +115,8 @@ class TrainingOptions:
         "help": "dropout on every token's vector (default: the checkpoint's, else 0)"})
     classifier_dropout: float | None = field(default=None, metadata={
         "help": "dropout on the pooled vector (default: the checkpoint's, else hidden_dropout_prob)"})
+    bf16: bool = field(default=False, metadata={
+        "help": "train with matrix products in bfloat16, several times faster where the processor has them (AMX)"})
     save_dtype: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata={
         "help": "dtype of the weights that are written, and evaluated"})
     report_to: Literal["none", "wandb", "tensorboard"] = field(default="none", metadata={
@@ -314,7 +316,8 @@ def fit(
         per_device_eval_batch_size=EVALUATION_BATCH, learning_rate=options.learning_rate,
         weight_decay=options.weight_decay, lr_scheduler_type="linear", seed=seed, remove_unused_columns=False,
         logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=False, bf16=options.bf16,
+        use_cpu=options.bf16 and not torch.cuda.is_available(),  # else bf16 is refused there
     )
     if not options.dsn and num_processes == 1:
         # An encoder pays for padding, three tokens in four of a random batch of SST-2. The sampler draws from torch's

@@ -46,14 +46,14 @@ def test_everything_small(inputs, tmp_path, capsys):
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     command = ["reproduce", "--data_dir", str(inputs / "glue"), "--squad_dir", str(inputs / "squad"), "--bert",
                str(inputs / "bert"), "--output", str(tmp_path / "out"), "--seeds", "2", "--fraction", "0.5",
-               "--parts", "tasks", "sst2", "--readme", str(readme)]
+               "--teacher", str(inputs / "bert"), "--work_dir", str(tmp_path / "work"), "--readme", str(readme)]
     assert cli.main(command) == 0
     out, err = capsys.readouterr()
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert sorted(files) == ["accuracy.png", "architecture.png", "error_reduction.png", "parameters.png", "sst2.csv",
-                             "sst2.md", "tasks.csv", "tasks.md"]
+    assert sorted(files) == ["accuracy.png", "architecture.png", "distillation.csv", "distillation.md",
+                             "error_reduction.png", "parameters.png", "sst2.csv", "sst2.md", "tasks.csv", "tasks.md"]
     assert sorted(out.splitlines()) == sorted(str(tmp_path / "out" / name) for name in files)
-    assert len(re.findall("^.*, seed [01]$", err, re.MULTILINE)) == 2 * 4 - 1 + 2 * 9
+    assert len(re.findall("^.*, seed [01]$", err, re.MULTILINE)) == 2 * 4 - 1 + 2 * 9 + 2 * 6
     assert cli.main(command) == 0
     assert "epoch" not in capsys.readouterr().err
     again = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -67,6 +67,9 @@ def test_everything_small(inputs, tmp_path, capsys):
     assert "exact match" in tasks
     assert "Not here, so not run: cola, mrpc, stsb, qqp, rte, wnli." in tasks
     assert len(re.findall(r"^\| (?:BERT-tiny|DSN)", sst2, re.MULTILINE)) == 9
+    distillation = files["distillation.md"].decode()
+    assert re.search(r"dev accuracy [\d.]+, [\d.]+ \(mean [\d.]+\); the first of them teaches", distillation)
+    assert len(re.findall(r"^\| (?:labels alone|\+ .*) \| \S+ \| [\d.]+ ± [\d.]+ \|", distillation, re.MULTILINE)) == 6
     text = readme.read_text()
     assert text.startswith("before\n<!-- results -->\nDev accuracy on SST-2")
     assert text.endswith("<!-- /results -->\nafter\n")
@@ -127,7 +130,8 @@ def test_a_series_goes_on_where_it_ended(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"parts": ["sst3"]}, "parts is sst3, expected some of tasks, sst2."),
+    ({"parts": ["sst3"]}, "parts is sst3, expected some of tasks, sst2, distillation."),
+    ({"parts": ["distillation"]}, "teacher is not given, which the part distillation needs: name an encoder."),
     ({"seeds": 0}, "seeds is 0, expected 1 or more."),
     ({"fraction": 0.0}, "fraction is 0.0, expected more than 0 and at most 1."),
 ])

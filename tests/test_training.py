@@ -106,6 +106,17 @@ def test_a_regression_of_pairs(options, glue):
     assert evaluate(results["output_dir"], "stsb", glue)["pearson"] == pytest.approx(results["mean"])
 
 
+def test_matrix_products_in_bfloat16(options, tmp_path):
+    """Another rounding, so other weights; the parameters themselves stay float32, and learn."""
+    settings = {"epochs": 8, "batch_size": 30}
+    results = train(options(**settings, bf16=True))
+    assert results["mean"] > 0.8
+    train(options(**settings, output_dir=str(tmp_path / "exact")))
+    found, exact = weights(tmp_path / "out"), weights(tmp_path / "exact")
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert not same(found, exact)
+
+
 def test_words_are_dropped_in_training_alone(options, monkeypatch):
     """Of the sentences; [CLS] and [SEP] stay, and the dev set is whole."""
     found = []
