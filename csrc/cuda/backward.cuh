@@ -130,7 +130,7 @@ __device__ __forceinline__ void token_gradients(const BackwardArguments& argumen
 }
 
 template <class Word, class S>
-__global__ void __launch_bounds__(sum_threads<S>) token_gradient_kernel(const BackwardArguments arguments) {
+__global__ void __launch_bounds__(sum_threads<S>, 1) token_gradient_kernel(const BackwardArguments arguments) {
   DYNAMIC_SHARED(memory);
   __shared__ TokenList lists[max_warps<S>];
   __shared__ float exchange[S::width == Width::any ? sum_threads<S> : 1];

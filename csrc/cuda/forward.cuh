@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : S
 }
 
 template <class Word, class S>
-__global__ void __launch_bounds__(sum_threads<S>) embed_pool_kernel(const ForwardArguments arguments) {
+__global__ void __launch_bounds__(sum_threads<S>, 1) embed_pool_kernel(const ForwardArguments arguments) {
   DYNAMIC_SHARED(memory);
   const int hidden_size = arguments.table.hidden_size;
   const Dropout& dropout = arguments.dropout;
