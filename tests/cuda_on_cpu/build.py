@@ -50,7 +50,7 @@ def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, li
     objects = [compiled(source, flags) for source in sources]
     if flags == FIND_RACES:
         # First, so that of inline functions of the standard library the linker keeps the copies that are not watched.
-        objects = [compiled(source, PLAIN) for source in (EXECUTOR, RACES)] + objects
+        objects = [compiled(source, ["-O2"]) for source in (EXECUTOR, RACES)] + objects
         flags = ()
     else:
         objects.append(compiled(EXECUTOR, flags))

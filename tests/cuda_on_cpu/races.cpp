@@ -59,14 +59,13 @@ struct Thread {
 struct Doubt {
   const unsigned char* address = nullptr;
   size_t bytes = 0;
-  std::array<unsigned char, 64> before;
-  std::string report;
+  std::array<unsigned char, 64> content;
+  Access before, now;
 };
 
 struct State {
   std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
-  uintptr_t last_page_number = 0;
-  Page* last_page = nullptr;
+  std::array<std::pair<uintptr_t, Page*>, 256> recent_pages{};  // by the low bits of their number
   std::vector<Thread> threads;
   ThreadLocals shared;
   uint32_t block = 0, epoch = 0;
@@ -112,32 +111,34 @@ std::string source_of(const void* code) {
   return place.substr(0, place.find_first_of("\n "));
 }
 
-std::string report(const Access& before, bool before_is_write, uintptr_t address, bool is_write, const void* code) {
+std::string report(const Access& before, bool before_is_write, const void* address, bool is_write, const Access& now) {
   std::ostringstream text;
-  text << "a race for " << (in_shared(address) ? "shared" : "global") << " memory: thread " << before.thread
-       << (before.block == state.block ? "" : " of another block") << (before_is_write ? " wrote at " : " read at ")
-       << source_of(before.code) << ", thread " << state.thread << (is_write ? " writes at " : " reads at ")
-       << source_of(code) << ", and nothing puts them in an order";
+  text << "a race for " << (in_shared(reinterpret_cast<uintptr_t>(address)) ? "shared" : "global") << " memory: thread "
+       << before.thread << (before.block == now.block ? "" : " of another block")
+       << (before_is_write ? " wrote at " : " read at ") << source_of(before.code) << ", thread " << now.thread
+       << (is_write ? " writes at " : " reads at ") << source_of(now.code) << ", and nothing puts them in an order";
   return text.str();
 }
 
 Cell& cell_at(uintptr_t address) {
   const uintptr_t number = address / page_bytes;
-  if (number != state.last_page_number || !state.last_page) {
+  auto& recent = state.recent_pages[number % state.recent_pages.size()];
+  if (recent.first != number) {
     auto& page = state.pages[number];
     if (!page) page = std::make_unique<Page>();
-    state.last_page_number = number;
-    state.last_page = page.get();
+    recent = {number, page.get()};
   }
-  return (*state.last_page)[address % page_bytes / cell_bytes];
+  return (*recent.second)[address % page_bytes / cell_bytes];
 }
 
+// What became of the doubt, in words; "" where there was none or it was harmless.
 std::string settle_doubt() {
   Doubt& doubt = state.doubt;
   if (!doubt.address) return "";
-  const bool harmless = std::memcmp(doubt.address, doubt.before.data(), doubt.bytes) == 0;
+  const unsigned char* const address = doubt.address;
   doubt.address = nullptr;
-  return harmless ? "" : doubt.report;
+  if (std::memcmp(address, doubt.content.data(), doubt.bytes) == 0) return "";
+  return report(doubt.before, true, address, true, doubt.now);
 }
 
 void complain(const std::string& what) {
@@ -145,10 +146,9 @@ void complain(const std::string& what) {
 }
 
 void access(const void* pointer, size_t bytes, bool is_write, const void* code) {
-  if (!state.running) return;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
-  if (on_a_fiber_stack(pointer)) return;
+  if (!state.running || on_a_fiber_stack(pointer)) return;
   complain(settle_doubt());
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
   const bool shared = in_shared(begin);
   const Thread& self = state.threads[state.thread];
   const Access now{state.block, state.epoch, self.clock, self.fences, state.thread, state.atomic, code};
@@ -159,30 +159,30 @@ void access(const void* pointer, size_t bytes, bool is_write, const void* code) 
   for (uintptr_t address = begin / cell_bytes * cell_bytes; address < begin + bytes; address += cell_bytes) {
     Cell& cell = cell_at(address);
     if (races_with(cell.write, true)) {
-      std::string what = report(cell.write, true, begin, is_write, code);
-      if (!is_write || state.atomic || bytes > state.doubt.before.size()) complain(what);
+      if (!is_write || state.atomic || bytes > state.doubt.content.size())
+        complain(report(cell.write, true, pointer, is_write, now));
       if (!state.doubt.address) {
-        std::memcpy(state.doubt.before.data(), pointer, bytes);
+        std::memcpy(state.doubt.content.data(), pointer, bytes);
         state.doubt.address = static_cast<const unsigned char*>(pointer);
         state.doubt.bytes = bytes;
-        state.doubt.report = std::move(what);
+        state.doubt.before = cell.write;
+        state.doubt.now = now;
       }
     }
     if (is_write) {
       for (const Access* read : {&cell.first_read, &cell.last_read})
-        if (races_with(*read, false)) complain(report(*read, false, begin, true, code));
+        if (races_with(*read, false)) complain(report(*read, false, pointer, true, now));
       cell = {now, {}, {}};
     } else {
       cell.last_read = now;
-      if (!cell.first_read.block || cell.first_read.block != state.block || cell.first_read.epoch != state.epoch)
-        cell.first_read = now;
+      if (cell.first_read.block != state.block || cell.first_read.epoch != state.epoch) cell.first_read = now;
     }
   }
 }
 
 void begin_launch() {
   state.pages.clear();
-  state.last_page = nullptr;
+  state.recent_pages.fill({});
   state.releases.clear();
   state.block = 0;
   state.shared = thread_locals();
@@ -222,12 +222,14 @@ void warp_barrier(unsigned warp, unsigned lanes) {
 
 void begin_atomic(const void* address) {
   state.atomic = true;
-  auto& releases = state.releases[address];
-  for (const auto& [block, release] : releases)
-    if (block != state.block) state.acquired[block] = {release, state.epoch, state.thread};
+  const auto found = state.releases.find(address);
+  if (found != state.releases.end())
+    for (const auto& [block, release] : found->second)
+      if (block != state.block) state.acquired[block] = {release, state.epoch, state.thread};
+  if (state.threads[state.thread].fences == 0) return;  // nothing is passed on without a fence
   std::vector<uint32_t> fences;
   for (const Thread& thread : state.threads) fences.push_back(thread.fences);
-  if (state.threads[state.thread].fences) releases[state.block] = {state.epoch, state.thread, std::move(fences)};
+  state.releases[address][state.block] = {state.epoch, state.thread, std::move(fences)};
 }
 
 const RaceListener listener{begin_launch,
