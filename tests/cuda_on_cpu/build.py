@@ -39,7 +39,7 @@ def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS) -> Path:
     """The library whose ops serve CPU tensors: the binding and the kernels of ``folder`` with the executor."""
     torch_flags = [*(f"-isystem{path}" for path in include_paths()), f"-isystem{sysconfig.get_path('include')}",
                    "-DTORCH_TARGET_VERSION=0x020a000000000000"]
-    binding = compiled(folder / "binding.cpp", [*(PLAIN if flags == FIND_RACES else flags), *torch_flags])
+    binding = compiled(folder / "binding.cpp", [*(PLAIN if "-fsanitize=thread" in flags else flags), *torch_flags])
     torch_folder = Path(torch.__file__).parent / "lib"
     return library("kernels", sorted(folder.glob("*.cu")), flags,
                    [str(binding), f"-L{torch_folder}", "-ltorch", "-ltorch_cpu", "-lc10"])
@@ -48,7 +48,7 @@ def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS) -> Path:
 def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, libraries: Sequence[str] = ()) -> Path:
     """``sources`` and the executor as one shared library, linked to ``libraries`` (further objects too)."""
     objects = [compiled(source, flags) for source in sources]
-    if flags == FIND_RACES:
+    if "-fsanitize=thread" in flags:
         # First, so that of inline functions of the standard library the linker keeps the copies that are not watched.
         objects = [compiled(source, ["-O2"]) for source in (EXECUTOR, RACES)] + objects
         flags = ()

@@ -277,7 +277,8 @@ uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsi
     for (unsigned i = 0; i < warp_size; ++i)
       if (mask >> i & 1) block.threads[first + i].waits_at = Primitive::none;
     set_runnable(block.current / warp_size, mask);
-    if (race_listener) race_listener->warp_barrier(block.current / warp_size, mask);
+    if (race_listener && primitive == Primitive::syncwarp)  // the others put no memory accesses in an order
+      race_listener->warp_barrier(block.current / warp_size, mask);
   }
   yield();
   return self.result;

@@ -1,6 +1,6 @@
 // Finds data races whatever the schedule: two accesses of one piece of memory, one of them a write, not both atomic, by
-// threads that nothing puts in an order: no barrier of their block, no shuffle, ballot or barrier of their warp, and
-// between blocks no atomic on the same word that follows a fence of the writer.
+// threads that nothing puts in an order: no barrier of their block, no __syncwarp (shuffles and ballots promise nothing
+// about memory), and between blocks no atomic on the same word that follows a fence of the writer.
 //
 // For this the kernels are compiled with -fsanitize=thread, but linked to the functions of races.cpp in the place of the
 // sanitizer's own library, which knows nothing of blocks and warps.
