@@ -286,7 +286,7 @@ def _expect_model(name: str | None) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    if name is None or os.path.isdir(name):
+    if name is None or os.path.exists(name):
         return
     from huggingface_hub.utils import HFValidationError, validate_repo_id
     from huggingface_hub.utils.logging import set_verbosity_error
@@ -371,8 +371,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    if not os.path.isfile(args.source):
-        _expect_model(args.source)
+    _expect_model(args.source)
     from .convert import convert
 
     options = {name: getattr(args, name)

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from .modeling import DendriticBertForSequenceClassification
+from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
 from .perforated import find_perforated, save_perforated
+from .pretrained import DendriticBertPreTrainedModel
 
 logger = logging.get_logger(f"transformers.{__name__}")
 
@@ -19,7 +21,7 @@ def convert(
     name_or_path: str | os.PathLike[str], output_dir: str | os.PathLike[str], *,
     config: str | os.PathLike[str] | None = None, activation: str | None = None, to_perforated: bool = False,
     **options: Any,
-) -> DendriticBertForSequenceClassification:
+) -> DendriticBertPreTrainedModel:
     """Write a model of ours, and its tokenizer, to ``output_dir``; returns the model.
 
     What was kept, dropped and newly initialised goes to the transformers logger, in one line. The folder appears
@@ -58,7 +60,7 @@ def convert(
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
     try:
-        model = _load(name_or_path, "model", DendriticBertForSequenceClassification, **options)
+        model = _load(name_or_path, "model", _model_class(name_or_path, file), **options)
         if file is not None:
             tokenizer = _tokenizer_beside(Path(config or file).parent, file.parent)
         elif to_perforated and Path(name_or_path).is_dir():
@@ -75,6 +77,17 @@ def convert(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return model
+
+
+def _model_class(name_or_path: str | os.PathLike[str], file: Path | None) -> type[DendriticBertPreTrainedModel]:
+    """What PerforatedAI's head, or the configuration of a model of ours, is for; a BERT becomes a classifier."""
+    if file is not None:
+        with safe_open(file, framework="pt") as opened:
+            is_token_head = any(name.startswith("qa_outputs.") for name in opened.keys())  # noqa: SIM118
+    else:
+        config = Path(name_or_path) / "config.json"
+        is_token_head = config.is_file() and DendriticBertForQuestionAnswering.__name__ in config.read_text("utf-8")
+    return DendriticBertForQuestionAnswering if is_token_head else DendriticBertForSequenceClassification
 
 
 def _tokenizer_beside(*folders: Path) -> Any:

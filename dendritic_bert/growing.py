@@ -75,8 +75,12 @@ def train_and_grow(
 ) -> None:
     """Train in stages, from ``checkpoint`` where there is one. Raises as ``GrowDendrites.train`` does."""
     settings: dict[str, Any] = {"patience": options.patience, "tries": options.dendrite_tries, "maximize": False}
-    rule: Rule = (Growth(model, options.dendrites, **settings) if options.dendrite_schedule == "plain" else
-                  PerforatedGrowth(model, options.dendrites, str(trainer.args.output_dir), **settings))
+    rule: Rule
+    if options.dendrite_schedule == "plain":
+        rule = Growth(model, options.dendrites, **settings)
+    else:
+        with trainer.args.main_process_first(local=False):  # what the first process writes the others read
+            rule = PerforatedGrowth(model, options.dendrites, str(trainer.args.output_dir), **settings)
     GrowDendrites(trainer, rule, RowDataset(held_out), options.epochs).train(checkpoint)
 
 

@@ -27,10 +27,11 @@ from .dendrites import DendriticLinear, dendritic_layers
 from .kernels.reference import ACTIVATIONS
 
 if TYPE_CHECKING:
-    from .modeling import DendriticBertForSequenceClassification
+    from .pretrained import DendriticBertPreTrainedModel
 
 BEST_MODEL = "best_model.pt"
 TRACKER = "tracker_string"
+TOKEN_HEADS = ("qa_outputs",)  # layers that see [B, L, H], of which PerforatedAI has to be told
 TRAINING_MARK, CLEAN_MARK = ".dendrite_module.num_cycles", ".num_cycles"
 # What PerforatedAI's configuration can name; it writes gelu as torch._C._nn.gelu.
 FORWARD_FUNCTIONS = {"sigmoid": "torch.sigmoid", "tanh": "torch.tanh", "relu": "torch.relu",
@@ -187,7 +188,7 @@ def _activation(file: Path, given: str | None) -> str:
 
 
 def save_perforated(
-    model: DendriticBertForSequenceClassification, folder: str | os.PathLike[str], save_name: str | None = None
+    model: DendriticBertPreTrainedModel, folder: str | os.PathLike[str], save_name: str | None = None
 ) -> Path:
     """Write the training form, from which a run can go on in PerforatedAI; returns the file.
 
@@ -201,7 +202,7 @@ def save_perforated(
     layers = dendritic_layers(model)
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name.rsplit(".", 1)[0] not in layers}
     for name, layer in layers.items():
-        tensors |= {f"{name}.{part}": tensor for part, tensor in _training_form(layer).items()}
+        tensors |= {f"{name}.{part}": tensor for part, tensor in _training_form(layer, is_token_head(name)).items()}
     tensors[TRACKER] = torch.tensor(list(_tracker_string(model.config.num_dendrites).encode()), dtype=torch.uint8)
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
               folder / BEST_MODEL)
@@ -212,7 +213,12 @@ def save_perforated(
     return folder / BEST_MODEL
 
 
-def _training_form(layer: DendriticLinear) -> dict[str, Tensor]:
+def is_token_head(name: str) -> bool:
+    """Whether the layer of that name sees ``[B, L, H]``."""
+    return name.split(".")[0] in TOKEN_HEADS
+
+
+def _training_form(layer: DendriticLinear, is_token_head: bool) -> dict[str, Tensor]:
     """One layer's tensors, the scaffolding included: without it PerforatedAI refuses the file."""
     num_dendrites, size = layer.num_dendrites, layer.out_features
     weights, biases = layer.weight.split(size), layer.bias.split(size)
@@ -228,11 +234,15 @@ def _training_form(layer: DendriticLinear) -> dict[str, Tensor]:
     if num_dendrites > 1:
         tensors["dendrite_module.dendrites_to_candidates.0"] = layer.weight.new_zeros(num_dendrites - 1, size)
     tensors["dendrite_module.num_cycles"] = torch.tensor([2.0 * num_dendrites])
-    node = {"this_node_index": torch.tensor(1), "this_output_dimensions": torch.tensor([-1, 0])}
+    # Which dimension of an output is the channels, 0, and which are batch and place, -1.
+    dims = torch.tensor([-1, -1, 0] if is_token_head else [-1, 0])
+    index = torch.tensor(len(dims) - 1)
+    shape = [1] * (len(dims) - 1) + [size]
+    node = {"this_node_index": index, "this_output_dimensions": dims}
     tensors |= {f"{place}{name}": value for place in ("", "dendrite_module.") for name, value in node.items()}
-    values = {"this_node_index": torch.tensor([1]), "this_output_dimensions": torch.tensor([-1, 0]),
-              "initialized": torch.zeros(1), "current_d_init": torch.ones(1), "shape": torch.zeros(1, size),
-              "dendrite_storage_shape": torch.tensor([1, size])}
+    values = {"this_node_index": index[None], "this_output_dimensions": dims, "initialized": torch.zeros(1),
+              "current_d_init": torch.ones(1), "shape": torch.zeros(shape),
+              "dendrite_storage_shape": torch.tensor(shape)}
     return tensors | {f"dendrite_module.dendrite_values.0.{name}": value for name, value in values.items()}
 
 

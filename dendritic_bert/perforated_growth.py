@@ -26,11 +26,10 @@ from torch.nn.utils import skip_init
 from .dendrites import DendriticLinear, dendritic_layers
 from .growth import Outcome
 from .kernels.reference import ACTIVATIONS
-from .perforated import BEST_MODEL, TRACKER, read_layer
+from .perforated import BEST_MODEL, TRACKER, is_token_head, read_layer
 
 SAVE_NAME = "PAI"
 MOST_WORDS = 300  # characters of what it prints where it gives up, which can be a page
-TOKEN_HEADS = ("qa_outputs",)  # layers that see [B, L, H], of which the library has to be told
 
 
 class PerforatedGrowth:
@@ -87,7 +86,7 @@ class PerforatedGrowth:
                 model, save_name=SAVE_NAME, making_graphs=False, maximizing_score=maximize)
         self._modules: dict[str, Any] = {name: model.get_submodule(name) for name in layers}
         for name, module in self._modules.items():
-            if name.split(".")[0] in TOKEN_HEADS:
+            if is_token_head(name):
                 module.set_this_output_dimensions([-1, -1, 0])
         self._tidy()
 

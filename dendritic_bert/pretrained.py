@@ -222,7 +222,9 @@ def _read_perforated_model(
     rows = 1 + checkpoint.num_dendrites
     shown: dict[str, Any] = {
         "dsn": not any(name.startswith("bert.encoder.") for name in checkpoint.state_dict),
-        "head_hidden": heads["classifier.0.weight"].shape[0] // rows if "classifier.0.weight" in heads else None,
+        # The names of a head with a hidden layer are those of an nn.Sequential.
+        "head_hidden": next((weight.shape[0] // rows for name, weight in heads.items() if name.endswith(".0.weight")),
+                            None),
     }
     if checkpoint.activation is not None:
         shown["dendrite_activation"] = checkpoint.activation

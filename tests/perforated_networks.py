@@ -35,6 +35,18 @@ class Dsn(nn.Module):
         return self.classifier((self.bert.embeddings(input_ids) * mask).sum(dim=1) / mask.sum(dim=1))
 
 
+class TokenDsn(nn.Module):
+    """The same on every token, for question answering."""
+
+    def __init__(self, head_hidden: int | None = None):
+        super().__init__()
+        dsn = Dsn(head_hidden, num_labels=2)
+        self.bert, self.qa_outputs = dsn.bert, dsn.classifier
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.qa_outputs(self.bert.embeddings(input_ids))
+
+
 def batch() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     mask = (torch.arange(9) < torch.tensor([9, 3, 1, 5])[:, None]).long()

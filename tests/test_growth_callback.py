@@ -182,6 +182,27 @@ def test_its_exits_are_errors(tmp_path):
         growing.train()
 
 
+@each_rule
+def test_a_head_on_every_token(tmp_path, rule):
+    """Question answering: the library is told that its layer sees rows of tokens."""
+    from dendritic_bert import DendriticBertConfig
+    from dendritic_bert.growth import Growth, Outcome
+    from dendritic_bert.modeling import DendriticBertForQuestionAnswering
+    from dendritic_bert.perforated_growth import PerforatedGrowth
+
+    model = DendriticBertForQuestionAnswering(DendriticBertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=0, num_attention_heads=1, max_position_embeddings=8))
+    grows = Growth(model, 1) if rule == "plain" else PerforatedGrowth(model, 1, tmp_path / "out")
+    for expected in (Outcome.GREW, Outcome.DONE):
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        model(torch.arange(6)[None], start_positions=torch.tensor([1]), end_positions=torch.tensor([3])).loss.backward()
+        optimizer.step()
+        assert grows.add_score(0.5, stage_is_over=True, optimizer=optimizer) is expected
+    grows.finish()
+    assert type(model.qa_outputs) is DendriticLinear
+    assert model.config.num_dendrites == model.qa_outputs.num_dendrites == 1
+
+
 def test_its_debugger_is_an_error(tmp_path):
     """A layer that never had a gradient."""
     rule = make_training(tmp_path / "out", "perforatedai").rule

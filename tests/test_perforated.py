@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import each_backend
-from perforated_networks import ACTIVATIONS, CONFIG, Dsn, batch
+from perforated_networks import ACTIVATIONS, CONFIG, Dsn, TokenDsn, batch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from dendritic_bert import DendriticBertForSequenceClassification
+from dendritic_bert import DendriticBertConfig, DendriticBertForSequenceClassification
+from dendritic_bert.convert import convert
 from dendritic_bert.kernels import backends
+from dendritic_bert.modeling import DendriticBertForQuestionAnswering
 from dendritic_bert.perforated import read_perforated, save_perforated
 
 
@@ -236,10 +238,31 @@ def test_perforatedai_goes_on_from_our_file(perforatedai, reference, num_dendrit
     assert read_perforated(Path("grown/best_model.pt"), "tanh").num_dendrites == num_dendrites + 1
 
 
+@pytest.mark.parametrize("head_hidden", [None, 4])
+def test_question_answering(perforatedai, tmp_path, head_hidden):
+    """A head on every token, both ways: the library takes our file and goes on, we take what it saves."""
+    ours = DendriticBertForQuestionAnswering(DendriticBertConfig(
+        **CONFIG | {"num_labels": 2}, num_dendrites=2, dendrite_activation="tanh", head_hidden=head_hidden)).eval()
+    save_perforated(ours, tmp_path / "run")
+    network = perforatedai.perforate(TokenDsn(head_hidden).eval(), "tanh", name="run")
+    for module in perforatedai.utils.get_pai_modules(network, 0):
+        module.set_this_output_dimensions([-1, -1, 0])
+    network = perforatedai.utils.load_system(network, "run", "best_model", True)
+    input_ids = batch()["input_ids"]
+    logits = torch.stack(list(ours(input_ids=input_ids).to_tuple()), dim=-1)
+    assert torch.equal(network(input_ids), logits)
+    network(input_ids).sum().backward()
+    for module in perforatedai.utils.get_pai_modules(network, 0):
+        perforatedai.utils.simulate_cycles(module, 2, True)
+    perforatedai.save(network)
+    again = DendriticBertForQuestionAnswering.from_pretrained("PAI", dendrite_activation="tanh")
+    assert (again.config.num_dendrites, again.config.head_hidden) == (3, head_hidden)
+    assert torch.equal(torch.stack(list(again(input_ids=input_ids).to_tuple()), dim=-1), network(input_ids))
+    assert type(convert("PAI", tmp_path / "out", activation="tanh")) is DendriticBertForQuestionAnswering
+
+
 def test_our_file_is_read_again(tmp_path):
     """Without the library: what is written is what was there."""
-    from dendritic_bert import DendriticBertConfig
-
     model = DendriticBertForSequenceClassification(DendriticBertConfig(**CONFIG, num_dendrites=3, head_hidden=4,
                                                                        dendrite_activation="gelu", pooling="sum_all"))
     save_perforated(model, tmp_path / "PAI")
