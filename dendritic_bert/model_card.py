@@ -101,7 +101,7 @@ def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
 
 def metric_names(results: dict[str, Any]) -> list[str]:
     """The metrics of the runs in the results of ``training.train``."""
-    return [name for name in results["runs"][0] if name not in ("seed", "seconds")
+    return [name for name in results["runs"][0] if name not in ("seed", "seconds", "num_dendrites")
             and not name.startswith("standard_error")]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .experiments import Summary
 
-COLOURS = {"linear": "#4878a8", "MLP": "#d98c3f", "dendritic": "#5a9e6f"}
+COLOURS = {"linear": "#4878a8", "MLP": "#d98c3f", "dendritic": "#5a9e6f", "grown": "#8b6bb1"}
 PARTS = {"embeddings": "#9db8d2", "encoder": "#e0b88a", "head": "#5a9e6f"}
 
 
@@ -84,12 +84,12 @@ def error_reduction(summaries: list[Summary], path: Path) -> Path:
     models = list(dict.fromkeys(summary.columns["model"] for summary in summaries))
     found = {(summary.columns["model"], summary.columns["head"]): summary for summary in summaries}
     with figure(path) as axes:
-        for offset, head in ((-0.2, "MLP"), (0.2, "dendritic")):
+        for offset, head in ((-0.25, "MLP"), (0, "dendritic"), (0.25, "grown")):
             pairs = [(found[model, "linear"], found[model, head]) for model in models]
             heights = [100 * (other.mean - linear.mean) / (1 - linear.mean) for linear, other in pairs]
             errors = [100 * np.hypot(_standard_error(linear), _standard_error(other)) / (1 - linear.mean)
                       for linear, other in pairs]
-            axes.bar(np.arange(len(models)) + offset, heights, 0.36, yerr=errors, capsize=3, color=COLOURS[head],
+            axes.bar(np.arange(len(models)) + offset, heights, 0.23, yerr=errors, capsize=3, color=COLOURS[head],
                      label=head)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(np.arange(len(models)), models)
@@ -103,7 +103,8 @@ def accuracy_against_parameters(summaries: list[Summary], path: Path) -> Path:
     with figure(path) as axes:
         for summary in summaries:
             head = summary.columns["head"]
-            shift = {"linear": 0.94, "MLP": 1.0, "dendritic": 1.06}[head]  # side by side, not on top of one another
+            # Side by side, not on top of one another.
+            shift = {"linear": 0.94, "MLP": 0.98, "dendritic": 1.02, "grown": 1.06}[head]
             axes.errorbar(shift * summary.parameters() / 1e6, 100 * summary.mean, 100 * (summary.sd or 0), fmt="o",
                           capsize=3, color=COLOURS[head])
         for head, colour in COLOURS.items():

@@ -51,9 +51,10 @@ def test_everything_small(inputs, tmp_path, capsys):
     out, err = capsys.readouterr()
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert sorted(files) == ["accuracy.png", "architecture.png", "distillation.csv", "distillation.md",
-                             "error_reduction.png", "parameters.png", "sst2.csv", "sst2.md", "tasks.csv", "tasks.md"]
+                             "error_reduction.png", "growth.png", "parameters.png", "sst2.csv", "sst2.md",
+                             "tasks.csv", "tasks.md"]
     assert sorted(out.splitlines()) == sorted(str(tmp_path / "out" / name) for name in files)
-    assert len(re.findall("^.*, seed [01]$", err, re.MULTILINE)) == 2 * 4 - 1 + 2 * 9 + 2 * 6
+    assert len(re.findall("^.*, seed [01]$", err, re.MULTILINE)) == 2 * 4 - 1 + 2 * 12 + 2 * 6
     assert cli.main(command) == 0
     assert "epoch" not in capsys.readouterr().err
     again = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -66,7 +67,7 @@ def test_everything_small(inputs, tmp_path, capsys):
     assert "accuracy mismatched" in tasks
     assert "exact match" in tasks
     assert "Not here, so not run: cola, mrpc, stsb, qqp, rte, wnli." in tasks
-    assert len(re.findall(r"^\| (?:BERT-tiny|DSN)", sst2, re.MULTILINE)) == 9
+    assert len(re.findall(r"^\| (?:BERT-tiny|DSN)", sst2, re.MULTILINE)) == 12
     distillation = files["distillation.md"].decode()
     assert re.search(r"dev accuracy [\d.]+, [\d.]+ \(mean [\d.]+\); the first of them teaches", distillation)
     assert len(re.findall(r"^\| (?:labels alone|\+ .*) \| \S+ \| [\d.]+ ± [\d.]+ \|", distillation, re.MULTILINE)) == 6
@@ -78,7 +79,7 @@ def test_everything_small(inputs, tmp_path, capsys):
 
     rows = list(csv.DictReader(StringIO(files["sst2.csv"].decode())))
     for model in {row["model"] for row in rows}:
-        for head in ("linear", "MLP", "dendritic"):
+        for head in ("linear", "MLP", "dendritic", "grown"):
             group = [row for row in rows if (row["model"], row["head"]) == (model, head)]
             assert [row["seed"] for row in group] == ["0", "1"]
             scores = 100 * np.array([float(row["accuracy"]) for row in group])
