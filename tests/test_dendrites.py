@@ -105,27 +105,14 @@ def test_bad_arguments():
 
 
 @pytest.fixture
-def perforated(tmp_path, monkeypatch):
+def perforated(perforatedai):
     """PerforatedAI's own wrapper of a Linear, grown to N dendrites with random weights everywhere."""
-    # It asks questions on a terminal unless told not to, and writes ./PAI, whose settings later calls would take up.
-    monkeypatch.chdir(tmp_path)
-    globals_pai = pytest.importorskip("perforatedai.globals_perforatedai", reason="perforatedai is not installed")
-    from perforatedai import utils_perforatedai
-
-    settings = globals_pai.pc
-    settings.set_configuration_confirmed(True)
-    settings.set_unwrapped_modules_confirmed(True)
-    settings.set_testing_dendrite_capacity(False)
-    settings.set_silent(True)
 
     def grow(num_dendrites: int, activation: str) -> nn.Module:
-        settings.set_pai_forward_function(ACTIVATIONS[activation])
-        network = nn.Sequential(nn.Linear(7, 4))
-        network = utils_perforatedai.perforate_model(network, save_name="PAI", making_graphs=False)
+        network = perforatedai.perforate(nn.Sequential(nn.Linear(7, 4)), activation)
         network(torch.randn(2, 7)).sum().backward()  # it learns the shapes from a backward pass
-        if num_dendrites:
-            # Each dendrite takes two cycles: one that grows it, one that trains it.
-            utils_perforatedai.simulate_cycles(network[0], 2 * num_dendrites, True)
+        # Each dendrite takes two cycles: one that grows it, one that trains it.
+        perforatedai.utils.simulate_cycles(network[0], 2 * num_dendrites, True)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.normal_()
@@ -137,7 +124,6 @@ def perforated(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("num_dendrites", [0, 1, 2, 3])
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_bit_identical_to_perforatedai(perforated, num_dendrites, activation):
     torch.manual_seed(num_dendrites)
     theirs = perforated(num_dendrites, activation)
