@@ -54,6 +54,10 @@ class Loop:
     opcodes: Counter[str]
     wide_load_bytes: int
 
+    @property
+    def num_instructions(self) -> int:
+        return sum(self.opcodes.values())
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -73,6 +77,12 @@ class Resources:
     instructions: int
     loops: tuple[Loop, ...]
     ptx_loops: tuple[Loop, ...]
+
+    @property
+    def gather_loop(self) -> Loop:
+        """The first that loads widely; where none does, the longest; an empty one where there is none."""
+        wide = [loop for loop in self.loops if loop.wide_load_bytes > 0]
+        return wide[0] if wide else max(self.loops, key=lambda loop: loop.num_instructions, default=Loop(Counter(), 0))
 
 
 class _AbsentDevice:
@@ -207,10 +217,9 @@ def main() -> None:
     arguments = parser.parse_args()
     results = []
     for call, found in compiled_budgets(arguments.targets):
-        loop = sum(found.loops[0].opcodes.values()) if found.loops else 0
         print(f"{call}: {found.kernel} on {found.target}: {found.registers} registers, {found.spilled_bytes} bytes "
               f"spilled, {found.shared_bytes} shared, occupancy {found.occupancy:.2f}, {found.instructions} "
-              f"instructions, {loop} in the first loop", flush=True)
+              f"instructions, {found.gather_loop.num_instructions} in the gathering loop", flush=True)
         results.append({"call": vars(call) | {"dtype": str(call.dtype)}, **vars(found)})
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1, default=vars), encoding="utf-8")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from cases import VOCAB_SIZE, head, moved, parameters, pooled_and_gradients
-from helpers import each_backend
+from helpers import each_backend, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -231,3 +231,22 @@ def test_every_backend_draws_the_same_mask(argument, stream, p, backend, device)
                             backend=backend)
     keep = dropout_keep(torch.tensor(seed), torch.arange(6), torch.zeros(6, dtype=torch.int64), 52, p, stream)
     torch.testing.assert_close(pooled.cpu(), keep / (1 - p))
+
+
+ZEROS = [(op, *pair) for op in ("embed_pool", "dsn_logits", "dsn_token_logits") for pair in serving(op, torch.float32)]
+
+
+@pytest.mark.parametrize(("op", "backend", "device"), ZEROS, ids=map("-".join, ZEROS))
+def test_a_token_of_zeros(op, backend, device):
+    """Its variance is 0: without eps it would be 0 / 0."""
+    values = {name: torch.zeros_like(value) for name, value in parameters(20).items()}
+    values = moved(values | {"ln_bias": torch.arange(20.0)}, device)
+    input_ids = torch.tensor([[3, 5]], device=device)
+    if op == "embed_pool":
+        assert torch.equal(ops.embed_pool(input_ids, **values, backend=backend)[0], values["ln_bias"])
+        return
+    head_values = moved(head(20, 3, 0), device)
+    dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head_values)
+    actual = getattr(ops, op)(input_ids, prepare_table(*list(values.values())[:3]), dsn_head, backend=backend)
+    expected = head_values["weight"] @ values["ln_bias"] + head_values["bias"]
+    torch.testing.assert_close(actual.reshape(-1, 3), expected.expand(actual.numel() // 3, 3))

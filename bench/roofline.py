@@ -1,0 +1,201 @@
+"""How fast each Triton kernel can be, and what holds it: computed, not timed.
+
+    python bench/roofline.py [--output bench/results]
+
+Bytes are those of ``traffic``, which tests/test_roofline.py holds to what the kernels do under Triton's interpreter;
+instructions are counted in the kernels as ``compile_ahead`` compiled them. A call takes as long as the slowest of
+three: memory, the last cache, and the issue of instructions (Williams et al. 2009, "Roofline"; Ding and Williams 2019,
+"An instruction roofline model for GPUs"). Launches, latency, which rules below some 20,000 tokens, and whatever else
+keeps a kernel from its bound are not in it.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from compile_ahead import Resources, launches_compiled_for, resources
+from devices import DEVICES, Device, hit_rate
+from launches import NUM_DENDRITES, NUM_LABELS, VOCAB_SIZE, Call
+from report import scaled, table, write
+from traffic import Traffic, cached_bytes, traffic_of
+
+from dendritic_bert.kernels import triton_configs
+from dendritic_bert.kernels.triton_configs import Config
+
+TOKENS = 2**18  # of a call: 64 times what a GPU has in flight
+OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8), "embed_pool": (torch.float32, torch.bfloat16),
+       "embed_pool_backward": (torch.float32, torch.bfloat16)}
+HIDDEN_SIZES = (128, 384, 768)
+LENGTHS = (32, 128, 512)
+MOVED_AT_MOST = 1.05
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Of one call on one device: seconds that memory, cache and issue take, for words that come as ``ids`` do."""
+
+    call: Call
+    device: Device
+    ids: str
+    memory_bytes: float
+    cache_bytes: float
+    instructions: float
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {"memory": self.memory_bytes / self.device.memory_rate,
+                "cache": self.cache_bytes / self.device.cache_rate, "issue": self.instructions / self.device.issue_rate}
+
+    @property
+    def limit(self) -> str:
+        return max(self.seconds, key=self.seconds.__getitem__)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.call.num_tokens / max(self.seconds.values())
+
+
+def calls() -> list[Call]:
+    return [Call(op, hidden_size, dtype, TOKENS // length, length) for op, dtypes in OPS.items() for dtype in dtypes
+            for hidden_size, length in itertools.product(HIDDEN_SIZES, LENGTHS)]
+
+
+def config_of(call: Call, target: str) -> Config:
+    key = triton_configs.key_of(call.hidden_size, call.length, call.rows, call.dtype, target)
+    return triton_configs.choose_backward(key) if call.op == "embed_pool_backward" else triton_configs.choose(key)
+
+
+def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) -> float:
+    """Instructions of warps (waves) in a call: the gathering loop as often as it turns, the rest of a kernel once."""
+    total = 0
+    for kernel in kernels:
+        programs, turns = ceil(call.rows / config.rows), ceil(call.length / config.tokens)
+        if kernel.kernel == "dsn_pieces_kernel":
+            pieces = ceil(call.length / config.chunk)
+            programs, turns = call.rows * pieces, ceil(turns / pieces)
+        elif kernel.kernel == "dsn_combine_kernel":
+            turns = ceil(call.length / config.chunk)
+        loop = kernel.gather_loop.num_instructions
+        total += kernel.num_warps * programs * (kernel.instructions - loop + turns * loop)
+    return float(total)
+
+
+def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instructions: float) -> Bound:
+    row_bytes = call.hidden_size * call.dtype.itemsize
+    missed = 1 - hit_rate(ids, VOCAB_SIZE, row_bytes, device.cache_bytes)
+    memory = traffic.moved - (1 - missed) * traffic.total("words")
+    return Bound(call, device, ids, memory, cached_bytes(traffic, device.first_cache_bytes), instructions)
+
+
+def bounds() -> list[Bound]:
+    found = []
+    for target in dict.fromkeys(device.target for device in DEVICES):
+        for call in calls():
+            config = config_of(call, target)
+            with launches_compiled_for(target) as compiled:
+                call.launch(call.tensors())
+            instructions = instructions_of(call, config, [resources(kernel, target) for kernel in compiled])
+            traffic = traffic_of(call, config)
+            found += [bound_of(call, device, ids, traffic, instructions) for device in DEVICES
+                      if device.target == target for ids in ("uniform", "zipf")]
+    return found
+
+
+def moved_table() -> str:
+    """The bytes of every call under the configuration of an NVIDIA GPU, beside the least there can be."""
+    lines = []
+    for call in calls():
+        traffic = traffic_of(call, config_of(call, "sm_90"))
+        ratio = traffic.moved / traffic.least
+        lines.append([*_named(call), f"{traffic.moved / call.num_tokens:.1f}", f"{traffic.least / call.num_tokens:.1f}",
+                      f"{ratio:.3f}" if ratio <= MOVED_AT_MOST else f"**{ratio:.3f}**"])
+    return table(["op", "table", "H", "L", "moved, bytes / token", "least", "moved / least"], lines, text_columns=2)
+
+
+def device_table(device: Device, found: list[Bound]) -> str:
+    lines = []
+    here = [bound for bound in found if bound.device == device]
+    for uniform, zipf in zip(here[::2], here[1::2]):
+        call, seconds = uniform.call, uniform.seconds
+        rates = [call.num_tokens / value for value in (seconds["memory"], zipf.seconds["memory"], seconds["cache"],
+                                                       seconds["issue"])]
+        lines.append([*_named(call), f"{uniform.cache_bytes / call.num_tokens:.0f}",
+                      f"{uniform.instructions / call.num_tokens:.0f}", *(scaled(rate, "") for rate in rates),
+                      f"{scaled(uniform.tokens_per_second, '')}, {uniform.limit}",
+                      f"{scaled(zipf.tokens_per_second, '')}, {zipf.limit}"])
+    header = ["op", "table", "H", "L", "cache, bytes / token", "instructions / token", "memory, uniform ids",
+              "memory, Zipf", "cache", "issue", "bound, uniform ids", "bound, Zipf"]
+    return f"## {device.name}\n\n" + table(header, lines, text_columns=2)
+
+
+def _named(call: Call) -> list[str]:
+    return [call.op, str(call.dtype).removeprefix("torch."), str(call.hidden_size), str(call.length)]
+
+
+def report(found: list[Bound]) -> str:
+    parts = [
+        "# Rooflines of the Triton kernels\n",
+        "Written by `python bench/roofline.py`; computed from shapes and compiled instructions, **nothing here was "
+        "timed**. Tokens a second that a GPU's memory, last cache (L2; MI300X's Infinity Cache) and issue of "
+        f"instructions allow, for {TOKENS:,} tokens a call, V = {VOCAB_SIZE}, full rows, int32 ids and a bool mask, "
+        f"{NUM_LABELS} labels, {NUM_DENDRITES} dendrites; caches are warm and hold words as Che's approximation of LRU "
+        "says. The embed_pool ops run without dropout, the backward one adds by atomics. Instructions are those of a "
+        "warp of 32 (NVIDIA) or a wave of 64 (AMD).\n",
+        "![rooflines](roofline.png)\n", "## Bytes\n",
+        "From and to memory where no word's row is reused and tables of positions and heads are read once; the least "
+        "is what the contract of the op asks of any kernel. Bold where it is more than "
+        f"{MOVED_AT_MOST:g} times the least: the backward op's atomics add a float32 row a token to a gradient that "
+        "the contract wants written once.\n",
+        moved_table(), *(device_table(device, found) for device in DEVICES)]
+    return "\n".join(parts)
+
+
+def plot(found: list[Bound], path: Path) -> None:
+    """A panel a device: warp instructions a byte against warp instructions a second, at the cache and at memory."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    for axes, device in zip(figure.subplots(2, 2).flat, DEVICES):
+        _panel(axes, device, [bound for bound in found if bound.device == device and bound.ids == "uniform"
+                              and bound.call.length == 128])
+    figure.suptitle("L = 128, H = 128, 384, 768, uniform ids; each kernel at the bound of its slowest part; computed")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _panel(axes: Any, device: Device, found: list[Bound]) -> None:
+    intensities = [10 ** (exponent / 20) for exponent in range(-36, 5)]
+    for name, rate, style in (("memory", device.memory_rate, "-"), ("cache", device.cache_rate, "--")):
+        axes.plot(intensities, [min(device.issue_rate, rate * x) for x in intensities], style, color="grey",
+                  label=f"{name}, {rate / 1e12:.1f} TB/s")
+    markers = dict(zip(OPS, "osv"))
+    for index, dtype in enumerate((torch.float32, torch.bfloat16, torch.int8)):
+        for op, marker in markers.items():
+            chosen = [bound for bound in found if (bound.call.op, bound.call.dtype) == (op, dtype)]
+            if chosen:
+                axes.plot([bound.instructions / bound.cache_bytes for bound in chosen],
+                          [bound.instructions / max(bound.seconds.values()) for bound in chosen], marker,
+                          color=f"C{index}", alpha=0.8, label=f"{op}, {str(dtype).removeprefix('torch.')}")
+    axes.set(xscale="log", yscale="log", title=f"{device.name}: {device.issue_rate / 1e9:.0f} G instructions / s",
+             xlabel="instructions of a warp / byte from the last cache", ylabel="instructions of a warp / s")
+    axes.legend(fontsize=7)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("bench/results"))
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    found = bounds()
+    text = report(found)
+    write(arguments.output / "roofline.md", text)
+    plot(found, arguments.output / "roofline.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

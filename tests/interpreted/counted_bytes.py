@@ -1,0 +1,54 @@
+"""The bytes that bench/traffic.py counts are those that pass through Triton's interpreter; run by test_roofline.py."""
+
+import sys
+
+import pytest
+import torch
+from helpers import REPOSITORY
+from memory_trace import traced_memory
+
+from dendritic_bert.kernels import triton_configs
+from dendritic_bert.kernels.triton_configs import Config
+
+sys.path.append(str(REPOSITORY / "bench"))
+from launches import VOCAB_SIZE, Call
+from traffic import traffic_of
+
+HEAD = ("weight", "bias", "beta_bias", "lateral", "top")
+# What a launcher makes itself, its outputs and what its kernels hand to each other, and how much of it kernels touch:
+# torch adds the shares up and clears the gradients.
+OTHERS = {"pieces": 1, "logits": 1, "rstd": 1, "pooled": 1, "pooled_hat": 1, "row_gradient": 1,
+          "row_gradient of tokens": 1, "shares of gamma and beta": 0.5, "d_word": 1, "d_context": 1}
+
+
+def written(call: Call) -> dict[str, torch.Tensor]:
+    tensors = {name: torch.zeros_like(tensor) for name, tensor in call.tensors().items()}
+    ids = torch.randint(VOCAB_SIZE, (call.rows, call.length), generator=torch.Generator().manual_seed(0))
+    return tensors | {"input_ids": ids.int(), "attention_mask": torch.ones(call.rows, call.length, dtype=torch.bool)}
+
+
+@pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8), Config(2, 4, chunk=16)], ids=str)
+@pytest.mark.parametrize(("op", "dtype"), [
+    ("dsn_logits", torch.bfloat16), ("dsn_logits", torch.int8), ("dsn_token_logits", torch.float32),
+    ("embed_pool", torch.float32), ("embed_pool_backward", torch.float32)], ids=str)
+@pytest.mark.parametrize(("rows", "length"), [(4, 32), (5, 37)])
+def test_traffic(op, dtype, rows, length, config, monkeypatch):
+    call = Call(op, 16, dtype, rows, length)
+    monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
+    cut = triton_configs.choose_backward(None) if op == "embed_pool_backward" else config
+    tensors = written(call)
+    with traced_memory(tensors) as trace:
+        call.launch(tensors)
+    streams = {stream.name: stream for stream in traffic_of(call, cut).streams}
+    passed = {name: trace.read[name] + trace.written[name] for name in [*tensors, "other"]}
+    distinct = {name: trace.distinct(name) for name in tensors}
+    for group, names in {"head": HEAD, "ln": ("ln_weight", "ln_bias")}.items():
+        passed[group] = sum(passed.pop(name, 0) for name in names)
+        distinct[group] = sum(distinct.pop(name, 0) for name in names)
+    made = {name for name in OTHERS if name in streams and name not in tensors}
+    assert passed.pop("other") == sum(OTHERS[name] * streams[name].requested for name in made)
+    for name, stream in streams.items():
+        if name not in made and name != "cleared and converted":
+            assert passed[name] == stream.requested, name
+            if stream.kind == "table" and name != "word_scale":
+                assert distinct[name] == stream.distinct, name

@@ -1,0 +1,378 @@
+"""Breaks every Triton kernel in ten ways and more, and sees whether the tests notice.
+
+    python tests/mutate_triton.py [--kernel NAME] [--table tests/README.md]
+
+Each mutant is one replacement in a copy of the sources. A copy's tests run in a fork of this process, which has
+imported torch but nothing of ours, until the first one fails; a mutant that none fails for has survived, and the exit
+status is 1. ``--table`` writes what was found between the marks of that file.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NOT_RUN = "the tests did not run:"
+SECONDS = 900  # a mutant that loops for ever is caught too
+FORWARD, BACKWARD, PROPERTIES = "interpreted/forward.py", "interpreted/backward.py", "interpreted/properties.py"
+# The quickest first; those of a kernel that none of them is about come last.
+TESTS = {
+    "dsn_logits": [f"{FORWARD}::test_no_token_at_all", f"{FORWARD}::test_only_the_lower_triangle_of_lateral_is_read",
+                   f"{FORWARD}::test_activations_at_their_ends", f"{FORWARD}::test_bounds_of_rows_that_make_no_sense",
+                   f"{PROPERTIES}::test_a_row_that_ends_just_behind_the_batch", f"{PROPERTIES}::test_a_token_of_zeros",
+                   f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan", f"{FORWARD}::test_every_cut",
+                   f"{FORWARD}::test_offsets_beyond_two_to_the_31", f"{FORWARD}::test_rows_in_pieces",
+                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_logits"],
+    "dsn_token_logits": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
+                         f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
+                         f"{FORWARD}::test_every_cut", f"{FORWARD}::test_offsets_beyond_two_to_the_31",
+                         f"{FORWARD}::test_a_bad_index_poisons_its_row_alone",
+                         f"{FORWARD}::test_a_row_longer_than_the_position_table", f"{FORWARD}::test_token_logits"],
+    "embed_pool": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
+                   f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
+                   f"{FORWARD}::test_bounds_of_rows_that_make_no_sense", f"{FORWARD}::test_every_cut",
+                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_embed_pool",
+                   f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_every_cut"],
+    "gradients": [f"{BACKWARD}::test_what_is_not_shown_has_no_gradient",
+                  f"{BACKWARD}::test_the_sparse_gradient_is_the_dense_one",
+                  f"{BACKWARD}::test_gradient_of_pooled_in_any_layout", f"{BACKWARD}::test_a_bad_index_has_no_gradient",
+                  f"{BACKWARD}::test_every_cut", f"{BACKWARD}::test_an_id_in_several_pieces",
+                  f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_gradients"],
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old``, which occurs in the named function of the file, becomes ``new`` where it stands first."""
+
+    kernel: str
+    what: str
+    file: str
+    function: str
+    old: str
+    new: str
+
+    @property
+    def tests(self) -> list[str]:
+        for prefix in ("dsn_token_logits", "embed_pool"):
+            if self.kernel.startswith(prefix):
+                return TESTS[prefix]
+        return TESTS["dsn_logits" if self.kernel.startswith("dsn") else "gradients"]
+
+    def applied(self, source: str) -> str:
+        start = source.index(f"\ndef {self.function}(")
+        end = source.find("\n@triton.jit", start)
+        body = source[start:end if end > 0 else len(source)]
+        if self.old not in body:
+            raise ValueError(f"{self.kernel}, {self.what}: {self.old!r} is no longer in {self.function}.")
+        return source[:start] + body.replace(self.old, self.new, 1) + source[start + len(body):]
+
+
+def of(kernel: str, file: str, *changes: tuple[str, str, str, str]) -> list[Mutant]:
+    return [Mutant(kernel, what, file, function, old, new) for what, function, old, new in changes]
+
+
+# Functions that several kernels share are broken for each kernel anew, under its own tests.
+MASK_DROPPED = ("the mask is not looked at", "shown_tokens", "mask=shown, other=0) != 0)", "mask=shown, other=0) > -9)")
+ONE_COLUMN_TOO_FEW = ("the last column of a row is left out", "shown_tokens", "column < end", "column < end - 1")
+ONE_COLUMN_TOO_MANY = ("a column behind the row is taken in", "shown_tokens", "column < end", "column <= end")
+INT32_OFFSET = ("an offset into the word table in int32", "token_indices", "other=0).to(tl.int64)",
+                "other=0).to(tl.int32)")
+WRONG_POSITION = ("every position is one less", "token_indices", "position = column\n", "position = column - 1\n")
+NO_TYPES = ("token types are not read", "token_indices", "token_type = tl.load(token_type_ids + place, mask=shown, "
+            "other=0).to(tl.int64)", "token_type = column * 0")
+LARGE_ID = ("an id one past the table is read", "token_indices", "token_id < vocab_size", "token_id <= vocab_size")
+LARGE_POSITION = ("a position one past the table is read", "token_indices", "position < num_positions",
+                  "position <= num_positions")
+NEGATIVE_ID = ("a negative id is read", "token_indices", "(token_id >= 0)", "(token_id >= -1)")
+START_OF_ROW = ("a packed row starts with the row before", "row_bounds", "tl.load(cu_seqlens + row, mask",
+                "tl.load(cu_seqlens + row - (row > 0), mask")
+PACKED_BOUNDS = ("rows may end behind the batch", "row_bounds", "(end <= num_tokens)", "(end <= num_tokens + 1)")
+NO_EPS = ("eps is left out", "folded_tokens", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)")
+BLOCK_FOR_SIZE = ("the variance is over the padded size", "folded_tokens", "axis=2) / HIDDEN_SIZE", "axis=2) / BLOCK_H")
+NO_SCALE = ("the scale of an int8 row is left out", "folded_tokens", "if word_scale is not None", "if False")
+CONTEXT_OF_TYPE = ("types are as far apart as tokens", "folded_tokens", "token_type * num_positions", "token_type")
+NO_POISON = ("a bad index is no NaN", "folded_tokens", 'tl.where(readable, rstd, float("nan"))', "rstd")
+LAST_STEP_ALONE = ("sums start anew in every step", "pool_folded", "total += e", "total = e")
+COUNT_OF_LAST_STEP = ("tokens of the last step alone are counted", "pool_folded", "kept += shown", "kept = shown")
+DIVIDED_BY_TWO = ("a row of one token is halved", "divided", "tl.maximum(kept, 1)", "tl.maximum(kept, 2)")
+EMPTY_ROW_HAS_BETA = ("an empty row gets beta", "divided", "tl.where(kept > 0, 1.0, 0.0)",
+                      "tl.where(kept >= 0, 1.0, 0.0)")
+SUM_HAS_ONE_BETA = ("a sum gets beta once", "divided", "total, kept.to(tl.float32)", "total, (kept > 0).to(tl.float32)")
+SWAPPED_TOP = ("dendrites' weights into the logits are swapped", "store_logits", "top + k *",
+               "top + (NUM_DENDRITES - 1 - k) *")
+LATERAL = ("lateral weights are transposed", "store_logits", "(k * NUM_DENDRITES + j)", "(j * NUM_DENDRITES + k)")
+LAST_LABELS = ("the last block of labels is left out", "store_logits", "range(0, NUM_LABELS, BLOCK_C)",
+               "range(0, NUM_LABELS - BLOCK_C + 1, BLOCK_C)")
+NO_BIAS = ("the bias is left out", "layer", "tl.load(bias + first + c, mask=known, other=0.0)", "(0.0 * c)")
+BETA_BIAS = ("beta's bias is the bias", "layer", "tl.load(beta_bias", "tl.load(bias")
+TANH = ("tanh without its 2", "activated", "tl.sigmoid(2 * z)", "tl.sigmoid(z)")
+GELU = ("gelu's error function of z", "activated", "tl.erf(z * 0.7071067811865476)", "tl.erf(z)")
+RELU = ("relu hides NaN", "activated", "tl.where(z < 0, 0.0, z)", "tl.maximum(z, 0.0)")
+CENTRE = ("the mean is not taken off", "embedded_tokens", "e - mean[:, :, None]", "e")
+MEAN_OF_BLOCK = ("the mean is over the padded size", "embedded_tokens", "axis=2) / HIDDEN_SIZE", "axis=2) / BLOCK_H")
+NO_POSITIONS = ("positions are not added", "embedded_tokens", "position[:, :, None] * HIDDEN_SIZE + h",
+                "0 * position[:, :, None] + h")
+PHILOX_WORDS = ("Philox's words are in another order", "dropout_keep", "tl.interleave(w0, w2)", "tl.interleave(w0, w1)")
+PHILOX_ROW = ("rows share a dropout mask", "dropout_keep", "(zero + row[:, :, None])", "(zero)")
+PHILOX_STREAM = ("both dropouts draw the same bits", "dropout_keep", "(zero + STREAM)", "(zero)")
+PHILOX_BOUND = ("dropout keeps what it should drop", "dropout_keep", ">= threshold", "< threshold")
+
+MUTANTS = [
+    *of("dsn_logits_kernel", "triton_forward.py", MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET,
+        WRONG_POSITION, NO_TYPES, LARGE_ID, NEGATIVE_ID, LARGE_POSITION, START_OF_ROW, PACKED_BOUNDS, NO_EPS,
+        BLOCK_FOR_SIZE, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON, LAST_STEP_ALONE, COUNT_OF_LAST_STEP, DIVIDED_BY_TWO,
+        EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA, SWAPPED_TOP, LATERAL, LAST_LABELS, NO_BIAS, BETA_BIAS, TANH, GELU, RELU,
+        ("a bad row is no NaN", "dsn_logits_kernel", "total + poison[:, None]", "total")),
+    *of("dsn_pieces_kernel", "triton_forward.py",
+        ("a piece starts at the row", "dsn_pieces_kernel", "tl.max(begin), tl.minimum", "0, tl.minimum"),
+        ("a piece goes on to the end of its row", "dsn_pieces_kernel", "tl.minimum(begin + CHUNK, count)", "count"),
+        ("a piece ends one column early", "dsn_pieces_kernel", "begin + CHUNK, count", "begin + CHUNK - 1, count"),
+        ("a padded row has a piece too few", "dsn_pieces_kernel", "pieces = tl.cdiv(length, CHUNK)",
+         "pieces = tl.maximum(length // CHUNK, 1)"),
+        ("pieces are counted from the next row", "dsn_pieces_kernel", "first = row * pieces",
+         "first = (row + 1) * pieces"),
+        ("packed pieces are numbered by tokens alone", "dsn_pieces_kernel", "// CHUNK + row\n", "// CHUNK\n"),
+        ("sums are stored at the row", "dsn_pieces_kernel", "piece_sums + piece * HIDDEN",
+         "piece_sums + first * HIDDEN"),
+        ("a piece is written short", "dsn_pieces_kernel", "(h < HIDDEN_SIZE)[None, :])",
+         "(h < HIDDEN_SIZE - 1)[None, :])"),
+        ("tokens of a piece are not counted", "dsn_pieces_kernel", "tl.arange(0, 1), kept)",
+         "tl.arange(0, 1), kept * 0)"),
+        ("the search for a row stops early", "row_of", "size > 1", "size > 2"),
+        ("the search takes the row before", "row_of", "first <= place", "first < place"),
+        ("the search forgets the rows' own numbers", "row_of", "first // CHUNK + middle", "first // CHUNK")),
+    *of("dsn_combine_kernel", "triton_forward.py",
+        ("the last piece is left out", "dsn_combine_kernel", "range(0, tl.max(pieces))",
+         "range(0, tl.max(pieces) - 1)"),
+        ("pieces of the longest row are added to all", "dsn_combine_kernel", "there = k < pieces", "there = k >= 0"),
+        ("the first piece alone is added", "dsn_combine_kernel", "(first + k)[:, None]", "first[:, None]"),
+        ("the count of the first piece alone is added", "dsn_combine_kernel", "piece_kept + first + k",
+         "piece_kept + first"),
+        ("the last piece alone is kept", "dsn_combine_kernel", "total += tl.load", "total = tl.load"),
+        ("a short last piece is left out", "dsn_combine_kernel", "(count + CHUNK - 1) // CHUNK", "count // CHUNK"),
+        ("packed pieces are numbered by tokens alone", "dsn_combine_kernel", "start // CHUNK + row", "start // CHUNK"),
+        ("padded pieces are numbered by rows alone", "dsn_combine_kernel", "row * tl.cdiv(length, CHUNK)", "row"),
+        ("the last channel is not read", "dsn_combine_kernel", "(h < HIDDEN_SIZE)[None, :], other=0.0)\n        kept",
+         "(h < HIDDEN_SIZE - 1)[None, :], other=0.0)\n        kept"),
+        ("the mean is over pieces", "dsn_combine_kernel", "divided(total, kept, SUM)",
+         "divided(total, kept * 0 + 1, SUM)"),
+        EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
+    *of("dsn_token_logits_kernel", "triton_forward.py",
+        MASK_DROPPED, INT32_OFFSET, NO_TYPES, LARGE_ID, LARGE_POSITION, NO_EPS, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON,
+        SWAPPED_TOP, BETA_BIAS,
+        ("a column is the place in the batch", "dsn_token_logits_kernel", "column = place % length", "column = place"),
+        ("a packed column is the place in the batch", "dsn_token_logits_kernel",
+         "column = place - tl.load(cu_seqlens + row).to(tl.int64)", "column = place"),
+        ("hidden tokens are not written", "dsn_token_logits_kernel", "(inside & (shown == 0))",
+         "(inside & (place < 0))"),
+        ("beta is left out", "dsn_token_logits_kernel", "x, shown.to(tl.float32)", "x, 0.0 * shown"),
+        ("x is not normalised", "dsn_token_logits_kernel", "e * factor[:, :, None]", "e"),
+        ("the last token is left out", "dsn_token_logits_kernel", "shown_tokens(place, place, num_tokens",
+         "shown_tokens(place, place, num_tokens - 1")),
+    *of("embed_pool_kernel", "triton_forward.py",
+        MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET, WRONG_POSITION, NO_TYPES, LARGE_ID, CENTRE,
+        MEAN_OF_BLOCK, NO_POSITIONS, PHILOX_WORDS, PHILOX_ROW, PHILOX_STREAM, PHILOX_BOUND, DIVIDED_BY_TWO,
+        EMPTY_ROW_HAS_BETA,
+        ("eps is left out", "embed_pool_kernel", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)"),
+        ("a bad index is no NaN", "embed_pool_kernel", 'tl.where(readable, factor, float("nan"))', "factor"),
+        ("rstd is stored at the column", "embed_pool_kernel", "rstd + place, factor", "rstd + column, factor"),
+        ("dropped channels are not made up for", "embed_pool_kernel", "tl.where(keep, embed_scale, 0.0)",
+         "tl.where(keep, 1.0, 0.0)"),
+        ("beta is not dropped with its channel", "embed_pool_kernel", "if DROP_EMBED:\n        beta_share, _",
+         "if False:\n        beta_share, _"),
+        ("sums start anew in every step", "embed_pool_kernel", "total += x", "total = x"),
+        ("gamma is left out", "embed_pool_kernel", "hat * gamma", "hat"),
+        ("beta is left out", "embed_pool_kernel", "+ beta_share * beta\n", "\n"),
+        ("dropout of the pooled row is not made up for", "embed_pool_kernel", "result * pool_scale", "result"),
+        ("what backward gets has gamma and beta", "embed_pool_kernel", "pooled_hat + places, hat",
+         "pooled_hat + places, result")),
+    *of("row_gradients_kernel", "triton_backward.py",
+        ("gamma is left out", "row_gradients_kernel", "token_grad * gamma", "token_grad"),
+        ("the gradient is not divided", "row_gradients_kernel", "token_grad, share = divided(grad",
+         "token_grad, share = grad, 1.0 * (row_kept > 0)\n    unused = (grad"),
+        ("gamma's gradient from the divided one", "row_gradients_kernel", "gamma_share + places, grad *",
+         "gamma_share + places, token_grad *"),
+        ("beta's gradient in an empty row", "row_gradients_kernel", "grad * share[:, None]", "grad"),
+        ("dropout of the pooled row is forgotten", "row_gradients_kernel", "if DROP_POOL:", "if False:"),
+        ("dropout of the pooled row is not made up for", "row_gradients_kernel", "grad * pool_scale", "grad"),
+        ("beta's dropout is forgotten", "row_gradients_kernel", "if DROP_EMBED:\n        beta_grad",
+         "if False:\n        beta_grad"),
+        ("beta's dropout is not made up for", "row_gradients_kernel", "embed_scale, 0.0)", "1.0, 0.0)"),
+        ("tokens of the last step alone are counted", "row_gradients_kernel", "kept += shown", "kept = shown"),
+        ("beta's shares start anew in every step", "row_gradients_kernel", "beta_kept += tl", "beta_kept = tl"),
+        ("the last row is not written", "row_gradients_kernel", "(row < num_rows)", "(row < num_rows - 1)"),
+        ("the last channel is not written", "row_gradients_kernel", "(h < HIDDEN_SIZE)[None, :]",
+         "(h < HIDDEN_SIZE - 1)[None, :]")),
+    *of("scatter_gradients_kernel", "triton_backward.py",
+        ("the mean of the gradient is not taken off", "token_gradients", "gradient - mean[:, :, None] - x",
+         "gradient - x"),
+        ("the slope along x is not taken off", "token_gradients", " - x * slope[:, :, None]", ""),
+        ("1 / std is left out", "token_gradients", "factor * (gradient", "(gradient"),
+        ("x is not normalised", "token_gradients", "x = x * factor", "x = x"),
+        ("dropout is forgotten", "token_gradients", "if DROP_EMBED:", "if False:"),
+        ("dropped channels are not made up for", "token_gradients", "gradient * embed_scale", "gradient"),
+        ("the mean is over the padded size", "token_gradients", "tl.sum(gradient, axis=2) / HIDDEN_SIZE",
+         "tl.sum(gradient, axis=2) / BLOCK_H"),
+        ("tokens outside a table are added", "scatter_gradients_kernel", "read = shown & readable", "read = shown"),
+        ("types are as far apart as tokens", "scatter_gradients_kernel", "token_type * num_positions", "token_type"),
+        ("words are added to the row before", "scatter_gradients_kernel", "d_word + token_id[:, :, None]",
+         "d_word + tl.maximum(token_id - 1, 0)[:, :, None]"),
+        ("positions are not added", "scatter_gradients_kernel", "h, gradient, mask=stored, sem=\"relaxed\")\n\n",
+         "h, gradient * 0, mask=stored, sem=\"relaxed\")\n\n"),
+        ("the last column is left out", "scatter_gradients_kernel", "shown_tokens(place, column, count[:, None]",
+         "shown_tokens(place, column, count[:, None] - 1")),
+    *of("segment_gradients_kernel", "triton_backward.py",
+        ("tokens are taken in their own order", "segment_gradients_kernel",
+         "place = tl.load(order + i, mask=read, other=0).to(tl.int64)",
+         "place = i * read"),
+        ("a piece goes on to the end of its segment", "segment_gradients_kernel",
+         "tl.minimum(end, (chunk + 1) * CHUNK)", "end"),
+        ("a piece starts with its segment", "segment_gradients_kernel", "tl.maximum(start, chunk * CHUNK)", "start"),
+        ("a piece ends one token early", "segment_gradients_kernel", "i < stop[:, None]", "i < stop[:, None] - 1"),
+        ("a piece takes a token more", "segment_gradients_kernel", "i < stop[:, None]", "i <= stop[:, None]"),
+        ("sums start anew in every step", "segment_gradients_kernel", "total += token", "total = token"),
+        ("the row of a token is its place", "segment_gradients_kernel", "tl.load(token_row + place",
+         "tl.load(token_column + place"),
+        ("the column of a token is its row", "segment_gradients_kernel", "tl.load(token_column + place",
+         "tl.load(token_row + place"),
+        ("segments that end with a chunk are cut", "segment_gradients_kernel", "(end <= (chunk + 1) * CHUNK)",
+         "(end < (chunk + 1) * CHUNK)"),
+        ("the first piece of a segment overwrites another's last", "segment_gradients_kernel",
+         "2 * chunk + first.to(tl.int64)",
+         "2 * chunk"),
+        ("cut segments are written as if whole", "segment_gradients_kernel", "first & (end <=", "first & (start <="),
+        ("the last channel is not written", "segment_gradients_kernel", "mask=whole[:, None] & (h < HIDDEN_SIZE)",
+         "mask=whole[:, None] & (h < HIDDEN_SIZE - 1)")),
+    *of("segment_combine_kernel", "triton_backward.py",
+        ("the last piece is left out", "segment_combine_kernel", "range(0, tl.max(chunks))",
+         "range(0, tl.max(chunks) - 1)"),
+        ("the first piece is left out", "segment_combine_kernel", "range(0, tl.max", "range(1, tl.max"),
+        ("pieces of the longest segment are added to all", "segment_combine_kernel", "(k < chunks)",
+         "(k >= chunks * 0)"),
+        ("the first piece is looked for among the others", "segment_combine_kernel", "tl.where(k == 0, 1, 0)", "0"),
+        ("all pieces are looked for among the first", "segment_combine_kernel", "tl.where(k == 0, 1, 0)", "1"),
+        ("the last piece alone is kept", "segment_combine_kernel", "total += tl.load", "total = tl.load"),
+        ("the first piece is added again and again", "segment_combine_kernel", "2 * (first + k)", "2 * first"),
+        ("a segment that ends with its second chunk is not added", "segment_combine_kernel",
+         "end > (first + 1) * CHUNK",
+         "end > (first + 2) * CHUNK"),
+        ("segments that were not cut are written", "segment_combine_kernel", "(chunks > 0)", "(chunks >= 0)"),
+        ("a short last piece is left out", "segment_combine_kernel", "(end + CHUNK - 1) // CHUNK", "end // CHUNK"),
+        ("the last channel is not written", "segment_combine_kernel", "[:, None] & (h < HIDDEN_SIZE))\n    ",
+         "[:, None] & (h < HIDDEN_SIZE - 1))\n    "),
+        ("the last segment is left out", "segment_combine_kernel", "inside = segment < num_segments",
+         "inside = segment < num_segments - 1")),
+]
+
+
+def in_a_fork(work: Callable[[], str]) -> str:
+    """What ``work`` returns in a child of this process; "a crash" where a signal ends the child, or "no end"."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        try:
+            os.write(write, work().encode())
+        except BaseException as error:
+            os.write(write, f"{NOT_RUN} {error!r}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    deadline = time.monotonic() + SECONDS
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            os.close(read)
+            return "no end"
+        time.sleep(0.02)
+    with os.fdopen(read, "rb") as pipe:
+        return pipe.read().decode() or "a crash"
+
+
+class FirstFailure:
+    """A plugin of pytest: the name of the first test that fails."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and not self.name:
+            self.name = report.nodeid.partition("[")[0].rpartition("::")[2]
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            raise RuntimeError(str(report.longrepr))
+
+
+def first_failure(tree: Path, tests: list[str]) -> str:
+    """The first of the tests to fail in a copy of the repository, "none" where all pass."""
+    import pytest
+
+    os.chdir(tree / "tests")
+    sys.path[:0] = [str(tree), str(tree / "tests")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+    plugin = FirstFailure()
+    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", "not reference and not cpu-cpu", *tests],
+                         plugins=[plugin])
+    return "none" if status == 0 else plugin.name or f"{NOT_RUN} pytest ended with {int(status)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kernel", help="break this one alone")
+    parser.add_argument("--table", type=Path, help="the file whose table is written anew")
+    arguments = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if arguments.kernel in (None, mutant.kernel)]
+    os.environ["TRITON_INTERPRET"] = "1"
+    import hypothesis  # noqa: F401  imported once for all forks, as are the next two
+    import transformers  # noqa: F401
+    import triton  # noqa: F401
+
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for name in ("kernels", "dendritic_bert", "tests"):
+            shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(REPOSITORY / "pyproject.toml", tree)
+        for tests in {tuple(mutant.tests): mutant.tests for mutant in mutants}.values():
+            if (found := in_a_fork(lambda tests=tests: first_failure(tree, tests))) != "none":
+                parser.error(f"the kernels as they are do not pass: {found}")
+        for number, mutant in enumerate(mutants):
+            path = tree / "kernels" / mutant.file
+            shared = tree / "kernels" / "triton_forward.py"
+            source = shared if f"\ndef {mutant.function}(" in shared.read_text(encoding="utf-8") else path
+            original = source.read_text(encoding="utf-8")
+            source.write_text(mutant.applied(original), encoding="utf-8")
+            found = in_a_fork(lambda mutant=mutant: first_failure(tree, mutant.tests))
+            source.write_text(original, encoding="utf-8")
+            if found.startswith(NOT_RUN):
+                parser.error(f"{mutant.kernel}, {mutant.what}: {found}")
+            results.append((mutant, found))
+            print(f"{number + 1}/{len(mutants)} {mutant.kernel}: {mutant.what}: {found}", flush=True)
+    survivors = [mutant for mutant, found in results if found == "none"]
+    print(f"{len(results) - len(survivors)} of {len(results)} mutants were caught.")
+    if arguments.table:
+        write_table(arguments.table, results)
+    return 1 if survivors else 0
+
+
+def write_table(path: Path, results: list[tuple[Mutant, str]]) -> None:
+    lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
+    lines += [f"| {mutant.kernel} | {mutant.what} | {'**nothing**' if found == 'none' else found} |"
+              for mutant, found in results]
+    before, mark, rest = path.read_text(encoding="utf-8").partition("<!-- mutants -->\n")
+    _, end, after = rest.partition("<!-- end of mutants -->\n")
+    path.write_text(before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

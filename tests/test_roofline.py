@@ -1,0 +1,98 @@
+"""bench/roofline.py: its bytes are the interpreter's, its caches behave as LRU, its bounds are the slowest part."""
+
+import sys
+from collections import Counter, OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from helpers import REPOSITORY, run_interpreted
+
+pytest.importorskip("triton")
+sys.path.append(str(REPOSITORY / "bench"))
+from compile_ahead import Loop, Resources, launches_compiled_for, resources
+from devices import DEVICES, SHARE_OF_CACHE, Device, hit_rate
+from launches import Call
+from roofline import Bound, calls, config_of, instructions_of
+from traffic import cached_bytes, traffic_of
+
+from dendritic_bert.kernels import triton_backend
+from dendritic_bert.kernels.triton_configs import Config
+
+
+@pytest.mark.slow
+def test_the_bytes_are_those_of_the_interpreter():
+    run_interpreted("interpreted/counted_bytes.py")
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_the_forward_ops_move_at_most_5_percent_more_than_they_must(target):
+    for call in calls():
+        traffic = traffic_of(call, config_of(call, target))
+        assert traffic.moved >= traffic.least
+        if call.op != "embed_pool_backward":
+            assert traffic.moved <= 1.05 * traffic.least, str(call)
+
+
+def test_the_least_is_counted_by_hand():
+    """Per token: a row of 128 bfloat16, an int32 id, a byte of mask. Once: 32 rows of context, 6 units of head with two
+    biases each, 6 numbers between the dendrites, 8 bytes of logits a row."""
+    traffic = traffic_of(Call("dsn_logits", 128, torch.bfloat16, 4096, 32), Config(4, 4))
+    assert traffic.least == 4096 * 32 * (256 + 4 + 1) + 4 * (32 * 128 + 6 * (128 + 2) + 6) + 4096 * 8
+    assert cached_bytes(traffic, 1 << 20) == traffic.moved
+    again = 1024 * 4 * (32 * 128 + 6 * (128 + 2) + 6) - 4 * (32 * 128 + 6 * (128 + 2) + 6)
+    assert cached_bytes(traffic, 1 << 10) == traffic.moved + again  # by each of 1024 programs
+
+
+@pytest.mark.parametrize("ids", ["uniform", "zipf"])
+@pytest.mark.parametrize("held", [50, 200])
+def test_hit_rate_is_that_of_an_lru_cache(held, ids):
+    vocab_size, row_bytes = 500, 64
+    p = 1 / np.arange(1, vocab_size + 1) if ids == "zipf" else np.ones(vocab_size)
+    stream = np.random.default_rng(0).choice(vocab_size, 40_000, p=p / p.sum()).tolist()
+    cache: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for place, row in enumerate(stream):
+        hits += row in cache and place >= 10_000
+        cache[row] = None
+        cache.move_to_end(row)
+        if len(cache) > held:
+            cache.popitem(last=False)
+    assert hit_rate(ids, vocab_size, row_bytes, int(held * row_bytes / SHARE_OF_CACHE)) == pytest.approx(
+        hits / 30_000, abs=0.015)
+
+
+def test_a_bound_is_its_slowest_part():
+    device = Device("made up", "sm_90", multiprocessors=10, clock=1e9, issue=4, memory_rate=1e9, cache_rate=4e9,
+                    cache_bytes=1, first_cache_bytes=1)
+    call = Call("dsn_logits", 16, torch.float32, 10, 10)
+    for limit, bound in {"memory": Bound(call, device, "zipf", 2e9, 4e9, 4e10),
+                         "cache": Bound(call, device, "zipf", 1e9, 8e9, 4e10),
+                         "issue": Bound(call, device, "zipf", 1e9, 4e9, 8e10)}.items():
+        assert bound.limit == limit
+        assert bound.tokens_per_second == pytest.approx(100 / 2)
+
+
+def test_instructions_are_the_rest_once_and_the_loop_as_often_as_it_turns():
+    loop = Loop(Counter(FFMA=30), wide_load_bytes=16)
+    kernel = Resources("dsn_logits_kernel", "sm_90", num_warps=4, registers=0, spilled_bytes=0, shared_bytes=0,
+                       occupancy=1, instructions=130, loops=(Loop(Counter(BRA=9), 0), loop), ptx_loops=())
+    call = Call("dsn_logits", 128, torch.float32, 10, 9)
+    assert instructions_of(call, Config(4, 4), [kernel]) == 4 * 3 * (100 + 3 * 30)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(triton_backend.INTERPRETED, reason="nothing is compiled under the interpreter")
+def test_a_turn_of_the_loop_is_the_tile_it_is_taken_for():
+    """An element costs an addition of the context, a multiply-add for the variance, one for the sum: three operations,
+    and not twice that, as it would were the loop unrolled. 16 elements of the tile are a thread's."""
+    with launches_compiled_for("sm_90") as compiled:
+        call = Call("dsn_logits", 128, torch.bfloat16, 8192, 32)
+        call.launch(call.tensors())
+    opcodes = resources(compiled[0], "sm_90").gather_loop.opcodes
+    operations = sum(count for opcode, count in opcodes.items() if opcode.startswith(("FADD", "FFMA", "FMUL")))
+    assert 3 * 16 <= operations < 2 * 3 * 16
+
+
+def test_devices_are_those_of_the_targets():
+    assert {device.target for device in DEVICES} == {"sm_80", "sm_90", "gfx942"}
