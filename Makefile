@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KERNELS := $(wildcard csrc/*.h csrc/*/*)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint bench results sanitize wheel gpu clean
+.PHONY: demo test lint bench results sanitize wheel gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -57,6 +57,12 @@ gpu: $(VENV)/installed  ## on a GPU: build, all tests, compute-sanitizer, benche
 	mkdir -p build
 	$(BIN)/python -m pytest bench/bench_*.py -q --benchmark-json=build/bench_gpu.json
 	$(BIN)/python bench/report.py build/bench_gpu.json --output bench/results/gpu --plot
+
+roofline: $(VENV)/built  ## bench/results/roofline.md: what bounds the Triton kernels, computed; about 5 minutes
+	$(BIN)/python bench/roofline.py
+
+mutants: $(VENV)/built  ## break the Triton kernels in 145 ways and see each caught; about half an hour
+	$(BIN)/python tests/mutate_triton.py --table tests/README.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info dendritic_bert/*.so
