@@ -10,8 +10,8 @@ export TOKENIZERS_PARALLELISM = false
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
 
-test: lint $(VENV)/built  ## every test
-	$(BIN)/pytest
+test: lint $(VENV)/built  ## every test, on all cores
+	$(BIN)/pytest -n logical --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
