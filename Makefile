@@ -75,9 +75,9 @@ $(VENV)/torch:
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py
 	$(BIN)/pip install -q --no-build-isolation -e ".[fast,train,test,bench]"
-	touch $@ $(VENV)/built
+	touch $@
 
 # The installation has built the kernels; this builds them again where their sources have changed since.
 $(VENV)/built: $(KERNELS) | $(VENV)/installed
-	$(BIN)/python setup.py -q build_ext --inplace
+	test -z "$$(find $(KERNELS) -newer $(VENV)/installed)" || $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
