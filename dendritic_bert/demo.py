@@ -35,7 +35,8 @@ def run(classifier: TextClassifier) -> None:
     model, tokenizer = classifier.model, classifier.tokenizer
     backend = backends.choose(None, "dsn_logits", "cpu", model.dtype)
     instruction_set = f", instruction set {cpu.instruction_set()}" if backend == "cpu" else ""
-    print(f"\nmodel      {model.num_parameters():,} parameters in {str(model.dtype).removeprefix('torch.')}")
+    parameters = sum(p.numel() for p in model.bert.parameters()) + model.classifier.num_live_parameters()
+    print(f"\nmodel      {parameters:,} live parameters in {str(model.dtype).removeprefix('torch.')}")
     print(f"tokenizer  {tokenizer.engine}{f' ({tokenizer.reason})' if tokenizer.reason else ''}")
     print(f"backend    {backend}{instruction_set}")
     _race(model)
