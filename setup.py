@@ -60,10 +60,10 @@ class BuildKernels(BuildExtension):
     """Compiles csrc/cpu/kernel.cpp once for each instruction set, then everything else as usual."""
 
     def build_extension(self, ext):
-        for name, flags in INSTRUCTION_SETS.items() if ext.name == "dendritic_bert._cpu" else ():
-            ext.extra_objects += self.compiler.compile(
+        if ext.name == "dendritic_bert._cpu":  # set and not added to: a wheel's build comes here twice
+            ext.extra_objects = [path for name, flags in INSTRUCTION_SETS.items() for path in self.compiler.compile(
                 ["csrc/cpu/kernel.cpp"], output_dir=str(Path(self.build_temp) / name), depends=ext.depends,
-                extra_postargs=CXX_FLAGS + KERNEL_FLAGS + flags + [f"-DINSTRUCTION_SET={name}"])
+                extra_postargs=CXX_FLAGS + KERNEL_FLAGS + flags + [f"-DINSTRUCTION_SET={name}"])]
         super().build_extension(ext)
 
 
