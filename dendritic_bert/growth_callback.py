@@ -74,8 +74,10 @@ class GrowDendrites(TrainerCallback):
             self.stage_epoch = json.loads((saved / "stage.json").read_text())["epoch"]
             with self.trainer.args.main_process_first(local=False):
                 self.rule.load(saved, load_file(checkpoint / "model.safetensors"))
+            self.trainer.accelerator.wait_for_everyone()
         if self.rule.is_done:
             self.rule.finish()
+            self.trainer.accelerator.wait_for_everyone()
             return
         with self.rule.guard():
             self.trainer.train(resume_from_checkpoint=resume_from_checkpoint)
@@ -97,6 +99,7 @@ class GrowDendrites(TrainerCallback):
         score = metrics[f"eval_{self.score}"] if isinstance(self.score, str) else self._loss_on(self.score)
         with args.main_process_first(local=False):
             outcome = self.rule.add_score(score, self.stage_epoch == self.epochs, self.trainer.optimizer)
+        self.trainer.accelerator.wait_for_everyone()  # before the first process goes on to replace what they read
         if outcome is not Outcome.UNCHANGED:
             self.stage_epoch = 0
         if outcome is Outcome.GREW:
@@ -108,6 +111,7 @@ class GrowDendrites(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.is_training = False
         self.rule.finish()
+        self.trainer.accelerator.wait_for_everyone()
 
     def _loss_on(self, rows: Dataset[Any]) -> float:
         batches = self.trainer.get_eval_dataloader(rows)

@@ -1,12 +1,15 @@
 """``train --dendrites``: grown on held-out rows, kept in our own format, resumed, and every failure one line."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import REPOSITORY
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -169,3 +172,17 @@ def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
     assert out == ""
     assert err.splitlines()[-1] == ("dendritic-bert: error: PerforatedAI gave up (SystemExit(0)): Need exactly one 0 "
                                     "in the input dimensions")
+
+
+def test_two_processes(options, tmp_path):
+    """torchrun writes one model, whole, and ends well; what the first process tidies away no other still reads."""
+    flags = command(options, "--dendrites", "1", "--report_to", "none")
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m",
+               "dendritic_bert", *flags]
+    paths = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=os.environ | paths)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*FILES, "PAI"])
+    model = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "out")
+    best = read_perforated(tmp_path / "out" / "PAI" / "best_model.pt").state_dict
+    assert all(torch.equal(tensor, best[name]) for name, tensor in model.state_dict().items())
