@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ KERNELS = REPOSITORY / "csrc" / "cuda"
 EXECUTOR, RACES = HERE / "executor.cpp", HERE / "races.cpp"
 
 COMPILER = os.environ.get("CXX", "c++")
+JOBS = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
 FLAGS = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-DCUDA_ON_CPU", f"-I{HERE}"]
 PLAIN = ["-O1"]
 # Optimised, the checks would take three minutes to compile.
@@ -47,7 +49,8 @@ def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS) -> Path:
 
 def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, libraries: Sequence[str] = ()) -> Path:
     """``sources`` and the executor as one shared library, linked to ``libraries`` (further objects too)."""
-    objects = [compiled(source, flags) for source in sources]
+    with ThreadPoolExecutor(JOBS) as pool:
+        objects = list(pool.map(compiled, sources, [flags] * len(sources)))
     if "-fsanitize=thread" in flags:
         # First, so that of inline functions of the standard library the linker keeps the copies that are not watched.
         objects = [compiled(source, ["-O2"]) for source in (EXECUTOR, RACES)] + objects

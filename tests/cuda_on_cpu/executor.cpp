@@ -217,7 +217,11 @@ struct Listening {
 unsigned lane() { return block.current % warp_size; }
 
 void fail(const char* what, Place place) {
-  block.failure = where() + "thread " + text(threadIdx) + " at " + text(place) + ": " + what + ".";
+  fail("thread " + text(threadIdx) + " at " + text(place) + ": " + what);
+}
+
+void fail(const std::string& what) {
+  block.failure = where() + what + ".";
   yield();
   __builtin_unreachable();
 }

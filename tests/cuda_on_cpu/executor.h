@@ -58,6 +58,7 @@ void block_barrier(Place place);
 uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsigned source, Place place);
 unsigned lane();
 [[noreturn]] void fail(const char* what, Place place);
+[[noreturn]] void fail(const std::string& what);
 
 // For what races.h looks at.
 void fence();

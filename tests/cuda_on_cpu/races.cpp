@@ -142,7 +142,7 @@ std::string settle_doubt() {
 }
 
 void complain(const std::string& what) {
-  if (!what.empty()) fail(what.c_str(), {"races", 0});
+  if (!what.empty()) fail(what);
 }
 
 void access(const void* pointer, size_t bytes, bool is_write, const void* code) {

@@ -176,8 +176,10 @@ __global__ void last_block_adds_up(const float* counter, float* out, int) {
 __global__ void exchange_within_a_warp(const float* in, float* out, int synchronised) {
   __shared__ float slots[32];
   slots[threadIdx.x] = in[threadIdx.x];
-  if (synchronised) __syncwarp();
-  else __any_sync(all_lanes, 1);
+  if (synchronised)
+    __syncwarp();
+  else
+    __any_sync(all_lanes, 1);
   out[threadIdx.x] = slots[threadIdx.x ^ 1];
 }
 
