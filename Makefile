@@ -33,7 +33,7 @@ bench: $(VENV)/built  ## the figures of bench/results, one thread; about 10 minu
 	$(BIN)/python bench/report.py build/bench.json --output bench/results --plot
 
 sanitize: $(VENV)/built  ## the kernels' tests under AddressSanitizer and UBSan
-	DENDRITIC_BERT_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	DENDRITIC_BERT_SANITIZE=1 SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(BIN)/pytest -q tests/test_embed_pool.py tests/test_dsn_logits.py tests/test_folding.py tests/test_bad_input.py tests/test_threads.py
