@@ -9,17 +9,18 @@ status is 1. ``--table`` writes what was found between the marks of that file.
 
 import argparse
 import os
+import resource
 import shutil
+import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOT_RUN = "the tests did not run:"
-SECONDS = 900  # a mutant that loops for ever is caught too
+SECONDS = 600  # of the processor; a mutant that loops for ever is caught too
 FORWARD, BACKWARD, PROPERTIES = "interpreted/forward.py", "interpreted/backward.py", "interpreted/properties.py"
 # The quickest first; those of a kernel that none of them is about come last.
 TESTS = {
@@ -280,6 +281,7 @@ def in_a_fork(work: Callable[[], str]) -> str:
         os.close(read)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         try:
             os.write(write, work().encode())
         except BaseException as error:
@@ -287,14 +289,10 @@ def in_a_fork(work: Callable[[], str]) -> str:
         finally:
             os._exit(0)
     os.close(write)
-    deadline = time.monotonic() + SECONDS
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > deadline:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-            os.close(read)
-            return "no end"
-        time.sleep(0.02)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        os.close(read)
+        return "no end"
     with os.fdopen(read, "rb") as pipe:
         return pipe.read().decode() or "a crash"
 
