@@ -307,7 +307,7 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
     lines = []
     for place, summary in enumerate(summaries):
         base = summaries[place - 1] if place < len(INGREDIENTS) else summaries[len(INGREDIENTS) - 1]
-        gain = "" if place == 0 else f"{100 * (summary.mean - base.mean):+.1f} ± {_gain_error(summary, base)}"
+        gain = "" if place == 0 else f"{100 * (summary.mean - base.mean):+.1f}{_gain_error(summary, base)}"
         lines.append([summary.columns["recipe"], summary.columns["head"], summary.percent(), gain,
                       f"{summary.parameters():,}", f"{summary.seconds():.0f}"])
     teacher_scores = [f"{100 * run['accuracy']:.1f}" for run in taught["runs"]]
@@ -315,7 +315,7 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
     text = "\n".join([
         "# SST-2, learnt from a teacher\n",
         *_warning(options),
-        f"The teacher: {Path(str(options.teacher)).name} with the mean of its tokens under a linear head, "
+        "The teacher: an encoder, the mean of its tokens under a linear head, "
         f"{taught['live_parameters']['all']:,} parameters, dev accuracy "
         f"{', '.join(teacher_scores)} (mean {100 * taught['mean']:.1f}); the first of them teaches.\n",
         f"The students: dev accuracy in percent, mean ± standard deviation over {options.seeds} seeds, the last epoch "
@@ -330,9 +330,10 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
 
 
 def _gain_error(summary: Summary, base: Summary) -> str:
-    """Standard error of the difference of two means, in percent."""
-    variances = [(one.sd or 0) ** 2 / one.num_seeds for one in (summary, base)]
-    return f"{100 * sum(variances) ** 0.5:.1f}"
+    """Standard error of the difference of two means, in percent; of one seed there is none."""
+    if summary.sd is None or base.sd is None:
+        return ""
+    return f" ± {100 * (summary.sd**2 / summary.num_seeds + base.sd**2 / base.num_seeds) ** 0.5:.1f}"
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

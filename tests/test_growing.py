@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from dendritic_bert import DendriticBertForSequenceClassification, cli
 from dendritic_bert.data import EncodedRows, RowDataset
+from dendritic_bert.distillation import DistillationOptions
 from dendritic_bert.growing import hold_out_rows
 from dendritic_bert.perforated import read_perforated
 from dendritic_bert.training import TrainingOptions, evaluate, train
@@ -156,6 +157,11 @@ def test_bad_flags(options, capsys, flags, message):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+
+
+def test_distillation_does_not_grow():
+    with pytest.raises(ValueError, match="dendrites is 1, but distill averages weights, which cannot grow on the way"):
+        DistillationOptions(teacher="t", dsn=True, dendrites=1)
 
 
 def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
