@@ -317,7 +317,7 @@ def fit(
         weight_decay=options.weight_decay, lr_scheduler_type="linear", seed=seed, remove_unused_columns=False,
         logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
         dataloader_pin_memory=False, bf16=options.bf16,
-        use_cpu=options.bf16 and not torch.cuda.is_available(),  # else bf16 is refused there
+        use_cpu=not torch.cuda.is_available(),  # unless told, bf16 is refused there and processes train alone
     )
     if not options.dsn and num_processes == 1:
         # An encoder pays for padding, three tokens in four of a random batch of SST-2. The sampler draws from torch's

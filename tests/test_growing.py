@@ -181,13 +181,15 @@ def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
 
 
 def test_two_processes(options, tmp_path):
-    """torchrun writes one model, whole, and ends well; what the first process tidies away no other still reads."""
+    """torchrun trains one model in both processes, writes it whole, and ends well; what the first process tidies away
+    no other still reads."""
     flags = command(options, "--dendrites", "1", "--report_to", "none")
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m",
                "dendritic_bert", *flags]
     paths = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=os.environ | paths)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("seed 0, epoch 1 of 3") == 1  # of two processes that train alone each reports
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*FILES, "PAI"])
     model = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "out")
     best = read_perforated(tmp_path / "out" / "PAI" / "best_model.pt").state_dict
