@@ -85,11 +85,12 @@ def error_reduction(summaries: list[Summary], path: Path) -> Path:
     found = {(summary.columns["model"], summary.columns["head"]): summary for summary in summaries}
     with figure(path) as axes:
         for offset, head in ((-0.25, "MLP"), (0, "dendritic"), (0.25, "grown")):
-            pairs = [(found[model, "linear"], found[model, head]) for model in models]
-            heights = [100 * (other.mean - linear.mean) / (1 - linear.mean) for linear, other in pairs]
+            pairs = {place: (found[model, "linear"], found[model, head]) for place, model in enumerate(models)
+                     if (model, head) in found}
+            heights = [100 * (other.mean - linear.mean) / (1 - linear.mean) for linear, other in pairs.values()]
             errors = [100 * np.hypot(_standard_error(linear), _standard_error(other)) / (1 - linear.mean)
-                      for linear, other in pairs]
-            axes.bar(np.arange(len(models)) + offset, heights, 0.23, yerr=errors, capsize=3, color=COLOURS[head],
+                      for linear, other in pairs.values()]
+            axes.bar(np.array(list(pairs)) + offset, heights, 0.23, yerr=errors, capsize=3, color=COLOURS[head],
                      label=head)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(np.arange(len(models)), models)

@@ -3,7 +3,7 @@
     dendritic-bert reproduce --data_dir glue --squad_dir squad --bert bert-tiny --teacher minilm --output results
 
 Three parts, each a CSV file, a table in Markdown and its pictures: ``tasks`` (everything once), ``sst2`` (three models
-under four heads), ``distillation``. What a CSV file holds already is not trained again.
+under four heads), ``distillation``. An interrupted run goes on from what it has trained, which is in ``work_dir``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
 from . import plots
 from .beginnings import FRESH_SIZES
-from .distillation import DistillationOptions, distill, teacher_options
-from .experiments import Experiment, Row, Summary, digest, markdown_table, run_experiments, summarise
+from .distillation import DistillationOptions, Distilled, distill, teacher_options
+from .experiments import Experiment, Row, Summary, digest, in_parallel, markdown_table, run_experiments, summarise
 from .model_card import command_line
 from .perforated_growth import SAVE_NAME
 from .tasks import TASKS
@@ -54,10 +55,12 @@ class ReproduceOptions:
     parts: list[str] = field(default_factory=lambda: list(PARTS), metadata={"help": f"of {', '.join(PARTS)}"})
     seeds: int = field(default=5, metadata={"help": "trainings of each model under each head"})
     fraction: float = field(default=1.0, metadata={"help": "share of the training rows; less than 1 is for a trial"})
+    jobs: int = field(default=1, metadata={
+        "help": "trainings at a time; where they are more than one, each in a process of one thread"})
     teacher_bf16: bool = field(default=False, metadata={
         "help": "the teacher's matrix products in bfloat16: hours less where the processor has them (AMX)"})
     work_dir: str = field(default="build/reproduce", metadata={
-        "help": "folder for the teacher and what it says of the texts; used again by later runs"})
+        "help": "folder for the teacher, what it says of the texts, and what is trained; used again by later runs"})
     readme: str | None = field(default=None, metadata={
         "help": "file whose part between <!-- results --> and <!-- /results --> becomes the table of sst2"})
 
@@ -69,8 +72,9 @@ class ReproduceOptions:
             if self.parts != list(PARTS):
                 raise ValueError("teacher is not given, which the part distillation needs: name an encoder.")
             self.parts = [part for part in PARTS if part != "distillation"]
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}, expected 1 or more.")
+        for name in ("seeds", "jobs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction is {self.fraction}, expected more than 0 and at most 1.")
 
@@ -78,8 +82,7 @@ class ReproduceOptions:
 def reproduce(options: ReproduceOptions) -> list[str]:
     """Make the parts that ``options`` name; returns the files written.
 
-    Raises as ``training.train`` does, what was trained until then stands in the CSV files; and ValueError where
-    ``readme`` has no place for the table.
+    Raises as ``training.train`` does, and ValueError where ``readme`` has no place for the table.
     """
     output = Path(options.output)
     try:
@@ -93,6 +96,14 @@ def reproduce(options: ReproduceOptions) -> list[str]:
     for part in options.parts:
         written += makers[part](options, output)
     return [str(path) for path in written]
+
+
+def _train_all(part: str, experiments: list[Experiment], seeds: int, options: ReproduceOptions) -> list[Row]:
+    """The rows of a part's experiments under so many seeds; its CSV file is copied to ``output``."""
+    kept = Path(options.work_dir) / f"{part}.csv"
+    rows = run_experiments(experiments, range(seeds), kept, options.jobs)
+    shutil.copy(kept, options.output)
+    return rows
 
 
 def mlp_size(hidden_size: int, num_labels: int = 2, num_dendrites: int = NUM_DENDRITES) -> int:
@@ -137,7 +148,7 @@ def _dsn_and_bert(task: str, common: dict[str, Any], bert: str) -> list[Experime
 
 def make_tasks(options: ReproduceOptions, output: Path) -> list[Path]:
     """``tasks.csv`` and ``tasks.md``: one seed, all metrics."""
-    rows = run_experiments(task_experiments(options), [0], output / "tasks.csv")
+    rows = _train_all("tasks", task_experiments(options), 1, options)
     known = {metric for task in TASKS.values() for metric in task.metrics} | {"f1", "exact_match"}
     lines = []
     for row in rows:
@@ -172,7 +183,7 @@ def make_tasks(options: ReproduceOptions, output: Path) -> list[Path]:
 
 def sst2_experiments(options: ReproduceOptions, growth_graph: Path) -> list[Experiment]:
     """BERT-tiny, a DSN by removing its encoder, and one of 0.49 M parameters, with the same kinds of head: of one
-    layer, of two, with dendrites from the start, and with dendrites that PerforatedAI grows."""
+    layer, of two, with dendrites from the start, and, without an encoder, with dendrites that PerforatedAI grows."""
     common: dict[str, Any] = {"task": "sst2", "data_dir": options.data_dir, "fraction": options.fraction}
     hidden_size = transformers.AutoConfig.from_pretrained(options.bert).hidden_size
     models: dict[str, tuple[int, dict[str, Any]]] = {
@@ -188,8 +199,10 @@ def sst2_experiments(options: ReproduceOptions, growth_graph: Path) -> list[Expe
                                             "dendritic": {"num_dendrites": NUM_DENDRITES},
                                             "grown": {"dendrites": NUM_DENDRITES, "patience": 1, "dendrite_tries": 1}}
         run = partial(_train_and_keep_graph, path=growth_graph) if size == FRESH_SIZES["hidden_size"] else train
+        # Growing on BERT-tiny would take an hour more: its stages are trainings of their own.
         experiments += [Experiment({"model": model, "head": head}, TrainingOptions(**common | settings | heads[head]),
-                                   run if head == "grown" else train) for head in HEADS]
+                                   run if head == "grown" else train)
+                        for head in HEADS if head != "grown" or "dsn" in settings]
     return experiments
 
 
@@ -204,15 +217,15 @@ def _train_and_keep_graph(options: TrainingOptions, path: Path) -> dict[str, Any
 
 def make_sst2(options: ReproduceOptions, output: Path) -> list[Path]:
     """``sst2.csv``, ``sst2.md`` and its pictures; the table goes into ``options.readme`` too."""
-    growth_graph = output / "growth.png"
-    rows = run_experiments(sst2_experiments(options, growth_graph), range(options.seeds), output / "sst2.csv")
+    growth_graph = Path(options.work_dir) / "growth.png"
+    rows = _train_all("sst2", sst2_experiments(options, growth_graph), options.seeds, options)
     summaries = summarise(rows, ["model", "head"])
     pictures = [
         plots.architecture(output / "architecture.png"),
         plots.parameter_reduction(summaries, output / "parameters.png"),
         plots.error_reduction(summaries, output / "error_reduction.png"),
         plots.accuracy_against_parameters(summaries, output / "accuracy.png"),
-        *([growth_graph] if growth_graph.exists() else []),
+        *([Path(shutil.copy(growth_graph, output))] if growth_graph.exists() else []),
     ]
     table = sst2_table(summaries, rows)
     text = "\n".join([
@@ -257,7 +270,8 @@ def sst2_table(summaries: list[Summary], rows: list[Row]) -> str:
 # ---- distillation ----------------------------------------------------------------------------------------------------
 
 NUM_AUGMENTED = 180_000
-TEACHER_SEEDS = [0, 1]
+TEACHER_SEEDS = (0, 1)
+RESULTS_FILE = "results.json"
 # From the second row on, each adds to the one before; the last ingredient is that of the heads' comparison.
 INGREDIENTS = ("labels alone", "+ the teacher's probabilities", "+ augmented text", "+ averaged weights")
 
@@ -288,36 +302,40 @@ def distillation_experiments(options: ReproduceOptions, teacher: str) -> list[Ex
               for (recipe, head), student in students.items())]
 
 
-def make_teacher(options: ReproduceOptions) -> tuple[str, dict[str, Any]]:
-    """The folder of the teacher, fine-tuned where it is not there yet, and the results of its seeds."""
+def make_teacher(options: ReproduceOptions) -> tuple[str, list[dict[str, Any]]]:
+    """The folder of the first seed's teacher, and the results of every seed's; those not there yet are fine-tuned."""
     example = student_options(options, str(options.teacher))
-    folder = Path(options.work_dir) / f"teacher-{digest(teacher_options(example, ''))}"
-    if not (folder / "results.json").exists():
-        results = train(replace(teacher_options(example, str(folder)), seeds=TEACHER_SEEDS))
-        _write(folder / "results.json", json.dumps(results, indent=2))
-    return str(folder), json.loads((folder / "results.json").read_bytes())
+    name = f"teacher-{digest(teacher_options(example, ''))}"
+    folders = {Path(options.work_dir) / f"{name}-{seed}": seed for seed in TEACHER_SEEDS}
+    calls = [(replace(teacher_options(example, str(folder)), seeds=[seed]),) for folder, seed in folders.items()
+             if not (folder / RESULTS_FILE).exists()]
+    for results in in_parallel(train, calls, options.jobs):
+        _write(Path(results["output_dir"]) / RESULTS_FILE, json.dumps(results, indent=2))
+    return str(next(iter(folders))), [json.loads((folder / RESULTS_FILE).read_bytes()) for folder in folders]
 
 
 def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
     """``distillation.csv`` and ``distillation.md``."""
     teacher, taught = make_teacher(options)
     experiments = distillation_experiments(options, teacher)
-    summaries = summarise(run_experiments(experiments, range(options.seeds), output / "distillation.csv"),
-                          ["recipe", "head"])
+    Distilled(student_options(options, teacher))  # labels the texts, on all cores, before the students ask for them
+    rows = _train_all("distillation", experiments, options.seeds, options)
+    summaries = summarise(rows, ["recipe", "head"])
     lines = []
     for place, summary in enumerate(summaries):
         base = summaries[place - 1] if place < len(INGREDIENTS) else summaries[len(INGREDIENTS) - 1]
         gain = "" if place == 0 else f"{100 * (summary.mean - base.mean):+.1f}{_gain_error(summary, base)}"
         lines.append([summary.columns["recipe"], summary.columns["head"], summary.percent(), gain,
                       f"{summary.parameters():,}", f"{summary.seconds():.0f}"])
-    teacher_scores = [f"{100 * run['accuracy']:.1f}" for run in taught["runs"]]
+    teacher_scores = [100 * results["mean"] for results in taught]
     best = max(range(len(summaries)), key=lambda place: summaries[place].mean)
     text = "\n".join([
         "# SST-2, learnt from a teacher\n",
         *_warning(options),
         "The teacher: an encoder, the mean of its tokens under a linear head, "
-        f"{taught['live_parameters']['all']:,} parameters, dev accuracy "
-        f"{', '.join(teacher_scores)} (mean {100 * taught['mean']:.1f}); the first of them teaches.\n",
+        f"{taught[0]['live_parameters']['all']:,} parameters, dev accuracy "
+        f"{', '.join(f'{score:.1f}' for score in teacher_scores)} (mean {np.mean(teacher_scores):.1f}), fine-tuned in "
+        f"{np.mean([results['seconds'] for results in taught]):.0f} s; the first of them teaches.\n",
         f"The students: dev accuracy in percent, mean ± standard deviation over {options.seeds} seeds, the last epoch "
         "of each. Every ingredient is added to the row above it; MLP and dendritic head, of equal size, are compared "
         "with the linear one under the whole recipe. A gain is given with its standard error.\n",

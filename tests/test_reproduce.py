@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,24 +40,25 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def test_everything_small(inputs, tmp_path, capsys):
+def test_everything_small(inputs, tmp_path, capfd):
     """The command line makes all files, every cell of the table what numpy makes of the rows; a second run finds
     everything trained and writes the same bytes."""
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     command = ["reproduce", "--data_dir", str(inputs / "glue"), "--squad_dir", str(inputs / "squad"), "--bert",
                str(inputs / "bert"), "--output", str(tmp_path / "out"), "--seeds", "2", "--fraction", "0.5",
-               "--teacher", str(inputs / "bert"), "--work_dir", str(tmp_path / "work"), "--readme", str(readme)]
+               "--teacher", str(inputs / "bert"), "--work_dir", str(tmp_path / "work"), "--readme", str(readme),
+               "--jobs", "2"]
     assert cli.main(command) == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert sorted(files) == ["accuracy.png", "architecture.png", "distillation.csv", "distillation.md",
                              "error_reduction.png", "growth.png", "parameters.png", "sst2.csv", "sst2.md",
                              "tasks.csv", "tasks.md"]
     assert sorted(out.splitlines()) == sorted(str(tmp_path / "out" / name) for name in files)
-    assert len(re.findall("^.*, seed [01]$", err, re.MULTILINE)) == 2 * 4 - 1 + 2 * 12 + 2 * 6
+    assert len(re.findall("^.*, seed [01]$", err, re.MULTILINE)) == 2 * 4 - 1 + 2 * 11 + 2 * 6
     assert cli.main(command) == 0
-    assert "epoch" not in capsys.readouterr().err
+    assert "epoch" not in capfd.readouterr().err
     again = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {name: again[name] for name in files if name.endswith(("md", "csv"))} == {
         name: content for name, content in files.items() if name.endswith(("md", "csv"))}
@@ -67,19 +69,19 @@ def test_everything_small(inputs, tmp_path, capsys):
     assert "accuracy mismatched" in tasks
     assert "exact match" in tasks
     assert "Not here, so not run: cola, mrpc, stsb, qqp, rte, wnli." in tasks
-    assert len(re.findall(r"^\| (?:BERT-tiny|DSN)", sst2, re.MULTILINE)) == 12
+    assert len(re.findall(r"^\| (?:BERT-tiny|DSN)", sst2, re.MULTILINE)) == 11
     distillation = files["distillation.md"].decode()
-    assert re.search(r"dev accuracy [\d.]+, [\d.]+ \(mean [\d.]+\); the first of them teaches", distillation)
+    assert re.search(r"dev accuracy [\d.]+, [\d.]+ \(mean [\d.]+\), fine-tuned in \d+ s; the first of them teaches",
+                     distillation)
     assert len(re.findall(r"^\| (?:labels alone|\+ .*) \| \S+ \| [\d.]+ ± [\d.]+ \|", distillation, re.MULTILINE)) == 6
     text = readme.read_text()
     assert text.startswith("before\n<!-- results -->\nDev accuracy on SST-2")
     assert text.endswith("<!-- /results -->\nafter\n")
     assert re.search(r"\| DSN by removal \| dendritic \| [\d.]+ ± [\d.]+ \|", text)
 
-
     rows = list(csv.DictReader(StringIO(files["sst2.csv"].decode())))
     for model in {row["model"] for row in rows}:
-        for head in ("linear", "MLP", "dendritic", "grown"):
+        for head in ("linear", "MLP", "dendritic", "grown")[:3 if model == "BERT-tiny" else 4]:
             group = [row for row in rows if (row["model"], row["head"]) == (model, head)]
             assert [row["seed"] for row in group] == ["0", "1"]
             scores = 100 * np.array([float(row["accuracy"]) for row in group])
@@ -110,7 +112,7 @@ def test_a_series_goes_on_where_it_ended(tmp_path, monkeypatch):
         trained.append((options.lr, options.seeds[0]))
         if len(trained) == 4:
             raise RuntimeError("loss is nan")
-        (tmp_path / "rows.unfinished").mkdir()
+        Path(options.output_dir).mkdir(parents=True)
         return {"runs": [{"seed": options.seeds[0], "accuracy": options.lr + 0.1 * options.seeds[0], "seconds": 1}],
                 "metric": "accuracy", "majority": None, "num_train": 7, "num_dev": 3, "live_parameters": {"all": 5}}
 
@@ -134,6 +136,7 @@ def test_a_series_goes_on_where_it_ended(tmp_path, monkeypatch):
     ({"parts": ["sst3"]}, "parts is sst3, expected some of tasks, sst2, distillation."),
     ({"parts": ["distillation"]}, "teacher is not given, which the part distillation needs: name an encoder."),
     ({"seeds": 0}, "seeds is 0, expected 1 or more."),
+    ({"jobs": 0}, "jobs is 0, expected 1 or more."),
     ({"fraction": 0.0}, "fraction is 0.0, expected more than 0 and at most 1."),
 ])
 def test_options_that_do_not_fit(changes, message):
