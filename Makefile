@@ -58,7 +58,7 @@ gpu: $(VENV)/installed  ## on a GPU: build, all tests, compute-sanitizer, benche
 	$(BIN)/python -m pytest bench/bench_*.py -q --benchmark-json=build/bench_gpu.json
 	$(BIN)/python bench/report.py build/bench_gpu.json --output bench/results/gpu --plot
 
-roofline: $(VENV)/built  ## bench/results/roofline.md: what bounds the Triton kernels, computed; about 5 minutes
+roofline: $(VENV)/built  ## bench/results/roofline.md: what bounds the Triton and CUDA kernels, computed; about 5 minutes
 	$(BIN)/python bench/roofline.py
 
 mutants: $(VENV)/built  ## break the Triton kernels in 145 ways and see each caught; about half an hour
@@ -77,7 +77,7 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py
 	$(BIN)/pip install -q --no-build-isolation -e ".[fast,train,test,bench]"
 	touch $@
 
-# The installation has built the kernels; this builds them again where their sources have changed since.
+# The installation has built the kernels, objects in build/temp; this builds what of their sources has changed since.
 $(VENV)/built: $(KERNELS) | $(VENV)/installed
 	test -z "$$(find $(KERNELS) -newer $(VENV)/installed)" || $(BIN)/python setup.py -q build_ext --inplace
 	touch $@

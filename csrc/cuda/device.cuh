@@ -20,7 +20,8 @@
 
 constexpr unsigned all_lanes = 0xffffffffu;
 
-// 1 / sqrt(x) to 2^-22.9. The plain call spends three more instructions, one a token in wide rows, on arguments below 2^-126, which eps rules out.
+// 1 / sqrt(x) to 2^-22.9. The plain call spends three instructions more a step (0.4 a token at H = 128) on arguments below
+// 2^-126, which eps rules out.
 __device__ __forceinline__ float reciprocal_sqrt(float x) {
 #ifdef __CUDA_ARCH__
   float y;
@@ -38,4 +39,16 @@ __device__ __forceinline__ const T* opaque(const T* pointer) {
   asm("" : "+l"(pointer));
 #endif
   return pointer;
+}
+
+// Byte i of a word. ptxas takes this form up into the conversion that follows (I2F.S8 with a byte selector), where it
+// spends an instruction a channel on shifts otherwise.
+__device__ __forceinline__ int8_t signed_byte(uint32_t word, int i) {
+#ifdef __CUDA_ARCH__
+  int32_t byte;
+  asm("bfe.s32 %0, %1, %2, 8;" : "=r"(byte) : "r"(word), "r"(8 * i));
+  return int8_t(byte);
+#else
+  return int8_t(word >> 8 * i);
+#endif
 }

@@ -2,16 +2,22 @@
 // rstd * e over it, the block adds its warps up, the last block of a long row adds the blocks up, and the epilogue
 // finishes the row while it is still in shared memory. Nothing but ids is read per token beside the two table rows.
 //
-// What makes it fast, and what it saves at H = 128 in bfloat16 on sm_90: 22.6 instructions a token are left in the loop,
-// where a plain form has 36.5 (counted by bench/cuda_resources.py):
-//   - two tokens a warp, 16 lanes each, every table load 16 bytes wide;
-//   - four tokens a group in flight: 12 loads hide one another's latency, and the four share `rsqrt` and the sums over lanes
-//     (4.6 instructions);
-//   - inference reads centred tables: no mean, no subtraction (10.6 instructions);
-//   - the context is float32: nothing to unpack, mostly from L1, where every row of a batch finds it;
-//   - a lane's place is added to the tables' pointers once: a row's address is one wide multiply-add (2.0 instructions);
-//   - gamma, beta and the division by the count leave the loop: once a row, or folded into the head;
-//   - padding is squeezed out of the list of tokens before anything is gathered.
+// What makes it fast. The numbers are instructions a token of the inner loop at H = 128 in bfloat16 on sm_90, as
+// bench/cuda_resources.py counts them in the compiled kernel: 22.6, and so many more where the trick alone is taken out.
+//   - 16 lanes hold a row, in 16-byte loads, so that a warp takes two tokens at once (22.9: half of what H = 256 takes);
+//   - four tokens a group in flight: 12 loads hide one another's latency, and the four share addresses, `rsqrt` and the
+//     sums over lanes (4.6, of which 2.2 are the sums);
+//   - inference reads centred tables: the LayerNorm has no mean to find and none to subtract (10.6; 60 of 185 at H = 768);
+//   - gamma, beta and the division by the count leave the loop: once a row, or folded into the head (8.0);
+//   - the context, position + type, is one table of float32: nothing to unpack (3.5), and read from L1 mostly, where every
+//     row of a batch finds it;
+//   - bfloat16 is unpacked by a shift or a mask (2.0), int8 by the conversion itself (4.0);
+//   - a lane's place is added to the tables' pointers once: a row's address is one wide multiply-add (2.0);
+//   - padding is squeezed out of the list of tokens before anything is gathered: what is masked costs its mask and id.
+//
+// Throughout, Word is the type of the word table and S the Shape (rows.cuh) in which a warp's registers hold rows. A block
+// is four warps, which share one row or, where rows are short and many, take one each; blockIdx.x counts the blocks of
+// rows, blockIdx.y the splits of a row that is too long for one block (plan.h).
 #pragma once
 
 #include "head.cuh"
@@ -20,7 +26,7 @@
 #include "rows.cuh"
 
 template <class S> constexpr int max_warps = S::width == Width::any ? max_slices : block_warps;
-template <class S> constexpr int sum_threads = 32 * max_warps<S>;
+template <class S> constexpr int max_threads = 32 * max_warps<S>;
 
 // The warps that hold one row between them: 1, or for rows beyond a warp's registers several.
 template <class S>
@@ -148,7 +154,7 @@ __device__ __forceinline__ void pool(const Arguments& arguments, const Share& sh
       if constexpr (training)
         if (live && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0)
           arguments.rstd[share.range.begin + list.column[mine + owned_token<S>()]] = rstd;
-      rstd = live ? rstd : 0;
+      rstd = live ? rstd : 0;  // the list ends in copies of its first token
 #pragma unroll
       for (int u = 0; u < S::unroll; ++u) {
         const float r = from_owner<S>(rstd, u);
@@ -199,7 +205,7 @@ template <class Word, class S, bool training, class Arguments>
 __device__ __forceinline__ void pool_block(const Arguments& arguments, BlockSums& block) {
   __shared__ TokenList lists[max_warps<S>];
   __shared__ float counts[max_warps<S>];
-  __shared__ float exchange[S::width == Width::any ? sum_threads<S> : 1];
+  __shared__ float exchange[S::width == Width::any ? max_threads<S> : 1];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, hidden_size = arguments.table.hidden_size;
   const Share share = share_of_warp<S>(arguments.tokens, arguments.plan, hidden_size);
   RowSum<S> row;
@@ -232,6 +238,8 @@ __device__ __forceinline__ bool combine_splits(const Plan& plan, const BlockSums
     if (block.kept) mine[hidden_size + h] = block.kept[h];
   }
   if (threadIdx.x == 0) mine[2 * hidden_size] = block.count[0];
+  // What every thread has written is in L2 before the block counts itself, and nothing is read back before that; __ldcg
+  // reads from L2, since L1 may hold what was there before.
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) last = atomicAdd(plan.arrived + row, 1) == plan.splits - 1;
@@ -272,8 +280,10 @@ __device__ __forceinline__ float* place_sums(const Plan& plan, int hidden_size, 
   return kept ? memory + block.rows * block.writers * block.stride : memory;
 }
 
+// Ids to logits. Five blocks a multiprocessor leave 96 registers a thread, which hold all the loads of a step; without the
+// second number ptxas aims at 72 and keeps 16 bytes a thread in local memory.
 template <class Word, class S>
-__global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : S::values == 8 ? 5 : 4)
+__global__ void __launch_bounds__(max_threads<S>, S::width == Width::any ? 1 : S::values == 8 ? 5 : 4)
     logits_kernel(const LogitsArguments arguments) {
   DYNAMIC_SHARED(memory);
   const int hidden_size = arguments.table.hidden_size, labels = arguments.head.num_labels;
@@ -299,8 +309,10 @@ __global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : S
     arguments.logits[first_row * labels + i] = cascade(arguments.head, i % labels, z + i / labels * outputs);
 }
 
+// Ids to pooled rows, for training: gamma, beta and dropout in the epilogue, and what the backward needs. Philox wants
+// registers more than the device wants blocks.
 template <class Word, class S>
-__global__ void __launch_bounds__(sum_threads<S>, 1) embed_pool_kernel(const ForwardArguments arguments) {
+__global__ void __launch_bounds__(max_threads<S>, 1) embed_pool_kernel(const ForwardArguments arguments) {
   DYNAMIC_SHARED(memory);
   const int hidden_size = arguments.table.hidden_size;
   const Dropout& dropout = arguments.dropout;
@@ -333,7 +345,8 @@ __global__ void __launch_bounds__(sum_threads<S>, 1) embed_pool_kernel(const For
   }
 }
 
-// The context table of training, position + token type in float32; one thread a channel.
+// The context table of training, position + token type in float32, one thread a channel. The parameters change at every
+// step, but K * L rows are few beside the tokens of a batch.
 template <class Word>
 __global__ void context_kernel(const ContextArguments arguments) {
   const int64_t size = arguments.num_types * arguments.num_positions * arguments.hidden_size;

@@ -1,4 +1,4 @@
-// The launchers, one for each kernel, for every word type: what binding.cpp calls and kernels_*.cu define. `stream` is a
+// The launchers, one for each kernel, for every word type: what binding.cpp calls and the .cu files define. `stream` is a
 // cudaStream_t. A launch that fails throws std::runtime_error naming the kernel and its shape.
 #pragma once
 

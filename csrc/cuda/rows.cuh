@@ -53,8 +53,8 @@ __device__ __forceinline__ void load8(const int8_t* from, float* x) {
   const uint2 raw = __ldg(reinterpret_cast<const uint2*>(from));
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    x[i] = float(int8_t(raw.x >> 8 * i));
-    x[4 + i] = float(int8_t(raw.y >> 8 * i));
+    x[i] = float(signed_byte(raw.x, i));
+    x[4 + i] = float(signed_byte(raw.y, i));
   }
 }
 

@@ -36,11 +36,11 @@ __device__ __forceinline__ void fill_label_row(float* logits, int labels, float 
 }
 
 template <class Word, class S>
-__global__ void __launch_bounds__(sum_threads<S>, S::width == Width::any ? 1 : 4)
+__global__ void __launch_bounds__(max_threads<S>, S::width == Width::any ? 1 : 4)
     token_logits_kernel(const TokenLogitsArguments arguments) {
   DYNAMIC_SHARED(memory);  // [warps, groups, num_dendrites] activations
   __shared__ TokenList lists[max_warps<S>];
-  __shared__ float exchange[S::width == Width::any ? sum_threads<S> : 1];
+  __shared__ float exchange[S::width == Width::any ? max_threads<S> : 1];
   const Head& head = arguments.head;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / S::lanes;
   const int hidden_size = arguments.table.hidden_size, labels = head.num_labels;
