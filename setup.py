@@ -62,6 +62,11 @@ if SANITIZE:
 class BuildKernels(BuildExtension):
     """Compiles csrc/cpu/kernel.cpp once for each instruction set, all at a time, then everything else as usual."""
 
+    def finalize_options(self):
+        """Objects lie in one place whoever builds: pip would compile an editable install in a folder that it deletes."""
+        super().finalize_options()
+        self.build_temp = "build/sanitize/temp" if SANITIZE else "build/temp"
+
     def build_extension(self, ext):
         def compiled(name):
             return self.compiler.compile(
@@ -151,7 +156,5 @@ setup(
     package_data={"dendritic_bert": ["assets/*", "py.typed", "sweep.yaml"]},
     ext_modules=extensions,
     cmdclass={"build_ext": BuildKernels},
-    # Objects in one place for every way to build: pip would compile an editable install in a folder that it deletes.
-    options={"bdist_wheel": {"py_limited_api": "cp310"},
-             "build_ext": {"build_temp": "build/sanitize/temp" if SANITIZE else "build/temp"}},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )
