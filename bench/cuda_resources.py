@@ -37,6 +37,18 @@ WIDTHS = ("exact", "multiple of 8", "any")  # Width of rows.cuh
 SHAPE = re.compile(r"(\w+)<([\w ]+), Shape<(\d+), (\d+), \(Width\)(\d), \d+> ?>")
 # A kernel whose loop is not a gather has no instructions a token.
 GATHERS = ("logits_kernel", "embed_pool_kernel")
+# Where dropout's bits are drawn: the multipliers of Philox, as they are or negated.
+PHILOX = re.compile("0x(d2511f53|2daee0ad|cd9e8d57|326172a9)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Instructions of a warp: for its row, for each list of at most 32 tokens, for each step of the gather loop. What
+    is outside the loop over lists is counted once, and what draws dropout's bits not at all."""
+
+    once: int
+    each_list: int
+    each_step: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,7 @@ class Kernel:
     occupancy: float
     wide_loads: int
     instructions_per_token: float | None
+    work: Work | None
 
     @property
     def name(self) -> str:
@@ -90,11 +103,14 @@ def _kernels_of_cubin(cubin: Path, target: str, loops: bool) -> Iterator[Kernel]
             lanes, vectors, number = map(int, match.groups()[2:])
             kernel, word, shape, width = match[1], WORDS[match[2]], f"{lanes}x{vectors}", WIDTHS[number]
             loads, groups = vectors * (2 + WIDE_WORD_LOADS[word]), 32 // lanes
-        loop = _gather_loop(code[mangled]) if mangled in code and kernel in GATHERS else None
+        lines = code.get(mangled, [])
+        place = _gather_loop(lines)
+        loop = [opcode for opcode, _ in lines[slice(*place)] if opcode] if place and kernel in GATHERS else None
         wide = 0 if loop is None else sum(opcode.startswith("LDG") and ".128" in opcode for opcode in loop)
         yield Kernel(kernel, word, shape, width, target, int(registers), int(stack) + int(local), int(shared),
                      _occupancy(target, int(registers), int(shared)), wide,
-                     round(len(loop) * loads / (wide * groups), 1) if loop and wide else None)
+                     round(len(loop) * loads / (wide * groups), 1) if loop and wide else None,
+                     _work(lines, place) if place else None)
 
 
 def _output(*command: str) -> str:
@@ -121,19 +137,50 @@ def _functions(disassembly: str) -> dict[str, list[tuple[str, str]]]:
     return functions
 
 
-def _gather_loop(lines: list[tuple[str, str]]) -> list[str] | None:
-    """The opcodes of the innermost loop with the most 16-byte loads from global memory; None without a loop."""
+def _loops(lines: list[tuple[str, str]]) -> list[tuple[int, int]]:
+    """From a label to behind the branch back to it."""
     places = {label: place for place, (opcode, label) in enumerate(lines) if not opcode}
     loops = []
     for end, (opcode, operands) in enumerate(lines):
         target = re.search(r"\.L\w+", operands) if opcode.startswith("BRA") else None
         if target and places.get(target[0], end) < end - 1:
-            loops.append((places[target[0]], end))
+            loops.append((places[target[0]], end + 1))
+    return loops
+
+
+def _gather_loop(lines: list[tuple[str, str]]) -> tuple[int, int] | None:
+    """The innermost loop with the most 16-byte loads from global memory, the longest of these; None without a loop."""
+    loops = _loops(lines)
     inner = [loop for loop in loops if not any(
         other != loop and loop[0] <= other[0] and other[1] <= loop[1] for other in loops)]
-    bodies = [[opcode for opcode, _ in lines[start:end + 1] if opcode] for start, end in inner]
-    return max(bodies, key=lambda body: (sum(".128" in opcode and opcode.startswith("LDG") for opcode in body),
-                                         len(body)), default=None)
+
+    def size(loop: tuple[int, int]) -> tuple[int, int]:
+        opcodes = [opcode for opcode, _ in lines[slice(*loop)] if opcode]
+        return sum(".128" in opcode and opcode.startswith("LDG") for opcode in opcodes), len(opcodes)
+
+    return max(inner, key=size, default=None)
+
+
+def _work(lines: list[tuple[str, str]], step: tuple[int, int]) -> Work:
+    around = [loop for loop in _loops(lines) if loop != step and loop[0] <= step[0] and step[1] <= loop[1]]
+    tile = min(around, key=lambda loop: loop[1] - loop[0], default=step)
+    counted = _without_dropout(lines)
+    whole, in_tile, in_step = (sum(counted[slice(*part)]) for part in ((0, len(lines)), tile, step))
+    return Work(whole - in_tile, in_tile - in_step, in_step)
+
+
+def _without_dropout(lines: list[tuple[str, str]]) -> list[bool]:
+    """Which lines are instructions that are executed without dropout: none of a stretch between labels and branches
+    where its bits are drawn."""
+    counted: list[bool] = []
+    stretch: list[tuple[str, str]] = []
+    for line in [*lines, ("", "")]:
+        if not line[0] or (stretch and stretch[-1][0].startswith("BRA")):
+            drawn = any(PHILOX.search(operands) for opcode, operands in stretch if opcode)
+            counted += [bool(opcode) and not drawn for opcode, _ in stretch]
+            stretch = []
+        stretch.append(line)
+    return counted
 
 
 def budgets(kernels: list[Kernel]) -> dict[str, dict[str, dict[str, Any]]]:

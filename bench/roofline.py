@@ -1,9 +1,10 @@
-"""How fast each Triton kernel can be, and what holds it: computed, not timed.
+"""How fast each Triton and each CUDA kernel can be, and what holds it: computed, not timed.
 
     python bench/roofline.py [--output bench/results]
 
-Bytes are those of ``traffic``, which tests/test_roofline.py holds to what the kernels do under Triton's interpreter;
-instructions are counted in the kernels as ``compile_ahead`` compiled them. A call takes as long as the slowest of
+Bytes are those of ``traffic`` and ``cuda_traffic``, which tests hold to what the kernels do under Triton's interpreter
+and, CUDA's, when they run on a CPU; instructions are counted in the kernels as ``compile_ahead`` compiled them and as
+they are in the built extension, without which there is no CUDA. A call takes as long as the slowest of
 three: memory, the last cache, and the issue of instructions (Williams et al. 2009, "Roofline"; Ding and Williams 2019,
 "An instruction roofline model for GPUs"). Launches, latency, which rules below some 20,000 tokens, and whatever else
 keeps a kernel from its bound are not in it.
@@ -19,6 +20,8 @@ from typing import Any
 
 import torch
 from compile_ahead import Resources, launches_compiled_for, resources
+from cuda_resources import Kernel, extension_path, kernels_of
+from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_DENDRITES, NUM_LABELS, VOCAB_SIZE, Call
 from report import scaled, table, write
@@ -30,6 +33,8 @@ from dendritic_bert.kernels.triton_configs import Config
 TOKENS = 2**18  # of a call: 64 times what a GPU has in flight
 OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8), "embed_pool": (torch.float32, torch.bfloat16),
        "embed_pool_backward": (torch.float32, torch.bfloat16)}
+CUDA_KERNELS = {"dsn_logits": "logits_kernel", "embed_pool": "embed_pool_kernel",
+                "embed_pool_backward": "token_gradient_kernel"}
 HIDDEN_SIZES = (128, 384, 768)
 LENGTHS = (32, 128, 512)
 MOVED_AT_MOST = 1.05
@@ -45,6 +50,7 @@ class Bound:
     memory_bytes: float
     cache_bytes: float
     instructions: float
+    backend: str = "Triton"
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -85,36 +91,59 @@ def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) ->
     return float(total)
 
 
-def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instructions: float) -> Bound:
+def cuda_instructions_of(call: Call, kernels: Iterable[Kernel]) -> float:
+    """The same for the CUDA kernel of ``call`` among ``kernels``: the gathering loop as often as it turns, the loop
+    around it once for each list of tokens, the rest once. What adds up the context is left out, some per cent."""
+    plan = plan_of(call)
+    name = (CUDA_KERNELS[call.op], str(call.dtype).removeprefix("torch."), plan.shape,
+            "exact" if call.hidden_size == 8 * plan.lanes * plan.vectors else "multiple of 8")
+    (work,) = (kernel.work for kernel in kernels if (kernel.kernel, kernel.word, kernel.shape, kernel.width) == name)
+    if work is None:
+        raise RuntimeError(f"{' '.join(name)} has no loop that gathers: nvcc makes something else of it.")
+    warps = ceil(call.rows / plan.block_rows) * BLOCK_WARPS * plan.splits
+    lists = call.rows * len(list(plan.lists(call.length)))
+    steps = call.rows * plan.gathered(call.length) / plan.step
+    return warps * work.once + lists * work.each_list + steps * work.each_step
+
+
+def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instructions: float,
+             backend: str = "Triton") -> Bound:
     row_bytes = call.hidden_size * call.dtype.itemsize
     missed = 1 - hit_rate(ids, VOCAB_SIZE, row_bytes, device.cache_bytes)
     memory = traffic.moved - (1 - missed) * traffic.total("words")
-    return Bound(call, device, ids, memory, cached_bytes(traffic, device.first_cache_bytes), instructions)
+    return Bound(call, device, ids, memory, cached_bytes(traffic, device.first_cache_bytes), instructions, backend)
 
 
 def bounds() -> list[Bound]:
     found = []
+    extension = extension_path()
     for target in dict.fromkeys(device.target for device in DEVICES):
+        cuda = list(kernels_of(extension, (target,))) if extension else []
         for call in calls():
             config = config_of(call, target)
             with launches_compiled_for(target) as compiled:
                 call.launch(call.tensors())
             instructions = instructions_of(call, config, [resources(kernel, target) for kernel in compiled])
-            traffic = traffic_of(call, config)
-            found += [bound_of(call, device, ids, traffic, instructions) for device in DEVICES
+            of_backends = [("Triton", traffic_of(call, config), instructions)]
+            if cuda:
+                of_backends.append(("CUDA", cuda_traffic_of(call), cuda_instructions_of(call, cuda)))
+            found += [bound_of(call, device, ids, traffic, instructions, backend)
+                      for backend, traffic, instructions in of_backends for device in DEVICES
                       if device.target == target for ids in ("uniform", "zipf")]
     return found
 
 
 def moved_table() -> str:
-    """The bytes of every call under the configuration of an NVIDIA GPU, beside the least there can be."""
+    """The bytes of every call in CUDA and under Triton's configuration for an NVIDIA GPU, beside the least possible."""
     lines = []
     for call in calls():
-        traffic = traffic_of(call, config_of(call, "sm_90"))
-        ratio = traffic.moved / traffic.least
-        lines.append([*_named(call), f"{traffic.moved / call.num_tokens:.1f}", f"{traffic.least / call.num_tokens:.1f}",
-                      f"{ratio:.3f}" if ratio <= MOVED_AT_MOST else f"**{ratio:.3f}**"])
-    return table(["op", "table", "H", "L", "moved, bytes / token", "least", "moved / least"], lines, text_columns=2)
+        triton, cuda = traffic_of(call, config_of(call, "sm_90")), cuda_traffic_of(call)
+        ratios = [traffic.moved / triton.least for traffic in (triton, cuda)]
+        lines.append([*_named(call), *(f"{size / call.num_tokens:.1f}" for size in (
+            triton.least, triton.moved, cuda.moved)), *(
+                f"{ratio:.3f}" if ratio <= MOVED_AT_MOST else f"**{ratio:.3f}**" for ratio in ratios)])
+    return table(["op", "table", "H", "L", "least, bytes / token", "Triton moves", "CUDA moves", "Triton / least",
+                  "CUDA / least"], lines, text_columns=2)
 
 
 def device_table(device: Device, found: list[Bound]) -> str:
@@ -124,13 +153,14 @@ def device_table(device: Device, found: list[Bound]) -> str:
         call, seconds = uniform.call, uniform.seconds
         rates = [call.num_tokens / value for value in (seconds["memory"], zipf.seconds["memory"], seconds["cache"],
                                                        seconds["issue"])]
-        lines.append([*_named(call), f"{uniform.cache_bytes / call.num_tokens:.0f}",
+        op, dtype, *sizes = _named(call)
+        lines.append([op, dtype, uniform.backend, *sizes, f"{uniform.cache_bytes / call.num_tokens:.0f}",
                       f"{uniform.instructions / call.num_tokens:.0f}", *(scaled(rate, "") for rate in rates),
                       f"{scaled(uniform.tokens_per_second, '')}, {uniform.limit}",
                       f"{scaled(zipf.tokens_per_second, '')}, {zipf.limit}"])
-    header = ["op", "table", "H", "L", "cache, bytes / token", "instructions / token", "memory, uniform ids",
+    header = ["op", "table", "kernels", "H", "L", "cache, bytes / token", "instructions / token", "memory, uniform ids",
               "memory, Zipf", "cache", "issue", "bound, uniform ids", "bound, Zipf"]
-    return f"## {device.name}\n\n" + table(header, lines, text_columns=2)
+    return f"## {device.name}\n\n" + table(header, lines, text_columns=3)
 
 
 def _named(call: Call) -> list[str]:
@@ -139,7 +169,7 @@ def _named(call: Call) -> list[str]:
 
 def report(found: list[Bound]) -> str:
     parts = [
-        "# Rooflines of the Triton kernels\n",
+        "# Rooflines of the Triton and the CUDA kernels\n",
         "Written by `python bench/roofline.py`; computed from shapes and compiled instructions, **nothing here was "
         "timed**. Tokens a second that a GPU's memory, last cache (L2; MI300X's Infinity Cache) and issue of "
         f"instructions allow, for {TOKENS:,} tokens a call, V = {VOCAB_SIZE}, full rows, int32 ids and a bool mask, "
@@ -163,7 +193,8 @@ def plot(found: list[Bound], path: Path) -> None:
     for axes, device in zip(figure.subplots(2, 2).flat, DEVICES):
         _panel(axes, device, [bound for bound in found if bound.device == device and bound.ids == "uniform"
                               and bound.call.length == 128])
-    figure.suptitle("L = 128, H = 128, 384, 768, uniform ids; each kernel at the bound of its slowest part; computed")
+    figure.suptitle("L = 128, H = 128, 384, 768, uniform ids; each kernel at the bound of its slowest part: Triton's "
+                    "filled, CUDA's hollow; computed")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
@@ -175,11 +206,14 @@ def _panel(axes: Any, device: Device, found: list[Bound]) -> None:
     markers = dict(zip(OPS, "osv"))
     for index, dtype in enumerate((torch.float32, torch.bfloat16, torch.int8)):
         for op, marker in markers.items():
-            chosen = [bound for bound in found if (bound.call.op, bound.call.dtype) == (op, dtype)]
-            if chosen:
-                axes.plot([bound.instructions / bound.cache_bytes for bound in chosen],
-                          [bound.instructions / max(bound.seconds.values()) for bound in chosen], marker,
-                          color=f"C{index}", alpha=0.8, label=f"{op}, {str(dtype).removeprefix('torch.')}")
+            for backend, face in (("Triton", f"C{index}"), ("CUDA", "none")):
+                chosen = [bound for bound in found
+                          if (bound.call.op, bound.call.dtype, bound.backend) == (op, dtype, backend)]
+                if chosen:
+                    axes.plot([bound.instructions / bound.cache_bytes for bound in chosen],
+                              [bound.instructions / max(bound.seconds.values()) for bound in chosen], marker,
+                              color=f"C{index}", markerfacecolor=face, alpha=0.8,
+                              label=f"{op}, {str(dtype).removeprefix('torch.')}" if backend == "Triton" else None)
     axes.set(xscale="log", yscale="log", title=f"{device.name}: {device.issue_rate / 1e9:.0f} G instructions / s",
              xlabel="instructions of a warp / byte from the last cache", ylabel="instructions of a warp / s")
     axes.legend(fontsize=7)

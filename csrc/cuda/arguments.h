@@ -104,9 +104,9 @@ struct BackwardArguments {
   const void* ln_weight;                // [H]
   const void* grad_pooled;              // [B, H]
   const float* pooled_hat;              // [B, H]
-  float* row_gradient;                  // [B, H]: G of every row
+  float* row_gradient;                  // [B, H]: G of every row; null where nothing is left to run_sums
   float *weight_terms, *bias_terms;     // [B, H]: what each row adds to the gradients of gamma and beta
-  TokenGradient* token_gradient;        // [tokens.total]
+  TokenGradient* token_gradient;        // [tokens.total]; null where nothing is left to run_sums
   int32_t *word_keys, *context_keys;    // [tokens.total]: rows of the tables; vocab_size and K * P for no part
   float *d_word, *d_context;            // [V, H] and [K * P, H], zeroed: filled by atomics; or null
 };

@@ -8,7 +8,8 @@
 //
 // so that three floats a token are all that is kept. Three kernels:
 //   1. token_gradient_kernel, in the order of rows: G, what gamma and beta get from each row, and (a, c, d). Its fast form
-//      adds d e to the tables' gradients at once, by atomics: the order of the sums is then the device's.
+//      adds d e to the tables' gradients at once, by atomics: the order of the sums is then the device's. Where no sum
+//      is left to the other two, G and (a, c, d) stay in registers: 40 bytes a token less.
 //   2. run_kernel, in the order of ids (or of positions): tokens sorted by key are cut into chunks of 32, and a group of
 //      lanes sums d e over each run of equal keys in registers. A run inside a chunk is written; parts of a longer run,
 //      [CLS] above all, are kept.
@@ -27,10 +28,10 @@ __device__ __forceinline__ float kept_tokens(const Tokens& tokens, const RowRang
   return float(kept);
 }
 
-// G of the row in this lane's channels; the row's first warp writes it and the row's terms for gamma and beta.
+// G of the row in this lane's channels; where `writes`, it is stored, and so are the row's terms for gamma and beta.
 template <class Word, class S>
-__device__ __forceinline__ void begin_row(const BackwardArguments& arguments, const Share& share, uint64_t seed, bool writes,
-                                          float (&gradient)[S::values]) {
+__device__ __forceinline__ void begin_row(const BackwardArguments& arguments, const Share& share, uint64_t seed,
+                                          bool writes, float (&gradient)[S::values]) {
   const int hidden_size = arguments.table.hidden_size;
   const Dropout& dropout = arguments.dropout;
   const float2 factors = pooling_factors(arguments.tokens.pooling, kept_tokens(arguments.tokens, share.range));
@@ -48,7 +49,7 @@ __device__ __forceinline__ void begin_row(const BackwardArguments& arguments, co
     const float g = as_float(static_cast<const Word*>(arguments.grad_pooled)[at]) * keep[i % 4] * dropout.pool_scale;
     gradient[i] = g * scale * as_float(static_cast<const Word*>(arguments.ln_weight)[channel]);
     if (!writes) continue;
-    arguments.row_gradient[at] = gradient[i];
+    if (arguments.row_gradient) arguments.row_gradient[at] = gradient[i];
     arguments.weight_terms[at] = g * arguments.pooled_hat[at];
     arguments.bias_terms[at] = g * (dropout.embed_threshold > 0 ? scale : factors.y);  // times the kept tokens, later
   }
@@ -107,7 +108,7 @@ __device__ __forceinline__ void token_gradients(const BackwardArguments& argumen
   const float mean = inverse * sum_over_slices<S>(sum_over_lanes<S>(sums), share.slices, exchange);
   const float product = inverse * sum_over_slices<S>(sum_over_lanes<S>(products), share.slices, exchange);
   const float a = moments.rstd, c = a * a * a * product, centred_d = -a * mean;
-  if (owned < count && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0) {
+  if (arguments.token_gradient && owned < count && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0) {
     const int64_t token = share.range.begin + list.column[owned];
     arguments.token_gradient[token] = {a, c, fmaf(c, moments.mean, centred_d), int32_t(share.row), list.column[owned],
                                        list.rows[owned].x, list.rows[owned].y, 0};
@@ -130,10 +131,10 @@ __device__ __forceinline__ void token_gradients(const BackwardArguments& argumen
 }
 
 template <class Word, class S>
-__global__ void __launch_bounds__(sum_threads<S>, 1) token_gradient_kernel(const BackwardArguments arguments) {
+__global__ void __launch_bounds__(max_threads<S>, 1) token_gradient_kernel(const BackwardArguments arguments) {
   DYNAMIC_SHARED(memory);
   __shared__ TokenList lists[max_warps<S>];
-  __shared__ float exchange[S::width == Width::any ? sum_threads<S> : 1];
+  __shared__ float exchange[S::width == Width::any ? max_threads<S> : 1];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, hidden_size = arguments.table.hidden_size;
   const Tokens& tokens = arguments.tokens;
   const bool drop = arguments.dropout.embed_threshold > 0;
@@ -144,7 +145,8 @@ __global__ void __launch_bounds__(sum_threads<S>, 1) token_gradient_kernel(const
   const uint64_t seed = arguments.dropout.seed ? uint64_t(*arguments.dropout.seed) : 0;
   TokenList& list = lists[warp];
   float gradient[S::values], kept[S::values] = {};
-  begin_row<Word, S>(arguments, share, seed, share.slices > 1 || warp % arguments.plan.warps_per_row == 0, gradient);
+  const bool writes = share.slices > 1 || (warp % arguments.plan.warps_per_row == 0 && lane < S::lanes);
+  begin_row<Word, S>(arguments, share, seed, writes, gradient);
 
   for (int64_t tile = share.first_column; tile < share.end; tile += int64_t(tile_tokens) * share.column_step) {
     const int64_t column = tile + int64_t(lane) * share.column_step;
@@ -152,7 +154,7 @@ __global__ void __launch_bounds__(sum_threads<S>, 1) token_gradient_kernel(const
     if (column < share.end) {
       if (!share.range.bad) token = read_token(tokens, share.range, column);
       const int64_t place = share.range.begin + column;
-      if (share.first_channel == 0) {
+      if (arguments.token_gradient && share.first_channel == 0) {
         arguments.word_keys[place] = token.kept ? token.id : int32_t(tokens.vocab_size);
         arguments.context_keys[place] = token.kept ? token.context : int32_t(tokens.num_types * tokens.num_positions);
         if (!token.kept) arguments.token_gradient[place].row = -1;

@@ -119,7 +119,8 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool_forward(
 }
 
 // The first kernel of the backward. Where `atomics`, d_context [K, P, H] is there on return, and d_word [V, H] where
-// `atomic_word` too; else they are empty and run_sums makes them. Keys of tokens that take no part are V and K * P.
+// `atomic_word` too; else they are empty and run_sums makes them. What only run_sums needs is empty where both are there.
+// Keys of tokens that take no part are V and K * P.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_token_gradients(
     const Tensor& grad_pooled, const Tensor& pooled_hat, const Tensor& input_ids, const Tensor& word_embeddings,
     const Tensor& position_embeddings, const Tensor& token_type_embeddings, const Tensor& ln_weight,
@@ -142,17 +143,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
     if (wanted) torch::stable::zero_(tensor);
     return tensor;
   };
-  const Tensor row_gradient = of_rows(), weight_terms = of_rows(), bias_terms = of_rows();
-  const Tensor token_gradient = new_tensor(word_embeddings, {tokens.total, int64_t(sizeof(TokenGradient) / sizeof(float))});
-  const Tensor word_keys = new_tensor(word_embeddings, {tokens.total}, ScalarType::Int);
-  const Tensor context_keys = new_tensor(word_embeddings, {tokens.total}, ScalarType::Int);
+  const bool runs = !atomics || !atomic_word;
+  const int64_t run_rows = runs ? tokens.rows : 0, run_tokens = runs ? tokens.total : 0;
+  const Tensor row_gradient = new_tensor(word_embeddings, {run_rows, hidden_size});
+  const Tensor weight_terms = of_rows(), bias_terms = of_rows();
+  const Tensor token_gradient = new_tensor(word_embeddings, {run_tokens, int64_t(sizeof(TokenGradient) / sizeof(float))});
+  const Tensor word_keys = new_tensor(word_embeddings, {run_tokens}, ScalarType::Int);
+  const Tensor context_keys = new_tensor(word_embeddings, {run_tokens}, ScalarType::Int);
   const Tensor d_word = zeros(atomics && atomic_word, {word_embeddings.size(0), hidden_size});
   const Tensor d_context = zeros(atomics, {call.context.num_types, call.context.num_positions, hidden_size});
   Plan plan = plan_rows(tokens, call.table.hidden_size);
   plan.splits = 1;  // a row's blocks would have to share its terms
   token_gradients({tokens, call.table, call.dropout, plan, call.ln_weight, call.tokens.data("grad_pooled", grad_pooled),
-                   call.tokens.float_data("pooled_hat", pooled_hat), floats(row_gradient), floats(weight_terms),
-                   floats(bias_terms), static_cast<TokenGradient*>(token_gradient.mutable_data_ptr()),
+                   call.tokens.float_data("pooled_hat", pooled_hat), runs ? floats(row_gradient) : nullptr,
+                   floats(weight_terms), floats(bias_terms),
+                   runs ? static_cast<TokenGradient*>(token_gradient.mutable_data_ptr()) : nullptr,
                    static_cast<int32_t*>(word_keys.mutable_data_ptr()), static_cast<int32_t*>(context_keys.mutable_data_ptr()),
                    atomics && atomic_word ? floats(d_word) : nullptr, atomics ? floats(d_context) : nullptr}, on.stream);
   return {row_gradient, weight_terms, bias_terms, token_gradient, word_keys, context_keys, context_table, d_word, d_context};

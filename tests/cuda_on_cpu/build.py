@@ -1,5 +1,6 @@
 """Compiles the CUDA kernels for the CPU, into build/cuda_on_cpu, once for each content of the sources."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -18,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 BUILD = REPOSITORY / "build" / "cuda_on_cpu"
 KERNELS = REPOSITORY / "csrc" / "cuda"
-EXECUTOR, RACES = HERE / "executor.cpp", HERE / "races.cpp"
+EXECUTOR, RACES, COUNTING = HERE / "executor.cpp", HERE / "races.cpp", HERE / "counting.cpp"
 
 COMPILER = os.environ.get("CXX", "c++")
 JOBS = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
@@ -26,7 +27,7 @@ FLAGS = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-DC
 PLAIN = ["-O1"]
 # Optimised, the checks would take three minutes to compile.
 SANITIZE = ["-O0", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-# For what runs as a kernel, which is then linked to RACES.
+# For what runs as a kernel, which is then linked to RACES or COUNTING.
 FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 
 
@@ -37,23 +38,25 @@ def missing() -> str | None:
     return None
 
 
-def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS) -> Path:
+def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS, watcher: Path = RACES) -> Path:
     """The library whose ops serve CPU tensors: the binding and the kernels of ``folder`` with the executor."""
     torch_flags = [*(f"-isystem{path}" for path in include_paths()), f"-isystem{sysconfig.get_path('include')}",
                    "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     binding = compiled(folder / "binding.cpp", [*(PLAIN if "-fsanitize=thread" in flags else flags), *torch_flags])
     torch_folder = Path(torch.__file__).parent / "lib"
     return library("kernels", sorted(folder.glob("*.cu")), flags,
-                   [str(binding), f"-L{torch_folder}", "-ltorch", "-ltorch_cpu", "-lc10"])
+                   [str(binding), f"-L{torch_folder}", "-ltorch", "-ltorch_cpu", "-lc10"], watcher)
 
 
-def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, libraries: Sequence[str] = ()) -> Path:
-    """``sources`` and the executor as one shared library, linked to ``libraries`` (further objects too)."""
+def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, libraries: Sequence[str] = (),
+            watcher: Path = RACES) -> Path:
+    """``sources`` and the executor as one shared library, linked to ``libraries`` (further objects too). With the flags
+    of FIND_RACES ``watcher`` sees every access."""
     with ThreadPoolExecutor(JOBS) as pool:
         objects = list(pool.map(compiled, sources, [flags] * len(sources)))
     if "-fsanitize=thread" in flags:
         # First, so that of inline functions of the standard library the linker keeps the copies that are not watched.
-        objects = [compiled(source, ["-O2"]) for source in (EXECUTOR, RACES)] + objects
+        objects = [compiled(source, ["-O2"]) for source in (EXECUTOR, watcher)] + objects
         flags = ()
     else:
         objects.append(compiled(EXECUTOR, flags))
@@ -103,9 +106,13 @@ def _made(name: str, command: Sequence[str]) -> Path:
     if output.exists():
         return output
     BUILD.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f"{name}.{os.getpid()}")
-    done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-5000:]}")
-    partial.rename(output)  # several processes may make the same at once
+    partial = output.with_name(f"{name}.partial")
+    with open(f"{partial}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that want the same, one makes it
+        if output.exists():
+            return output
+        done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-5000:]}")
+        partial.rename(output)
     return output
