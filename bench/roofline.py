@@ -175,7 +175,8 @@ def report(found: list[Bound]) -> str:
         f"instructions allow, for {TOKENS:,} tokens a call, V = {VOCAB_SIZE}, full rows, int32 ids and a bool mask, "
         f"{NUM_LABELS} labels, {NUM_DENDRITES} dendrites; caches are warm and hold words as Che's approximation of LRU "
         "says. The embed_pool ops run without dropout, the backward one adds by atomics. Instructions are those of a "
-        "warp of 32 (NVIDIA) or a wave of 64 (AMD).\n",
+        "warp of 32 (NVIDIA) or a wave of 64 (AMD); what lies outside the gathering loop is counted once, executed or "
+        "not, which for short rows makes issue a lower bound: unrolled epilogues above all.\n",
         "![rooflines](roofline.png)\n", "## Bytes\n",
         "From and to memory where no word's row is reused and tables of positions and heads are read once; the least "
         "is what the contract of the op asks of any kernel. Bold where it is more than "
