@@ -63,7 +63,7 @@ class BuildKernels(BuildExtension):
     """Compiles csrc/cpu/kernel.cpp once for each instruction set, all at a time, then everything else as usual."""
 
     def finalize_options(self):
-        """Objects lie in one place whoever builds: pip would compile an editable install in a folder that it deletes."""
+        """Objects lie in one place whoever builds: pip would compile an editable install in a folder it deletes."""
         super().finalize_options()
         self.build_temp = "build/sanitize/temp" if SANITIZE else "build/temp"
 
