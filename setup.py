@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -66,6 +67,13 @@ class BuildKernels(BuildExtension):
         """Objects lie in one place whoever builds: pip would compile an editable install in a folder it deletes."""
         super().finalize_options()
         self.build_temp = "build/sanitize/temp" if SANITIZE else "build/temp"
+
+    def build_extensions(self):
+        """A wheel's build comes here twice, and torch adds its flags each time: others would compile all anew."""
+        for ext in self.extensions:
+            own = ext.__dict__.setdefault("own_compile_args", deepcopy(ext.extra_compile_args))
+            ext.extra_compile_args = deepcopy(own)
+        super().build_extensions()
 
     def build_extension(self, ext):
         def compiled(name):
