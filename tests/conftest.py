@@ -1,4 +1,11 @@
-"""Fixtures of several test files."""
+"""Settings of all tests, and fixtures of several test files."""
+
+import os
+
+# Read when torch is imported, here and in the processes that tests start. xdist has a worker for each core; with more
+# threads in each they would spin, waiting for one another. Tests of threads set the number themselves.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 import pytest
 from perforated_networks import PerforatedAI
