@@ -11,6 +11,11 @@ import pytest
 from perforated_networks import PerforatedAI
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that no worker begins one when the others have nothing left to take over."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def perforatedai(tmp_path, monkeypatch) -> PerforatedAI:
     """The library as a fresh process has it, in an empty folder: its settings are global, and it writes where it is."""
