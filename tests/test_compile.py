@@ -3,10 +3,11 @@
 import pytest
 import torch
 from cases import LAYOUTS, head, in_float64, moved, parameters, pooled_and_gradients, tokens
-from helpers import CHECKING, KERNELS, each_backend, each_kernel
+from helpers import CHECKING, KERNELS, each_backend, each_kernel, serving
 from torch import nn
 
 from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.folding import fold
 from dendritic_bert.kernels.reference import POOLINGS, embed_pool_ref
 from dendritic_bert.kernels.weights import prepare_head, prepare_table
 
@@ -68,6 +69,22 @@ def test_opcheck_dsn_logits(layout, dtype, backend, device, monkeypatch):
     torch.library.opcheck(ops._DSN_LOGITS[backend], arguments)
 
 
+OTHER_OPS = [(op, *pair) for op in ("dsn_token_logits", "dsn_logits_folded") for pair in serving(op, torch.float32)
+             if pair in KERNELS]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("name", "backend", "device"), OTHER_OPS, ids=map("-".join, OTHER_OPS))
+def test_opcheck_the_other_ops(layout, name, backend, device, monkeypatch):
+    table, dsn_head = prepared(device)
+    tables = {"folded": fold(table, dsn_head)} if name == "dsn_logits_folded" else {"table": table, "head": dsn_head}
+    token_arguments = moved(tokens(layout, 4, 6, positions=True, num_positions=8), device)
+    registered = getattr(ops, f"_{name.upper()}")
+    arguments = arguments_of(monkeypatch, registered, backend, lambda: getattr(ops, name)(
+        **token_arguments, **tables, backend=backend))
+    torch.library.opcheck(registered[backend], arguments)
+
+
 @pytest.mark.parametrize(("layout", "pooling", "options"), [
     *[("padded with holes", pooling, {}) for pooling in POOLINGS], ("packed int64", "mean_masked", {}),
     ("padded with holes", "mean_masked", DROPOUT | {"seed": torch.tensor(5)})], ids=str)
@@ -84,6 +101,27 @@ def test_gradcheck_of_the_reference(layout, pooling, options):
     leaves = tuple(value.requires_grad_() for value in values.values())
     assert torch.autograd.gradcheck(call, leaves)
     assert torch.autograd.gradgradcheck(call, leaves)
+
+
+@pytest.mark.filterwarnings("ignore:Input #")  # gradcheck expects double precision, which no kernel has
+@pytest.mark.parametrize(("layout", "pooling", "options"), [
+    *[("padded with holes", pooling, {}) for pooling in POOLINGS], ("packed int64", "mean_masked", {}),
+    ("padded with holes", "mean_masked", DROPOUT)], ids=str)
+@each_kernel
+def test_gradcheck_of_a_kernel(layout, pooling, options, backend, device):
+    """In float32, every element of the Jacobian; the differences are wrong by h^2 and by rounding / h, as below."""
+    token_arguments = moved(tokens(layout, 3, 4, token_types=True), device)
+    token_arguments["input_ids"] %= 5
+    values = moved(parameters(16, num_positions=4), device)
+    values["word_embeddings"] = values["word_embeddings"][:5].clone()
+    names = list(values)
+
+    def call(*leaves):
+        return ops.embed_pool(**token_arguments, **dict(zip(names, leaves)), **options, pooling=pooling,
+                              backend=backend)
+
+    leaves = tuple(value.requires_grad_() for value in values.values())
+    assert torch.autograd.gradcheck(call, leaves, eps=1e-2, atol=5e-4, rtol=5e-4)
 
 
 @pytest.mark.parametrize("layout", ["padded with holes", "packed int64"])
