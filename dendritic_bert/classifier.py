@@ -22,7 +22,10 @@ from .tokenization import PackedBatch, PackedTokenizer, check_texts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-BATCH_SIZE = 1024
+# Threads take turns at what Python itself does in a batch; with 1024 texts in each they hand over four times as often,
+# and 13 % of a single thread's time goes into the calls.
+BATCH_SIZE = 4096
+ENCODER_ROWS = 128  # rows that a model with BERT's encoder takes at a time: each is padded to the longest of them
 # Fields of a configuration that say where a checkpoint came from.
 INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype"}
 
@@ -69,6 +72,7 @@ class TextClassifier:
         self.labels: list[str] = [id2label[label] for label in range(len(id2label))]
         self.num_truncated = 0
         self._scores = _score_function(config.problem_type, len(self.labels))
+        self._words: Any = model.get_input_embeddings()  # on the model's device, found sooner than by model.device
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None) -> TextClassifier:
@@ -110,17 +114,25 @@ class TextClassifier:
                           batch.num_truncated)
 
     def _logits(self, batch: PackedBatch) -> torch.Tensor:
-        """``[B, C]``; a model with BERT's encoder (``dsn=False``) takes no packed rows, so there they are padded."""
-        device = self.model.device
-        if self.model.config.dsn:
-            return self.model(input_ids=torch.from_numpy(batch.input_ids).to(device),
-                              cu_seqlens=torch.from_numpy(batch.cu_seqlens).to(device)).logits
-        lengths = np.diff(batch.cu_seqlens)
-        mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
-        input_ids = np.zeros(mask.shape, np.int64)
-        input_ids[mask] = batch.input_ids
-        return self.model(input_ids=torch.from_numpy(input_ids).to(device),
-                          attention_mask=torch.from_numpy(mask.astype(np.int64)).to(device)).logits
+        """``[B, C]``."""
+        if not self.model.config.dsn:
+            return self._encoder_logits(batch)
+        device = self._words.weight.device
+        return self.model(input_ids=torch.from_numpy(batch.input_ids).to(device),
+                          cu_seqlens=torch.from_numpy(batch.cu_seqlens).to(device), return_dict=False)[0]
+
+    def _encoder_logits(self, batch: PackedBatch) -> torch.Tensor:
+        """The same of a model with BERT's encoder (``dsn=False``), which takes no packed rows: here they are padded."""
+        device, logits = self._words.weight.device, []
+        for first in range(0, len(batch.cu_seqlens) - 1, ENCODER_ROWS):
+            bounds = batch.cu_seqlens[first:first + ENCODER_ROWS + 1]
+            lengths = np.diff(bounds)
+            mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
+            input_ids = np.zeros(mask.shape, np.int64)
+            input_ids[mask] = batch.input_ids[bounds[0]:bounds[-1]]
+            logits.append(self.model(input_ids=torch.from_numpy(input_ids).to(device),
+                                     attention_mask=torch.from_numpy(mask.astype(np.int64)).to(device)).logits)
+        return torch.cat(logits)
 
     def classify_file(
         self,

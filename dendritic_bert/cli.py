@@ -178,7 +178,7 @@ def _add_classify_flags(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=["json", "csv", "tsv"],
         help="of the output; the default goes by the suffix, else json: one object a line")
     add("--model", metavar="M", help="folder or hub id of a model (default: the one that comes with the package)")
-    add("--batch-size", type=_positive, default=1024, metavar="N",
+    add("--batch-size", type=_positive, default=4096, metavar="N",
         help="texts at a time (default: %(default)s); with 1, and 1 thread, each line of a stream is answered at once")
     add("--threads", type=_positive, metavar="N", help="default: as many as the processor has cores")
     add("--restart", action="store_true", help="start over instead of going on with an interrupted run (resume=False)")

@@ -106,7 +106,7 @@ class PackedTokenizer:
             input_ids, cu_seqlens = self._encode(texts)
         except (UnicodeEncodeError, TypeError):  # a lone surrogate; `tokenizers` calls it a TypeError
             input_ids, cu_seqlens = self._encode([without_surrogates(text) for text in texts])
-        if max_length is None:
+        if max_length is None or len(input_ids) <= max_length:  # as one short text is
             return PackedBatch(input_ids, cu_seqlens, 0)
         return _truncate(input_ids, cu_seqlens, max_length, len(self.suffix))
 

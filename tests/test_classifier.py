@@ -41,7 +41,8 @@ def assert_same(results, expected):
     {"num_labels": 2, "problem_type": "regression"},
     {"num_labels": 2, "dsn": False},
 ], ids=str)
-def test_same_as_the_pipeline(tokenizer, config):
+def test_same_as_the_pipeline(tokenizer, config, monkeypatch):
+    monkeypatch.setattr("dendritic_bert.classifier.ENCODER_ROWS", 3)  # more than one portion, and one that is not full
     model = small_model(**config)
     theirs = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     ours = TextClassifier(model, tokenizer)
