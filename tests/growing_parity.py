@@ -23,14 +23,14 @@ SCORES = (0.5, 0.6, 0.6, 0.6, 0.7, 0.7, 0.7, 0.65, 0.65, 0.65, 0.8, 0.9, 0.9, 0.
 
 class ParityRows(Dataset):
     def __init__(self, seed: int, steps: int = 1):
-        self.rows, self.steps = parity_rows(seed), steps
+        rows = zip(*parity_rows(seed))
+        self.rows = [{"input_ids": input_ids, "labels": label} for input_ids, label in rows] * steps
 
     def __len__(self) -> int:
-        return self.steps * len(self.rows.labels)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        index %= len(self.rows.labels)
-        return {"input_ids": self.rows.input_ids[index], "labels": self.rows.labels[index]}
+        return self.rows[index]
 
 
 class Log(TrainerCallback):
