@@ -58,9 +58,10 @@ def run(capsysbinary, monkeypatch):
 
 
 def start(*argv: object, **environment: str) -> subprocess.Popen:
+    """In a job that a shell runs in the background interrupts are ignored, and so they would be here."""
     return subprocess.Popen([sys.executable, "-m", "dendritic_bert", *map(str, argv)], cwd=REPOSITORY,
                             env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
+                            stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def run_apart(*argv: object, stdin: bytes = b"", **environment: str) -> tuple[int, str, str]:

@@ -37,6 +37,7 @@ def test_the_environment_lowers_the_instruction_set_and_never_raises_it():
         assert done.stdout.split() == [expected], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASCENDING[:-1] or ASCENDING)
 def test_the_ops_on(name):
     """The best instruction set is what all other tests run on; each of the others repeats those of the results."""
