@@ -25,7 +25,9 @@ from .triton_forward import (
     dsn_logits_kernel,
     dsn_pieces_kernel,
     dsn_token_logits_kernel,
+    embed_pool_combine_kernel,
     embed_pool_kernel,
+    embed_pool_pieces_kernel,
 )
 from .weights import DsnHead, DsnTable
 
@@ -102,6 +104,28 @@ def _tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor
     return pointers, num_rows, length, input_ids.numel()
 
 
+def _longest(tokens: tuple[Tensor | None, ...], length: int, num_tokens: int, num_positions: int) -> int:
+    """A packed row is no longer than the batch, nor, where positions are columns, than the position table."""
+    if tokens[2] is None:
+        return length
+    return num_tokens if tokens[4] is not None else min(num_tokens, num_positions)
+
+
+def _num_pieces(tokens: tuple[Tensor | None, ...], num_rows: int, length: int, num_tokens: int, longest: int,
+                config: Config) -> int:
+    """0 where rows stay whole: none is long, or they are so many that they leave no device idle."""
+    if longest <= config.chunk or num_rows > triton_configs.FEW_ROWS:
+        return 0
+    return num_rows * triton.cdiv(length, config.chunk) if tokens[2] is None else num_rows + num_tokens // config.chunk
+
+
+def _piece_tensors(num_pieces: int, cu_seqlens: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sums, numbers of tokens and, packed, rows of pieces, as ``store_piece`` writes them."""
+    sums = like.new_empty((num_pieces, like.shape[1]), dtype=torch.float32)
+    kept = torch.empty((num_pieces,), dtype=torch.int32, device=like.device)
+    return sums, kept, None if cu_seqlens is None else torch.empty_like(kept)
+
+
 def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, context: Tensor, eps: float, weight: Tensor,
                bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
                attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
@@ -115,9 +139,7 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
     num_types, num_positions, hidden_size = context.shape
     num_dendrites, num_labels = top.shape
     logits = weight.new_empty((num_rows, num_labels))
-    # A row is no longer than the batch, nor, where positions are columns, than the position table.
-    longest = length if cu_seqlens is None else (num_tokens if position_ids is not None
-                                                 else min(num_tokens, num_positions))
+    longest = _longest(tokens, length, num_tokens, num_positions)
     tables = [None if tensor is None else tensor.contiguous() for tensor in (word, word_scale, context)]
     head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
     batch = (num_rows, length, num_tokens)
@@ -131,20 +153,15 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
         gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
         rows = {"BLOCK_ROWS": config.rows, "BLOCK_C": _block_c(num_labels, config.rows, hidden_size, config)}
         programs = (triton.cdiv(num_rows, config.rows),)
-        if longest <= config.chunk or num_rows > triton_configs.FEW_ROWS:
+        num_pieces = _num_pieces(tokens, *batch, longest, config)
+        if num_pieces == 0:
             wrap_triton(dsn_logits_kernel)[programs](*tokens, *tables, *head, logits, *sizes, **constants,
                                                      **head_constants, **gather, **rows, **options)
             return
-        if cu_seqlens is None:
-            num_pieces = num_rows * triton.cdiv(length, config.chunk)
-        else:
-            num_pieces = num_rows + num_tokens // config.chunk
-        sums = weight.new_empty((num_pieces, hidden_size))
-        kept = torch.empty((num_pieces,), dtype=torch.int32, device=weight.device)
-        wrap_triton(dsn_pieces_kernel)[(num_pieces,)](*tokens, *tables, sums, kept, *sizes, **constants,
-                                                      BLOCK_TOKENS=config.tokens, CHUNK=config.chunk,
-                                                      NUM_STAGES=config.num_stages, **options)
-        wrap_triton(dsn_combine_kernel)[programs](tokens[2], sums, kept, *head, logits, *batch, **constants,
+        pieces = _piece_tensors(num_pieces, cu_seqlens, weight)
+        wrap_triton(dsn_pieces_kernel)[(num_pieces,)](*tokens, *tables, *pieces, *sizes, **constants, **gather,
+                                                      CHUNK=config.chunk, **options)
+        wrap_triton(dsn_combine_kernel)[programs](tokens[2], *pieces, *head, logits, *batch, **constants,
                                                   **head_constants, **rows, CHUNK=config.chunk, **options)
 
     if num_rows > 0:
@@ -196,20 +213,35 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
     parameters = [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings,
                                                      ln_weight, ln_bias)]
 
+    longest = _longest(tokens, length, num_tokens, position_embeddings.shape[0])
+    batch = (num_rows, length, num_tokens)
+    sizes = (*batch, word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0], eps,
+             *dropout_arguments(p_embed))
+    constants = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0}
+    row_constants = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
+
     def launch(config: Config) -> None:
-        wrap_triton(embed_pool_kernel)[(triton.cdiv(num_rows, config.rows),)](
-            *tokens, *parameters, seed, pooled, pooled_hat, rstd, num_rows, length, num_tokens,
-            word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0], eps,
-            *dropout_arguments(p_embed), *dropout_arguments(p_pool), HIDDEN_SIZE=hidden_size,
-            SUM=pooling == _SUM_ALL, DROP_EMBED=p_embed > 0, DROP_POOL=p_pool > 0, BLOCK_H=_block_h(hidden_size),
-            BLOCK_ROWS=config.rows, BLOCK_TOKENS=config.tokens, NUM_STAGES=config.num_stages,
-            **_launch_options(config, word_embeddings, dropout=p_embed > 0))
+        if p_embed > 0:  # a second sum of a tile's size
+            config = config._replace(tokens=max(1, config.tokens // 2))
+        options = _launch_options(config, word_embeddings, dropout=p_embed > 0)
+        gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
+        programs = (triton.cdiv(num_rows, config.rows),)
+        num_pieces = _num_pieces(tokens, *batch, longest, config)
+        if num_pieces == 0:
+            wrap_triton(embed_pool_kernel)[programs](
+                *tokens, *parameters, seed, pooled, pooled_hat, rstd, *sizes, *dropout_arguments(p_pool), **constants,
+                **row_constants, **gather, BLOCK_ROWS=config.rows, **options)
+            return
+        sums, kept, row = _piece_tensors(num_pieces, cu_seqlens, pooled)
+        pieces = (sums, torch.empty_like(sums) if p_embed > 0 else None, kept, row)
+        wrap_triton(embed_pool_pieces_kernel)[(num_pieces,)](
+            *tokens, *parameters[:3], seed, *pieces, rstd, *sizes, **constants, **gather, CHUNK=config.chunk, **options)
+        wrap_triton(embed_pool_combine_kernel)[programs](
+            tokens[2], *parameters[3:], seed, *pieces, pooled, pooled_hat, *batch, *dropout_arguments(p_pool),
+            **constants, **row_constants, BLOCK_ROWS=config.rows, CHUNK=config.chunk, **options)
 
     if num_rows > 0:
-        longest = length if cu_seqlens is None else min(num_tokens, position_embeddings.shape[0])
-        config = _configuration(word_embeddings, longest, num_rows, launch)
-        # Dropout has a second sum of a tile's size.
-        launch(config._replace(tokens=max(1, config.tokens // 2)) if p_embed > 0 else config)
+        launch(_configuration(word_embeddings, longest, num_rows, launch))
     return pooled.to(word_embeddings.dtype), pooled_hat, rstd
 
 

@@ -13,6 +13,7 @@ from test_embed_pool import AXES, SEED
 
 from dendritic_bert.kernels import ops, triton_configs
 from dendritic_bert.kernels.reference import POOLINGS, embed_pool_ref
+from dendritic_bert.kernels.triton_configs import Config
 
 CASES = AXES | SIZES | {"deterministic": [False, True], "sparse_grad": [False, False, True]}
 
@@ -47,7 +48,8 @@ def test_gradients(case):
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE}), ids=str)
+@pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4)}),
+                         ids=str)
 def test_every_cut(config, deterministic, monkeypatch):
     """As the table cuts it for a GPU, in pieces of four tokens of an id."""
     monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
