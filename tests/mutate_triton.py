@@ -1,10 +1,10 @@
 """Breaks every Triton kernel in ten ways and more, and sees whether the tests notice.
 
-    python tests/mutate_triton.py [--kernel NAME] [--table tests/README.md]
+    python tests/mutate_triton.py [--kernels NAME ...] [--table tests/README.md]
 
 Each mutant is one replacement in a copy of the sources. A copy's tests run in a fork of this process, which has
 imported torch but nothing of ours, until the first one fails; a mutant that none fails for has survived, and the exit
-status is 1. ``--table`` writes what was found between the marks of that file.
+status is 1. ``--table`` writes what was found between the marks of that file; kernels that were not broken keep theirs.
 """
 
 import argparse
@@ -33,12 +33,14 @@ TESTS = {
     "dsn_token_logits": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
                          f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
                          f"{FORWARD}::test_every_cut", f"{FORWARD}::test_offsets_beyond_two_to_the_31",
+                         f"{FORWARD}::test_a_token_has_the_column_of_a_row_it_is_in",
                          f"{FORWARD}::test_a_bad_index_poisons_its_row_alone",
                          f"{FORWARD}::test_a_row_longer_than_the_position_table", f"{FORWARD}::test_token_logits"],
     "embed_pool": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
                    f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
                    f"{FORWARD}::test_bounds_of_rows_that_make_no_sense", f"{FORWARD}::test_every_cut",
-                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_embed_pool",
+                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_rows_in_pieces",
+                   f"{FORWARD}::test_embed_pool",
                    f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_every_cut"],
     "gradients": [f"{BACKWARD}::test_what_is_not_shown_has_no_gradient",
                   f"{BACKWARD}::test_the_sparse_gradient_is_the_dense_one",
@@ -124,6 +126,34 @@ PHILOX_WORDS = ("Philox's words are in another order", "dropout_keep", "tl.inter
 PHILOX_ROW = ("rows share a dropout mask", "dropout_keep", "(zero + row[:, :, None])", "(zero)")
 PHILOX_STREAM = ("both dropouts draw the same bits", "dropout_keep", "(zero + STREAM)", "(zero)")
 PHILOX_BOUND = ("dropout keeps what it should drop", "dropout_keep", ">= threshold", "< threshold")
+PIECES = (
+    ("a piece goes on to the end of its row", "piece_bounds", "tl.minimum(begin + CHUNK, count)", "count"),
+    ("a piece ends one column early", "piece_bounds", "begin + CHUNK, count", "begin + CHUNK - 1, count"),
+    ("a padded row has a piece too few", "piece_bounds", "pieces = tl.cdiv(length, CHUNK)",
+     "pieces = tl.maximum(length // CHUNK, 1)"),
+    ("pieces are counted from the next row", "piece_bounds", "first = row * pieces", "first = (row + 1) * pieces"),
+    ("packed pieces are numbered by tokens alone", "piece_bounds", "// CHUNK + row\n", "// CHUNK\n"),
+    ("sums are stored at the row", "store_piece", "piece[:, None] * HIDDEN", "row[:, None] * HIDDEN"),
+    ("a piece is written short", "store_piece", "total, mask=h < HIDDEN_SIZE)", "total, mask=h < HIDDEN_SIZE - 1)"),
+    ("tokens of a piece are not counted", "store_piece", "piece_kept + piece, kept)", "piece_kept + piece, kept * 0)"),
+    ("a piece says it is the next row's", "store_piece", "piece_row + piece, row)", "piece_row + piece, row + 1)"),
+    ("the search for a row stops early", "row_of", "size > 1", "size > 2"),
+    ("the search takes the row before", "row_of", "first <= place", "first < place"),
+    ("the search forgets the rows' own numbers", "row_of", "first // CHUNK + middle", "first // CHUNK"),
+)
+COMBINE = (
+    ("the last piece is left out", "add_pieces", "range(0, tl.max(pieces))", "range(0, tl.max(pieces) - 1)"),
+    ("pieces of the longest row are added to all", "add_pieces", "there = k < pieces", "there = k >= 0"),
+    ("the first piece alone is added", "add_pieces", "(first + k)[:, None]", "first[:, None]"),
+    ("the count of the first piece alone is added", "add_pieces", "piece_kept + first + k", "piece_kept + first"),
+    ("the last piece alone is kept", "add_pieces", "total += tl.load", "total = tl.load"),
+    ("a short last piece is left out", "add_pieces", "(count + CHUNK - 1) // CHUNK", "count // CHUNK"),
+    ("packed pieces are numbered by tokens alone", "add_pieces", "start // CHUNK + row", "start // CHUNK"),
+    ("padded pieces are numbered by rows alone", "add_pieces", "row * tl.cdiv(length, CHUNK)", "row"),
+    ("the last channel is not read", "add_pieces", "& (h < HIDDEN_SIZE)", "& (h < HIDDEN_SIZE - 1)"),
+    ("another row's piece is taken", "add_pieces", "(served != row)", "(served < 0)"),
+    ("a bad row is no NaN", "add_pieces", " + poison[:, None]", ""),
+)
 
 MUTANTS = [
     *of("dsn_logits_kernel", "triton_forward.py", MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET,
@@ -131,37 +161,9 @@ MUTANTS = [
         BLOCK_FOR_SIZE, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON, LAST_STEP_ALONE, COUNT_OF_LAST_STEP, DIVIDED_BY_TWO,
         EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA, SWAPPED_TOP, LATERAL, LAST_LABELS, NO_BIAS, BETA_BIAS, TANH, GELU, RELU,
         ("a bad row is no NaN", "dsn_logits_kernel", "total + poison[:, None]", "total")),
-    *of("dsn_pieces_kernel", "triton_forward.py",
-        ("a piece starts at the row", "dsn_pieces_kernel", "tl.max(begin), tl.minimum", "0, tl.minimum"),
-        ("a piece goes on to the end of its row", "dsn_pieces_kernel", "tl.minimum(begin + CHUNK, count)", "count"),
-        ("a piece ends one column early", "dsn_pieces_kernel", "begin + CHUNK, count", "begin + CHUNK - 1, count"),
-        ("a padded row has a piece too few", "dsn_pieces_kernel", "pieces = tl.cdiv(length, CHUNK)",
-         "pieces = tl.maximum(length // CHUNK, 1)"),
-        ("pieces are counted from the next row", "dsn_pieces_kernel", "first = row * pieces",
-         "first = (row + 1) * pieces"),
-        ("packed pieces are numbered by tokens alone", "dsn_pieces_kernel", "// CHUNK + row\n", "// CHUNK\n"),
-        ("sums are stored at the row", "dsn_pieces_kernel", "piece_sums + piece * HIDDEN",
-         "piece_sums + first * HIDDEN"),
-        ("a piece is written short", "dsn_pieces_kernel", "(h < HIDDEN_SIZE)[None, :])",
-         "(h < HIDDEN_SIZE - 1)[None, :])"),
-        ("tokens of a piece are not counted", "dsn_pieces_kernel", "tl.arange(0, 1), kept)",
-         "tl.arange(0, 1), kept * 0)"),
-        ("the search for a row stops early", "row_of", "size > 1", "size > 2"),
-        ("the search takes the row before", "row_of", "first <= place", "first < place"),
-        ("the search forgets the rows' own numbers", "row_of", "first // CHUNK + middle", "first // CHUNK")),
-    *of("dsn_combine_kernel", "triton_forward.py",
-        ("the last piece is left out", "dsn_combine_kernel", "range(0, tl.max(pieces))",
-         "range(0, tl.max(pieces) - 1)"),
-        ("pieces of the longest row are added to all", "dsn_combine_kernel", "there = k < pieces", "there = k >= 0"),
-        ("the first piece alone is added", "dsn_combine_kernel", "(first + k)[:, None]", "first[:, None]"),
-        ("the count of the first piece alone is added", "dsn_combine_kernel", "piece_kept + first + k",
-         "piece_kept + first"),
-        ("the last piece alone is kept", "dsn_combine_kernel", "total += tl.load", "total = tl.load"),
-        ("a short last piece is left out", "dsn_combine_kernel", "(count + CHUNK - 1) // CHUNK", "count // CHUNK"),
-        ("packed pieces are numbered by tokens alone", "dsn_combine_kernel", "start // CHUNK + row", "start // CHUNK"),
-        ("padded pieces are numbered by rows alone", "dsn_combine_kernel", "row * tl.cdiv(length, CHUNK)", "row"),
-        ("the last channel is not read", "dsn_combine_kernel", "(h < HIDDEN_SIZE)[None, :], other=0.0)\n        kept",
-         "(h < HIDDEN_SIZE - 1)[None, :], other=0.0)\n        kept"),
+    *of("dsn_pieces_kernel", "triton_forward.py", *PIECES,
+        ("a piece starts at the row", "dsn_pieces_kernel", "tl.max(begin), end", "0, end")),
+    *of("dsn_combine_kernel", "triton_forward.py", *COMBINE,
         ("the mean is over pieces", "dsn_combine_kernel", "divided(total, kept, SUM)",
          "divided(total, kept * 0 + 1, SUM)"),
         EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
@@ -170,7 +172,9 @@ MUTANTS = [
         SWAPPED_TOP, BETA_BIAS,
         ("a column is the place in the batch", "dsn_token_logits_kernel", "column = place % length", "column = place"),
         ("a packed column is the place in the batch", "dsn_token_logits_kernel",
-         "column = place - tl.load(cu_seqlens + row).to(tl.int64)", "column = place"),
+         "column = place - start", "column = place"),
+        ("a token has a column of any row", "dsn_token_logits_kernel", "(column >= 0) & (column < count)",
+         "column > -2**62"),
         ("hidden tokens are not written", "dsn_token_logits_kernel", "(inside & (shown == 0))",
          "(inside & (place < 0))"),
         ("beta is left out", "dsn_token_logits_kernel", "x, shown.to(tl.float32)", "x, 0.0 * shown"),
@@ -181,19 +185,32 @@ MUTANTS = [
         MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET, WRONG_POSITION, NO_TYPES, LARGE_ID, CENTRE,
         MEAN_OF_BLOCK, NO_POSITIONS, PHILOX_WORDS, PHILOX_ROW, PHILOX_STREAM, PHILOX_BOUND, DIVIDED_BY_TWO,
         EMPTY_ROW_HAS_BETA,
-        ("eps is left out", "embed_pool_kernel", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)"),
-        ("a bad index is no NaN", "embed_pool_kernel", 'tl.where(readable, factor, float("nan"))', "factor"),
-        ("rstd is stored at the column", "embed_pool_kernel", "rstd + place, factor", "rstd + column, factor"),
-        ("dropped channels are not made up for", "embed_pool_kernel", "tl.where(keep, embed_scale, 0.0)",
+        ("eps is left out", "pool_embedded", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)"),
+        ("a bad index is no NaN", "pool_embedded", 'tl.where(readable, factor, float("nan"))', "factor"),
+        ("a bad row is no NaN", "embed_pool_kernel", "total + poison[:, None]", "total"),
+        ("rstd is stored at the column", "pool_embedded", "rstd + place, factor", "rstd + column, factor"),
+        ("dropped channels are not made up for", "pool_embedded", "tl.where(keep, embed_scale, 0.0)",
          "tl.where(keep, 1.0, 0.0)"),
-        ("beta is not dropped with its channel", "embed_pool_kernel", "if DROP_EMBED:\n        beta_share, _",
+        ("beta is not dropped with its channel", "store_pooled", "if DROP_EMBED:\n        beta_share, _",
          "if False:\n        beta_share, _"),
-        ("sums start anew in every step", "embed_pool_kernel", "total += x", "total = x"),
-        ("gamma is left out", "embed_pool_kernel", "hat * gamma", "hat"),
-        ("beta is left out", "embed_pool_kernel", "+ beta_share * beta\n", "\n"),
-        ("dropout of the pooled row is not made up for", "embed_pool_kernel", "result * pool_scale", "result"),
-        ("what backward gets has gamma and beta", "embed_pool_kernel", "pooled_hat + places, hat",
+        ("sums start anew in every step", "pool_embedded", "total += x", "total = x"),
+        ("gamma is left out", "store_pooled", "hat * gamma", "hat"),
+        ("beta is left out", "store_pooled", "+ beta_share * beta\n", "\n"),
+        ("dropout of the pooled row is not made up for", "store_pooled", "result * pool_scale", "result"),
+        ("what backward gets has gamma and beta", "store_pooled", "pooled_hat + places, hat",
          "pooled_hat + places, result")),
+    *of("embed_pool_pieces_kernel", "triton_forward.py", *PIECES,
+        ("a piece starts at the row", "embed_pool_pieces_kernel", "tl.max(begin), end", "0, end"),
+        ("dropout goes by the column in the piece", "pool_embedded", "row[:, None], column, embed_threshold",
+         "row[:, None], column - begin, embed_threshold"),
+        ("beta's shares are not written", "store_piece", "beta_kept, mask", "beta_kept * 0, mask"),
+        ("beta's shares start anew in every step", "pool_embedded", "beta_kept += tl", "beta_kept = tl"),
+        ("rstd is stored at the column", "pool_embedded", "rstd + place, factor", "rstd + column, factor")),
+    *of("embed_pool_combine_kernel", "triton_forward.py", *COMBINE,
+        ("beta's shares of the last piece alone are kept", "add_pieces", "beta_kept += tl.load", "beta_kept = tl.load"),
+        ("gamma is left out", "store_pooled", "hat * gamma", "hat"),
+        ("the last row is not written", "store_pooled", "(row < num_rows)", "(row < num_rows - 1)"),
+        PHILOX_STREAM, EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
     *of("row_gradients_kernel", "triton_backward.py",
         ("gamma is left out", "row_gradients_kernel", "token_grad * gamma", "token_grad"),
         ("the gradient is not divided", "row_gradients_kernel", "token_grad, share = divided(grad",
@@ -326,10 +343,11 @@ def first_failure(tree: Path, tests: list[str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kernel", help="break this one alone")
+    parser.add_argument("--kernels", nargs="+", choices=[*dict.fromkeys(mutant.kernel for mutant in MUTANTS)],
+                        help="break these alone")
     parser.add_argument("--table", type=Path, help="the file whose table is written anew")
     arguments = parser.parse_args()
-    mutants = [mutant for mutant in MUTANTS if arguments.kernel in (None, mutant.kernel)]
+    mutants = [mutant for mutant in MUTANTS if arguments.kernels is None or mutant.kernel in arguments.kernels]
     os.environ["TRITON_INTERPRET"] = "1"
     import hypothesis  # noqa: F401  imported once for all forks, as are the next two
     import transformers  # noqa: F401
@@ -364,11 +382,13 @@ def main() -> int:
 
 
 def write_table(path: Path, results: list[tuple[Mutant, str]]) -> None:
-    lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
-    lines += [f"| {mutant.kernel} | {mutant.what} | {'**nothing**' if found == 'none' else found} |"
-              for mutant, found in results]
     before, mark, rest = path.read_text(encoding="utf-8").partition("<!-- mutants -->\n")
-    _, end, after = rest.partition("<!-- end of mutants -->\n")
+    old, end, after = rest.partition("<!-- end of mutants -->\n")
+    lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
+    for kernel in dict.fromkeys(mutant.kernel for mutant in MUTANTS):
+        new = [f"| {kernel} | {mutant.what} | {'**nothing**' if found == 'none' else found} |"
+               for mutant, found in results if mutant.kernel == kernel]
+        lines += new or [line for line in old.splitlines() if line.startswith(f"| {kernel} |")]
     path.write_text(before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after, encoding="utf-8")
 
 
