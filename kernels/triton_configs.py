@@ -18,7 +18,7 @@ LENGTHS = (64, 256, ANY)  # a length belongs to the first bucket it does not exc
 FEW_ROWS = 1024
 # A row of so many columns may be cut into pieces where rows are few; 16 steps of 16 tokens each.
 CHUNK = 256
-BACKWARD_CHUNK = 64  # of a frequent id's tokens, one program's work: 8 to 16 steps
+SEGMENT_CHUNK = 64  # of a frequent id's tokens, one program's work in the backward pass: 8 to 16 steps
 HEAD_TILE = 4096  # 32 registers of a thread
 
 
@@ -94,7 +94,7 @@ def candidates(key: Key) -> list[Config]:
 def choose_backward(key: Key) -> Config:
     """The backward kernels hold twice as many tiles as the forward ones, so each has half the tokens."""
     config = candidates(key)[0]
-    return config._replace(tokens=max(1, config.tokens // 2), chunk=BACKWARD_CHUNK)
+    return config._replace(tokens=max(1, config.tokens // 2))
 
 
 def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> Config:
