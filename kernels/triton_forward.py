@@ -88,6 +88,19 @@ def token_indices(place, column, shown, input_ids, token_type_ids, position_ids,
 
 
 @triton.jit
+def widened(values):
+    """To float32. Bytes are float8_e4m3fn on a GPU that does not read it: shifted they are float16, but for NaN and a
+    bias of 7 where float16's is 15."""
+    if values.dtype == tl.uint8:
+        bits = values.to(tl.uint16)
+        half = (((bits & 0x80) << 8) | ((bits & 0x7F) << 7)).to(tl.float16, bitcast=True)
+        result = tl.where((bits & 0x7F) == 0x7F, float("nan"), half.to(tl.float32) * 256.0)
+    else:
+        result = values.to(tl.float32)
+    return result
+
+
+@triton.jit
 def folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale, context, vocab_size,
                   num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
     """From centred tables: ``e_t`` ``[R, T, H]`` and what LayerNorm multiplies it by ``[R, T]``.
@@ -98,8 +111,8 @@ def folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids,
         place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
     h = tl.arange(0, BLOCK_H)[None, None, :]
     read = shown & readable
-    e = tl.load(word + token_id[:, :, None] * HIDDEN_SIZE + h, mask=read[:, :, None] & (h < HIDDEN_SIZE),
-                other=0.0).to(tl.float32)
+    e = widened(tl.load(word + token_id[:, :, None] * HIDDEN_SIZE + h, mask=read[:, :, None] & (h < HIDDEN_SIZE),
+                        other=0.0))
     if word_scale is not None:
         e *= tl.load(word_scale + token_id, mask=read, other=0.0)[:, :, None]
     # One row of the context serves all rows of the tile where it depends on the column alone.

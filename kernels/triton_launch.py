@@ -76,6 +76,13 @@ def _launch_options(config: Config, tensor: Tensor, *, dropout: bool = False) ->
     return options
 
 
+def _readable(word: Tensor) -> Tensor:
+    """Triton reads float8_e4m3fn on sm_89 and later; the kernels take its bytes apart themselves anywhere else."""
+    arch = architecture()
+    native = word.dtype != torch.float8_e4m3fn or (arch.startswith("sm_") and int(arch[3:]) >= 89)
+    return word if native else word.view(torch.uint8)
+
+
 def _stored(dtype: torch.dtype) -> torch.dtype:
     """What a kernel writes where ``dtype`` is wanted: the interpreter cuts bfloat16 off, so there torch rounds it."""
     return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
@@ -140,7 +147,7 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
     num_dendrites, num_labels = top.shape
     logits = weight.new_empty((num_rows, num_labels))
     longest = _longest(tokens, length, num_tokens, num_positions)
-    tables = [None if tensor is None else tensor.contiguous() for tensor in (word, word_scale, context)]
+    tables = [None if tensor is None else tensor.contiguous() for tensor in (_readable(word), word_scale, context)]
     head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
     batch = (num_rows, length, num_tokens)
     sizes = (*batch, word.shape[0], num_types, num_positions, eps)
@@ -182,7 +189,7 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
     num_types, num_positions, hidden_size = context.shape
     num_dendrites, num_labels = top.shape
     logits = weight.new_empty((*input_ids.shape, num_labels))
-    tables = [None if tensor is None else tensor.contiguous() for tensor in (word, word_scale, context)]
+    tables = [None if tensor is None else tensor.contiguous() for tensor in (_readable(word), word_scale, context)]
     head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
 
     def launch(config: Config) -> None:
