@@ -12,7 +12,7 @@ keeps a kernel from its bound are not in it.
 import argparse
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from compile_ahead import Resources, launches_compiled_for, resources
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_DENDRITES, NUM_LABELS, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import Traffic, cached_bytes, traffic_of
+from traffic import SORT_BYTES, Traffic, cached_bytes, pieces_of, torch_bytes, traffic_of
 
 from dendritic_bert.kernels import triton_configs
 from dendritic_bert.kernels.triton_configs import Config
@@ -75,21 +75,27 @@ def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) ->
     total = 0
     for kernel in kernels:
         programs, turns = ceil(call.rows / config.rows), ceil(call.length / config.tokens)
-        if kernel.kernel == "dsn_pieces_kernel":
-            pieces = ceil(call.length / config.chunk)
+        pieces = pieces_of(call, config)
+        if kernel.kernel.endswith("_pieces_kernel") or (kernel.kernel == "scatter_gradients_kernel" and pieces > 1):
             programs, turns = call.rows * pieces, ceil(turns / pieces)
-        elif kernel.kernel == "dsn_combine_kernel":
-            turns = ceil(call.length / config.chunk)
+        elif kernel.kernel.endswith("_combine_kernel"):
+            turns = pieces
         loop = kernel.gather_loop.num_instructions
         total += kernel.num_warps * programs * (kernel.instructions - loop + turns * loop)
     return float(total)
 
 
-def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instructions: float) -> Bound:
-    row_bytes = call.hidden_size * call.dtype.itemsize
+def memory_bytes(call: Call, device: Device, ids: str, traffic: Traffic) -> float:
+    """With words and their sums in a warm cache as often as LRU has them there. Sums that stay are written back once,
+    which is what clearing them counts."""
+    row_bytes = call.hidden_size * (call.dtype.itemsize + 4 * (traffic.total("sums") > 0))
     missed = 1 - hit_rate(ids, VOCAB_SIZE, row_bytes, device.cache_bytes)
-    memory = traffic.moved - (1 - missed) * traffic.total("words")
-    return Bound(call, device, ids, memory, cached_bytes(traffic, device.first_cache_bytes), instructions)
+    return traffic.moved - (1 - missed) * (traffic.total("words") + 2 * traffic.total("sums"))
+
+
+def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instructions: float) -> Bound:
+    return Bound(call, device, ids, memory_bytes(call, device, ids, traffic),
+                 cached_bytes(traffic, device.first_cache_bytes), instructions)
 
 
 def bounds() -> list[Bound]:
@@ -107,14 +113,43 @@ def bounds() -> list[Bound]:
 
 
 def moved_table() -> str:
-    """The bytes of every call under the configuration of an NVIDIA GPU, beside the least there can be."""
+    """The bytes of every forward call under the configuration of an NVIDIA GPU, beside the least there can be."""
     lines = []
     for call in calls():
+        if call.op == "embed_pool_backward":
+            continue
         traffic = traffic_of(call, config_of(call, "sm_90"))
         ratio = traffic.moved / traffic.least
         lines.append([*_named(call), f"{traffic.moved / call.num_tokens:.1f}", f"{traffic.least / call.num_tokens:.1f}",
                       f"{ratio:.3f}" if ratio <= MOVED_AT_MOST else f"**{ratio:.3f}**"])
     return table(["op", "table", "H", "L", "moved, bytes / token", "least", "moved / least"], lines, text_columns=2)
+
+
+def moved_backward(call: Call, device: Device) -> float:
+    """Bytes from and to memory of a backward call, from a cold cache: every word's row once at least, and of the
+    segmented form what torch does beside the kernels: keys, places and two sorts."""
+    traffic = traffic_of(call, config_of(call, device.target))
+    moved = memory_bytes(call, device, "uniform", traffic)
+    if call.word_grad == "scattered":
+        missed = moved - memory_bytes(call, replace(device, cache_bytes=2**62), "uniform", traffic)
+        return moved + max(0.0, traffic.total("words", "distinct") - missed)
+    with torch_bytes(device.target) as of_torch:
+        call.launch(call.tensors())
+    return moved + of_torch.total
+
+
+def backward_table() -> str:
+    lines = []
+    devices = [device for device in DEVICES if device.name != "H200"]  # which has an H100's cache
+    for call in (call for call in calls() if call.op == "embed_pool_backward"):
+        least = traffic_of(call, config_of(call, "sm_90")).least
+        moved = [moved_backward(replace(call, word_grad=form), device) / least
+                 for device in devices for form in ("scattered", "segmented")]
+        lines.append([*_named(call)[1:], f"{least / call.num_tokens:.1f}",
+                      *(f"{ratio:.3f}" if ratio <= MOVED_AT_MOST else f"**{ratio:.3f}**" for ratio in moved)])
+    return table(["table", "H", "L", "least, bytes / token",
+                  *(f"{device.name}, {form}" for device in devices for form in ("atomics", "sorted"))], lines,
+                 text_columns=1)
 
 
 def device_table(device: Device, found: list[Bound]) -> str:
@@ -149,9 +184,16 @@ def report(found: list[Bound]) -> str:
         "![rooflines](roofline.png)\n", "## Bytes\n",
         "From and to memory where no word's row is reused and tables of positions and heads are read once; the least "
         "is what the contract of the op asks of any kernel. Bold where it is more than "
-        f"{MOVED_AT_MOST:g} times the least: the backward op's atomics add a float32 row a token to a gradient that "
-        "the contract wants written once.\n",
-        moved_table(), *(device_table(device, found) for device in DEVICES)]
+        f"{MOVED_AT_MOST:g} times the least.\n", moved_table(), "## Bytes of the backward pass\n",
+        "A gradient has one row for a word however often it occurs, so here words and their gradients are reused as "
+        "far as the last cache holds them, uniform ids, from a cold cache; the least reads every word's row once, "
+        "writes every gradient once and keeps nothing in between. H200 as H100. \"atomics\" adds float32 rows in the "
+        "cache: it moves the least where words and sums fit there together and the table is float32; beside a bfloat16 "
+        "table the float32 sums are twice the gradient, and where the cache misses, every token's sum is read and "
+        "written. \"sorted\" (the deterministic and the sparse form) reads each word once in its first pass and has no "
+        f"float32 sums, but two sorts of {SORT_BYTES} bytes a token, which alone are more than the bar leaves of the "
+        "least at every H here, and index arithmetic that torch does one operation after the other.\n",
+        backward_table(), *(device_table(device, found) for device in DEVICES)]
     return "\n".join(parts)
 
 

@@ -86,6 +86,7 @@ WARPS_OF_32 = (
     Line("", 512, True, ANY, (), Config(1, 8), "32 elements of the sum a thread; 64 spill"),
     Line("", 512, False, ANY, BYTES, Config(1, 8),
          "222 instructions a token at H = 384; two rows of four take 372 and spill 8 bytes"),
+    Line("sm_8", 512, False, ANY, NARROW, Config(1, 8), "two rows of four spill 8 bytes on sm_80"),
     Line("", 512, False, 64, NARROW, Config(1, 8), "the context is in the first cache: 253 instructions a token at "
          "H = 384, 364 with two rows of four; from float32 309 and 289"),
     Line("", 512, False, ANY, (), Config(2, 4), "two rows share a context row in as many registers"),
