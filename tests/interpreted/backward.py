@@ -64,6 +64,16 @@ def test_every_cut(config, deterministic, monkeypatch):
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_row_that_is_counted_in_two_steps(deterministic):
+    """Of 128 columns of the mask each."""
+    token_arguments, values = tokens("padded with holes", 1, 150), parameters(16, num_positions=150)
+    results = triton_gradients(values, deterministic, **token_arguments)
+    expected = run(embed_pool_ref, values, **token_arguments)
+    for name, value in results.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 300])
 @pytest.mark.parametrize("before", [0, 1, 64])
 def test_an_id_in_several_pieces(before, count):
