@@ -76,6 +76,13 @@ def _launch_options(config: Config, tensor: Tensor, *, dropout: bool = False) ->
     return options
 
 
+def _with_dropout(config: Config) -> Config:
+    """Half the tile: how often beta was kept is a second sum of its size."""
+    if config.tokens > 1:
+        return config._replace(tokens=config.tokens // 2)
+    return config._replace(rows=max(1, config.rows // 2))
+
+
 def _readable(word: Tensor) -> Tensor:
     """Triton reads float8_e4m3fn on sm_89 and later; the kernels take its bytes apart themselves anywhere else."""
     arch = architecture()
@@ -228,8 +235,7 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
     row_constants = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
 
     def launch(config: Config) -> None:
-        if p_embed > 0:  # a second sum of a tile's size
-            config = config._replace(tokens=max(1, config.tokens // 2))
+        config = _with_dropout(config) if p_embed > 0 else config
         options = _launch_options(config, word_embeddings, dropout=p_embed > 0)
         gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
         programs = (triton.cdiv(num_rows, config.rows),)
@@ -280,6 +286,7 @@ def embed_pool_backward(
     longest = _longest(tokens, length, num_tokens, num_positions)
     config = triton_configs.choose_backward(
         triton_configs.key_of(hidden_size, longest, num_rows, dtype, architecture()))
+    config = _with_dropout(config) if p_embed > 0 else config
     gather = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0,
               "BLOCK_TOKENS": config.tokens, **_launch_options(config, word_embeddings, dropout=p_embed > 0)}
     pooled = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
