@@ -208,7 +208,7 @@ def segment_gradients_kernel(
         place = tl.load(order + i, mask=read, other=0).to(tl.int64)
         row = tl.load(token_row + place, mask=read, other=0).to(tl.int64)
         column = tl.load(token_column + place, mask=read, other=0).to(tl.int64)
-        token_id, token_type, position, inside, readable = token_indices(
+        token_id, token_type, position, _, readable = token_indices(
             place, column, read, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
         read = read & readable
         gradient = tl.load(row_gradient + row[:, :, None] * HIDDEN_SIZE + h[None, :, :], other=0.0,
@@ -217,7 +217,7 @@ def segment_gradients_kernel(
             keep = dropout_keep(seed, row, column, embed_threshold, EMBED_STREAM, BLOCK_H)
             gradient = tl.where(keep, gradient * embed_scale, 0.0)
         total += token_gradients(
-            place, read, token_id, token_type, position, inside, gradient, word_embeddings, position_embeddings,
+            place, read, token_id, token_type, position, read, gradient, word_embeddings, position_embeddings,
             token_type_embeddings, rstd, HIDDEN_SIZE, BLOCK_H)
     result = tl.sum(total, axis=1)
     first = chunk == start // CHUNK

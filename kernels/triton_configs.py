@@ -89,6 +89,8 @@ WARPS_OF_32 = (
     Line("sm_8", 512, False, ANY, NARROW, Config(1, 8), "two rows of four spill 8 bytes on sm_80"),
     Line("", 512, False, 64, NARROW, Config(1, 8), "the context is in the first cache: 253 instructions a token at "
          "H = 384, 364 with two rows of four; from float32 309 and 289"),
+    Line("", 512, False, ANY, (torch.float32,), Config(2, 2),
+         "two rows share a context row; with four tokens of each embed_pool spills 16 bytes"),
     Line("", 512, False, ANY, (), Config(2, 4), "two rows share a context row in as many registers"),
     Line("", 1024, True, ANY, (), Config(1, 4), "32 elements of the sum a thread; a row is 1.5 KB, four are enough"),
     Line("", 1024, False, ANY, BYTES, Config(1, 4),
@@ -124,9 +126,11 @@ def candidates(key: Key) -> list[Config]:
 
 
 def choose_backward(key: Key) -> Config:
-    """The backward kernels hold twice as many tiles as the forward ones, so each has half the tokens; their sums are
-    float32 whatever the table is."""
+    """The backward kernels hold twice as many tiles as the forward ones, so each has half the rows: at H = 128 two rows
+    of four tokens take 144 instructions a token, four of two 215. Their sums are float32 whatever the table is."""
     config = candidates(key._replace(dtype=torch.float32))[0]
+    if config.rows > 1:
+        return config._replace(rows=config.rows // 2)
     return config._replace(tokens=max(1, config.tokens // 2))
 
 

@@ -31,11 +31,11 @@ def call_key() -> triton_configs.Key:
     return triton_configs.key_of(16, 32, 4, torch.float32, "interpreter")
 
 
-@pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8), Config(2, 4, chunk=16)], ids=str)
+@pytest.mark.parametrize(("config", "rows", "length"), [
+    (Config(4, 4), 4, 32), (Config(2, 8), 5, 37), (Config(2, 4, chunk=16), 5, 37)], ids=str)
 @pytest.mark.parametrize(("op", "dtype"), [
     ("dsn_logits", torch.bfloat16), ("dsn_logits", torch.int8), ("dsn_token_logits", torch.float32),
     ("embed_pool", torch.float32), ("embed_pool_backward", torch.float32)], ids=str)
-@pytest.mark.parametrize(("rows", "length"), [(4, 32), (5, 37)])
 def test_traffic(op, dtype, rows, length, config, monkeypatch):
     call = Call(op, 16, dtype, rows, length)
     monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
@@ -61,7 +61,7 @@ def test_traffic(op, dtype, rows, length, config, monkeypatch):
 @pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8)], ids=str)
 def test_traffic_in_the_order_of_ids(config, monkeypatch):
     """What the kernels read of the tensors they are given; what they hand to each other depends on the ids."""
-    call = Call("embed_pool_backward", 16, torch.float32, 5, 37, word_grad="segmented")
+    call = Call("embed_pool_backward", 16, torch.float32, 5, 37, word_grad="sparse")
     monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
     tensors = written(call)
     with traced_memory(tensors) as trace:
