@@ -1,7 +1,8 @@
 """From tensors to launches of the Triton kernels: the ops' implementations, each with the schema of ``ops``.
 
-Nothing here reads a value of a tensor, so nothing waits for the GPU and a CUDA graph captures every call. Strided views
-are copied; what does not fit raises the RuntimeError of ``checks``, but for indices, which the kernels check.
+Nothing here reads a value of a tensor, so nothing waits for the GPU and a CUDA graph captures every call, but for the
+sparse gradient's, whose size only the data tell. Strided views are copied; what does not fit raises the RuntimeError of
+``checks``, but for indices, which the kernels check.
 """
 
 from collections.abc import Callable
