@@ -93,11 +93,14 @@ def _near(name: str, requested: int) -> Stream:
 
 def _gather(call: Call, plan: Plan) -> Iterator[Stream]:
     size, wide = call.dtype.itemsize, 4 * call.hidden_size
-    gathered, words = call.rows * plan.gathered(call.length), call.num_tokens * call.hidden_size * size
+    row = call.hidden_size * size
+    gathered, words = call.rows * plan.gathered(call.length), call.num_tokens * row
     yield _once("input_ids", 4 * call.num_tokens)
     yield _once("attention_mask", call.num_tokens)
-    yield Stream("word", "words", words, words, words)
-    yield _near("word", (gathered - call.num_tokens) * call.hidden_size * size)
+    # A gradient has a row for a word however often it occurs, so its least counts the words' own rows once as well.
+    least = min(call.num_tokens, VOCAB_SIZE) * row if call.op == "embed_pool_backward" else words
+    yield Stream("word", "words", words, least, least)
+    yield _near("word", (gathered - call.num_tokens) * row)
     if size == 1:
         scales = 4 * min(call.num_tokens, VOCAB_SIZE)
         yield Stream("word_scale", "table", 4 * call.num_tokens, scales, scales)
@@ -149,7 +152,6 @@ def _backward(call: Call, plan: Plan) -> Iterator[Stream]:
     tables. rstd is an argument of the op, and computed anew: the row is in registers anyway."""
     row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
     again = plan.groups * plan.warps_per_row - 1  # every group of lanes of a row's warps begins the row
-    converted = VOCAB_SIZE * (wide + row if row < wide else 0)
     yield from _context(call)
     yield from _gather(call, plan)
     yield _near("attention_mask", call.num_tokens * plan.warps_per_row)  # each warp counts its row's tokens
@@ -158,6 +160,9 @@ def _backward(call: Call, plan: Plan) -> Iterator[Stream]:
     yield Stream("ln", "table", (again + 1) * call.rows * row, row, row)
     yield _once("pooled_hat", call.rows * wide)
     yield _once("row terms", 2 * call.rows * wide, times=2, least=2 * row)  # of gamma and of beta
-    yield _once("d_word", call.num_tokens * wide, least=0)
+    yield Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0)
     yield Stream("d_context", "table", call.num_tokens * wide, call.length * wide, call.length * row)
-    yield _once("cleared and converted", VOCAB_SIZE * wide + converted, least=VOCAB_SIZE * row)
+    yield _once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row)
+    if row < wide:
+        yield _once("converted", VOCAB_SIZE * row, least=0)
+        yield Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)

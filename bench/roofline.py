@@ -13,7 +13,7 @@ keeps a kernel from its bound are not in it.
 import argparse
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_DENDRITES, NUM_LABELS, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import Traffic, cached_bytes, traffic_of
+from traffic import SORT_BYTES, Traffic, cached_bytes, pieces_of, torch_bytes, traffic_of
 
 from dendritic_bert.kernels import triton_configs
 from dendritic_bert.kernels.triton_configs import Config
@@ -81,11 +81,11 @@ def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) ->
     total = 0
     for kernel in kernels:
         programs, turns = ceil(call.rows / config.rows), ceil(call.length / config.tokens)
-        if kernel.kernel == "dsn_pieces_kernel":
-            pieces = ceil(call.length / config.chunk)
+        pieces = pieces_of(call, config)
+        if kernel.kernel.endswith("_pieces_kernel") or (kernel.kernel == "scatter_gradients_kernel" and pieces > 1):
             programs, turns = call.rows * pieces, ceil(turns / pieces)
-        elif kernel.kernel == "dsn_combine_kernel":
-            turns = ceil(call.length / config.chunk)
+        elif kernel.kernel.endswith("_combine_kernel"):
+            turns = pieces
         loop = kernel.gather_loop.num_instructions
         total += kernel.num_warps * programs * (kernel.instructions - loop + turns * loop)
     return float(total)
@@ -106,12 +106,18 @@ def cuda_instructions_of(call: Call, kernels: Iterable[Kernel]) -> float:
     return warps * work.once + lists * work.each_list + steps * work.each_step
 
 
+def memory_bytes(call: Call, device: Device, ids: str, traffic: Traffic) -> float:
+    """With words and their sums in a warm cache as often as LRU has them there. Sums that stay are written back once,
+    which is what clearing them counts."""
+    row_bytes = call.hidden_size * (call.dtype.itemsize + 4 * (traffic.total("sums") > 0))
+    missed = 1 - hit_rate(ids, VOCAB_SIZE, row_bytes, device.cache_bytes)
+    return traffic.moved - (1 - missed) * (traffic.total("words") + 2 * traffic.total("sums"))
+
+
 def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instructions: float,
              backend: str = "Triton") -> Bound:
-    row_bytes = call.hidden_size * call.dtype.itemsize
-    missed = 1 - hit_rate(ids, VOCAB_SIZE, row_bytes, device.cache_bytes)
-    memory = traffic.moved - (1 - missed) * traffic.total("words")
-    return Bound(call, device, ids, memory, cached_bytes(traffic, device.first_cache_bytes), instructions, backend)
+    return Bound(call, device, ids, memory_bytes(call, device, ids, traffic),
+                 cached_bytes(traffic, device.first_cache_bytes), instructions, backend)
 
 
 def bounds() -> list[Bound]:
@@ -134,16 +140,52 @@ def bounds() -> list[Bound]:
 
 
 def moved_table() -> str:
-    """The bytes of every call in CUDA and under Triton's configuration for an NVIDIA GPU, beside the least possible."""
+    """The bytes of every forward call in CUDA and under Triton's configuration for an NVIDIA GPU, beside the least."""
     lines = []
     for call in calls():
+        if call.op == "embed_pool_backward":
+            continue
         triton, cuda = traffic_of(call, config_of(call, "sm_90")), cuda_traffic_of(call)
-        ratios = [traffic.moved / triton.least for traffic in (triton, cuda)]
         lines.append([*_named(call), *(f"{size / call.num_tokens:.1f}" for size in (
-            triton.least, triton.moved, cuda.moved)), *(
-                f"{ratio:.3f}" if ratio <= MOVED_AT_MOST else f"**{ratio:.3f}**" for ratio in ratios)])
+            triton.least, triton.moved, cuda.moved)), *map(_marked, (triton.moved / triton.least,
+                                                                     cuda.moved / triton.least))])
     return table(["op", "table", "H", "L", "least, bytes / token", "Triton moves", "CUDA moves", "Triton / least",
                   "CUDA / least"], lines, text_columns=2)
+
+
+def _marked(ratio: float) -> str:
+    return f"{ratio:.3f}" if ratio <= MOVED_AT_MOST else f"**{ratio:.3f}**"
+
+
+def moved_scattered(call: Call, device: Device, traffic: Traffic) -> float:
+    """Bytes from and to memory of a backward call by atomics, from a cold cache: every word's row once at least."""
+    moved = memory_bytes(call, device, "uniform", traffic)
+    missed = moved - memory_bytes(call, replace(device, cache_bytes=2**62), "uniform", traffic)
+    return moved + max(0.0, traffic.total("words", "distinct") - missed)
+
+
+def moved_segmented(call: Call, device: Device) -> float:
+    """The same of the form by sorted ids, and what torch does beside the kernels: keys, places and two sorts."""
+    call = replace(call, word_grad="segmented")
+    with torch_bytes(device.target) as of_torch:
+        call.launch(call.tensors())
+    return memory_bytes(call, device, "uniform", traffic_of(call, config_of(call, device.target))) + of_torch.total
+
+
+def backward_table() -> str:
+    lines = []
+    devices = [device for device in DEVICES if device.name != "H200"]  # which has an H100's cache
+    forms = [(device, form) for device in devices for form in ("atomics", "CUDA", "sorted")
+             if form != "CUDA" or device.target.startswith("sm_")]
+    for call in (call for call in calls() if call.op == "embed_pool_backward"):
+        least = traffic_of(call, config_of(call, "sm_90")).least
+        moved = [moved_segmented(call, device) if form == "sorted" else moved_scattered(
+            call, device, cuda_traffic_of(call) if form == "CUDA" else traffic_of(call, config_of(call, device.target)))
+            for device, form in forms]
+        lines.append([*_named(call)[1:], f"{least / call.num_tokens:.1f}",
+                      *(_marked(size / least) for size in moved)])
+    return table(["table", "H", "L", "least, bytes / token", *(f"{device.name}, {form}" for device, form in forms)],
+                 lines, text_columns=1)
 
 
 def device_table(device: Device, found: list[Bound]) -> str:
@@ -180,9 +222,17 @@ def report(found: list[Bound]) -> str:
         "![rooflines](roofline.png)\n", "## Bytes\n",
         "From and to memory where no word's row is reused and tables of positions and heads are read once; the least "
         "is what the contract of the op asks of any kernel. Bold where it is more than "
-        f"{MOVED_AT_MOST:g} times the least: the backward op's atomics add a float32 row a token to a gradient that "
-        "the contract wants written once.\n",
-        moved_table(), *(device_table(device, found) for device in DEVICES)]
+        f"{MOVED_AT_MOST:g} times the least.\n", moved_table(), "## Bytes of the backward pass\n",
+        "A gradient has one row for a word however often it occurs, so here words and their gradients are reused as "
+        "far as the last cache holds them, uniform ids, from a cold cache; the least reads every word's row once, "
+        "writes every gradient once and keeps nothing in between. H200 as H100. \"atomics\" (Triton) and \"CUDA\" add "
+        "float32 rows in the cache: they move the least where words and sums fit there together and the table is "
+        "float32; beside a bfloat16 table the float32 sums are twice the gradient, and where the cache misses, every "
+        "token's sum is read and written. \"sorted\" (Triton's deterministic and sparse form) reads each word once in "
+        f"its first pass and has no float32 sums, but two sorts of {SORT_BYTES} bytes a token, which alone are more "
+        "than the bar leaves of the least at every H here, and index arithmetic that torch does one operation after "
+        "the other.\n",
+        backward_table(), *(device_table(device, found) for device in DEVICES)]
     return "\n".join(parts)
 
 

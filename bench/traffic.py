@@ -4,12 +4,20 @@ Rows are full and padded ``[B, L]``, ids int32, the mask bool, positions columns
 holds the model to the addresses that pass through Triton's interpreter.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
+from unittest.mock import patch
 
+import torch
 from launches import NUM_DENDRITES, NUM_LABELS, NUM_POSITIONS, VOCAB_SIZE, Call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from dendritic_bert.kernels.triton_configs import FEW_ROWS, Config
+from dendritic_bert.kernels import triton_launch
+from dendritic_bert.kernels.triton_configs import FEW_ROWS, SEGMENT_CHUNK, Config
 
 SECTOR = 32  # bytes; what a cache hands over at least
 
@@ -20,7 +28,8 @@ class Stream:
 
     requested: what loads and stores ask for, repetitions included. distinct: the different ones among them.
     least: what the op's contract makes any kernel move. kind: "words" are rows gathered by id, whose reuse is the
-    ids'; a "table" is small, read by every program and kept near; "once" comes from or goes to memory as requested.
+    ids'; "sums" are such rows added to, which a cache that misses them reads and writes; a "table" is small, read by
+    every program and kept near; "once" comes from or goes to memory as requested.
     """
 
     name: str
@@ -40,7 +49,7 @@ class Traffic:
     @property
     def moved(self) -> int:
         """Bytes from and to memory where no word is reused: tables once, everything else as often as requested."""
-        return self.total("words") + self.total("table", "distinct") + self.total("once")
+        return (self.total("words") + 2 * self.total("sums") + self.total("table", "distinct") + self.total("once"))
 
     @property
     def least(self) -> int:
@@ -48,12 +57,14 @@ class Traffic:
 
 
 def traffic_of(call: Call, config: Config) -> Traffic:
-    """Of ``dsn_logits``, ``dsn_token_logits``, ``embed_pool`` or ``embed_pool_backward`` (scattered), padded."""
+    """Of a call in the padded layout, without what torch does beside the kernels."""
     if call.op == "dsn_token_logits":
         return Traffic(tuple(_token_logits(call, config)))
     if call.op == "dsn_logits":
         return Traffic(tuple(_logits(call, config)))
-    return Traffic(tuple(_embed_pool(call, config) if call.op == "embed_pool" else _backward(call, config)))
+    if call.op == "embed_pool":
+        return Traffic(tuple(_embed_pool(call, config)))
+    return Traffic(tuple(_scattered(call, config) if call.word_grad == "scattered" else _segmented(call, config)))
 
 
 def _once(name: str, size: int, times: int = 1, least: int | None = None) -> Stream:
@@ -63,17 +74,31 @@ def _once(name: str, size: int, times: int = 1, least: int | None = None) -> Str
 def _tokens(call: Call) -> list[Stream]:
     size = call.dtype.itemsize
     rows = call.num_tokens * call.hidden_size * size
+    # A gradient has a row for a word however often it occurs, so its least counts the words' own rows once as well.
+    least = min(call.num_tokens, VOCAB_SIZE) * call.hidden_size * size if call.op == "embed_pool_backward" else rows
     streams = [_once("input_ids", 4 * call.num_tokens), _once("attention_mask", call.num_tokens),
-               Stream("word", "words", rows, rows, rows)]
+               Stream("word", "words", rows, least, least)]
     if size == 1:
         scales = 4 * min(call.num_tokens, VOCAB_SIZE)
         streams.append(Stream("word_scale", "table", 4 * call.num_tokens, scales, scales))
     return streams
 
 
-def _columns(length: int, config: Config) -> int:
-    """Columns that a program reads of a table of positions: whole steps, as far as the table goes."""
-    return min(ceil(length / config.tokens) * config.tokens, NUM_POSITIONS)
+def pieces_of(call: Call, config: Config) -> int:
+    """Into how many pieces a row is cut."""
+    return 1 if call.rows > FEW_ROWS else ceil(call.length / config.chunk)
+
+
+def _columns(call: Call, config: Config) -> tuple[int, int]:
+    """Columns of a table of positions that all programs read, whole steps as far as the table goes; and different ones.
+    """
+    pieces = pieces_of(call, config)
+    chunk = config.chunk if pieces > 1 else call.length
+    lengths = [min(chunk, call.length - start) for start in range(0, call.length, chunk)]
+    steps = [min(ceil(length / config.tokens) * config.tokens, NUM_POSITIONS - place * chunk)
+             for place, length in enumerate(lengths)]
+    programs = call.rows if pieces > 1 else ceil(call.rows / config.rows)
+    return programs * sum(steps), min(ceil(call.length / config.tokens) * config.tokens, NUM_POSITIONS)
 
 
 def _head(call: Call, programs: int) -> Stream:
@@ -86,21 +111,11 @@ def _head(call: Call, programs: int) -> Stream:
 def _logits(call: Call, config: Config) -> list[Stream]:
     row = 4 * call.hidden_size
     streams = _tokens(call)
-    if call.length <= config.chunk or call.rows > FEW_ROWS:
-        programs = ceil(call.rows / config.rows)
-        columns = _columns(call.length, config)
-        requested = programs * columns
-    else:
-        programs = ceil(call.rows / config.rows)
-        pieces = call.rows * ceil(call.length / config.chunk)
-        lengths = [min(config.chunk, call.length - start) for start in range(0, call.length, config.chunk)]
-        columns = _columns(call.length, config)
-        requested = call.rows * sum(
-            min(ceil(length / config.tokens) * config.tokens, NUM_POSITIONS - place * config.chunk)
-            for place, length in enumerate(lengths))
-        streams.append(_once("pieces", pieces * (row + 4), times=2, least=0))
+    requested, columns = _columns(call, config)
+    if (pieces := pieces_of(call, config)) > 1:
+        streams.append(_once("pieces", call.rows * pieces * (row + 4), times=2, least=0))
     streams.append(Stream("context", "table", requested * row, columns * row, call.length * row))
-    return [*streams, _head(call, programs), _once("logits", 4 * NUM_LABELS * call.rows)]
+    return [*streams, _head(call, ceil(call.rows / config.rows)), _once("logits", 4 * NUM_LABELS * call.rows)]
 
 
 def _token_logits(call: Call, config: Config) -> list[Stream]:
@@ -111,37 +126,101 @@ def _token_logits(call: Call, config: Config) -> list[Stream]:
     return [*_tokens(call), context, _head(call, programs), _once("logits", 4 * NUM_LABELS * call.num_tokens)]
 
 
-def _context_parameters(call: Call, config: Config) -> list[Stream]:
+def _context_parameters(call: Call, requested: int, columns: int) -> list[Stream]:
     row = call.hidden_size * call.dtype.itemsize
-    columns = _columns(call.length, config)
-    requested = ceil(call.rows / config.rows) * columns * row
-    return [Stream("position", "table", requested, columns * row, call.length * row),
-            Stream("token_type", "table", requested, row, row)]
+    return [Stream("position", "table", requested * row, columns * row, call.length * row),
+            Stream("token_type", "table", requested * row, row, row)]
 
 
 def _embed_pool(call: Call, config: Config) -> list[Stream]:
-    row = call.hidden_size * call.dtype.itemsize
-    programs = ceil(call.rows / config.rows)
-    return [*_tokens(call), *_context_parameters(call, config),
-            Stream("ln", "table", programs * 2 * row, 2 * row, 2 * row), _once("rstd", 4 * call.num_tokens),
-            _once("pooled", call.rows * row), _once("pooled_hat", call.rows * 4 * call.hidden_size)]
-
-
-def _backward(call: Call, config: Config) -> list[Stream]:
-    """Gradients by atomics into float32 sums that are cleared before and, for 16-bit tables, converted behind."""
     row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
     programs = ceil(call.rows / config.rows)
-    converted = VOCAB_SIZE * (wide + row if row < wide else 0)
-    ids, _, *words = _tokens(call)
-    return [ids, _once("attention_mask", call.num_tokens, times=2), *words, *_context_parameters(call, config),
-            _once("grad_pooled", call.rows * row), _once("pooled_hat", call.rows * wide),
-            _once("rstd", 4 * call.num_tokens), Stream("ln", "table", programs * row, row, row),
+    streams = [*_tokens(call), *_context_parameters(call, *_columns(call, config))]
+    if (pieces := pieces_of(call, config)) > 1:
+        streams.append(_once("pieces", call.rows * pieces * (wide + 4), times=2, least=0))
+    return [*streams, Stream("ln", "table", programs * 2 * row, 2 * row, 2 * row), _once("rstd", 4 * call.num_tokens),
+            _once("pooled", call.rows * row), _once("pooled_hat", call.rows * wide)]
+
+
+def _scattered(call: Call, config: Config) -> list[Stream]:
+    """Gradients by atomics into float32 sums that are cleared before and, for 16-bit tables, converted behind. A row's
+    pieces each read its gradient and count its mask."""
+    row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
+    pieces = pieces_of(call, config)
+    rows = 1 if pieces > 1 else config.rows
+    programs = pieces * ceil(call.rows / rows)
+    requested, columns = _columns(call, config)
+    ids, _, words, *scale = _tokens(call)
+    return [ids, Stream("attention_mask", "table", (1 + pieces) * call.num_tokens, call.num_tokens, call.num_tokens),
+            words, *scale, *_context_parameters(call, requested, columns),
+            Stream("grad_pooled", "table", pieces * call.rows * row, call.rows * row, call.rows * row),
+            _once("pooled_hat", call.rows * wide), _once("rstd", 4 * call.num_tokens),
+            Stream("ln", "table", programs * row, row, row),
+            Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0),
+            Stream("d_context", "table", ceil(call.rows / rows) * call.length * wide, call.length * wide,
+                   call.length * row),
+            Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * row),
+            _once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row),
+            *([_once("converted", VOCAB_SIZE * row, least=0),
+               Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)] * (row < wide))]
+
+
+def _segmented(call: Call, config: Config) -> list[Stream]:
+    """Gradients in the order of sorted ids, and again in that of positions. In the first pass a word's row comes from
+    memory once, its tokens follow each other; in the second as often as it is asked for. Every end of a chunk cuts a
+    segment in two, whose pieces are written and read once more."""
+    row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
+    programs, chunks = ceil(call.rows / config.rows), tokens // SEGMENT_CHUNK
+    _, mask, words, *scale = _tokens(call)
+    return [_once("input_ids", 4 * tokens, times=2), mask,
+            Stream("words in their order", "table", tokens * row, words.distinct, 0), words, *scale,
+            *_context_parameters(call, 2 * tokens, call.length), _once("grad_pooled", call.rows * row),
+            _once("pooled_hat", call.rows * wide), _once("rstd", 4 * tokens, times=2),
+            Stream("ln", "table", programs * row, row, row),
             _once("row_gradient", call.rows * wide, least=0),
-            Stream("row_gradient of tokens", "table", call.num_tokens * wide, call.rows * wide, 0),
-            _once("shares of gamma and beta", call.rows * wide, times=4, least=2 * row),
-            _once("d_word", call.num_tokens * wide, least=0),
-            Stream("d_context", "table", call.num_tokens * wide, call.length * wide, call.length * row),
-            _once("cleared and converted", VOCAB_SIZE * wide + converted, least=VOCAB_SIZE * row)]
+            Stream("row_gradient of tokens", "table", 2 * tokens * wide, call.rows * wide, 0),
+            _once("shares of gamma and beta", programs * wide, times=2, least=2 * row),
+            _once("order, row and column", 24 * tokens, times=2, least=0),
+            _once("pieces", 2 * chunks * wide, times=4, least=0), _once("d_word", VOCAB_SIZE * row),
+            Stream("d_context", "table", call.length * wide, call.length * wide, call.length * row)]
+
+
+# torch.sort is cub::DeviceRadixSort: here of an int32 key, 8 bits a pass, with an int64 value beside it.
+RADIX_PASSES = 4
+SORT_BYTES = RADIX_PASSES * 2 * (4 + 8) + 4  # an element: each pass reads and writes both; a histogram before
+
+
+class _NoLaunch:
+    """In the place of a kernel."""
+
+    def __init__(self, kernel: Any) -> None:
+        pass
+
+    def __getitem__(self, programs: Any) -> Callable[..., None]:
+        return lambda *arguments, **constants: None
+
+
+class _Bytes(TorchDispatchMode):
+    """Adds up what torch's own operations read and write."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        tensors = [leaf for leaf in tree_leaves((arguments, keywords, result)) if isinstance(leaf, torch.Tensor)]
+        if function is torch.ops.aten.sort.stable:
+            self.total += SORT_BYTES * arguments[0].numel()
+        elif not function.is_view and "empty" not in str(function):
+            self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return result
+
+
+@contextmanager
+def torch_bytes(target: str) -> Iterator[_Bytes]:
+    """Inside, what a launcher's own torch operations read and write is counted, and its kernels are left out."""
+    with (patch.object(triton_launch, "wrap_triton", _NoLaunch), _Bytes() as mode,
+          patch.object(triton_launch, "architecture", lambda: target)):
+        yield mode
 
 
 def cached_bytes(traffic: Traffic, first_cache_bytes: int) -> int:
@@ -150,5 +229,6 @@ def cached_bytes(traffic: Traffic, first_cache_bytes: int) -> int:
     scales = [stream for stream in traffic.streams if stream.name == "word_scale"]
     tables = [stream for stream in traffic.streams if stream.kind == "table" and stream not in scales]
     near = sum(stream.distinct for stream in tables) <= first_cache_bytes / 2
-    return (traffic.total("words") + traffic.total("once") + sum(stream.requested // 4 * SECTOR for stream in scales)
+    return (traffic.total("words") + traffic.total("sums") + traffic.total("once")
+            + sum(stream.requested // 4 * SECTOR for stream in scales)
             + sum(stream.distinct if near else stream.requested for stream in tables))

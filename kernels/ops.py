@@ -145,11 +145,13 @@ _FAKES = {"embed_pool": _embed_pool_fake, "embed_pool_backward": _embed_pool_bac
           "dsn_logits_folded": _dsn_logits_folded_fake}
 for _backend in NATIVE_BACKENDS:
     for _op, _schema in _SCHEMAS.items():
-        _name = f"dendritic_bert::{_op}_{_backend}"
-        if _backend != "triton" or not triton_backend.define(_op, _schema):
+        _names = triton_backend.define(_op, _schema) if _backend == "triton" else ()
+        if not _names:
             _library.define(f"{_op}_{_backend}{_schema}")
-        _arguments = getattr(torch.ops.dendritic_bert, f"{_op}_{_backend}").default._schema.arguments
-        torch.library.register_fake(_name, _on_one_device(_arguments, _FAKES[_op]), lib=_library)
+        for _name in _names or (f"{_op}_{_backend}",):
+            _arguments = getattr(torch.ops.dendritic_bert, _name).default._schema.arguments
+            torch.library.register_fake(f"dendritic_bert::{_name}", _on_one_device(_arguments, _FAKES[_op]),
+                                        lib=_library)
     torch.library.register_autograd(f"dendritic_bert::embed_pool_{_backend}", _embed_pool_autograd(_backend),
                                     setup_context=_save_for_backward, lib=_library)
     torch.library.register_autograd(f"dendritic_bert::embed_pool_backward_{_backend}", _not_differentiable,

@@ -6,6 +6,8 @@ Triton is imported only where the kernels can run.
 import importlib
 import importlib.util
 import os
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _TABLES = (*_FLOATS, torch.int8, torch.float8_e4m3fn)
 # What the word table of each op may be.
 DTYPES = {"embed_pool": _FLOATS, "dsn_logits": _TABLES, "dsn_token_logits": _TABLES}
+SPARSE_WORD_GRAD = 2  # of ops.py
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -46,17 +49,31 @@ def refusal(op: str, device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def define(op: str, schema: str) -> bool:
-    """Define ``dendritic_bert::<op>_triton`` with its kernels; False where they cannot run here or there are none.
+def define(op: str, schema: str) -> tuple[str, ...]:
+    """Define ``dendritic_bert::<op>_triton`` with its kernels and return the names of what was defined: none where they
+    cannot run here or where there are none.
 
-    Inductor sees the launches of the forward ops and compiles them into its own code. The interpreter's kernels, and
-    the backward op, whose sparse form has a size that only the data tell, it calls as they are.
+    Inductor sees the launches and compiles them into its own code. Not those of the interpreter, and not those of the
+    sparse word gradient, whose size only the data tell: an op of its own, which inductor calls as it is.
     """
     if MISSING is not None:
-        return False
+        return ()
     implementation = getattr(importlib.import_module(".triton_launch", __package__), op, None)
     if implementation is None:
-        return False
-    register = torch.library.custom_op if INTERPRETED or op == "embed_pool_backward" else torch.library.triton_op
-    register(f"dendritic_bert::{op}_triton", implementation, mutates_args=(), schema=schema)
-    return True
+        return ()
+    name = f"{op}_triton"
+    define_opaque = partial(torch.library.custom_op, mutates_args=(), schema=schema)
+    if INTERPRETED:
+        define_opaque(f"dendritic_bert::{name}", implementation)
+        return (name,)
+    define_visible = partial(torch.library.triton_op, mutates_args=(), schema=schema)
+    if op != "embed_pool_backward":
+        define_visible(f"dendritic_bert::{name}", implementation)
+        return (name,)
+    sparse = define_opaque("dendritic_bert::embed_pool_backward_sparse_triton", implementation)
+
+    def by_word_grad(*arguments: Any) -> Any:
+        return (sparse if arguments[-1] == SPARSE_WORD_GRAD else implementation)(*arguments)
+
+    define_visible(f"dendritic_bert::{name}", by_word_grad)
+    return name, "embed_pool_backward_sparse_triton"

@@ -5,14 +5,17 @@ dropout mask of a token and x its normalised embedding (before gamma and beta), 
 
     d e_t = rstd_t * (k G - mean(k G) - x_t * mean(k G * x_t))
 
-Nothing but ``rstd`` is kept from the forward pass: x and the mask are computed again. ``row_gradients_kernel`` makes G
-and every row's share of the gradients of gamma and beta. From there the embeddings' gradients go one of two ways:
+Nothing but ``rstd`` is kept from the forward pass: x and the mask are computed again. The gradients go one of two ways:
 
-* ``scatter_gradients_kernel`` adds every d e_t to its rows with atomics: the fast form, in whatever order.
-* ``segment_gradients_kernel`` goes through the tokens in the order of their sorted ids. A segment, the tokens of one
-  id, is summed by one program and written once, with no atomics and no read-modify-write: the same bits in every run.
-  The sorted tokens are cut every ``CHUNK`` tokens, so that a frequent id does not keep one program busy for long;
-  ``segment_combine_kernel`` adds the pieces of a segment that was cut, in their order.
+* ``scatter_gradients_kernel`` makes G of its rows and adds every d e_t to where it belongs with atomics: one launch, in
+  whatever order. Rows that are long and few are cut into pieces, as in the forward pass.
+* ``row_gradients_kernel`` writes G of every row; then ``segment_gradients_kernel`` goes through the tokens in the order
+  of their sorted ids. A segment, the tokens of one id, is summed by one program and written once, with no atomics and
+  no read-modify-write: the same bits in every run. The sorted tokens are cut every ``CHUNK`` tokens, so that a frequent
+  id does not keep one program busy for long; ``segment_combine_kernel`` adds the pieces of a segment that was cut, in
+  their order.
+
+Where cu_seqlens makes no sense anywhere (``sound`` is False), rows may share tokens and with them ``rstd``: G is NaN.
 """
 
 import triton
@@ -25,97 +28,156 @@ from .triton_forward import (
     divided,
     dropout_keep,
     embedded_tokens,
+    piece_bounds,
     row_bounds,
     row_of,
     shown_tokens,
     token_indices,
 )
 
-
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
-def row_gradients_kernel(
-        attention_mask, cu_seqlens, grad_pooled, pooled_hat, ln_weight, seed, row_gradient, gamma_share, beta_share,
-        num_rows, length, num_tokens, embed_threshold, embed_scale, pool_threshold, pool_scale,
-        HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr,
-        BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr):
-    """G, and each row's part of the gradients of gamma and beta: three times ``[B, H]`` float32."""
-    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
-    kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    if DROP_EMBED:
-        beta_kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
-    for offset in tl.range(0, tl.max(count), BLOCK_TOKENS):
-        column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
-        shown = shown_tokens(start[:, None] + column, column, count[:, None], attention_mask)
-        kept += shown.to(tl.int32)
-        if DROP_EMBED:
-            keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
-            beta_kept += tl.where(keep & shown[:, :, None], embed_scale, 0.0)
-    h = tl.arange(0, BLOCK_H)
-    stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
-    places = row[:, None] * HIDDEN_SIZE + h[None, :]
-    grad = tl.load(grad_pooled + places, mask=stored, other=0.0).to(tl.float32) + poison[:, None]
-    if DROP_POOL:
-        keep = dropout_keep(seed, row[:, None], row[:, None] * 0, pool_threshold, POOL_STREAM, BLOCK_H)
-        grad = tl.where(tl.reshape(keep, (BLOCK_ROWS, BLOCK_H)), grad * pool_scale, 0.0)
-    # The same division as of the pooled row: G is what one of its tokens gets.
-    row_kept = tl.sum(kept, axis=1)
-    token_grad, share = divided(grad, row_kept, SUM)
-    beta_grad = grad * share[:, None]
-    if DROP_EMBED:
-        beta_grad = token_grad * tl.sum(beta_kept, axis=1)
-    gamma = tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
-    tl.store(row_gradient + places, token_grad * gamma, mask=stored)
-    tl.store(gamma_share + places, grad * tl.load(pooled_hat + places, mask=stored, other=0.0), mask=stored)
-    tl.store(beta_share + places, beta_grad, mask=stored)
+MASK_TOKENS = tl.constexpr(128)  # of a row, looked at together where nothing but their number is wanted
 
 
 @triton.jit
-def token_gradients(place, row, column, read, token_id, token_type, position, inside, word_embeddings,
-                    position_embeddings, token_type_embeddings, seed, rstd, row_gradient, embed_threshold, embed_scale,
-                    HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr):
-    """``d e_t`` of tokens ``[R, T]`` -> ``[R, T, H]``, 0 where a token is not read; ``row`` may be ``[R, 1]``."""
+def count_tokens(start, count, attention_mask, BLOCK_ROWS: tl.constexpr):
+    """How many tokens of rows the pooling took in ``[R]``."""
+    kept = count.to(tl.int32)
+    if attention_mask is not None:
+        kept = tl.zeros((BLOCK_ROWS,), tl.int32)
+        for offset in tl.range(0, tl.max(count), MASK_TOKENS):
+            column = (offset + tl.arange(0, MASK_TOKENS)[None, :]).to(tl.int64)
+            shown = shown_tokens(start[:, None] + column, column, count[:, None], attention_mask)
+            kept += tl.sum(shown.to(tl.int32), axis=1)
+    return kept
+
+
+@triton.jit
+def row_gradients(row, kept, num_rows, sound, grad_pooled, ln_weight, seed, pool_threshold, pool_scale,
+                  HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr,
+                  BLOCK_ROWS: tl.constexpr):
+    """Of rows ``[R, H]``: the gradient before p_pool, what a token gets of it, that times gamma, which is G; and how
+    often the pooled row holds beta ``[R]``."""
+    h = tl.arange(0, BLOCK_H)
+    known = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
+    grad = tl.load(grad_pooled + row[:, None] * HIDDEN_SIZE + h[None, :], mask=known, other=0.0).to(tl.float32)
+    if sound is not None:
+        grad += tl.where(tl.load(sound) != 0, 0.0, float("nan"))
+    if DROP_POOL:
+        keep = dropout_keep(seed, row[:, None], row[:, None] * 0, pool_threshold, POOL_STREAM, BLOCK_H)
+        grad = tl.where(tl.reshape(keep, (BLOCK_ROWS, BLOCK_H)), grad * pool_scale, 0.0)
+    # The same division as of the pooled row.
+    token_grad, beta_share = divided(grad, kept, SUM)
+    gamma = tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
+    return grad, token_grad, token_grad * gamma, beta_share
+
+
+@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
+def row_gradients_kernel(
+        attention_mask, cu_seqlens, sound, grad_pooled, pooled_hat, ln_weight, seed, row_gradient, gamma_shares,
+        beta_shares, num_rows, length, num_tokens, embed_threshold, embed_scale, pool_threshold, pool_scale,
+        HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr,
+        BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr):
+    """G ``[B, H]``, and what each program's rows add to the gradients of gamma and beta ``[programs, H]``; float32."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    kept = count_tokens(start, count, attention_mask, BLOCK_ROWS)
+    grad, token_grad, gradient, beta_share = row_gradients(
+        row, kept, num_rows, sound, grad_pooled, ln_weight, seed, pool_threshold, pool_scale, HIDDEN_SIZE, SUM,
+        DROP_POOL, BLOCK_H, BLOCK_ROWS)
+    h = tl.arange(0, BLOCK_H)
+    places = row[:, None] * HIDDEN_SIZE + h[None, :]
+    stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
+    tl.store(row_gradient + places, gradient, mask=stored)
+    shares = tl.program_id(0).to(tl.int64) * HIDDEN_SIZE + h
+    gamma_grad = grad * tl.load(pooled_hat + places, mask=stored, other=0.0)
+    tl.store(gamma_shares + shares, tl.sum(gamma_grad, axis=0), mask=h < HIDDEN_SIZE)
+    beta_grad = grad * beta_share[:, None]
+    if DROP_EMBED:
+        # Philox alone, 10 us for 512 columns at H = 128: not worth pieces.
+        beta_kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
+        for offset in tl.range(0, tl.max(count), BLOCK_TOKENS):
+            column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
+            shown = shown_tokens(start[:, None] + column, column, count[:, None], attention_mask)
+            keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
+            beta_kept += tl.where(keep & shown[:, :, None], embed_scale, 0.0)
+        beta_grad = token_grad * tl.sum(beta_kept, axis=1)
+    tl.store(beta_shares + shares, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE)
+
+
+@triton.jit
+def token_gradients(place, read, token_id, token_type, position, inside, gradient, word_embeddings, position_embeddings,
+                    token_type_embeddings, rstd, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
+    """``d e_t`` of tokens ``[R, T, H]``, 0 where one is not read; ``gradient`` is k G, of a token or ``[R, 1, H]``."""
     h = tl.arange(0, BLOCK_H)[None, None, :]
-    known = read[:, :, None] & (h < HIDDEN_SIZE)
     x = embedded_tokens(read, token_id, token_type, position, inside, word_embeddings, position_embeddings,
                         token_type_embeddings, HIDDEN_SIZE, BLOCK_H)
     factor = tl.load(rstd + place, mask=read, other=0.0)[:, :, None]
     x = x * factor
-    gradient = tl.load(row_gradient + row[:, :, None] * HIDDEN_SIZE + h, mask=known, other=0.0)
-    if DROP_EMBED:
-        keep = dropout_keep(seed, row, column, embed_threshold, EMBED_STREAM, BLOCK_H)
-        gradient = tl.where(keep, gradient * embed_scale, 0.0)
     mean = tl.sum(gradient, axis=2) / HIDDEN_SIZE
     slope = tl.sum(gradient * x, axis=2) / HIDDEN_SIZE
-    return tl.where(known, factor * (gradient - mean[:, :, None] - x * slope[:, :, None]), 0.0)
+    result = factor * (gradient - mean[:, :, None] - x * slope[:, :, None])
+    return tl.where(read[:, :, None] & (h < HIDDEN_SIZE), result, 0.0)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold"])
+@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
 def scatter_gradients_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
-        token_type_embeddings, seed, rstd, row_gradient, d_word, d_context, num_rows, length, num_tokens, vocab_size,
-        num_types, num_positions, embed_threshold, embed_scale, HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr,
-        BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr):
-    """Adds every token's gradient to ``d_word [V, H]`` and ``d_context [K * P, H]``, both float32, by atomics."""
-    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
-    h = tl.arange(0, BLOCK_H)[None, None, :]
-    for offset in tl.range(0, tl.max(count), BLOCK_TOKENS):
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, sound, grad_pooled, pooled_hat,
+        word_embeddings, position_embeddings, token_type_embeddings, ln_weight, seed, rstd, d_word, d_context,
+        d_ln_weight, d_ln_bias, num_rows, length, num_tokens, vocab_size, num_types, num_positions, embed_threshold,
+        embed_scale, pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr,
+        DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+        BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr):
+    """Adds every token's gradient to ``d_word [V, H]`` and ``d_context [K * P, H]``, every row's to ``d_ln_weight [H]``
+    and ``d_ln_bias [H]``, all float32, by atomics. A program for ``BLOCK_ROWS`` rows, or with CHUNK for a piece."""
+    if CHUNK > 0:
+        piece = tl.program_id(0).to(tl.int64) + tl.zeros((BLOCK_ROWS,), tl.int64)
+        row, start, begin, end = piece_bounds(piece, num_rows, length, num_tokens, cu_seqlens, CHUNK)
+        _, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    else:
+        row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+        begin, end = row * 0, count
+    kept = count_tokens(start, count, attention_mask, BLOCK_ROWS)
+    grad, token_grad, row_gradient, beta_share = row_gradients(
+        row, kept, num_rows, sound, grad_pooled, ln_weight, seed, pool_threshold, pool_scale, HIDDEN_SIZE, SUM,
+        DROP_POOL, BLOCK_H, BLOCK_ROWS)
+    h = tl.arange(0, BLOCK_H)
+    first = (row < num_rows) & (begin == 0)  # a row's pieces add what is not a token's once
+    hat = tl.load(pooled_hat + row[:, None] * HIDDEN_SIZE + h[None, :], other=0.0,
+                  mask=first[:, None] & (h < HIDDEN_SIZE)[None, :])
+    tl.atomic_add(d_ln_weight + h, tl.sum(grad * hat, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
+    beta_grad = tl.where(first[:, None], grad * beta_share[:, None], 0.0)
+    if DROP_EMBED:
+        beta_kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
+    for offset in tl.range(tl.max(begin), tl.max(end), BLOCK_TOKENS):
         column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
         place = start[:, None] + column
-        shown = shown_tokens(place, column, count[:, None], attention_mask)
+        shown = shown_tokens(place, column, end[:, None], attention_mask)
         token_id, token_type, position, inside, readable = token_indices(
             place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
         read = shown & readable
+        gradient = row_gradient[:, None, :]
+        if DROP_EMBED:
+            keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
+            gradient = tl.where(keep, gradient * embed_scale, 0.0)
+            beta_kept += tl.where(keep & shown[:, :, None], embed_scale, 0.0)
         gradient = token_gradients(
-            place, row[:, None], column, read, token_id, token_type, position, inside, word_embeddings,
-            position_embeddings, token_type_embeddings, seed, rstd, row_gradient, embed_threshold, embed_scale,
-            HIDDEN_SIZE, DROP_EMBED, BLOCK_H)
-        stored = read[:, :, None] & (h < HIDDEN_SIZE)
-        context = token_type * num_positions + position + place * 0
+            place, read, token_id, token_type, position, inside, gradient, word_embeddings, position_embeddings,
+            token_type_embeddings, rstd, HIDDEN_SIZE, BLOCK_H)
+        known = (h < HIDDEN_SIZE)[None, None, :]
         if d_word is not None:
-            tl.atomic_add(d_word + token_id[:, :, None] * HIDDEN_SIZE + h, gradient, mask=stored, sem="relaxed")
-        tl.atomic_add(d_context + context[:, :, None] * HIDDEN_SIZE + h, gradient, mask=stored, sem="relaxed")
+            tl.atomic_add(d_word + token_id[:, :, None] * HIDDEN_SIZE + h[None, None, :], gradient,
+                          mask=read[:, :, None] & known, sem="relaxed")
+        added = read
+        if token_type_ids is None and position_ids is None:  # a column has one row of the context for all rows
+            gradient = tl.sum(gradient, axis=0, keep_dims=True)
+            added = inside & (column < tl.max(end))
+        context = token_type * num_positions + position
+        tl.atomic_add(d_context + context[:, :, None] * HIDDEN_SIZE + h[None, None, :], gradient,
+                      mask=added[:, :, None] & known, sem="relaxed")
+    if DROP_EMBED:
+        beta_grad = token_grad * tl.sum(beta_kept, axis=1)
+    tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "num_segments", "num_pieces"])
@@ -138,6 +200,7 @@ def segment_gradients_kernel(
     chunk = piece - segment  # start // CHUNK + the number of the piece in its segment
     begin = tl.maximum(start, chunk * CHUNK)
     stop = tl.where(piece < num_pieces, tl.minimum(end, (chunk + 1) * CHUNK), 0)
+    h = tl.arange(0, BLOCK_H)[None, :]
     total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
     for offset in tl.range(0, tl.max(stop - begin), BLOCK_TOKENS):
         i = begin[:, None] + offset + tl.arange(0, BLOCK_TOKENS)[None, :]
@@ -145,13 +208,17 @@ def segment_gradients_kernel(
         place = tl.load(order + i, mask=read, other=0).to(tl.int64)
         row = tl.load(token_row + place, mask=read, other=0).to(tl.int64)
         column = tl.load(token_column + place, mask=read, other=0).to(tl.int64)
-        token_id, token_type, position, inside, readable = token_indices(
+        token_id, token_type, position, _, readable = token_indices(
             place, column, read, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
+        read = read & readable
+        gradient = tl.load(row_gradient + row[:, :, None] * HIDDEN_SIZE + h[None, :, :], other=0.0,
+                           mask=read[:, :, None] & (h < HIDDEN_SIZE)[None, :, :])
+        if DROP_EMBED:
+            keep = dropout_keep(seed, row, column, embed_threshold, EMBED_STREAM, BLOCK_H)
+            gradient = tl.where(keep, gradient * embed_scale, 0.0)
         total += token_gradients(
-            place, row, column, read & readable, token_id, token_type, position, inside, word_embeddings,
-            position_embeddings, token_type_embeddings, seed, rstd, row_gradient, embed_threshold, embed_scale,
-            HIDDEN_SIZE, DROP_EMBED, BLOCK_H)
-    h = tl.arange(0, BLOCK_H)[None, :]
+            place, read, token_id, token_type, position, read, gradient, word_embeddings, position_embeddings,
+            token_type_embeddings, rstd, HIDDEN_SIZE, BLOCK_H)
     result = tl.sum(total, axis=1)
     first = chunk == start // CHUNK
     whole = (piece < num_pieces) & first & (end <= (chunk + 1) * CHUNK)

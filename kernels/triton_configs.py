@@ -18,7 +18,7 @@ LENGTHS = (64, 256, ANY)  # a length belongs to the first bucket it does not exc
 FEW_ROWS = 1024
 # A row of so many columns may be cut into pieces where rows are few; 16 steps of 16 tokens each.
 CHUNK = 256
-BACKWARD_CHUNK = 64  # of a frequent id's tokens, one program's work: 8 to 16 steps
+SEGMENT_CHUNK = 64  # of a frequent id's tokens, one program's work in the backward pass: 8 to 16 steps
 HEAD_TILE = 4096  # 32 registers of a thread
 
 
@@ -47,32 +47,67 @@ class Key(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A configuration for hidden sizes and lengths up to these, on architectures that start with ``arch``."""
+    """A configuration for hidden sizes and lengths up to these, for word tables of these dtypes (all where there are
+    none), on architectures that start with ``arch``."""
 
     arch: str
     hidden_size: int
     few_rows: bool
     length: int
+    dtypes: tuple[torch.dtype, ...]
     config: Config
     reason: str
 
 
-TABLE = (
-    Line("interpreter", ANY, True, ANY, Config(16, 16, chunk=64, head_tile=2**18),
-         "the interpreter's cost is per program and operation, whatever the tile"),
-    Line("", 128, True, ANY, Config(1, 16),
+# Instructions a token, registers and spills in the reasons are bench/compile_ahead.py's of dsn_logits on sm_90, rows of
+# 32 tokens where nothing else is said.
+NARROW = (torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)
+BYTES = (torch.int8, torch.float8_e4m3fn)
+WARPS_OF_32 = (
+    Line("sm_8", 128, False, 64, BYTES, Config(8, 4), "as on sm_90"),
+    Line("sm_9", 128, False, 64, BYTES, Config(8, 4),
+         "rows of 128 bytes: four by four tokens are 16 KB in flight on a multiprocessor, 18 are wanted; eight rows "
+         "are 24 and share the context, 81 instructions a token instead of 101. On sm_100 they spill 16 bytes"),
+    Line("", 128, True, ANY, (), Config(1, 16),
          "a small batch is latency: one row a program, 16 gathers of 256 bytes in flight, 16 elements of the sum a "
          "thread"),
-    Line("", 128, False, 64, Config(4, 4),
-         "four rows share a column's context row, which is 512 of the 768 bytes a bfloat16 token reads"),
-    Line("", 128, False, ANY, Config(2, 8), "longer rows differ more in length, so fewer share a program"),
-    Line("", 256, True, ANY, Config(1, 8), "as for 128, with twice the bytes a token"),
-    Line("", 256, False, ANY, Config(2, 4), "two rows share a context row"),
-    Line("", 512, True, ANY, Config(1, 8), "32 elements of the sum a thread; 64 spill"),
-    Line("", 512, False, ANY, Config(2, 4), "two rows share a context row in as many registers"),
-    Line("", 1024, True, ANY, Config(1, 4), "32 elements of the sum a thread; a row is 1.5 KB, so four are enough"),
-    Line("", 1024, False, ANY, Config(2, 2), "two rows share a context row in as many registers"),
-    Line("", ANY, True, ANY, Config(1, 1, num_warps=8), "one token and its sum fill the registers"),
+    Line("", 128, False, 64, (), Config(4, 4),
+         "short rows: four share a program and a column's context row, which is 512 of the 768 bytes a bfloat16 token "
+         "reads"),
+    Line("", 128, False, 256, NARROW, Config(1, 16),
+         "the context is in the first cache, nothing is saved by sharing its rows: 59 instructions a token at L = 128, "
+         "82 with two rows of eight"),
+    Line("", 128, False, ANY, (), Config(2, 8),
+         "longer rows differ more in length, so fewer share a program; and a context row, which comes from L2"),
+    Line("", 256, True, ANY, (), Config(1, 8), "as for 128, with twice the bytes a token"),
+    Line("", 256, False, 64, NARROW, Config(1, 8), "the context is in the first cache: 141 instructions a token, 188 "
+         "with two rows of four; from float32 174 and 156"),
+    Line("", 256, False, ANY, (), Config(2, 4), "two rows share a context row"),
+    Line("", 512, True, ANY, (), Config(1, 8), "32 elements of the sum a thread; 64 spill"),
+    Line("", 512, False, ANY, BYTES, Config(1, 8),
+         "222 instructions a token at H = 384; two rows of four take 372 and spill 8 bytes"),
+    Line("sm_8", 512, False, ANY, NARROW, Config(1, 8), "two rows of four spill 8 bytes on sm_80"),
+    Line("", 512, False, 64, NARROW, Config(1, 8), "the context is in the first cache: 253 instructions a token at "
+         "H = 384, 364 with two rows of four; from float32 309 and 289"),
+    Line("", 512, False, ANY, (torch.float32,), Config(2, 2),
+         "two rows share a context row; with four tokens of each embed_pool spills 16 bytes"),
+    Line("", 512, False, ANY, (), Config(2, 4), "two rows share a context row in as many registers"),
+    Line("", 1024, True, ANY, (), Config(1, 4), "32 elements of the sum a thread; a row is 1.5 KB, four are enough"),
+    Line("", 1024, False, ANY, BYTES, Config(1, 4),
+         "329 instructions a token at H = 768; two rows of two take 535, and on sm_100 spill 24 bytes"),
+    Line("", 1024, False, 64, NARROW, Config(1, 4), "the context is in the first cache: 469 instructions a token at "
+         "H = 768, 498 with two rows of two; from float32 388 and 357"),
+    Line("", 1024, False, ANY, (), Config(2, 2), "two rows share a context row in as many registers"),
+    Line("", ANY, True, ANY, (), Config(1, 1, num_warps=8), "one token and its sum fill the registers"),
+)
+TABLE = (
+    Line("interpreter", ANY, True, ANY, (), Config(16, 16, chunk=64, head_tile=2**18),
+         "the interpreter's cost is per program and operation, whatever the tile"),
+    *(line._replace(arch="gfx9", config=line.config._replace(num_warps=line.config.num_warps // 2),
+                    reason="a wave is two warps, so two waves hold what four warps do: at H = 128 from bfloat16 48 "
+                           "instructions a token, 87 with four waves of half as much; " + line.reason)
+      for line in WARPS_OF_32 if line.arch == ""),
+    *WARPS_OF_32,
 )
 _fastest: dict[Key, Config] = {}
 
@@ -85,16 +120,18 @@ def key_of(hidden_size: int, length: int, num_rows: int, dtype: torch.dtype, arc
 def candidates(key: Key) -> list[Config]:
     """The configurations for a key, the preferred one first; those for another size of batch come behind."""
     fitting = [line for line in TABLE if key.arch.startswith(line.arch) and key.hidden_size <= line.hidden_size
-               and key.length <= line.length]
-    first = fitting[0]
-    fitting = [line for line in fitting if (line.arch, line.hidden_size) == (first.arch, first.hidden_size)]
-    return [line.config for line in sorted(fitting, key=lambda line: line.few_rows != key.few_rows)]
+               and key.length <= line.length and (not line.dtypes or key.dtype in line.dtypes)]
+    fitting = [line for line in fitting if line.hidden_size == fitting[0].hidden_size]
+    return list(dict.fromkeys(line.config for line in sorted(fitting, key=lambda line: line.few_rows != key.few_rows)))
 
 
 def choose_backward(key: Key) -> Config:
-    """The backward kernels hold twice as many tiles as the forward ones, so each has half the tokens."""
-    config = candidates(key)[0]
-    return config._replace(tokens=max(1, config.tokens // 2), chunk=BACKWARD_CHUNK)
+    """The backward kernels hold twice as many tiles as the forward ones, so each has half the rows: at H = 128 two rows
+    of four tokens take 144 instructions a token, four of two 215. Their sums are float32 whatever the table is."""
+    config = candidates(key._replace(dtype=torch.float32))[0]
+    if config.rows > 1:
+        return config._replace(rows=config.rows // 2)
+    return config._replace(tokens=max(1, config.tokens // 2))
 
 
 def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> Config:

@@ -5,13 +5,14 @@ How a launch is put together (``triton_launch`` does it):
 * One program serves ``BLOCK_ROWS`` rows of the batch, all at the same columns, ``BLOCK_TOKENS`` columns at a time: its
   tile is ``[BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H]``, with ``BLOCK_H`` the hidden size rounded up to a power of two. Every
   element of the tile keeps its own float32 sum; tokens are summed across the tile once, after the loop.
-* ``dsn_logits_kernel`` takes rows from ids to logits in one launch. Where a row may be long and rows are few,
-  ``dsn_pieces_kernel`` sums pieces of ``CHUNK`` columns and ``dsn_combine_kernel`` adds a row's pieces in their order,
-  so that the result never depends on what ran first. ``dsn_token_logits_kernel`` applies the head to every token.
-  ``embed_pool_kernel`` is the differentiable op's forward.
+* ``dsn_logits_kernel`` takes rows from ids to logits in one launch, ``embed_pool_kernel`` is the differentiable op's
+  forward. Where a row may be long and rows are few, their ``_pieces_kernel`` sums pieces of ``CHUNK`` columns and their
+  ``_combine_kernel`` adds a row's pieces in their order, so that the result never depends on what ran first.
+  ``dsn_token_logits_kernel`` applies the head to every token.
 * An optional tensor that is absent is passed as None, which makes a kernel of its own without it.
 * Table sizes are checked in the kernel: a token whose id, type or position lies outside, and a row whose bounds in
-  cu_seqlens make no sense, is read nowhere and turns its row's result into NaN.
+  cu_seqlens make no sense, is read nowhere and turns its row's result into NaN. So does a piece that went to another
+  row, as it may where rows overlap: a row that is not NaN is right, whatever its neighbours are.
 
 All loads are widened to float32 at once; every offset that can pass 2^31 elements is int64.
 """
@@ -87,6 +88,19 @@ def token_indices(place, column, shown, input_ids, token_type_ids, position_ids,
 
 
 @triton.jit
+def widened(values):
+    """To float32. Bytes are float8_e4m3fn on a GPU that does not read it: shifted they are float16, but for NaN and a
+    bias of 7 where float16's is 15."""
+    if values.dtype == tl.uint8:
+        bits = values.to(tl.uint16)
+        half = (((bits & 0x80) << 8) | ((bits & 0x7F) << 7)).to(tl.float16, bitcast=True)
+        result = tl.where((bits & 0x7F) == 0x7F, float("nan"), half.to(tl.float32) * 256.0)
+    else:
+        result = values.to(tl.float32)
+    return result
+
+
+@triton.jit
 def folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale, context, vocab_size,
                   num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
     """From centred tables: ``e_t`` ``[R, T, H]`` and what LayerNorm multiplies it by ``[R, T]``.
@@ -97,8 +111,8 @@ def folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids,
         place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
     h = tl.arange(0, BLOCK_H)[None, None, :]
     read = shown & readable
-    e = tl.load(word + token_id[:, :, None] * HIDDEN_SIZE + h, mask=read[:, :, None] & (h < HIDDEN_SIZE),
-                other=0.0).to(tl.float32)
+    e = widened(tl.load(word + token_id[:, :, None] * HIDDEN_SIZE + h, mask=read[:, :, None] & (h < HIDDEN_SIZE),
+                        other=0.0))
     if word_scale is not None:
         e *= tl.load(word_scale + token_id, mask=read, other=0.0)[:, :, None]
     # One row of the context serves all rows of the tile where it depends on the column alone.
@@ -146,6 +160,64 @@ def divided(total, kept, SUM: tl.constexpr):
         pooled = total / tl.maximum(kept, 1).to(tl.float32)[:, None]
         beta_share = tl.where(kept > 0, 1.0, 0.0)
     return pooled, beta_share
+
+
+@triton.jit
+def piece_bounds(piece, num_rows, length, num_tokens, cu_seqlens, CHUNK: tl.constexpr):
+    """Of a piece ``[1]``: its row, that row's first token, the piece's first column and the one behind its last.
+
+    Row b's pieces start at ``b * ceil(L / CHUNK)`` in the padded layout, at ``cu_seqlens[b] // CHUNK + b`` packed.
+    """
+    if cu_seqlens is None:
+        pieces = tl.cdiv(length, CHUNK)
+        row = piece // pieces
+        first = row * pieces
+    else:
+        row = row_of(piece, cu_seqlens, num_rows, CHUNK)
+        first = tl.load(cu_seqlens + row).to(tl.int64) // CHUNK + row
+    start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    begin = tl.maximum(piece - first, 0) * CHUNK
+    return row, start, begin, tl.minimum(begin + CHUNK, count)
+
+
+@triton.jit
+def store_piece(piece, row, total, kept, beta_kept, piece_sums, piece_beta, piece_kept, piece_row,
+                HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
+    """What was summed over a piece, and in the packed layout for which row."""
+    h = tl.arange(0, BLOCK_H)[None, :]
+    places = piece[:, None] * HIDDEN_SIZE + h
+    tl.store(piece_sums + places, total, mask=h < HIDDEN_SIZE)
+    if piece_beta is not None:
+        tl.store(piece_beta + places, beta_kept, mask=h < HIDDEN_SIZE)
+    tl.store(piece_kept + piece, kept)
+    if piece_row is not None:
+        tl.store(piece_row + piece, row)
+
+
+@triton.jit
+def add_pieces(row, num_rows, length, num_tokens, cu_seqlens, piece_sums, piece_beta, piece_kept, piece_row,
+               HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, CHUNK: tl.constexpr):
+    """The pieces of rows ``[R]``, added in their order: sums ``[R, H]``, numbers of tokens ``[R]``, how often each
+    channel kept beta ``[R, H]``. A row that makes no sense, or that lacks a piece of its own, is NaN."""
+    start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    pieces = (count + CHUNK - 1) // CHUNK
+    first = row * tl.cdiv(length, CHUNK) if cu_seqlens is None else start // CHUNK + row
+    h = tl.arange(0, BLOCK_H)[None, :]
+    total = tl.zeros((BLOCK_ROWS, BLOCK_H), tl.float32) + poison[:, None]
+    beta_kept = tl.zeros((BLOCK_ROWS, BLOCK_H), tl.float32)
+    kept = tl.zeros((BLOCK_ROWS,), tl.int32)
+    for k in range(0, tl.max(pieces)):
+        there = k < pieces
+        places = (first + k)[:, None] * HIDDEN_SIZE + h
+        known = there[:, None] & (h < HIDDEN_SIZE)
+        total += tl.load(piece_sums + places, mask=known, other=0.0)
+        if piece_beta is not None:
+            beta_kept += tl.load(piece_beta + places, mask=known, other=0.0)
+        kept += tl.load(piece_kept + first + k, mask=there, other=0)
+        if piece_row is not None:
+            served = tl.load(piece_row + first + k, mask=there, other=0)
+            total += tl.where(there & (served != row), float("nan"), 0.0)[:, None]
+    return total, kept, beta_kept
 
 
 @triton.jit
@@ -220,48 +292,28 @@ def dsn_logits_kernel(
 @triton.jit(do_not_specialize=SIZES)
 def dsn_pieces_kernel(
         input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word, word_scale, context, piece_sums,
-        piece_kept, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr,
-        BLOCK_H: tl.constexpr, BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr, NUM_STAGES: tl.constexpr):
-    """Pieces of ``CHUNK`` columns: sums ``[pieces, H]`` and numbers of tokens ``[pieces]``, a program for each piece.
-
-    Row b's pieces start at ``b * ceil(L / CHUNK)`` in the padded layout, at ``cu_seqlens[b] // CHUNK + b`` packed.
-    """
-    piece = tl.program_id(0).to(tl.int64)
-    if cu_seqlens is None:
-        pieces = tl.cdiv(length, CHUNK)
-        row = piece // pieces + tl.zeros((1,), tl.int64)
-        first = row * pieces
-    else:
-        row = row_of(piece + tl.zeros((1,), tl.int64), cu_seqlens, num_rows, CHUNK)
-        first = tl.load(cu_seqlens + row).to(tl.int64) // CHUNK + row
-    start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
-    begin = tl.maximum(piece - first, 0) * CHUNK
-    total, kept = pool_folded(start, tl.max(begin), tl.minimum(begin + CHUNK, count), input_ids, attention_mask,
-                              token_type_ids, position_ids, word, word_scale, context, vocab_size, num_types,
-                              num_positions, eps, HIDDEN_SIZE, BLOCK_H, 1, BLOCK_TOKENS, NUM_STAGES)
-    h = tl.arange(0, BLOCK_H)
-    tl.store(piece_sums + piece * HIDDEN_SIZE + h[None, :], total, mask=(h < HIDDEN_SIZE)[None, :])
-    tl.store(piece_kept + piece + tl.arange(0, 1), kept)
+        piece_kept, piece_row, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps,
+        HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr,
+        NUM_STAGES: tl.constexpr):
+    """Pieces of ``CHUNK`` columns: sums ``[pieces, H]`` and numbers of tokens ``[pieces]``, a program a piece."""
+    piece = tl.program_id(0).to(tl.int64) + tl.zeros((1,), tl.int64)
+    row, start, begin, end = piece_bounds(piece, num_rows, length, num_tokens, cu_seqlens, CHUNK)
+    total, kept = pool_folded(start, tl.max(begin), end, input_ids, attention_mask, token_type_ids, position_ids, word,
+                              word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H, 1,
+                              BLOCK_TOKENS, NUM_STAGES)
+    store_piece(piece, row, total, kept, total, piece_sums, None, piece_kept, piece_row, HIDDEN_SIZE, BLOCK_H)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def dsn_combine_kernel(
-        cu_seqlens, piece_sums, piece_kept, weight, bias, beta_bias, lateral, top, logits, num_rows, length, num_tokens,
-        HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr,
-        SUM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_ROWS: tl.constexpr, CHUNK: tl.constexpr):
-    """The pieces of ``dsn_pieces_kernel`` -> logits ``[B, C]``; a row's pieces are added in their order."""
+        cu_seqlens, piece_sums, piece_kept, piece_row, weight, bias, beta_bias, lateral, top, logits, num_rows, length,
+        num_tokens, HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr,
+        ACTIVATION: tl.constexpr, SUM: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr,
+        BLOCK_ROWS: tl.constexpr, CHUNK: tl.constexpr):
+    """The pieces of ``dsn_pieces_kernel`` -> logits ``[B, C]``."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
-    pieces = (count + CHUNK - 1) // CHUNK
-    first = row * tl.cdiv(length, CHUNK) if cu_seqlens is None else start // CHUNK + row
-    h = tl.arange(0, BLOCK_H)
-    total = tl.zeros((BLOCK_ROWS, BLOCK_H), tl.float32) + poison[:, None]
-    kept = tl.zeros((BLOCK_ROWS,), tl.int32)
-    for k in range(0, tl.max(pieces)):
-        there = k < pieces
-        total += tl.load(piece_sums + (first + k)[:, None] * HIDDEN_SIZE + h[None, :],
-                         mask=there[:, None] & (h < HIDDEN_SIZE)[None, :], other=0.0)
-        kept += tl.load(piece_kept + first + k, mask=there, other=0)
+    total, kept, _ = add_pieces(row, num_rows, length, num_tokens, cu_seqlens, piece_sums, None, piece_kept, piece_row,
+                                HIDDEN_SIZE, BLOCK_H, BLOCK_ROWS, CHUNK)
     pooled, beta_share = divided(total, kept, SUM)
     store_logits(pooled, beta_share, row, row < num_rows, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE,
                  NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
@@ -281,8 +333,10 @@ def dsn_token_logits_kernel(
     elif cu_seqlens is None:
         column = place % length
     else:
-        row = row_of(place, cu_seqlens, num_rows, 0)
-        column = place - tl.load(cu_seqlens + row).to(tl.int64)
+        start, count, _ = row_bounds(row_of(place, cu_seqlens, num_rows, 0), num_rows, length, num_tokens, cu_seqlens)
+        column = place - start
+        # Where cu_seqlens makes no sense, the row that was found need not hold the token: no table has position -1.
+        column = tl.where((column >= 0) & (column < count), column, -1)
     shown = shown_tokens(place, place, num_tokens, attention_mask)
     e, factor = folded_tokens(place[:, None], column[:, None], shown[:, None], input_ids, token_type_ids, position_ids,
                               word, word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE,
@@ -324,6 +378,64 @@ def dropout_keep(seed, row, column, threshold, STREAM: tl.constexpr, BLOCK_H: tl
     return words.to(tl.int64) >= threshold
 
 
+@triton.jit
+def pool_embedded(row, start, begin, end, input_ids, attention_mask, token_type_ids, position_ids, word_embeddings,
+                  position_embeddings, token_type_embeddings, seed, rstd, vocab_size, num_types, num_positions, eps,
+                  embed_threshold, embed_scale, HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr,
+                  BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
+                  NUM_STAGES: tl.constexpr):
+    """``pool_folded`` from the parameters and with dropout; third, how often each channel kept beta: ``[R, H]``, or
+    ``[R, 1]`` without dropout. Stores ``rstd`` of every token."""
+    total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
+    kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
+    if DROP_EMBED:
+        beta_kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
+    for offset in tl.range(begin, tl.max(end), BLOCK_TOKENS, num_stages=NUM_STAGES):
+        column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
+        place = start[:, None] + column
+        shown = shown_tokens(place, column, end[:, None], attention_mask)
+        token_id, token_type, position, inside, readable = token_indices(
+            place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
+        x = embedded_tokens(shown & readable, token_id, token_type, position, inside, word_embeddings,
+                            position_embeddings, token_type_embeddings, HIDDEN_SIZE, BLOCK_H)
+        factor = tl.rsqrt(tl.sum(x * x, axis=2) / HIDDEN_SIZE + eps)
+        factor = tl.where(shown, tl.where(readable, factor, float("nan")), 0.0)
+        tl.store(rstd + place, factor, mask=column < end[:, None])
+        x = x * factor[:, :, None]
+        if DROP_EMBED:
+            keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
+            keep = tl.where(keep, embed_scale, 0.0)
+            x = x * keep
+            beta_kept += tl.where(shown[:, :, None], keep, 0.0)
+        total += x
+        kept += shown.to(tl.int32)
+    row_kept = tl.sum(kept, axis=1)
+    row_beta = tl.sum(beta_kept, axis=1) if DROP_EMBED else row_kept.to(tl.float32)[:, None]
+    return tl.sum(total, axis=1), row_kept, row_beta
+
+
+@triton.jit
+def store_pooled(row, total, kept, beta_kept, num_rows, ln_weight, ln_bias, seed, pooled, pooled_hat, pool_threshold,
+                 pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr,
+                 DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+    """Sums of normalised tokens ``[R, H]`` -> ``pooled``, and ``pooled_hat`` before gamma, beta and p_pool."""
+    h = tl.arange(0, BLOCK_H)
+    hat, beta_share = divided(total, kept, SUM)
+    beta_share = beta_share[:, None]
+    if DROP_EMBED:
+        beta_share, _ = divided(beta_kept, kept, SUM)
+    gamma = tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
+    beta = tl.load(ln_bias + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
+    result = hat * gamma + beta_share * beta
+    if DROP_POOL:
+        keep = dropout_keep(seed, row[:, None], row[:, None] * 0, pool_threshold, POOL_STREAM, BLOCK_H)
+        result = tl.where(tl.reshape(keep, (BLOCK_ROWS, BLOCK_H)), result * pool_scale, 0.0)
+    stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
+    places = row[:, None] * HIDDEN_SIZE + h[None, :]
+    tl.store(pooled_hat + places, hat, mask=stored)
+    tl.store(pooled + places, result.to(pooled.dtype.element_ty), mask=stored)
+
+
 @triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
 def embed_pool_kernel(
         input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
@@ -338,41 +450,40 @@ def embed_pool_kernel(
     """
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
-    total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
-    kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
-    if DROP_EMBED:
-        beta_kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
-    for offset in tl.range(0, tl.max(count), BLOCK_TOKENS, num_stages=NUM_STAGES):
-        column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
-        place = start[:, None] + column
-        shown = shown_tokens(place, column, count[:, None], attention_mask)
-        token_id, token_type, position, inside, readable = token_indices(
-            place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
-        x = embedded_tokens(shown & readable, token_id, token_type, position, inside, word_embeddings,
-                            position_embeddings, token_type_embeddings, HIDDEN_SIZE, BLOCK_H)
-        factor = tl.rsqrt(tl.sum(x * x, axis=2) / HIDDEN_SIZE + eps)
-        factor = tl.where(shown, tl.where(readable, factor, float("nan")), 0.0)
-        tl.store(rstd + place, factor, mask=column < count[:, None])
-        x = x * factor[:, :, None]
-        if DROP_EMBED:
-            keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
-            keep = tl.where(keep, embed_scale, 0.0)
-            x = x * keep
-            beta_kept += tl.where(shown[:, :, None], keep, 0.0)
-        total += x
-        kept += shown.to(tl.int32)
-    h = tl.arange(0, BLOCK_H)
-    hat, beta_share = divided(tl.sum(total, axis=1) + poison[:, None], tl.sum(kept, axis=1), SUM)
-    beta_share = beta_share[:, None]
-    if DROP_EMBED:
-        beta_share, _ = divided(tl.sum(beta_kept, axis=1), tl.sum(kept, axis=1), SUM)
-    gamma = tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
-    beta = tl.load(ln_bias + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
-    result = hat * gamma + beta_share * beta
-    if DROP_POOL:
-        keep = dropout_keep(seed, row[:, None], row[:, None] * 0, pool_threshold, POOL_STREAM, BLOCK_H)
-        result = tl.where(tl.reshape(keep, (BLOCK_ROWS, BLOCK_H)), result * pool_scale, 0.0)
-    stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
-    places = row[:, None] * HIDDEN_SIZE + h[None, :]
-    tl.store(pooled_hat + places, hat, mask=stored)
-    tl.store(pooled + places, result.to(pooled.dtype.element_ty), mask=stored)
+    total, kept, beta_kept = pool_embedded(
+        row, start, 0, count, input_ids, attention_mask, token_type_ids, position_ids, word_embeddings,
+        position_embeddings, token_type_embeddings, seed, rstd, vocab_size, num_types, num_positions, eps,
+        embed_threshold, embed_scale, HIDDEN_SIZE, DROP_EMBED, BLOCK_H, BLOCK_ROWS, BLOCK_TOKENS, NUM_STAGES)
+    store_pooled(row, total + poison[:, None], kept, beta_kept, num_rows, ln_weight, ln_bias, seed, pooled, pooled_hat,
+                 pool_threshold, pool_scale, HIDDEN_SIZE, SUM, DROP_EMBED, DROP_POOL, BLOCK_H, BLOCK_ROWS)
+
+
+@triton.jit(do_not_specialize=[*SIZES, "embed_threshold"])
+def embed_pool_pieces_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
+        token_type_embeddings, seed, piece_sums, piece_beta, piece_kept, piece_row, rstd, num_rows, length, num_tokens,
+        vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale, HIDDEN_SIZE: tl.constexpr,
+        DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr,
+        NUM_STAGES: tl.constexpr):
+    """``dsn_pieces_kernel`` from the parameters; with dropout also how often each channel kept beta ``[pieces, H]``."""
+    piece = tl.program_id(0).to(tl.int64) + tl.zeros((1,), tl.int64)
+    row, start, begin, end = piece_bounds(piece, num_rows, length, num_tokens, cu_seqlens, CHUNK)
+    total, kept, beta_kept = pool_embedded(
+        row, start, tl.max(begin), end, input_ids, attention_mask, token_type_ids, position_ids, word_embeddings,
+        position_embeddings, token_type_embeddings, seed, rstd, vocab_size, num_types, num_positions, eps,
+        embed_threshold, embed_scale, HIDDEN_SIZE, DROP_EMBED, BLOCK_H, 1, BLOCK_TOKENS, NUM_STAGES)
+    store_piece(piece, row, total, kept, beta_kept, piece_sums, piece_beta, piece_kept, piece_row, HIDDEN_SIZE, BLOCK_H)
+
+
+@triton.jit(do_not_specialize=[*SIZES, "pool_threshold"])
+def embed_pool_combine_kernel(
+        cu_seqlens, ln_weight, ln_bias, seed, piece_sums, piece_beta, piece_kept, piece_row, pooled, pooled_hat,
+        num_rows, length, num_tokens, pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr,
+        DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+        CHUNK: tl.constexpr):
+    """The pieces of ``embed_pool_pieces_kernel`` -> ``pooled [B, H]`` and ``pooled_hat [B, H]``."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    total, kept, beta_kept = add_pieces(row, num_rows, length, num_tokens, cu_seqlens, piece_sums, piece_beta,
+                                        piece_kept, piece_row, HIDDEN_SIZE, BLOCK_H, BLOCK_ROWS, CHUNK)
+    store_pooled(row, total, kept, beta_kept, num_rows, ln_weight, ln_bias, seed, pooled, pooled_hat, pool_threshold,
+                 pool_scale, HIDDEN_SIZE, SUM, DROP_EMBED, DROP_POOL, BLOCK_H, BLOCK_ROWS)

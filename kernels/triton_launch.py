@@ -1,7 +1,8 @@
 """From tensors to launches of the Triton kernels: the ops' implementations, each with the schema of ``ops``.
 
-Nothing here reads a value of a tensor, so nothing waits for the GPU and a CUDA graph captures every call. Strided views
-are copied; what does not fit raises the RuntimeError of ``checks``, but for indices, which the kernels check.
+Nothing here reads a value of a tensor, so nothing waits for the GPU and a CUDA graph captures every call, but for the
+sparse gradient's, whose size only the data tell. Strided views are copied; what does not fit raises the RuntimeError of
+``checks``, but for indices, which the kernels check.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from .triton_forward import (
     dsn_logits_kernel,
     dsn_pieces_kernel,
     dsn_token_logits_kernel,
+    embed_pool_combine_kernel,
     embed_pool_kernel,
+    embed_pool_pieces_kernel,
 )
 from .weights import DsnHead, DsnTable
 
@@ -74,6 +77,20 @@ def _launch_options(config: Config, tensor: Tensor, *, dropout: bool = False) ->
     return options
 
 
+def _with_dropout(config: Config) -> Config:
+    """Half the tile: how often beta was kept is a second sum of its size."""
+    if config.tokens > 1:
+        return config._replace(tokens=config.tokens // 2)
+    return config._replace(rows=max(1, config.rows // 2))
+
+
+def _readable(word: Tensor) -> Tensor:
+    """Triton reads float8_e4m3fn on sm_89 and later; the kernels take its bytes apart themselves anywhere else."""
+    arch = architecture()
+    native = word.dtype != torch.float8_e4m3fn or (arch.startswith("sm_") and int(arch[3:]) >= 89)
+    return word if native else word.view(torch.uint8)
+
+
 def _stored(dtype: torch.dtype) -> torch.dtype:
     """What a kernel writes where ``dtype`` is wanted: the interpreter cuts bfloat16 off, so there torch rounds it."""
     return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
@@ -102,6 +119,28 @@ def _tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor
     return pointers, num_rows, length, input_ids.numel()
 
 
+def _longest(tokens: tuple[Tensor | None, ...], length: int, num_tokens: int, num_positions: int) -> int:
+    """A packed row is no longer than the batch, nor, where positions are columns, than the position table."""
+    if tokens[2] is None:
+        return length
+    return num_tokens if tokens[4] is not None else min(num_tokens, num_positions)
+
+
+def _num_pieces(tokens: tuple[Tensor | None, ...], num_rows: int, length: int, num_tokens: int, longest: int,
+                config: Config) -> int:
+    """0 where rows stay whole: none is long, or they are so many that they leave no device idle."""
+    if longest <= config.chunk or num_rows > triton_configs.FEW_ROWS:
+        return 0
+    return num_rows * triton.cdiv(length, config.chunk) if tokens[2] is None else num_rows + num_tokens // config.chunk
+
+
+def _piece_tensors(num_pieces: int, cu_seqlens: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sums, numbers of tokens and, packed, rows of pieces, as ``store_piece`` writes them."""
+    sums = like.new_empty((num_pieces, like.shape[1]), dtype=torch.float32)
+    kept = torch.empty((num_pieces,), dtype=torch.int32, device=like.device)
+    return sums, kept, None if cu_seqlens is None else torch.empty_like(kept)
+
+
 def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, context: Tensor, eps: float, weight: Tensor,
                bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
                attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
@@ -115,10 +154,8 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
     num_types, num_positions, hidden_size = context.shape
     num_dendrites, num_labels = top.shape
     logits = weight.new_empty((num_rows, num_labels))
-    # A row is no longer than the batch, nor, where positions are columns, than the position table.
-    longest = length if cu_seqlens is None else (num_tokens if position_ids is not None
-                                                 else min(num_tokens, num_positions))
-    tables = [None if tensor is None else tensor.contiguous() for tensor in (word, word_scale, context)]
+    longest = _longest(tokens, length, num_tokens, num_positions)
+    tables = [None if tensor is None else tensor.contiguous() for tensor in (_readable(word), word_scale, context)]
     head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
     batch = (num_rows, length, num_tokens)
     sizes = (*batch, word.shape[0], num_types, num_positions, eps)
@@ -131,20 +168,15 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
         gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
         rows = {"BLOCK_ROWS": config.rows, "BLOCK_C": _block_c(num_labels, config.rows, hidden_size, config)}
         programs = (triton.cdiv(num_rows, config.rows),)
-        if longest <= config.chunk or num_rows > triton_configs.FEW_ROWS:
+        num_pieces = _num_pieces(tokens, *batch, longest, config)
+        if num_pieces == 0:
             wrap_triton(dsn_logits_kernel)[programs](*tokens, *tables, *head, logits, *sizes, **constants,
                                                      **head_constants, **gather, **rows, **options)
             return
-        if cu_seqlens is None:
-            num_pieces = num_rows * triton.cdiv(length, config.chunk)
-        else:
-            num_pieces = num_rows + num_tokens // config.chunk
-        sums = weight.new_empty((num_pieces, hidden_size))
-        kept = torch.empty((num_pieces,), dtype=torch.int32, device=weight.device)
-        wrap_triton(dsn_pieces_kernel)[(num_pieces,)](*tokens, *tables, sums, kept, *sizes, **constants,
-                                                      BLOCK_TOKENS=config.tokens, CHUNK=config.chunk,
-                                                      NUM_STAGES=config.num_stages, **options)
-        wrap_triton(dsn_combine_kernel)[programs](tokens[2], sums, kept, *head, logits, *batch, **constants,
+        pieces = _piece_tensors(num_pieces, cu_seqlens, weight)
+        wrap_triton(dsn_pieces_kernel)[(num_pieces,)](*tokens, *tables, *pieces, *sizes, **constants, **gather,
+                                                      CHUNK=config.chunk, **options)
+        wrap_triton(dsn_combine_kernel)[programs](tokens[2], *pieces, *head, logits, *batch, **constants,
                                                   **head_constants, **rows, CHUNK=config.chunk, **options)
 
     if num_rows > 0:
@@ -165,7 +197,7 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
     num_types, num_positions, hidden_size = context.shape
     num_dendrites, num_labels = top.shape
     logits = weight.new_empty((*input_ids.shape, num_labels))
-    tables = [None if tensor is None else tensor.contiguous() for tensor in (word, word_scale, context)]
+    tables = [None if tensor is None else tensor.contiguous() for tensor in (_readable(word), word_scale, context)]
     head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
 
     def launch(config: Config) -> None:
@@ -196,20 +228,34 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
     parameters = [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings,
                                                      ln_weight, ln_bias)]
 
+    longest = _longest(tokens, length, num_tokens, position_embeddings.shape[0])
+    batch = (num_rows, length, num_tokens)
+    sizes = (*batch, word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0], eps,
+             *dropout_arguments(p_embed))
+    constants = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0}
+    row_constants = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
+
     def launch(config: Config) -> None:
-        wrap_triton(embed_pool_kernel)[(triton.cdiv(num_rows, config.rows),)](
-            *tokens, *parameters, seed, pooled, pooled_hat, rstd, num_rows, length, num_tokens,
-            word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0], eps,
-            *dropout_arguments(p_embed), *dropout_arguments(p_pool), HIDDEN_SIZE=hidden_size,
-            SUM=pooling == _SUM_ALL, DROP_EMBED=p_embed > 0, DROP_POOL=p_pool > 0, BLOCK_H=_block_h(hidden_size),
-            BLOCK_ROWS=config.rows, BLOCK_TOKENS=config.tokens, NUM_STAGES=config.num_stages,
-            **_launch_options(config, word_embeddings, dropout=p_embed > 0))
+        config = _with_dropout(config) if p_embed > 0 else config
+        options = _launch_options(config, word_embeddings, dropout=p_embed > 0)
+        gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
+        programs = (triton.cdiv(num_rows, config.rows),)
+        num_pieces = _num_pieces(tokens, *batch, longest, config)
+        if num_pieces == 0:
+            wrap_triton(embed_pool_kernel)[programs](
+                *tokens, *parameters, seed, pooled, pooled_hat, rstd, *sizes, *dropout_arguments(p_pool), **constants,
+                **row_constants, **gather, BLOCK_ROWS=config.rows, **options)
+            return
+        sums, kept, row = _piece_tensors(num_pieces, cu_seqlens, pooled)
+        pieces = (sums, torch.empty_like(sums) if p_embed > 0 else None, kept, row)
+        wrap_triton(embed_pool_pieces_kernel)[(num_pieces,)](
+            *tokens, *parameters[:3], seed, *pieces, rstd, *sizes, **constants, **gather, CHUNK=config.chunk, **options)
+        wrap_triton(embed_pool_combine_kernel)[programs](
+            tokens[2], *parameters[3:], seed, *pieces, pooled, pooled_hat, *batch, *dropout_arguments(p_pool),
+            **constants, **row_constants, BLOCK_ROWS=config.rows, CHUNK=config.chunk, **options)
 
     if num_rows > 0:
-        longest = length if cu_seqlens is None else min(num_tokens, position_embeddings.shape[0])
-        config = _configuration(word_embeddings, longest, num_rows, launch)
-        # Dropout has a second sum of a tile's size.
-        launch(config._replace(tokens=max(1, config.tokens // 2)) if p_embed > 0 else config)
+        launch(_configuration(word_embeddings, longest, num_rows, launch))
     return pooled.to(word_embeddings.dtype), pooled_hat, rstd
 
 
@@ -225,42 +271,53 @@ def embed_pool_backward(
         position_ids: Tensor | None, eps: float, pooling: int, p_embed: float, p_pool: float, seed: Tensor | None,
         word_grad: int) -> tuple[Tensor, ...]:
     """The dense word gradient is added up by atomics, unless torch is to use deterministic algorithms: then, and for
-    the sparse one always, in the order of sorted ids. The same goes for positions and types."""
+    the sparse one always, in the order of sorted ids. The same goes for the other gradients."""
     checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
                             attention_mask, cu_seqlens, token_type_ids, position_ids, POOLINGS[pooling], values=False)
     tokens, num_rows, length, num_tokens = _tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                                    pooling)
-    (vocab_size, hidden_size), num_types = word_embeddings.shape, token_type_embeddings.shape[0]
-    num_positions = position_embeddings.shape[0]
-    word, position, token_type, gamma = (tensor.contiguous() for tensor in (
-        word_embeddings, position_embeddings, token_type_embeddings, ln_weight))
-    key = triton_configs.key_of(hidden_size, num_tokens // max(1, num_rows), num_rows, word.dtype, architecture())
-    config = triton_configs.choose_backward(key)
-    tile = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "BLOCK_ROWS": config.rows,
-            **_launch_options(config, word, dropout=p_embed > 0)}
-    row_gradient, gamma_share, beta_share = (torch.empty_like(pooled_hat) for _ in range(3))
-    programs = (triton.cdiv(num_rows, config.rows),)
-    if num_rows > 0:
-        row_gradients_kernel[programs](
-            tokens[1], tokens[2], grad_pooled.contiguous(), pooled_hat, gamma, seed, row_gradient, gamma_share,
-            beta_share, num_rows, length, num_tokens, *dropout_arguments(p_embed), *dropout_arguments(p_pool),
-            SUM=pooling == _SUM_ALL, DROP_EMBED=p_embed > 0, DROP_POOL=p_pool > 0, BLOCK_TOKENS=config.tokens, **tile)
-    parameters = (word, position, token_type)
-    sizes = (vocab_size, num_types, num_positions, *dropout_arguments(p_embed))
-    d_word = word.new_empty((0, hidden_size))
-    d_word_ids = torch.empty((0,), dtype=torch.int64, device=word.device)
+    hidden_size, num_types, num_positions = (word_embeddings.shape[1], token_type_embeddings.shape[0],
+                                             position_embeddings.shape[0])
+    dtype = word_embeddings.dtype
+    parameters = [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings,
+                                                     ln_weight)]
+    rows = (_sound(tokens[2], num_tokens), grad_pooled.contiguous(), pooled_hat)
+    batch = (num_rows, length, num_tokens)
+    sizes = (*batch, word_embeddings.shape[0], num_types, num_positions, *dropout_arguments(p_embed))
+    longest = _longest(tokens, length, num_tokens, num_positions)
+    config = triton_configs.choose_backward(
+        triton_configs.key_of(hidden_size, longest, num_rows, dtype, architecture()))
+    config = _with_dropout(config) if p_embed > 0 else config
+    gather = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0,
+              "BLOCK_TOKENS": config.tokens, **_launch_options(config, word_embeddings, dropout=p_embed > 0)}
+    pooled = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
+    d_word = word_embeddings.new_empty((0, hidden_size))
+    d_word_ids = torch.empty((0,), dtype=torch.int64, device=word_embeddings.device)
 
     if word_grad != SPARSE_WORD_GRAD and not torch.are_deterministic_algorithms_enabled():
-        d_context = pooled_hat.new_zeros((num_types * num_positions, hidden_size))
-        added = pooled_hat.new_zeros((vocab_size, hidden_size)) if word_grad == DENSE_WORD_GRAD else None
+        d_context, d_gamma, d_beta = (pooled_hat.new_zeros(shape) for shape in (
+            (num_types * num_positions, hidden_size), hidden_size, hidden_size))
+        added = pooled_hat.new_zeros(word_embeddings.shape) if word_grad == DENSE_WORD_GRAD else None
         if num_rows > 0:
-            scatter_gradients_kernel[programs](
-                *tokens, *parameters, seed, rstd, row_gradient, added, d_context, num_rows, length, num_tokens, *sizes,
-                DROP_EMBED=p_embed > 0, BLOCK_TOKENS=config.tokens, **tile)
-        d_word = d_word if added is None else added.to(word.dtype)
+            num_pieces = _num_pieces(tokens, *batch, longest, config)
+            cut = {"CHUNK": config.chunk, "BLOCK_ROWS": 1} if num_pieces else {"CHUNK": 0, "BLOCK_ROWS": config.rows}
+            wrap_triton(scatter_gradients_kernel)[(num_pieces or triton.cdiv(num_rows, config.rows),)](
+                *tokens, *rows, *parameters, seed, rstd, added, d_context, d_gamma, d_beta, *sizes,
+                *dropout_arguments(p_pool), **pooled, **gather, **cut)
+        d_word = d_word if added is None else added.to(dtype)
     else:
+        row_gradient = torch.empty_like(pooled_hat)
+        programs = (triton.cdiv(num_rows, config.rows),)
+        d_gamma, d_beta = (pooled_hat.new_empty((*programs, hidden_size)) for _ in range(2))
+        if num_rows > 0:
+            wrap_triton(row_gradients_kernel)[programs](
+                tokens[1], tokens[2], *rows, parameters[3], seed, row_gradient, d_gamma, d_beta, *batch,
+                *dropout_arguments(p_embed), *dropout_arguments(p_pool), **pooled, **gather, BLOCK_ROWS=config.rows)
+        d_gamma, d_beta = d_gamma.sum(0), d_beta.sum(0)
         row, column = _token_places(input_ids, cu_seqlens, num_rows)
-        word_key, context_key = _keys(tokens, column, vocab_size, num_types, num_positions)
+        word_key, context_key = _keys(tokens, column, *sizes[3:6])
+        chunk = triton_configs.SEGMENT_CHUNK
+        cut = {"BLOCK_ROWS": config.rows, "CHUNK": chunk}
 
         def segment_sums(keys: Tensor, ids: Tensor, num_keys: int, dtype: torch.dtype) -> Tensor:
             """Sums of the tokens' gradients by ``ids``; keys from ``num_keys`` on are no token's."""
@@ -268,29 +325,37 @@ def embed_pool_backward(
             sorted_keys, order = keys.sort(stable=True)
             bounds = torch.cat([ids.to(keys.dtype), keys.new_full((1,), num_keys)])
             offsets = torch.searchsorted(sorted_keys, bounds)
-            num_segments, num_pieces = sums.shape[0], sums.shape[0] + num_tokens // config.chunk
+            num_segments, num_pieces = sums.shape[0], sums.shape[0] + num_tokens // chunk
             if num_segments == 0 or num_tokens == 0 or num_rows == 0:
                 return sums.zero_().to(dtype)
-            cut_sums = pooled_hat.new_empty((2 * triton.cdiv(num_tokens, config.chunk), hidden_size))
-            segment_gradients_kernel[(triton.cdiv(num_pieces, config.rows),)](
-                tokens[0], *tokens[3:], *parameters, seed, rstd, row_gradient, row, column, order, offsets, sums,
-                cut_sums, num_segments, num_pieces, *sizes, DROP_EMBED=p_embed > 0, BLOCK_TOKENS=config.tokens,
-                CHUNK=config.chunk, **tile)
-            segment_combine_kernel[(triton.cdiv(num_segments, config.rows),)](
-                offsets, sums, cut_sums, num_segments, CHUNK=config.chunk, **tile)
+            cut_sums = pooled_hat.new_empty((2 * triton.cdiv(num_tokens, chunk), hidden_size))
+            wrap_triton(segment_gradients_kernel)[(triton.cdiv(num_pieces, config.rows),)](
+                tokens[0], *tokens[3:], *parameters[:3], seed, rstd, row_gradient, row, column, order, offsets, sums,
+                cut_sums, num_segments, num_pieces, *sizes[3:], **gather, **cut)
+            wrap_triton(segment_combine_kernel)[(triton.cdiv(num_segments, config.rows),)](
+                offsets, sums, cut_sums, num_segments, HIDDEN_SIZE=hidden_size, BLOCK_H=_block_h(hidden_size), **cut,
+                **_launch_options(config, word_embeddings))
             return sums.to(dtype)
 
         if word_grad == SPARSE_WORD_GRAD:
-            d_word_ids = word_key[word_key < vocab_size].unique().long()
-            d_word = segment_sums(word_key, d_word_ids, vocab_size, word.dtype)
+            d_word_ids = word_key[word_key < word_embeddings.shape[0]].unique().long()
+            d_word = segment_sums(word_key, d_word_ids, word_embeddings.shape[0], dtype)
         elif word_grad == DENSE_WORD_GRAD:
-            d_word = segment_sums(word_key, torch.arange(vocab_size, device=word.device), vocab_size, word.dtype)
+            d_word = segment_sums(word_key, torch.arange(word_embeddings.shape[0], device=d_word.device),
+                                  word_embeddings.shape[0], dtype)
         num_contexts = num_types * num_positions
-        d_context = segment_sums(context_key, torch.arange(num_contexts, device=word.device), num_contexts,
+        d_context = segment_sums(context_key, torch.arange(num_contexts, device=d_word.device), num_contexts,
                                  torch.float32)
     d_context = d_context.view(num_types, num_positions, hidden_size)
-    return (d_word, d_word_ids, d_context.sum(0).to(word.dtype), d_context.sum(1).to(word.dtype),
-            gamma_share.sum(0).to(word.dtype), beta_share.sum(0).to(word.dtype))
+    return (d_word, d_word_ids, d_context.sum(0).to(dtype), d_context.sum(1).to(dtype), d_gamma.to(dtype),
+            d_beta.to(dtype))
+
+
+def _sound(cu_seqlens: Tensor | None, num_tokens: int) -> Tensor | None:
+    """Whether cu_seqlens rises from 0 to T: one bool that stays on the device. None in the padded layout."""
+    if cu_seqlens is None:
+        return None
+    return (cu_seqlens[1:] >= cu_seqlens[:-1]).all() & (cu_seqlens[0] == 0) & (cu_seqlens[-1] == num_tokens)
 
 
 def _token_places(input_ids: Tensor, cu_seqlens: Tensor | None, num_rows: int) -> tuple[Tensor, Tensor]:

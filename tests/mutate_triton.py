@@ -1,10 +1,10 @@
 """Breaks every Triton kernel in ten ways and more, and sees whether the tests notice.
 
-    python tests/mutate_triton.py [--kernel NAME] [--table tests/README.md]
+    python tests/mutate_triton.py [--kernels NAME ...] [--table tests/README.md]
 
 Each mutant is one replacement in a copy of the sources. A copy's tests run in a fork of this process, which has
 imported torch but nothing of ours, until the first one fails; a mutant that none fails for has survived, and the exit
-status is 1. ``--table`` writes what was found between the marks of that file.
+status is 1. ``--table`` writes what was found between the marks of that file; kernels that were not broken keep theirs.
 """
 
 import argparse
@@ -33,15 +33,23 @@ TESTS = {
     "dsn_token_logits": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
                          f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
                          f"{FORWARD}::test_every_cut", f"{FORWARD}::test_offsets_beyond_two_to_the_31",
+                         f"{FORWARD}::test_a_token_has_the_column_of_a_row_it_is_in",
                          f"{FORWARD}::test_a_bad_index_poisons_its_row_alone",
                          f"{FORWARD}::test_a_row_longer_than_the_position_table", f"{FORWARD}::test_token_logits"],
     "embed_pool": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
                    f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
                    f"{FORWARD}::test_bounds_of_rows_that_make_no_sense", f"{FORWARD}::test_every_cut",
-                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_embed_pool",
+                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_rows_in_pieces",
+                   f"{FORWARD}::test_embed_pool",
                    f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_every_cut"],
+    "pieces": [f"{FORWARD}::test_bounds_of_rows_that_make_no_sense", f"{FORWARD}::test_rows_in_pieces",
+               f"{FORWARD}::test_no_token_at_all", f"{FORWARD}::test_every_cut",
+               f"{BACKWARD}::test_every_cut[Config(rows=1, tokens=4, num_warps=4, num_stages=1, chunk=4, "
+               "head_tile=4096)-True]"],
     "gradients": [f"{BACKWARD}::test_what_is_not_shown_has_no_gradient",
                   f"{BACKWARD}::test_the_sparse_gradient_is_the_dense_one",
+                  f"{BACKWARD}::test_rows_that_make_no_sense_leave_no_gradient_to_trust",
+                  f"{BACKWARD}::test_a_row_that_is_counted_in_two_steps",
                   f"{BACKWARD}::test_gradient_of_pooled_in_any_layout", f"{BACKWARD}::test_a_bad_index_has_no_gradient",
                   f"{BACKWARD}::test_every_cut", f"{BACKWARD}::test_an_id_in_several_pieces",
                   f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_gradients"],
@@ -61,6 +69,8 @@ class Mutant:
 
     @property
     def tests(self) -> list[str]:
+        if self.kernel.endswith(("_pieces_kernel", "_combine_kernel")) and not self.kernel.startswith("segment"):
+            return TESTS["pieces"]
         for prefix in ("dsn_token_logits", "embed_pool"):
             if self.kernel.startswith(prefix):
                 return TESTS[prefix]
@@ -124,6 +134,34 @@ PHILOX_WORDS = ("Philox's words are in another order", "dropout_keep", "tl.inter
 PHILOX_ROW = ("rows share a dropout mask", "dropout_keep", "(zero + row[:, :, None])", "(zero)")
 PHILOX_STREAM = ("both dropouts draw the same bits", "dropout_keep", "(zero + STREAM)", "(zero)")
 PHILOX_BOUND = ("dropout keeps what it should drop", "dropout_keep", ">= threshold", "< threshold")
+PIECES = (
+    ("a piece goes on to the end of its row", "piece_bounds", "tl.minimum(begin + CHUNK, count)", "count"),
+    ("a piece ends one column early", "piece_bounds", "begin + CHUNK, count", "begin + CHUNK - 1, count"),
+    ("a padded row has a piece too few", "piece_bounds", "pieces = tl.cdiv(length, CHUNK)",
+     "pieces = tl.maximum(length // CHUNK, 1)"),
+    ("pieces are counted from the next row", "piece_bounds", "first = row * pieces", "first = (row + 1) * pieces"),
+    ("packed pieces are numbered by tokens alone", "piece_bounds", "// CHUNK + row\n", "// CHUNK\n"),
+    ("sums are stored at the row", "store_piece", "piece[:, None] * HIDDEN", "row[:, None] * HIDDEN"),
+    ("a piece is written short", "store_piece", "total, mask=h < HIDDEN_SIZE)", "total, mask=h < HIDDEN_SIZE - 1)"),
+    ("tokens of a piece are not counted", "store_piece", "piece_kept + piece, kept)", "piece_kept + piece, kept * 0)"),
+    ("a piece says it is the next row's", "store_piece", "piece_row + piece, row)", "piece_row + piece, row + 1)"),
+    ("the search for a row stops early", "row_of", "size > 1", "size > 2"),
+    ("the search takes the row before", "row_of", "first <= place", "first < place"),
+    ("the search forgets the rows' own numbers", "row_of", "first // CHUNK + middle", "first // CHUNK"),
+)
+COMBINE = (
+    ("the last piece is left out", "add_pieces", "range(0, tl.max(pieces))", "range(0, tl.max(pieces) - 1)"),
+    ("pieces of the longest row are added to all", "add_pieces", "there = k < pieces", "there = k >= 0"),
+    ("the first piece alone is added", "add_pieces", "(first + k)[:, None]", "first[:, None]"),
+    ("the count of the first piece alone is added", "add_pieces", "piece_kept + first + k", "piece_kept + first"),
+    ("the last piece alone is kept", "add_pieces", "total += tl.load", "total = tl.load"),
+    ("a short last piece is left out", "add_pieces", "(count + CHUNK - 1) // CHUNK", "count // CHUNK"),
+    ("packed pieces are numbered by tokens alone", "add_pieces", "start // CHUNK + row", "start // CHUNK"),
+    ("padded pieces are numbered by rows alone", "add_pieces", "row * tl.cdiv(length, CHUNK)", "row"),
+    ("the last channel is not read", "add_pieces", "& (h < HIDDEN_SIZE)", "& (h < HIDDEN_SIZE - 1)"),
+    ("another row's piece is taken", "add_pieces", "(served != row)", "(served < 0)"),
+    ("a bad row is no NaN", "add_pieces", " + poison[:, None]", ""),
+)
 
 MUTANTS = [
     *of("dsn_logits_kernel", "triton_forward.py", MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET,
@@ -131,37 +169,9 @@ MUTANTS = [
         BLOCK_FOR_SIZE, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON, LAST_STEP_ALONE, COUNT_OF_LAST_STEP, DIVIDED_BY_TWO,
         EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA, SWAPPED_TOP, LATERAL, LAST_LABELS, NO_BIAS, BETA_BIAS, TANH, GELU, RELU,
         ("a bad row is no NaN", "dsn_logits_kernel", "total + poison[:, None]", "total")),
-    *of("dsn_pieces_kernel", "triton_forward.py",
-        ("a piece starts at the row", "dsn_pieces_kernel", "tl.max(begin), tl.minimum", "0, tl.minimum"),
-        ("a piece goes on to the end of its row", "dsn_pieces_kernel", "tl.minimum(begin + CHUNK, count)", "count"),
-        ("a piece ends one column early", "dsn_pieces_kernel", "begin + CHUNK, count", "begin + CHUNK - 1, count"),
-        ("a padded row has a piece too few", "dsn_pieces_kernel", "pieces = tl.cdiv(length, CHUNK)",
-         "pieces = tl.maximum(length // CHUNK, 1)"),
-        ("pieces are counted from the next row", "dsn_pieces_kernel", "first = row * pieces",
-         "first = (row + 1) * pieces"),
-        ("packed pieces are numbered by tokens alone", "dsn_pieces_kernel", "// CHUNK + row\n", "// CHUNK\n"),
-        ("sums are stored at the row", "dsn_pieces_kernel", "piece_sums + piece * HIDDEN",
-         "piece_sums + first * HIDDEN"),
-        ("a piece is written short", "dsn_pieces_kernel", "(h < HIDDEN_SIZE)[None, :])",
-         "(h < HIDDEN_SIZE - 1)[None, :])"),
-        ("tokens of a piece are not counted", "dsn_pieces_kernel", "tl.arange(0, 1), kept)",
-         "tl.arange(0, 1), kept * 0)"),
-        ("the search for a row stops early", "row_of", "size > 1", "size > 2"),
-        ("the search takes the row before", "row_of", "first <= place", "first < place"),
-        ("the search forgets the rows' own numbers", "row_of", "first // CHUNK + middle", "first // CHUNK")),
-    *of("dsn_combine_kernel", "triton_forward.py",
-        ("the last piece is left out", "dsn_combine_kernel", "range(0, tl.max(pieces))",
-         "range(0, tl.max(pieces) - 1)"),
-        ("pieces of the longest row are added to all", "dsn_combine_kernel", "there = k < pieces", "there = k >= 0"),
-        ("the first piece alone is added", "dsn_combine_kernel", "(first + k)[:, None]", "first[:, None]"),
-        ("the count of the first piece alone is added", "dsn_combine_kernel", "piece_kept + first + k",
-         "piece_kept + first"),
-        ("the last piece alone is kept", "dsn_combine_kernel", "total += tl.load", "total = tl.load"),
-        ("a short last piece is left out", "dsn_combine_kernel", "(count + CHUNK - 1) // CHUNK", "count // CHUNK"),
-        ("packed pieces are numbered by tokens alone", "dsn_combine_kernel", "start // CHUNK + row", "start // CHUNK"),
-        ("padded pieces are numbered by rows alone", "dsn_combine_kernel", "row * tl.cdiv(length, CHUNK)", "row"),
-        ("the last channel is not read", "dsn_combine_kernel", "(h < HIDDEN_SIZE)[None, :], other=0.0)\n        kept",
-         "(h < HIDDEN_SIZE - 1)[None, :], other=0.0)\n        kept"),
+    *of("dsn_pieces_kernel", "triton_forward.py", *PIECES,
+        ("a piece starts at the row", "dsn_pieces_kernel", "tl.max(begin), end", "0, end")),
+    *of("dsn_combine_kernel", "triton_forward.py", *COMBINE,
         ("the mean is over pieces", "dsn_combine_kernel", "divided(total, kept, SUM)",
          "divided(total, kept * 0 + 1, SUM)"),
         EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
@@ -170,7 +180,9 @@ MUTANTS = [
         SWAPPED_TOP, BETA_BIAS,
         ("a column is the place in the batch", "dsn_token_logits_kernel", "column = place % length", "column = place"),
         ("a packed column is the place in the batch", "dsn_token_logits_kernel",
-         "column = place - tl.load(cu_seqlens + row).to(tl.int64)", "column = place"),
+         "column = place - start", "column = place"),
+        ("a token has a column of any row", "dsn_token_logits_kernel", "(column >= 0) & (column < count)",
+         "column > -2**62"),
         ("hidden tokens are not written", "dsn_token_logits_kernel", "(inside & (shown == 0))",
          "(inside & (place < 0))"),
         ("beta is left out", "dsn_token_logits_kernel", "x, shown.to(tl.float32)", "x, 0.0 * shown"),
@@ -181,54 +193,78 @@ MUTANTS = [
         MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET, WRONG_POSITION, NO_TYPES, LARGE_ID, CENTRE,
         MEAN_OF_BLOCK, NO_POSITIONS, PHILOX_WORDS, PHILOX_ROW, PHILOX_STREAM, PHILOX_BOUND, DIVIDED_BY_TWO,
         EMPTY_ROW_HAS_BETA,
-        ("eps is left out", "embed_pool_kernel", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)"),
-        ("a bad index is no NaN", "embed_pool_kernel", 'tl.where(readable, factor, float("nan"))', "factor"),
-        ("rstd is stored at the column", "embed_pool_kernel", "rstd + place, factor", "rstd + column, factor"),
-        ("dropped channels are not made up for", "embed_pool_kernel", "tl.where(keep, embed_scale, 0.0)",
+        ("eps is left out", "pool_embedded", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)"),
+        ("a bad index is no NaN", "pool_embedded", 'tl.where(readable, factor, float("nan"))', "factor"),
+        ("a bad row is no NaN", "embed_pool_kernel", "total + poison[:, None]", "total"),
+        ("rstd is stored at the column", "pool_embedded", "rstd + place, factor", "rstd + column, factor"),
+        ("dropped channels are not made up for", "pool_embedded", "tl.where(keep, embed_scale, 0.0)",
          "tl.where(keep, 1.0, 0.0)"),
-        ("beta is not dropped with its channel", "embed_pool_kernel", "if DROP_EMBED:\n        beta_share, _",
+        ("beta is not dropped with its channel", "store_pooled", "if DROP_EMBED:\n        beta_share, _",
          "if False:\n        beta_share, _"),
-        ("sums start anew in every step", "embed_pool_kernel", "total += x", "total = x"),
-        ("gamma is left out", "embed_pool_kernel", "hat * gamma", "hat"),
-        ("beta is left out", "embed_pool_kernel", "+ beta_share * beta\n", "\n"),
-        ("dropout of the pooled row is not made up for", "embed_pool_kernel", "result * pool_scale", "result"),
-        ("what backward gets has gamma and beta", "embed_pool_kernel", "pooled_hat + places, hat",
+        ("sums start anew in every step", "pool_embedded", "total += x", "total = x"),
+        ("gamma is left out", "store_pooled", "hat * gamma", "hat"),
+        ("beta is left out", "store_pooled", "+ beta_share * beta\n", "\n"),
+        ("dropout of the pooled row is not made up for", "store_pooled", "result * pool_scale", "result"),
+        ("what backward gets has gamma and beta", "store_pooled", "pooled_hat + places, hat",
          "pooled_hat + places, result")),
+    *of("embed_pool_pieces_kernel", "triton_forward.py", *PIECES,
+        ("a piece starts at the row", "embed_pool_pieces_kernel", "tl.max(begin), end", "0, end"),
+        ("dropout goes by the column in the piece", "pool_embedded", "row[:, None], column, embed_threshold",
+         "row[:, None], column - begin, embed_threshold"),
+        ("beta's shares are not written", "store_piece", "beta_kept, mask", "beta_kept * 0, mask"),
+        ("beta's shares start anew in every step", "pool_embedded", "beta_kept += tl", "beta_kept = tl"),
+        ("rstd is stored at the column", "pool_embedded", "rstd + place, factor", "rstd + column, factor")),
+    *of("embed_pool_combine_kernel", "triton_forward.py", *COMBINE,
+        ("beta's shares of the last piece alone are kept", "add_pieces", "beta_kept += tl.load", "beta_kept = tl.load"),
+        ("gamma is left out", "store_pooled", "hat * gamma", "hat"),
+        ("the last row is not written", "store_pooled", "(row < num_rows)", "(row < num_rows - 1)"),
+        PHILOX_STREAM, EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
     *of("row_gradients_kernel", "triton_backward.py",
-        ("gamma is left out", "row_gradients_kernel", "token_grad * gamma", "token_grad"),
-        ("the gradient is not divided", "row_gradients_kernel", "token_grad, share = divided(grad",
-         "token_grad, share = grad, 1.0 * (row_kept > 0)\n    unused = (grad"),
-        ("gamma's gradient from the divided one", "row_gradients_kernel", "gamma_share + places, grad *",
-         "gamma_share + places, token_grad *"),
-        ("beta's gradient in an empty row", "row_gradients_kernel", "grad * share[:, None]", "grad"),
-        ("dropout of the pooled row is forgotten", "row_gradients_kernel", "if DROP_POOL:", "if False:"),
-        ("dropout of the pooled row is not made up for", "row_gradients_kernel", "grad * pool_scale", "grad"),
-        ("beta's dropout is forgotten", "row_gradients_kernel", "if DROP_EMBED:\n        beta_grad",
-         "if False:\n        beta_grad"),
+        ("gamma is left out", "row_gradients", "token_grad * gamma", "token_grad"),
+        ("the gradient is not divided", "row_gradients", "divided(grad, kept, SUM)", "grad, 1.0 * (kept > 0)"),
+        ("gamma's gradient from the divided one", "row_gradients_kernel", "gamma_grad = grad *",
+         "gamma_grad = token_grad *"),
+        ("beta's gradient in an empty row", "row_gradients_kernel", "grad * beta_share[:, None]", "grad"),
+        ("dropout of the pooled row is forgotten", "row_gradients", "if DROP_POOL:", "if False:"),
+        ("dropout of the pooled row is not made up for", "row_gradients", "grad * pool_scale", "grad"),
+        ("beta's dropout is forgotten", "row_gradients_kernel", "if DROP_EMBED:", "if False:"),
         ("beta's dropout is not made up for", "row_gradients_kernel", "embed_scale, 0.0)", "1.0, 0.0)"),
-        ("tokens of the last step alone are counted", "row_gradients_kernel", "kept += shown", "kept = shown"),
+        ("tokens of the last step alone are counted", "count_tokens", "kept += tl.sum", "kept = tl.sum"),
         ("beta's shares start anew in every step", "row_gradients_kernel", "beta_kept += tl", "beta_kept = tl"),
         ("the last row is not written", "row_gradients_kernel", "(row < num_rows)", "(row < num_rows - 1)"),
         ("the last channel is not written", "row_gradients_kernel", "(h < HIDDEN_SIZE)[None, :]",
-         "(h < HIDDEN_SIZE - 1)[None, :]")),
+         "(h < HIDDEN_SIZE - 1)[None, :]"),
+        ("programs write their shares to one place", "row_gradients_kernel",
+         "tl.program_id(0).to(tl.int64) * HIDDEN_SIZE + h", "h"),
+        ("bounds that make no sense are taken for sound", "row_gradients", 'float("nan"))', "0.0)")),
     *of("scatter_gradients_kernel", "triton_backward.py",
         ("the mean of the gradient is not taken off", "token_gradients", "gradient - mean[:, :, None] - x",
          "gradient - x"),
         ("the slope along x is not taken off", "token_gradients", " - x * slope[:, :, None]", ""),
         ("1 / std is left out", "token_gradients", "factor * (gradient", "(gradient"),
         ("x is not normalised", "token_gradients", "x = x * factor", "x = x"),
-        ("dropout is forgotten", "token_gradients", "if DROP_EMBED:", "if False:"),
-        ("dropped channels are not made up for", "token_gradients", "gradient * embed_scale", "gradient"),
         ("the mean is over the padded size", "token_gradients", "tl.sum(gradient, axis=2) / HIDDEN_SIZE",
          "tl.sum(gradient, axis=2) / BLOCK_H"),
+        ("dropout is forgotten", "scatter_gradients_kernel", "tl.where(keep, gradient * embed_scale, 0.0)", "gradient"),
+        ("dropped channels are not made up for", "scatter_gradients_kernel", "gradient * embed_scale", "gradient"),
+        ("beta's dropout is forgotten", "scatter_gradients_kernel", "if DROP_EMBED:\n        beta_grad",
+         "if False:\n        beta_grad"),
         ("tokens outside a table are added", "scatter_gradients_kernel", "read = shown & readable", "read = shown"),
         ("types are as far apart as tokens", "scatter_gradients_kernel", "token_type * num_positions", "token_type"),
         ("words are added to the row before", "scatter_gradients_kernel", "d_word + token_id[:, :, None]",
          "d_word + tl.maximum(token_id - 1, 0)[:, :, None]"),
-        ("positions are not added", "scatter_gradients_kernel", "h, gradient, mask=stored, sem=\"relaxed\")\n\n",
-         "h, gradient * 0, mask=stored, sem=\"relaxed\")\n\n"),
-        ("the last column is left out", "scatter_gradients_kernel", "shown_tokens(place, column, count[:, None]",
-         "shown_tokens(place, column, count[:, None] - 1")),
+        ("positions are not added", "scatter_gradients_kernel", "gradient,\n                      mask=added",
+         "gradient * 0,\n                      mask=added"),
+        ("of a column's rows one alone is added", "scatter_gradients_kernel", "tl.sum(gradient, axis=0, keep",
+         "tl.max(gradient, axis=0, keep"),
+        ("the last column is left out", "scatter_gradients_kernel", "shown_tokens(place, column, end[:, None]",
+         "shown_tokens(place, column, end[:, None] - 1"),
+        ("a piece starts at the row", "scatter_gradients_kernel", "tl.range(tl.max(begin), ", "tl.range(0, "),
+        ("every piece adds gamma's gradient", "scatter_gradients_kernel", "(begin == 0)", "(begin >= 0)"),
+        ("the tokens of a piece alone are counted", "scatter_gradients_kernel", "count_tokens(start, count",
+         "count_tokens(start, end"),
+        ("gamma's gradient from the divided one", "scatter_gradients_kernel", "grad * hat", "token_grad * hat"),
+        ("bounds that make no sense are taken for sound", "row_gradients", 'float("nan"))', "0.0)")),
     *of("segment_gradients_kernel", "triton_backward.py",
         ("tokens are taken in their own order", "segment_gradients_kernel",
          "place = tl.load(order + i, mask=read, other=0).to(tl.int64)",
@@ -249,6 +285,7 @@ MUTANTS = [
          "2 * chunk + first.to(tl.int64)",
          "2 * chunk"),
         ("cut segments are written as if whole", "segment_gradients_kernel", "first & (end <=", "first & (start <="),
+        ("dropout is forgotten", "segment_gradients_kernel", "tl.where(keep, gradient * embed_scale, 0.0)", "gradient"),
         ("the last channel is not written", "segment_gradients_kernel", "mask=whole[:, None] & (h < HIDDEN_SIZE)",
          "mask=whole[:, None] & (h < HIDDEN_SIZE - 1)")),
     *of("segment_combine_kernel", "triton_backward.py",
@@ -326,10 +363,11 @@ def first_failure(tree: Path, tests: list[str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kernel", help="break this one alone")
+    parser.add_argument("--kernels", nargs="+", choices=[*dict.fromkeys(mutant.kernel for mutant in MUTANTS)],
+                        help="break these alone")
     parser.add_argument("--table", type=Path, help="the file whose table is written anew")
     arguments = parser.parse_args()
-    mutants = [mutant for mutant in MUTANTS if arguments.kernel in (None, mutant.kernel)]
+    mutants = [mutant for mutant in MUTANTS if arguments.kernels is None or mutant.kernel in arguments.kernels]
     os.environ["TRITON_INTERPRET"] = "1"
     import hypothesis  # noqa: F401  imported once for all forks, as are the next two
     import transformers  # noqa: F401
@@ -364,11 +402,13 @@ def main() -> int:
 
 
 def write_table(path: Path, results: list[tuple[Mutant, str]]) -> None:
-    lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
-    lines += [f"| {mutant.kernel} | {mutant.what} | {'**nothing**' if found == 'none' else found} |"
-              for mutant, found in results]
     before, mark, rest = path.read_text(encoding="utf-8").partition("<!-- mutants -->\n")
-    _, end, after = rest.partition("<!-- end of mutants -->\n")
+    old, end, after = rest.partition("<!-- end of mutants -->\n")
+    lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
+    for kernel in dict.fromkeys(mutant.kernel for mutant in MUTANTS):
+        new = [f"| {kernel} | {mutant.what} | {'**nothing**' if found == 'none' else found} |"
+               for mutant, found in results if mutant.kernel == kernel]
+        lines += new or [line for line in old.splitlines() if line.startswith(f"| {kernel} |")]
     path.write_text(before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after, encoding="utf-8")
 
 

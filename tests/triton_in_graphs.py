@@ -2,8 +2,8 @@
 
     python triton_in_graphs.py
 
-Traces every forward op on tensors that claim to lie on a GPU and prints, for every launch in the graph, the kernel's
-arguments that it is known to write.
+Traces every op on tensors that claim to lie on a GPU and prints, for every launch in the graph, the kernel's arguments
+that it is known to write; and the ops of ours that the graph calls as they are.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ with patch("torch.cuda.is_available", lambda: True), patch("torch.cuda.get_devic
 from cases import head, parameters, tokens
 from torch._functorch.aot_autograd import aot_function
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -30,16 +31,19 @@ class AbsentDevice:
         return GPUTarget("cuda", 90, 32)
 
 
-def launches(function: Any, *arguments: Any) -> list[list[str]]:
-    """The written arguments of each launch, in the order of the graph."""
-    found = []
+def launches(function: Any, *arguments: Any) -> list[Any]:
+    """The written arguments of each launch, and the name of each op of ours, in the order of the graph."""
+    found: list[Any] = []
 
     def compiler(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
-        found.extend(sorted(node.kwargs["tensors_to_clone"]) for node in graph.graph.nodes
-                     if "triton_kernel_wrapper" in str(node.target))
+        for node in graph.graph.nodes:
+            if "triton_kernel_wrapper" in str(node.target):
+                found.append(sorted(node.kwargs["tensors_to_clone"]))
+            elif str(node.target).startswith("dendritic_bert."):
+                found.append(str(node.target).split(".")[1])
         return graph
 
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()):
         inputs = [None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
                   for value in arguments]
         aot_function(function, fw_compiler=compiler, bw_compiler=compiler)(*inputs)
@@ -61,12 +65,24 @@ def main() -> None:
     def embed_pool(ids: Any, mask: Any, *parameters: Any) -> Any:
         return ops.embed_pool(ids, *parameters, attention_mask=mask, backend="triton")
 
+    def gradients(word_grad: int) -> Any:
+        def call(grad: Any, hat: Any, rstd: Any, ids: Any, mask: Any, *parameters: Any) -> Any:
+            return torch.ops.dendritic_bert.embed_pool_backward_triton(
+                grad, hat, rstd, ids, *parameters, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, word_grad)
+        return call
+
     with patch.object(driver, "_active", AbsentDevice()):
         print("dsn_logits", *launches(logits("dsn_logits"), *inputs))
         long = [*tokens("padded", 4, 600).values(), *inputs[2:]]
         print("dsn_logits of long rows", *launches(logits("dsn_logits"), *long))
         print("dsn_token_logits", *launches(logits("dsn_token_logits"), *inputs))
         print("embed_pool", *launches(embed_pool, *batch.values(), *values.values()))
+        print("embed_pool of long rows", *launches(embed_pool, *long[:2], *values.values()))
+        saved = [torch.empty(4, 128), torch.empty(4, 128), torch.empty(4 * 6), *batch.values(), *values.values()]
+        print("gradients", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))
+        print("sparse gradients", *launches(gradients(ops.SPARSE_WORD_GRAD), *saved))
+        torch.use_deterministic_algorithms(True)
+        print("deterministic gradients", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from test_embed_pool import AXES, SEED
 
 from dendritic_bert.kernels import ops, triton_configs
 from dendritic_bert.kernels.reference import POOLINGS, embed_pool_ref
+from dendritic_bert.kernels.triton_configs import Config
 
 CASES = AXES | SIZES | {"deterministic": [False, True], "sparse_grad": [False, False, True]}
 
@@ -47,17 +48,28 @@ def test_gradients(case):
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE}), ids=str)
+@pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4)}),
+                         ids=str)
 def test_every_cut(config, deterministic, monkeypatch):
     """As the table cuts it for a GPU, in pieces of four tokens of an id."""
     monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
-    monkeypatch.setattr(triton_configs, "choose_backward",
-                        lambda _: config._replace(tokens=max(1, config.tokens // 2), chunk=4))
+    monkeypatch.setattr(triton_configs, "SEGMENT_CHUNK", 4)
+    monkeypatch.setattr(triton_configs, "choose_backward", lambda _: config._replace(tokens=max(1, config.tokens // 2)))
     token_arguments = tokens("padded with holes", 5, 9, token_types=True)
     values = parameters(20, num_positions=9)
     options = {"p_embed": 0.3, "p_pool": 0.2}
     results = triton_gradients(values, deterministic, seed=5, **token_arguments, **options)
     expected = run(embed_pool_ref, values, **token_arguments, **options, seed=torch.tensor(5))
+    for name, value in results.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_row_that_is_counted_in_two_steps(deterministic):
+    """Of 128 columns of the mask each."""
+    token_arguments, values = tokens("padded with holes", 1, 150), parameters(16, num_positions=150)
+    results = triton_gradients(values, deterministic, **token_arguments)
+    expected = run(embed_pool_ref, values, **token_arguments)
     for name, value in results.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
 
@@ -128,6 +140,24 @@ def test_a_bad_index_has_no_gradient(name, bad, deterministic):
     pooled.backward(grad)
     for key in PARAMETERS[:3]:
         torch.testing.assert_close(leaves[key].grad, expected[key], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(("cu_seqlens", "sound"), [
+    ([0, 5, 3, 12], [0, 2]), ([0, 5, 9, 13], [0, 1]), ([1, 5, 9, 12], [1, 2]), ([0, 5, 9, 11], [0, 1]),
+    ([0, 2**31 - 1, -2**31, 12], [])], ids=str)
+def test_rows_that_make_no_sense_leave_no_gradient_to_trust(cu_seqlens, sound, deterministic):
+    """Those of gamma and beta are NaN, and of every word in a row that does make sense: it may share its tokens."""
+    ids = torch.arange(12)
+    values = {name: value.requires_grad_() for name, value in parameters(20, num_positions=12).items()}
+    arguments = {"input_ids": ids, "cu_seqlens": torch.tensor(cu_seqlens, dtype=torch.int32)}
+    torch.use_deterministic_algorithms(deterministic)
+    pooled = ops.embed_pool(**arguments, **values, backend="triton")
+    pooled.backward(torch.ones_like(pooled))
+    for row in sound:
+        assert values["word_embeddings"].grad[cu_seqlens[row]:cu_seqlens[row + 1]].isnan().all()
+    assert values["ln_weight"].grad.isnan().all()
+    assert values["ln_bias"].grad.isnan().all()
 
 
 @pytest.mark.parametrize("grad", ["expanded", "transposed", "strided"])

@@ -17,8 +17,8 @@ from traffic import traffic_of
 HEAD = ("weight", "bias", "beta_bias", "lateral", "top")
 # What a launcher makes itself, its outputs and what its kernels hand to each other, and how much of it kernels touch:
 # torch adds the shares up and clears the gradients.
-OTHERS = {"pieces": 1, "logits": 1, "rstd": 1, "pooled": 1, "pooled_hat": 1, "row_gradient": 1,
-          "row_gradient of tokens": 1, "shares of gamma and beta": 0.5, "d_word": 1, "d_context": 1}
+OTHERS = {"pieces": 1, "logits": 1, "rstd": 1, "pooled": 1, "pooled_hat": 1, "d_word": 1, "d_context": 1, "d_ln": 1}
+OF_TORCH = ("cleared", "converted", "d_word read again")
 
 
 def written(call: Call) -> dict[str, torch.Tensor]:
@@ -27,15 +27,19 @@ def written(call: Call) -> dict[str, torch.Tensor]:
     return tensors | {"input_ids": ids.int(), "attention_mask": torch.ones(call.rows, call.length, dtype=torch.bool)}
 
 
-@pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8), Config(2, 4, chunk=16)], ids=str)
+def call_key() -> triton_configs.Key:
+    return triton_configs.key_of(16, 32, 4, torch.float32, "interpreter")
+
+
+@pytest.mark.parametrize(("config", "rows", "length"), [
+    (Config(4, 4), 4, 32), (Config(2, 8), 5, 37), (Config(2, 4, chunk=16), 5, 37)], ids=str)
 @pytest.mark.parametrize(("op", "dtype"), [
     ("dsn_logits", torch.bfloat16), ("dsn_logits", torch.int8), ("dsn_token_logits", torch.float32),
     ("embed_pool", torch.float32), ("embed_pool_backward", torch.float32)], ids=str)
-@pytest.mark.parametrize(("rows", "length"), [(4, 32), (5, 37)])
 def test_traffic(op, dtype, rows, length, config, monkeypatch):
     call = Call(op, 16, dtype, rows, length)
     monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
-    cut = triton_configs.choose_backward(None) if op == "embed_pool_backward" else config
+    cut = triton_configs.choose_backward(call_key()) if op == "embed_pool_backward" else config
     tensors = written(call)
     with traced_memory(tensors) as trace:
         call.launch(tensors)
@@ -48,7 +52,22 @@ def test_traffic(op, dtype, rows, length, config, monkeypatch):
     made = {name for name in OTHERS if name in streams and name not in tensors}
     assert passed.pop("other") == sum(OTHERS[name] * streams[name].requested for name in made)
     for name, stream in streams.items():
-        if name not in made and name != "cleared and converted":
+        if name not in made and name not in OF_TORCH:
             assert passed[name] == stream.requested, name
             if stream.kind == "table" and name != "word_scale":
                 assert distinct[name] == stream.distinct, name
+
+
+@pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8)], ids=str)
+def test_traffic_in_the_order_of_ids(config, monkeypatch):
+    """What the kernels read of the tensors they are given; what they hand to each other depends on the ids."""
+    call = Call("embed_pool_backward", 16, torch.float32, 5, 37, word_grad="sparse")
+    monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
+    tensors = written(call)
+    with traced_memory(tensors) as trace:
+        call.launch(tensors)
+    streams = {stream.name: stream for stream in traffic_of(call, triton_configs.choose_backward(call_key())).streams}
+    assert trace.read["word"] == streams["word"].requested + streams["words in their order"].requested
+    for name in ("input_ids", "attention_mask", "position", "token_type", "grad_pooled", "pooled_hat", "rstd"):
+        assert trace.read[name] == streams[name].requested, name
+    assert trace.read["ln_weight"] == streams["ln"].requested
