@@ -5,5 +5,6 @@ from helpers import run_interpreted
 
 
 @pytest.mark.slow
-def test_properties():
-    run_interpreted("interpreted/properties.py", "-k", "triton-cpu")
+@pytest.mark.parametrize("cut", ["whole rows", "pieces"])
+def test_properties(cut):
+    run_interpreted("interpreted/properties.py", "-k", f"triton-cpu and {cut.split()[0]}")
