@@ -13,7 +13,7 @@ sys.path.append(str(REPOSITORY / "bench"))
 from compile_ahead import Loop, Resources, launches_compiled_for, resources
 from devices import DEVICES, SHARE_OF_CACHE, Device, hit_rate
 from launches import VOCAB_SIZE, Call
-from roofline import Bound, calls, config_of, instructions_of, moved_backward
+from roofline import Bound, calls, config_of, instructions_of, moved_scattered
 from traffic import cached_bytes, torch_bytes, traffic_of
 
 from dendritic_bert.kernels import triton_backend
@@ -40,7 +40,8 @@ def test_atomics_move_the_least_where_words_and_sums_stay_in_the_cache(device):
     least = 0
     for call in calls():
         if call.op == "embed_pool_backward" and call.dtype == torch.float32:
-            ratio = moved_backward(call, device) / traffic_of(call, config_of(call, device.target)).least
+            traffic = traffic_of(call, config_of(call, device.target))
+            ratio = moved_scattered(call, device, traffic) / traffic.least
             stays = VOCAB_SIZE * call.hidden_size * 8 <= SHARE_OF_CACHE * device.cache_bytes
             assert ratio >= 1
             assert (ratio <= 1.05) == stays, str(call)
