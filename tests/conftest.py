@@ -1,6 +1,7 @@
 """Settings of all tests, and fixtures of several test files."""
 
 import gc
+import itertools
 import os
 
 # Read when torch is imported, here and in the processes that tests start. xdist has a worker for each core; with more
@@ -11,16 +12,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from perforated_networks import PerforatedAI
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import quick_interpreter  # noqa: F401
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first in the share of every worker, which xdist cuts from one end of the list to the other: so that
-    none begins one when the others have nothing left to take over."""
+    none begins one when the others have nothing left to take over. Those of a file stay together, for what they share
+    is made once a worker."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
+    files = [list(group) for _, group in itertools.groupby(slow, key=lambda item: item.path)]
     others = [item for item in items if not item.get_closest_marker("slow")]
     items.clear()
     for worker in range(workers):
-        items += slow[worker::workers]
+        items += itertools.chain.from_iterable(files[worker::workers])
         items += others[len(others) * worker // workers:len(others) * (worker + 1) // workers]
 
 
