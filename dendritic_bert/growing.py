@@ -32,9 +32,9 @@ def check_growing(options: TrainingOptions) -> None:
     if options.dendrites and options.num_dendrites:
         raise ValueError(f"dendrites is {options.dendrites} and num_dendrites is {options.num_dendrites}: pass "
                          "dendrites to grow them, num_dendrites to have them from the start.")
-    if options.dendrites and options.command != "train":
-        raise ValueError(f"dendrites is {options.dendrites}, but {options.command} averages weights, which cannot grow "
-                         "on the way: pass num_dendrites to have them from the start.")
+    if options.dendrites and options.ema:
+        raise ValueError(f"dendrites is {options.dendrites} and ema is {options.ema}, but averaged weights cannot grow "
+                         "on the way: pass num_dendrites to have them from the start, or ema 0.")
     for name in ("patience", "dendrite_tries"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name} is {getattr(options, name)}, expected 1 or more.")

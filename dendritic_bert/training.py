@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from .averaging import AveragedWeights
 from .beginnings import FRESH_SIZES, build_model, live_parameters, make_tokenizer
 from .benchmarks import Benchmark, Glue
 from .checkpoints import Workspace, open_workspace
@@ -83,7 +84,11 @@ class TrainingOptions:
         "help": "train once for each and report all; the weights kept are the first one's"})
     word_dropout: float = field(default=BY_BENCHMARK, metadata={
         "help": "probability with which a token is masked out in training (default: 0.2, for squad 0)"})
+    warmup: float = field(default=0.0, metadata={"help": "share of the steps in which the learning rate rises from 0"})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay"})
+    ema: float = field(default=0.0, metadata={
+        "help": "keep an average of the weights, of which a step leaves this share; 0 keeps the last weights"})
+    freeze_word_embeddings: bool = field(default=False, metadata={"help": "leave the table of words as it is"})
     vocab_size: int | None = field(default=None, metadata={
         "help": f"most entries of a new vocabulary (default: {FRESH_SIZES['vocab_size']})"})
     hidden_size: int | None = field(default=None, metadata={
@@ -138,7 +143,7 @@ class TrainingOptions:
         for name, value in {**positive, **sizes}.items():
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}, expected more than 0.")
-        for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout"):
+        for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout", "warmup", "ema"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
         if not 0 < self.fraction <= 1:
@@ -186,13 +191,12 @@ class Recipe:
     """What a training may do in another way: where its rows come from, what is made of them, by which loss.
 
     build: (model class, options, the task's settings, vocabulary size) -> a model. loss: the model's output and the
-    batch's labels -> a scalar; None is the model's own. callbacks: a model -> what is added to its Trainer.
+    batch's labels -> a scalar; None is the model's own.
     """
 
     benchmark: Benchmark
     build: Callable[[Any, Any, dict[str, Any], int], Any] = build_model
     loss: Callable[..., torch.Tensor] | None = None
-    callbacks: Callable[[Any], list[TrainerCallback]] = lambda model: []
 
 
 def train(options: TrainingOptions, recipe: Recipe | None = None) -> dict[str, Any]:
@@ -225,6 +229,7 @@ def train(options: TrainingOptions, recipe: Recipe | None = None) -> dict[str, A
             run_started = time.perf_counter()
             set_seed(seed)
             model = recipe.build(benchmark.model_class, options, benchmark.settings, len(tokenizer))
+            model.get_input_embeddings().weight.requires_grad_(not options.freeze_word_embeddings)
             train_set = RowDataset(train_rows, options.word_dropout, tokenizer.all_special_ids, seed)
             fit(model, train_set, dev_rows, recipe, options, seed, workspace, held_out)
             model.eval().to("cpu", getattr(torch, options.save_dtype))
@@ -314,7 +319,8 @@ def fit(
         report_to=options.report_to, run_name=f"{options.task}-seed-{seed}", num_train_epochs=total_epochs(options),
         per_device_train_batch_size=max(1, options.batch_size // num_processes),
         per_device_eval_batch_size=EVALUATION_BATCH, learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay, lr_scheduler_type="linear", seed=seed, remove_unused_columns=False,
+        weight_decay=options.weight_decay, lr_scheduler_type="linear", warmup_steps=options.warmup, seed=seed,
+        remove_unused_columns=False,
         logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
         dataloader_pin_memory=False, bf16=options.bf16,
         use_cpu=not torch.cuda.is_available(),  # unless told, bf16 is refused there and processes train alone
@@ -329,7 +335,8 @@ def fit(
             model, arguments, data_collator=benchmark.collate, train_dataset=train_set,
             eval_dataset=RowDataset(dev_rows[split]), compute_loss_func=recipe.loss,
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
-            callbacks=[_Progress(seed, benchmark.main_metric, train_set), *recipe.callbacks(model)],
+            callbacks=[_Progress(seed, benchmark.main_metric, train_set),
+                       *([AveragedWeights(options.ema)] if options.ema else [])],
         )
         trainer.remove_callback(PrinterCallback)  # prints every log to standard output, which is for results
         if held_out is None:

@@ -16,9 +16,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from dendritic_bert import cli, distillation
 from dendritic_bert.augmentation import RUN, augment
+from dendritic_bert.averaging import AveragedWeights
 from dendritic_bert.data import RowDataset, read_rows
 from dendritic_bert.distillation import (
-    AveragedWeights,
     DistillationOptions,
     Distilled,
     distill,

@@ -159,8 +159,8 @@ def test_bad_flags(options, capsys, flags, message):
     assert message in err
 
 
-def test_distillation_does_not_grow():
-    with pytest.raises(ValueError, match="dendrites is 1, but distill averages weights, which cannot grow on the way"):
+def test_averaged_weights_do_not_grow():
+    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but averaged weights cannot grow on the way"):
         DistillationOptions(teacher="t", dsn=True, dendrites=1)
 
 

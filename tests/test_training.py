@@ -141,6 +141,46 @@ def test_words_are_dropped_in_training_alone(options, monkeypatch):
 # ---- seeds -----------------------------------------------------------------------------------------------------------
 
 
+def test_the_learning_rate_rises_and_falls(options, monkeypatch):
+    """Ten steps an epoch, of which the first half of all: transformers' own schedule."""
+    from transformers import get_linear_schedule_with_warmup
+
+    from dendritic_bert import training
+
+    rates = []
+    monkeypatch.setattr(training, "LOGGING_STEPS", 1)
+    monkeypatch.setattr(training._Progress, "on_log",
+                        lambda self, args, state, control, logs, **_: rates.append(logs.get("learning_rate")))
+    train(options(epochs=2, warmup=0.5))
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.02)
+    schedule = get_linear_schedule_with_warmup(optimizer, 10, 20)
+    expected = []
+    for _ in range(20):
+        expected.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert [rate for rate in rates if rate is not None] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dsn", [True, False])
+def test_word_embeddings_are_left_as_they_are(options, tmp_path, dsn):
+    tiny_bert(BertModel, vocab_size=600, max_position_embeddings=128).save_pretrained(tmp_path / "bert")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
+    train(options(model_name=str(tmp_path / "bert"), dsn=dsn, freeze_word_embeddings=True, epochs=1))
+    before, after = weights(tmp_path / "bert"), weights(tmp_path / "out")
+    for name in ("word_embeddings", "position_embeddings"):
+        kept = torch.equal(after[f"bert.embeddings.{name}.weight"], before[f"embeddings.{name}.weight"])
+        assert kept == (name == "word_embeddings")
+
+
+def test_the_average_of_the_weights_is_kept(options, tmp_path):
+    """After one step it is that step's weights, after more it lags behind the last."""
+    for epochs, batch_size, is_last in ((1, 600, True), (2, 60, False)):
+        for ema in (0.0, 0.9):
+            train(options(epochs=epochs, batch_size=batch_size, ema=ema, output_dir=str(tmp_path / str(ema))))
+        assert same(weights(tmp_path / "0.0"), weights(tmp_path / "0.9")) == is_last
+
+
 def test_a_seed_decides_everything(options, tmp_path):
     folders = [str(tmp_path / name) for name in "abc"]
     for folder, seed in zip(folders, (3, 3, 4)):
@@ -397,6 +437,7 @@ def test_wandb_without_an_account(options, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"warmup": 1.0}, "warmup is 1.0, expected 0 or more and less than 1."),
     ({"task": "sst3"}, "task is 'sst3', expected one of sst2, cola"),
     ({"benchmark": "superglue"}, "benchmark is 'superglue', expected one of glue, squad."),
     ({"benchmark": "squad", "task": "sst2"}, "task is 'sst2', the benchmark squad is one task: leave it out."),
