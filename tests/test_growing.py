@@ -160,7 +160,7 @@ def test_bad_flags(options, capsys, flags, message):
 
 
 def test_averaged_weights_do_not_grow():
-    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but averaged weights cannot grow on the way"):
+    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but averaged weights cannot grow"):
         DistillationOptions(teacher="t", dsn=True, dendrites=1)
 
 
