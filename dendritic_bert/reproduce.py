@@ -274,14 +274,14 @@ def sst2_table(summaries: list[Summary], rows: list[Row]) -> str:
 NUM_AUGMENTED = 180_000
 TEACHER_SEEDS = (0, 1)
 RESULTS_FILE = "results.json"
-# From the second row on, each adds to the one before; the last ingredient is that of the heads' comparison.
+# Each adds to the one before it.
 INGREDIENTS = ("labels alone", "+ the teacher's probabilities", "+ augmented text", "+ averaged weights")
 
 
 def student_options(options: ReproduceOptions, teacher: str, **changes: Any) -> DistillationOptions:
     """The recipe: what a study on this data found to help (loss, rates, averaging), everything in it."""
     settings: dict[str, Any] = {
-        "task": "sst2", "dsn": True, "data_dir": options.data_dir, "fraction": options.fraction, "word_dropout": 0.1,
+        "task": "sst2", "dsn": True, "data_dir": options.data_dir, "fraction": options.fraction,
         "teacher": teacher, "teacher_dir": str(Path(options.work_dir) / "labels"),
         "num_augmented": round(NUM_AUGMENTED * options.fraction), "teacher_bf16": options.teacher_bf16,
     }
@@ -289,19 +289,18 @@ def student_options(options: ReproduceOptions, teacher: str, **changes: Any) -> 
 
 
 def distillation_experiments(options: ReproduceOptions, teacher: str) -> list[Experiment]:
-    """The recipe ingredient by ingredient under a linear head, then whole under the two others."""
-    alone = TrainingOptions(task="sst2", dsn=True, data_dir=options.data_dir, fraction=options.fraction)
-    hidden = mlp_size(FRESH_SIZES["hidden_size"])
-    students = {
-        (INGREDIENTS[1], "linear"): student_options(options, teacher, num_augmented=0, ema=0.0),
-        (INGREDIENTS[2], "linear"): student_options(options, teacher, ema=0.0),
-        (INGREDIENTS[3], "linear"): student_options(options, teacher),
-        (INGREDIENTS[3], "MLP"): student_options(options, teacher, head_hidden=hidden),
-        (INGREDIENTS[3], "dendritic"): student_options(options, teacher, num_dendrites=NUM_DENDRITES),
-    }
-    return [Experiment({"recipe": INGREDIENTS[0], "head": "linear"}, alone),
-            *(Experiment({"recipe": recipe, "head": head}, student, distill)
-              for (recipe, head), student in students.items())]
+    """The recipe ingredient by ingredient, each under three heads, of which the last two are of equal size."""
+    alone: dict[str, Any] = {"task": "sst2", "dsn": True, "data_dir": options.data_dir, "fraction": options.fraction}
+    heads: dict[str, dict[str, Any]] = {"linear": {}, "MLP": {"head_hidden": mlp_size(FRESH_SIZES["hidden_size"])},
+                                        "dendritic": {"num_dendrites": NUM_DENDRITES}}
+    left_out: tuple[dict[str, Any], ...] = ({"num_augmented": 0, "ema": 0.0}, {"ema": 0.0}, {})
+    experiments = [Experiment({"recipe": INGREDIENTS[0], "head": head}, TrainingOptions(**alone | settings))
+                   for head, settings in heads.items()]
+    for recipe, changes in zip(INGREDIENTS[1:], left_out):
+        experiments += [Experiment({"recipe": recipe, "head": head},
+                                   student_options(options, teacher, **changes | settings), distill)
+                        for head, settings in heads.items()]
+    return experiments
 
 
 def make_teacher(options: ReproduceOptions) -> tuple[str, list[dict[str, Any]]]:
@@ -323,10 +322,11 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
     Distilled(student_options(options, teacher))  # labels the texts, on all cores, before the students ask for them
     rows = _train_all("distillation", experiments, options.seeds, options)
     summaries = summarise(rows, ["recipe", "head"])
-    lines = []
-    for place, summary in enumerate(summaries):
-        base = summaries[place - 1] if place < len(INGREDIENTS) else summaries[len(INGREDIENTS) - 1]
-        gain = "" if place == 0 else f"{100 * (summary.mean - base.mean):+.1f}{_gain_error(summary, base)}"
+    lines, before = [], dict[str, Summary]()
+    for summary in summaries:
+        base = before.get(summary.columns["head"])
+        gain = "" if base is None else f"{100 * (summary.mean - base.mean):+.1f}{_gain_error(summary, base)}"
+        before[summary.columns["head"]] = summary
         lines.append([summary.columns["recipe"], summary.columns["head"], summary.percent(), gain,
                       f"{summary.parameters():,}", f"{summary.seconds():.0f}"])
     teacher_scores = [100 * results["mean"] for results in taught]
@@ -339,8 +339,8 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
         f"{', '.join(f'{score:.1f}' for score in teacher_scores)} (mean {np.mean(teacher_scores):.1f}), fine-tuned in "
         f"{np.mean([results['seconds'] for results in taught]):.0f} s; the first of them teaches.\n",
         f"The students: dev accuracy in percent, mean ± standard deviation over {options.seeds} seeds, the last epoch "
-        "of each. Every ingredient is added to the row above it; MLP and dendritic head, of equal size, are compared "
-        "with the linear one under the whole recipe. A gain is given with its standard error.\n",
+        "of each. An ingredient is added to those above it; MLP and dendritic head are of equal size. A gain is over "
+        "the same head without the ingredient, and has its standard error.\n",
         markdown_table(["recipe", "head", "accuracy", "gain", "parameters", "seconds"], lines, num_text_columns=2),
         "Chosen by the mean on this very dev set, not by a best epoch or seed: expect a little less elsewhere. No text "
         "that was made shares a whole sentence, or six words in a row, with the dev set.\n",

@@ -5,6 +5,7 @@
 Prints every call before it is made, so that the last line says which one ended the process.
 """
 
+import os
 import random
 import sys
 from typing import Any
@@ -15,6 +16,9 @@ from cases import LAYOUTS, head, moved, parameters, tokens
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.reference import POOLINGS
 from dendritic_bert.kernels.weights import prepare_head, prepare_table
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import quick_interpreter  # noqa: F401
 
 CALLS = 3000
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.int16, torch.int32,

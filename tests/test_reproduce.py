@@ -59,7 +59,7 @@ def test_everything_small(inputs, tmp_path, capfd):
                              "error_reduction.png", "growth.png", "parameters.png", "sst2.csv", "sst2.md",
                              "tasks.csv", "tasks.md"]
     assert sorted(out.splitlines()) == sorted(str(tmp_path / "out" / name) for name in files)
-    assert len(trained.findall(err)) == 2 * 4 - 1 + 11 + 2 * 6
+    assert len(trained.findall(err)) == 2 * 4 - 1 + 11 + 2 * 12
     assert cli.main(command) == 0
     assert "epoch" not in capfd.readouterr().err
     again = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -76,7 +76,7 @@ def test_everything_small(inputs, tmp_path, capfd):
     distillation = files["distillation.md"].decode()
     assert re.search(r"dev accuracy [\d.]+, [\d.]+ \(mean [\d.]+\), fine-tuned in \d+ s; the first of them teaches",
                      distillation)
-    assert len(re.findall(r"^\| (?:labels alone|\+ .*) \| \S+ \| [\d.]+ ± [\d.]+ \|", distillation, re.MULTILINE)) == 6
+    assert len(re.findall(r"^\| (?:labels alone|\+ .*) \| \S+ \| [\d.]+ ± [\d.]+ \|", distillation, re.MULTILINE)) == 12
     text = readme.read_text()
     assert text.startswith("before\n<!-- results -->\nDev accuracy on SST-2")
     assert text.endswith("<!-- /results -->\nafter\n")
