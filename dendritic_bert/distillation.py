@@ -57,7 +57,7 @@ class DistillationOptions(TrainingOptions):
     student: str = field(default="dsn", metadata={"help": "kind of model that learns"})
     num_augmented: int = field(default=180_000, metadata={"help": "texts made of the training rows' parts"})
     temperature: float = field(default=2.0, metadata={"help": "by which both models' logits are divided"})
-    teacher_share: float = field(default=0.8, metadata={"help": "share of the teacher in the loss"})
+    teacher_share: float = field(default=0.5, metadata={"help": "share of the teacher in the loss"})
     ema: float = 0.998
 
     def __post_init__(self) -> None:
