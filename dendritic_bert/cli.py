@@ -252,6 +252,8 @@ def _add_convert_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _classify(args: argparse.Namespace) -> None:
+    from .checkpoints import NO_SPACE
+
     source, input_format, column = _texts(args)
     classifier = _load_classifier(args.model)
     to_file = args.output not in (None, "-")
@@ -264,6 +266,11 @@ def _classify(args: argparse.Namespace) -> None:
         if to_file and isinstance(source, str) and source != "-":
             raise KeyboardInterrupt("(the same command goes on where this one ended)") from None
         raise
+    except OSError as error:
+        if error.errno not in NO_SPACE or error.filename is not None:
+            raise
+        raise OSError(f"output {args.output or 'on standard output'} cannot be written ({error.strerror}): make room "
+                      "for it.") from error
     _report(report, args.output if to_file else None, classifier.max_length)
 
 
@@ -301,13 +308,19 @@ def _expect_model(name: str | None) -> None:
 
 def _texts(args: argparse.Namespace) -> tuple[str | BinaryIO, str | None, str]:
     """Where the texts come from, their format and column."""
+    from .records import INPUT_FORMATS, choose_format
+
     piped = args.texts == ["-"] or (not args.texts and args.file is None)
     if args.texts and args.file is not None:
         args.parser.error("TEXT and --file are both given, pass one of them")
     if not args.texts and args.file is None and sys.stdin.isatty():
         args.parser.error("nothing to classify: pass TEXT, --file F or texts on standard input")
     if piped or args.file is not None:
-        return "-" if piped else args.file, args.input_format, args.column or "text"
+        source = "-" if piped else args.file
+        if args.column and choose_format("input_format", args.input_format, source, INPUT_FORMATS) == "text":
+            args.parser.error(f"--column is {args.column}, but the input is read as lines of text: pass --input-format "
+                              "csv, tsv or jsonl")
+        return source, args.input_format, args.column or "text"
     if args.input_format or args.column:
         args.parser.error("--input-format and --column describe a file, but TEXT is given")
     # As JSON, since an argument may hold line ends, and bytes that are not UTF-8 (as lone surrogates).

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from .prepared import Prepared, Tables
 # Below "transformers", so that transformers.logging.set_verbosity_*() rules it too.
 logger = logging.get_logger(f"transformers.{__name__}")
 Model = TypeVar("Model", bound="DendriticBertPreTrainedModel")
+_IGNORE_MISFITS: ContextVar[bool] = ContextVar("ignore_mismatched_sizes", default=False)
 
 
 class DsnBody(nn.Module):
@@ -167,9 +169,11 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         one, and the ``config.json`` beside the file where there is none; ``dendrite_activation`` is needed where no
         configuration of PerforatedAI's says it. What the weights show (N, labels, hidden layer, encoder) goes by them.
 
-        Raises ValueError for a checkpoint of another architecture, one without BERT's embeddings, or one that is
-        damaged; and as ``perforated.read_perforated`` does.
+        Raises ValueError for a checkpoint of another architecture, one without BERT's embeddings, one that does not fit
+        its configuration (unless ``ignore_mismatched_sizes``), or one that is damaged; and as
+        ``perforated.read_perforated`` does.
         """
+        token = _IGNORE_MISFITS.set(bool(kwargs.get("ignore_mismatched_sizes")))
         try:
             name = pretrained_model_name_or_path
             file = None if name is None or kwargs.get("state_dict") is not None else find_perforated(name)
@@ -183,6 +187,8 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             raise ValueError(
                 f"the weights of {pretrained_model_name_or_path} cannot be read ({error}): fetch or save them again."
             ) from error
+        finally:
+            _IGNORE_MISFITS.reset(token)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers, but with today's names even where the checkpoint it came from said gamma and beta."""
@@ -203,6 +209,11 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             fresh |= _parts(entry[0] for entry in misfits)
         loading_info.unexpected_keys.clear()
         loading_info.missing_keys.clear()
+        if loading_info.mismatched_keys and not _IGNORE_MISFITS.get():
+            weight, found, expected = min(loading_info.mismatched_keys)
+            loading_info.mismatched_keys.clear()
+            raise ValueError(f"{self.name_or_path} has {weight} of shape {list(found)}, its configuration asks for "
+                             f"{list(expected)}: pass the configuration it was saved with.")
         if dropped or fresh:
             named = (_parts(self.state_dict()) - fresh, dropped, fresh)
             kept_line, dropped_line, fresh_line = (", ".join(sorted(parts)) or "nothing" for parts in named)

@@ -1,7 +1,7 @@
 """Bad input to the ops: one sentence naming the argument, the value, the row and the remedy.
 
-The C++ backends make the same checks inside the call; these serve the reference, which would otherwise fail late or,
-worse, wrap a negative index around.
+The C++ backends make the same checks inside the call; these serve Triton's (without the values, which would wait for
+the GPU) and the reference, which would otherwise fail late or, worse, wrap a negative index around.
 """
 
 import math
@@ -95,10 +95,11 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
               "context": [num_types, num_positions, hidden_size], "weight": [rows, hidden_size], "bias": [rows],
               "beta_bias": [rows], "lateral": [num_dendrites, num_dendrites, num_labels],
               "top": [num_dendrites, num_labels]}
+    wide = torch.float64 if table.word.dtype == torch.float64 else torch.float32
     for name, tensor in tensors.items():
         if list(tensor.shape) != shapes[name]:
             raise RuntimeError(f"{name} has shape {list(tensor.shape)}, expected {shapes[name]}.")
-        dtypes = TABLE_DTYPES if name == "word" else (torch.float32,)
+        dtypes = (*TABLE_DTYPES, torch.float64) if name == "word" else (wide,)
         if tensor.dtype not in dtypes:
             raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {', '.join(map(str, dtypes))}.")
     if (table.word.dtype in ROW_SCALED) != (table.word_scale is not None):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .reference import ACTIVATIONS
 
-TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)
+TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)  # what kernels read; float64 is the reference's
 # Stored with one float32 scale a row, max|row| / the largest magnitude that the format is used for.
 ROW_SCALED = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
@@ -28,8 +28,8 @@ class DsnTable(NamedTuple):
     """The embedding tables, every row centred.
 
     word: ``[V, H]`` float32, bfloat16, float16, int8 or float8_e4m3fn. word_scale: ``[V]`` float32, only beside the
-    last two.
-    context: ``[K, P, H]`` float32, position plus token type. eps: LayerNorm's epsilon.
+    last two. context: ``[K, P, H]`` float32, position plus token type. eps: LayerNorm's epsilon.
+    Everything may be float64 instead, and the head's tensors with it: the reference serves that.
     """
 
     word: Tensor
@@ -39,7 +39,7 @@ class DsnTable(NamedTuple):
 
 
 class DsnHead(NamedTuple):
-    """The dendritic head with LayerNorm's gamma and beta folded in; all float32.
+    """The dendritic head with LayerNorm's gamma and beta folded in; all float32, or all float64 as its table.
 
     weight: ``[(1 + N) * C, H]``, rows of the main layer first, then of dendrite 0, 1, ...
     bias: ``[(1 + N) * C]``, what an empty row gets. beta_bias: ``[(1 + N) * C]``, added once for each unit of beta
@@ -70,8 +70,8 @@ def prepare_table(
     """Centre and combine the tables ``[V, H]``, ``[P, H]``, ``[K, H]``; store the words as ``dtype``.
 
     ``dtype`` defaults to that of ``word_embeddings`` (float64 becomes float32). int8 and float8_e4m3fn are symmetric
-    with one float32 scale a row, ``max|row| / 127`` and ``max|row| / 448``. Raises ValueError for any other dtype, and
-    where shapes or eps do not fit.
+    with one float32 scale a row, ``max|row| / 127`` and ``max|row| / 448``; float64 makes the context float64 too.
+    Raises ValueError for any other dtype, and where shapes or eps do not fit.
     """
     for name, rows in (("word_embeddings", word_embeddings), ("position_embeddings", position_embeddings),
                        ("token_type_embeddings", token_type_embeddings)):
@@ -81,8 +81,9 @@ def prepare_table(
         raise ValueError(f"eps is {eps}, expected a finite number >= 0.")
     if dtype is None:
         dtype = torch.float32 if word_embeddings.dtype == torch.float64 else word_embeddings.dtype
-    if dtype not in TABLE_DTYPES:
-        raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, TABLE_DTYPES))}.")
+    if dtype not in (*TABLE_DTYPES, torch.float64):
+        raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, TABLE_DTYPES))}, or as "
+                         "torch.float64 for the reference.")
     words = _centred(word_embeddings)
     context = _centred(token_type_embeddings.double()[:, None, :] + position_embeddings.double()[None, :, :])
     scale = None
@@ -91,7 +92,8 @@ def prepare_table(
         scale = words.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny).div(largest).float()
         words = (words / scale.double()[:, None]).clamp(-largest, largest)
         words = words.round() if dtype == torch.int8 else words
-    return DsnTable(words.to(dtype).contiguous(), scale, context.float().contiguous(), float(eps))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return DsnTable(words.to(dtype).contiguous(), scale, context.to(wide).contiguous(), float(eps))
 
 
 def prepare_head(
@@ -102,8 +104,10 @@ def prepare_head(
     lateral: Tensor | None = None,
     top: Tensor | None = None,
     activation: str = "sigmoid",
+    dtype: torch.dtype = torch.float32,
 ) -> DsnHead:
-    """Fold gamma and beta ``[H]`` into the stacked head ``weight [(1+N)*C, H]``, ``bias [(1+N)*C]``.
+    """Fold gamma and beta ``[H]`` into the stacked head ``weight [(1+N)*C, H]``, ``bias [(1+N)*C]``; ``dtype`` is
+    float32, or float64 beside a float64 table.
 
     ``lateral [N, N, C]`` and ``top [N, C]`` may be None where there is no dendrite. Raises ValueError where the
     shapes do not fit or the activation is unknown.
@@ -128,10 +132,10 @@ def prepare_head(
                          f"{tuple(ln_bias.shape)} do not fit weight {tuple(weight.shape)}.")
     wide = weight.detach().double()
     return DsnHead(
-        weight=(wide * ln_weight.detach().double()).float().contiguous(),
-        bias=bias.detach().float().contiguous(),
-        beta_bias=(wide @ ln_bias.detach().double()).float().contiguous(),
-        lateral=lateral.detach().float().contiguous(),
-        top=top.detach().float().contiguous(),
+        weight=(wide * ln_weight.detach().double()).to(dtype).contiguous(),
+        bias=bias.detach().to(dtype).contiguous(),
+        beta_bias=(wide @ ln_bias.detach().double()).to(dtype).contiguous(),
+        lateral=lateral.detach().to(dtype).contiguous(),
+        top=top.detach().to(dtype).contiguous(),
         activation=activation,
     )

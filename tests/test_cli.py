@@ -6,6 +6,7 @@ import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,8 @@ def test_the_embedded_model(run):
     (["classify", "--threads", "two"], "argument --threads: 'two' is not a whole number of at least 1"),
     (["classify", "text", "--file", "in.txt"], "TEXT and --file are both given"),
     (["classify", "text", "--column", "review"], "--input-format and --column describe a file, but TEXT is given"),
+    (["classify", "--column", "review"], "--column is review, but the input is read as lines of text: pass --input-f"),
+    (["classify", "--file", "in.txt", "--column", "review"], "--column is review, but the input is read as lines of"),
     (["convert", "bert"], "the following arguments are required: OUT"),
 ])
 def test_a_wrong_command_line(run, argv, message):
@@ -242,6 +245,27 @@ def test_errors_take_one_line(run, model_path, tmp_path, monkeypatch, options, m
     assert message in err
     assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_an_output_without_room(run, model_path):
+    status, out, err = run("classify", "--model", model_path, "--output", "/dev/full", stdin=b"a\n")
+    assert (status, out) == (1, "")
+    assert err == ("dendritic-bert: error: output /dev/full cannot be written (No space left on device): make room for "
+                   "it.\n")
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("num_dendrites", 3, r"classifier.bias of shape [6], its configuration asks for [8]"),
+    ("hidden_size", 32, r"bert.embeddings.LayerNorm.bias of shape [16], its configuration asks for [32]"),
+])
+def test_a_configuration_that_does_not_fit_the_weights(run, model_path, tmp_path, field, value, message):
+    shutil.copytree(model_path, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {field: value}))
+    status, out, err = run("classify", "--model", tmp_path / "model", "a text")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert f"{message}: pass the configuration it was saved with." in err
 
 
 @pytest.mark.parametrize("argv", [

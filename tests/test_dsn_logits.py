@@ -15,7 +15,7 @@ from cases import (
     parameters,
     tokens,
 )
-from helpers import assert_as_exact_as_torch, each_backend, serving
+from helpers import BACKENDS, assert_as_exact_as_torch, each_backend, serving
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref
@@ -114,6 +114,22 @@ def test_a_common_offset_cancels_before_it_is_rounded(offset, hidden_size, backe
                             head=in_view(dsn_head, "plain", device), backend=backend)
     exact = logits_by_parameters(token_arguments, in_float64(values), in_float64(head_values), "sigmoid", "mean_masked")
     torch.testing.assert_close(logits.cpu().double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_float64_is_served_by_the_reference(layout, pooling):
+    """Whatever else is there; a backend that is asked for by name says that it does not read it."""
+    token_arguments, values, head_values = tokens(layout, 5, 8), in_float64(parameters(20)), in_float64(head(20, 3, 2))
+    table = prepare_table(*list(values.values())[:3], dtype=torch.float64)
+    dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head_values, dtype=torch.float64)
+    logits = ops.dsn_logits(**token_arguments, table=table, head=dsn_head, pooling=pooling)
+    assert logits.dtype == torch.float64
+    expected = logits_by_parameters(token_arguments, values, head_values, "sigmoid", pooling)
+    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+    if ("cpu", "cpu") in BACKENDS:
+        with pytest.raises(RuntimeError, match="the word table is torch.float64, the cpu backend reads"):
+            ops.dsn_logits(**token_arguments, table=table, head=dsn_head, backend="cpu")
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -124,7 +124,7 @@ def test_a_head_without_dendrites(lateral, top):
     assert prepared.top.shape == (0, 3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.uint8, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.complex64])
 def test_a_table_is_not_stored_as(dtype):
     with pytest.raises(ValueError, match=rf"dtype is {dtype}, .*{TABLE_DTYPES[-1]}"):
         prepare_table(*tables(), dtype=dtype)

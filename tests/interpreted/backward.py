@@ -51,8 +51,8 @@ def test_gradients(case):
 @pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4)}),
                          ids=str)
 def test_every_cut(config, deterministic, monkeypatch):
-    """As the table cuts it for a GPU, in pieces of four tokens of an id. Without types and positions the rows of a program
-    share those of a column, whose gradient the atomics then add once for all of them."""
+    """As the table cuts it for a GPU, in pieces of four tokens of an id. Without types and positions the rows of a
+    program share those of a column, whose gradient the atomics then add once for all of them."""
     monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
     monkeypatch.setattr(triton_configs, "SEGMENT_CHUNK", 4)
     monkeypatch.setattr(triton_configs, "choose_backward", lambda _: config._replace(tokens=max(1, config.tokens // 2)))
