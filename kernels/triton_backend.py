@@ -32,7 +32,15 @@ def _missing() -> str | None:
     return None
 
 
-MISSING = _missing()
+def _broken() -> str | None:
+    try:
+        importlib.import_module("triton")
+    except Exception as error:  # whatever a package says of itself at its import
+        return f"triton cannot be imported ({error}); install the one that this torch asks for"
+    return None
+
+
+MISSING = _missing() or _broken()
 DEVICE_TYPE = "cpu" if INTERPRETED else "cuda"
 
 

@@ -24,6 +24,7 @@ HEAD_TILE = 4096  # 32 registers of a thread
 
 class Config(NamedTuple):
     """A program's tile is ``rows`` rows of the batch by ``tokens`` columns; ``chunk`` columns of a long row a piece.
+    Where every token is a row of its own (``dsn_token_logits``), the tile is ``rows * tokens`` tokens.
 
     ``head_tile`` is how many products of the head are in registers at a time.
     """
@@ -48,7 +49,7 @@ class Key(NamedTuple):
 
 class Line(NamedTuple):
     """A configuration for hidden sizes and lengths up to these, for word tables of these dtypes (all where there are
-    none), on architectures that start with ``arch``."""
+    none), on architectures that start with ``arch``. ``few_rows`` is what it is preferred for, not what it needs."""
 
     arch: str
     hidden_size: int
@@ -138,7 +139,7 @@ def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> C
     """The configuration for a key: the preferred one, or the fastest, where ``milliseconds`` times a launch."""
     configs = candidates(key)
     if milliseconds is None or key.arch == "interpreter" or len(configs) == 1:
-        return configs[0]
+        return _fastest.get(key, configs[0])  # while a graph is captured nothing is timed, and what was timed serves
     if key not in _fastest:
         _fastest[key] = min(configs, key=milliseconds)
     return _fastest[key]

@@ -14,7 +14,8 @@ How a launch is put together (``triton_launch`` does it):
   cu_seqlens make no sense, is read nowhere and turns its row's result into NaN. So does a piece that went to another
   row, as it may where rows overlap: a row that is not NaN is right, whatever its neighbours are.
 
-All loads are widened to float32 at once; every offset that can pass 2^31 elements is int64.
+All loads are widened to float32 at once; every offset that can pass 2^31 elements is int64. Why no mean is taken of a
+"folded" token (its tables are centred), and what ``beta_share`` is, stands at the head of ``weights``.
 """
 
 import triton
@@ -72,9 +73,10 @@ def row_of(place, cu_seqlens, num_rows, CHUNK: tl.constexpr):
 
 @triton.jit
 def token_indices(place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions):
-    """Id, type and position of tokens, and whether all three lie inside their tables.
+    """Of tokens: id, type, position, whether type and position lie inside their tables, and whether the id does too.
 
-    Without types and positions the last three have the shape of ``column``, which may be that of one row for all.
+    Without types and positions the type, the position and the first of the two answers have the shape of ``column``,
+    which may be that of one row for all.
     """
     token_id = tl.load(input_ids + place, mask=shown, other=0).to(tl.int64)
     position = column

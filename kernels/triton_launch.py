@@ -106,7 +106,10 @@ def _block_c(num_labels: int, rows: int, hidden_size: int, config: Config) -> in
 
 def _tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
             position_ids: Tensor | None, pooling: int) -> tuple[tuple[Tensor | None, ...], int, int, int]:
-    """The kernels' token pointers, and the numbers of rows, of columns (0 where packed) and of tokens."""
+    """The kernels' token pointers, and the numbers of rows, of columns (0 where packed) and of tokens.
+
+    ``mean_all`` and ``sum_all`` take padding in: their kernels are those of a batch without a mask.
+    """
     if attention_mask is not None:
         attention_mask = attention_mask.view(torch.uint8) if attention_mask.dtype == torch.bool else attention_mask
         attention_mask = attention_mask if pooling == _MEAN_MASKED else None
@@ -145,6 +148,8 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
                bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
                attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
                position_ids: Tensor | None, pooling: int) -> Tensor:
+    """Logits ``[B, C]`` float32 of ``ops.dsn_logits``'s tokens ``[B, L]`` or ``[T]``, table and head. One launch; two,
+    pieces and their sums, where rows are few and one of them may be longer than a piece."""
     checks.check_dsn_logits(
         input_ids, DsnTable(word, word_scale, context, eps),
         DsnHead(weight, bias, beta_bias, lateral, top, _ACTIVATIONS[activation]), attention_mask, cu_seqlens,
@@ -188,6 +193,7 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
                      weight: Tensor, bias: Tensor, beta_bias: Tensor, lateral: Tensor, top: Tensor, activation: int,
                      attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
                      position_ids: Tensor | None) -> Tensor:
+    """Logits ``[B, L, C]`` or ``[T, C]`` float32 of ``ops.dsn_token_logits``, in one launch."""
     checks.check_dsn_logits(
         input_ids, DsnTable(word, word_scale, context, eps),
         DsnHead(weight, bias, beta_bias, lateral, top, _ACTIVATIONS[activation]), attention_mask, cu_seqlens,

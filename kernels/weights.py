@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .reference import ACTIVATIONS
 
-TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)  # what kernels read; float64 is the reference's
+# What kernels read; float64 is the reference's alone.
+TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)
 # Stored with one float32 scale a row, max|row| / the largest magnitude that the format is used for.
 ROW_SCALED = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 

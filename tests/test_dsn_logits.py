@@ -128,7 +128,7 @@ def test_float64_is_served_by_the_reference(layout, pooling):
     expected = logits_by_parameters(token_arguments, values, head_values, "sigmoid", pooling)
     torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
     if ("cpu", "cpu") in BACKENDS:
-        with pytest.raises(RuntimeError, match="the word table is torch.float64, the cpu backend reads"):
+        with pytest.raises(RuntimeError, match=r"the word table is torch\.float64, the cpu backend reads"):
             ops.dsn_logits(**token_arguments, table=table, head=dsn_head, backend="cpu")
 
 

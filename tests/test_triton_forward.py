@@ -70,6 +70,15 @@ def test_why_it_is_not_there(installed, interpreted, capability, reason, monkeyp
             backends.choose("triton", "embed_pool", "cpu", torch.float32)
 
 
+def test_a_triton_that_cannot_be_imported(monkeypatch):
+    def fail(name):
+        raise ImportError("libtriton.so: undefined symbol")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    assert triton_backend._broken() == ("triton cannot be imported (libtriton.so: undefined symbol); install the one "
+                                        "that this torch asks for")
+
+
 @pytest.mark.parametrize(("device", "op", "dtype", "reason"), [
     ("cpu", "dsn_logits", torch.float32, "the tensors are on cpu, the triton backend reads memory on cuda"),
     ("meta", "dsn_logits", torch.float32, "the tensors are on meta"),
@@ -121,6 +130,7 @@ def test_the_fastest_cut_is_kept(monkeypatch):
     assert best == max(candidates(key), key=lambda config: config.rows)
     assert triton_configs.choose(key, milliseconds) == best
     assert timed == candidates(key)
+    assert triton_configs.choose(key) == best
     assert len(candidates(key)) > 1
     interpreted = key._replace(arch="interpreter")
     assert triton_configs.choose(interpreted, milliseconds) == candidates(interpreted)[0]
