@@ -240,10 +240,12 @@ def dsn_logits(
     pooling: str = "mean_masked",
     backend: str | None = None,
 ) -> Tensor:
-    """Token ids to logits in one launch, from tables prepared by ``weights``; not differentiable.
+    """Token ids to logits, from tables prepared by ``weights``, in one launch (Triton takes two where rows are few and
+    one may be long); not differentiable.
 
     ``input_ids`` and the four token arguments are those of ``embed_pool``. Returns logits ``[B, C]`` in the head's
-    dtype (float32). Raises RuntimeError as ``embed_pool`` does.
+    dtype: float32, or float64 where table and head are, which the reference serves. Raises RuntimeError as
+    ``embed_pool`` does.
     """
     checks.check_eps(table.eps)
     activation = _code("activation", head.activation, _ACTIVATION_CODES)
