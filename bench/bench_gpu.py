@@ -1,10 +1,11 @@
 """On a GPU: token ids -> logits, and forward with backward, beside eager PyTorch and torch.compile.
 
-Every call is timed until the device is idle. ``make gpu`` runs it; without a GPU it skips.
+Times are the device's own, between two events; "cold" is with another 256 MB in its last cache. ``make gpu`` runs it;
+without a GPU it skips.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -24,12 +25,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
           "fp8": torch.float8_e4m3fn}
 # 8,192 rows fill the device; 64 are what a server waits for.
 CASES = [(128, 8192), (768, 8192), (128, 64)]
-
-
-@pytest.fixture(autouse=True)
-def on_the_device() -> Iterator[None]:
-    with torch.device("cuda"):
-        yield
+LENGTH = 32
 
 
 def moved(values: Any) -> Any:
@@ -37,13 +33,35 @@ def moved(values: Any) -> Any:
     return type(values)(*(tuple(t.cuda() for t in v) if isinstance(v, tuple) else v.cuda() for v in values))
 
 
-def until_idle(run: Callable[[], Any]) -> Callable[[], Any]:
-    def wait() -> Any:
-        result = run()
-        torch.cuda.synchronize()
-        return result
+def device_clock(run: Callable[[], Any]) -> float:
+    """Seconds between two events around ``run``."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1000
 
-    return wait
+
+@cache
+def _flush_buffer() -> Tensor:
+    return torch.empty(2**28, dtype=torch.int8, device="cuda")
+
+
+def cold() -> tuple[()]:
+    """A ``prepare`` that leaves nothing of the tables in the last cache; the largest holds 50 MB."""
+    _flush_buffer().zero_()
+    return ()
+
+
+def bounds_of(op: str, hidden_size: int, rows: int) -> dict[tuple[str, torch.dtype], float]:
+    """(backend, dtype) -> the tokens a second that this device allows."""
+    from launches import Call  # imports Triton, which a machine without a GPU may lack
+    from roofline import OPS, bounds_on
+
+    return {(backend.lower(), dtype): bound.tokens_per_second for dtype in OPS[op]
+            for backend, bound in bounds_on(torch.cuda.get_device_name(), Call(op, hidden_size, dtype, rows, LENGTH)
+                                            ).items()}
 
 
 def replayed(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -64,9 +82,10 @@ def case(hidden_size: int, rows: int) -> tuple[Tokens, Weights]:
     return moved(make_tokens(row_lengths("full")[:1].repeat(rows))), moved(make_weights(hidden_size))
 
 
+@pytest.mark.parametrize("state", ["hot", "cold"])
 @pytest.mark.parametrize(("hidden_size", "rows"), CASES)
 @torch.inference_mode()
-def test_logits(race, hidden_size: int, rows: int) -> None:
+def test_logits(race, hidden_size: int, rows: int, state: str) -> None:
     tokens, model = case(hidden_size, rows)
     padded = (tokens.padded, tokens.attention_mask)
     truth = eager_logits(*padded, model.double())
@@ -74,6 +93,8 @@ def test_logits(race, hidden_size: int, rows: int) -> None:
         "eager reference": partial(eager_logits, *padded, model),
         "reference, torch.compile": partial(compiled(eager_logits), *padded, model)}
     head = weights.prepare_head(*model.embeddings[3:], *model.head)
+    allowed = bounds_of("dsn_logits", hidden_size, rows) if state == "hot" else {}
+    bounds: dict[str, float | None] = {}
     for backend in ops.NATIVE_BACKENDS:
         for name, dtype in DTYPES.items():
             if backends.refusal(backend, "dsn_logits", "cuda", dtype) is not None:
@@ -83,18 +104,21 @@ def test_logits(race, hidden_size: int, rows: int) -> None:
             runs[f"{backend} {name} packed"] = partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
             runs[f"{backend} {name} padded"] = partial(logits, padded[0], attention_mask=padded[1])
             runs[f"{backend} {name} packed, CUDA graph"] = replayed(runs[f"{backend} {name} packed"])
-    race({name: Contender(until_idle(run), hot(run), work=tokens.packed.numel(), error=largest_error(run(), truth))
+            bounds |= {run: allowed.get((backend, dtype)) for run in runs if run.startswith(f"{backend} {name} ")}
+    race({name: Contender(run, hot(run) if state == "hot" else cold, work=tokens.packed.numel(),
+                          error=largest_error(run(), truth), clock=device_clock, bound=bounds.get(name))
           for name, run in runs.items()},
-         title=f"GPU, H = {hidden_size}, {rows} x 32 tokens", unit="token", baseline="eager reference", bars=[],
-         rounds=ROUNDS, conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, "
-                                   f"no dendrite, seed {SEED}; each call until the device is idle")
+         title=f"GPU, H = {hidden_size}, {rows} x {LENGTH} tokens, {state} cache", unit="token",
+         baseline="eager reference", bars=[], rounds=ROUNDS,
+         conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no dendrite, "
+                    f"seed {SEED}; between two events on the device; the bound: bench/roofline.py")
 
 
 @pytest.mark.parametrize(("hidden_size", "rows"), CASES)
 def test_forward_and_backward(race, hidden_size: int, rows: int) -> None:
     tokens, model = case(hidden_size, rows)
     embeddings = tuple(tensor.requires_grad_() for tensor in model.embeddings)
-    grad_pooled = torch.randn(rows, hidden_size)
+    grad_pooled = torch.randn(rows, hidden_size).cuda()
 
     def eager(*parameters: Tensor) -> Tensor:
         return embed_pool_ref(tokens.padded, *parameters, attention_mask=tokens.attention_mask)
@@ -108,9 +132,9 @@ def test_forward_and_backward(race, hidden_size: int, rows: int) -> None:
     runs = {name: partial(gradients, embed, embeddings, grad_pooled) for name, embed in embeds.items()}
     truth = gradients(eager, tuple(tensor.detach().double().requires_grad_() for tensor in embeddings),
                       grad_pooled.double())
-    race({name: Contender(until_idle(run), hot(run), work=tokens.packed.numel(), error=relative_error(run(), truth))
-          for name, run in runs.items()},
-         title=f"GPU, forward + backward, H = {hidden_size}, {rows} x 32 tokens", unit="token",
+    race({name: Contender(run, hot(run), work=tokens.packed.numel(), error=relative_error(run(), truth),
+                          clock=device_clock) for name, run in runs.items()},
+         title=f"GPU, forward + backward, H = {hidden_size}, {rows} x {LENGTH} tokens", unit="token",
          baseline="eager autograd", bars=[], rounds=ROUNDS,
-         conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, fp32, no dropout, seed {SEED}; each call until "
-                    "the device is idle; error: largest of any gradient, relative to its largest entry")
+         conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, fp32, no dropout, seed {SEED}; between two "
+                    "events on the device; error: largest of any gradient, relative to its largest entry")

@@ -11,6 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
+
+
+def wall_clock(run: Callable[[], Any]) -> float:
+    """Seconds that ``run`` takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,8 @@ class Contender:
     """What is timed: ``calls`` times ``run(*arguments)``, where the untimed ``prepare()`` makes the arguments.
 
     work: units (tokens, texts, calls) that one call of ``run`` does. error: its largest error against the float64
-    reference. accuracy: on SST-2 dev, where its head is trained.
+    reference. accuracy: on SST-2 dev, where its head is trained. clock: what takes the time. bound: units a second that
+    the hardware allows (bench/roofline.py).
     """
 
     run: Callable[..., Any]
@@ -27,6 +36,8 @@ class Contender:
     calls: int = 1
     error: float | None = None
     accuracy: float | None = None
+    clock: Callable[[Callable[[], Any]], float] = wall_clock
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,12 @@ def hot(run: Callable[[], Any]) -> Callable[[], tuple[Any, ...]]:
 def sample(contender: Contender) -> float:
     """Seconds for one unit of work."""
     arguments = contender.prepare()
-    start = time.perf_counter()
-    for _ in range(contender.calls):
-        contender.run(*arguments)
-    return (time.perf_counter() - start) / (contender.calls * contender.work)
+
+    def run() -> None:
+        for _ in range(contender.calls):
+            contender.run(*arguments)
+
+    return contender.clock(run) / (contender.calls * contender.work)
 
 
 def run_race(benchmark: Any, contenders: dict[str, Contender], *, title: str, unit: str, conditions: str,
@@ -81,10 +94,12 @@ def run_race(benchmark: Any, contenders: dict[str, Contender], *, title: str, un
     benchmark.extra_info.update(
         title=title, unit=unit, conditions=conditions, baseline=baseline,
         bars=[asdict(bar) for bar in bars],
-        contenders={name: {"samples": samples[name], "error": contender.error, "accuracy": contender.accuracy}
-                    for name, contender in contenders.items()})
+        contenders={name: {"samples": samples[name], "error": contender.error, "accuracy": contender.accuracy,
+                           "bound": contender.bound} for name, contender in contenders.items()})
 
 
 def largest_error(result: Any, truth: Any) -> float:
     """``max |result - truth|`` in float64."""
-    return float(np.abs(np.asarray(result, dtype=np.float64) - np.asarray(truth, dtype=np.float64)).max())
+    found, expected = (np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values, dtype=np.float64)
+                       for values in (result, truth))
+    return float(np.abs(found - expected).max())

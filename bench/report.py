@@ -63,7 +63,8 @@ def machine(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows_of(race: dict[str, Any]) -> list[dict[str, Any]]:
-    """One dict for each contender: seconds for a unit, units a second, speed beside the baseline, error, accuracy."""
+    """One dict for each contender: seconds for a unit, units a second, speed beside the baseline, error, accuracy,
+    and the share of what the hardware allows."""
     rows = []
     for name, contender in race["contenders"].items():
         seconds = quantiles(contender["samples"])
@@ -75,6 +76,7 @@ def rows_of(race: dict[str, Any]) -> list[dict[str, Any]]:
             **{f"speed_p{q}": f"{value:.4g}" for q, value in zip(QUANTILES, speeds)},
             "max_error": "" if contender["error"] is None else f"{contender['error']:.3g}",
             "accuracy": "" if contender["accuracy"] is None else f"{contender['accuracy']:.4f}",
+            "share_of_bound": "" if not contender.get("bound") else f"{1 / seconds[1] / contender['bound']:.4f}",
         })
     return rows
 
@@ -85,21 +87,18 @@ def table(header: list[str], lines: list[list[str]], text_columns: int = 1) -> s
 
 
 def race_table(race: dict[str, Any]) -> str:
-    lines = []
-    for row in rows_of(race):
+    rows, lines = rows_of(race), []
+    shares = {name: title for name, title in (("accuracy", "dev accuracy"), ("share_of_bound", "of the bound"))
+              if any(row[name] for row in rows)}
+    for row in rows:
         seconds = [float(row[f"seconds_p{q}"]) for q in QUANTILES]
         cells = [row["contender"], scaled(seconds[1], "s"), f"{scaled(seconds[0], 's')} - {scaled(seconds[2], 's')}",
                  scaled(1 / seconds[1], ""), _digits(float(row["speed_p50"])), row["max_error"] or "-"]
-        accuracy = f"{100 * float(row['accuracy']):.1f} %" if row["accuracy"] else "-"
-        lines.append([*cells, accuracy] if _has_accuracy(race) else cells)
+        lines.append([*cells, *(f"{100 * float(row[name]):.1f} %" if row[name] else "-" for name in shares)])
     unit = race["unit"]
     header = ["contender", f"time / {unit}, p50", "p20 - p80", f"{unit}s / s", f"speed, {race['baseline']} = 1",
               "max error"]
-    return table([*header, "dev accuracy"] if _has_accuracy(race) else header, lines)
-
-
-def _has_accuracy(race: dict[str, Any]) -> bool:
-    return any(contender["accuracy"] is not None for contender in race["contenders"].values())
+    return table([*header, *shares.values()], lines)
 
 
 def bar_line(race: dict[str, Any], bar: dict[str, Any]) -> list[str]:

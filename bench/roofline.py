@@ -72,7 +72,7 @@ def calls() -> list[Call]:
 
 
 def config_of(call: Call, target: str) -> Config:
-    key = triton_configs.key_of(call.hidden_size, call.length, call.rows, call.dtype, target)
+    key = triton_configs.key_of(call.op, call.hidden_size, call.length, call.rows, call.dtype, target)
     return triton_configs.choose_backward(key) if call.op == "embed_pool_backward" else triton_configs.choose(key)
 
 
@@ -120,23 +120,43 @@ def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instruction
                  cached_bytes(traffic, device.first_cache_bytes), instructions, backend)
 
 
+def cuda_kernels(target: str) -> list[Kernel]:
+    """Those of the built extension; none where there is none."""
+    extension = extension_path()
+    return list(kernels_of(extension, (target,))) if extension else []
+
+
+def work_of(call: Call, target: str, cuda: list[Kernel]) -> list[tuple[str, Traffic, float]]:
+    """Of every backend: its name, the bytes and the instructions of a call."""
+    config = config_of(call, target)
+    with launches_compiled_for(target) as compiled:
+        call.launch(call.tensors())
+    instructions = instructions_of(call, config, [resources(kernel, target) for kernel in compiled])
+    work = [("Triton", traffic_of(call, config), instructions)]
+    if cuda:
+        work.append(("CUDA", cuda_traffic_of(call), cuda_instructions_of(call, cuda)))
+    return work
+
+
 def bounds() -> list[Bound]:
     found = []
-    extension = extension_path()
     for target in dict.fromkeys(device.target for device in DEVICES):
-        cuda = list(kernels_of(extension, (target,))) if extension else []
+        cuda = cuda_kernels(target)
         for call in calls():
-            config = config_of(call, target)
-            with launches_compiled_for(target) as compiled:
-                call.launch(call.tensors())
-            instructions = instructions_of(call, config, [resources(kernel, target) for kernel in compiled])
-            of_backends = [("Triton", traffic_of(call, config), instructions)]
-            if cuda:
-                of_backends.append(("CUDA", cuda_traffic_of(call), cuda_instructions_of(call, cuda)))
             found += [bound_of(call, device, ids, traffic, instructions, backend)
-                      for backend, traffic, instructions in of_backends for device in DEVICES
+                      for backend, traffic, instructions in work_of(call, target, cuda) for device in DEVICES
                       if device.target == target for ids in ("uniform", "zipf")]
     return found
+
+
+def bounds_on(name: str, call: Call) -> dict[str, Bound]:
+    """Backend -> the bound of a call with Zipf-distributed ids on the device whose ``name`` holds that of a known one;
+    nothing for another."""
+    device = next((device for device in DEVICES if device.name in name), None)
+    if device is None:
+        return {}
+    return {backend: bound_of(call, device, "zipf", traffic, instructions, backend)
+            for backend, traffic, instructions in work_of(call, device.target, cuda_kernels(device.target))}
 
 
 def moved_table() -> str:

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from .configuration import DendriticBertConfig
 from .dendrites import DendriticLinear, DendriticMLP, dendritic_layers
-from .kernels.weights import prepare_head, prepare_table
+from .kernels.weights import TABLE_DTYPES, prepare_head, prepare_table
 from .perforated import find_perforated, read_perforated
 from .prepared import Prepared, Tables
 
@@ -72,6 +72,8 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         if self.config.head_hidden is not None:
             raise ValueError(f"prepare() needs a head of one layer, but head_hidden is {self.config.head_hidden}: a "
                              "head of two layers runs in PyTorch and has no inference tables.")
+        if dtype is not None and dtype not in TABLE_DTYPES:
+            raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, TABLE_DTYPES))}.")
         self._table_dtype = dtype
         self._prepared = self._prepare()
         return self

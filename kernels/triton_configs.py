@@ -38,8 +38,10 @@ class Config(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a configuration depends on. ``arch`` is "sm_90", "gfx942" and the like, or "interpreter"."""
+    """What a configuration depends on, ``op`` only where it is timed. ``arch`` is "sm_90", "gfx942" and the like, or
+    "interpreter"."""
 
+    op: str
     hidden_size: int
     length: int
     few_rows: bool
@@ -113,9 +115,9 @@ TABLE = (
 _fastest: dict[Key, Config] = {}
 
 
-def key_of(hidden_size: int, length: int, num_rows: int, dtype: torch.dtype, arch: str) -> Key:
+def key_of(op: str, hidden_size: int, length: int, num_rows: int, dtype: torch.dtype, arch: str) -> Key:
     bucket = next(bound for bound in LENGTHS if length <= bound)
-    return Key(hidden_size, bucket, bool(num_rows <= FEW_ROWS), dtype, arch)
+    return Key(op, hidden_size, bucket, bool(num_rows <= FEW_ROWS), dtype, arch)
 
 
 def candidates(key: Key) -> list[Config]:

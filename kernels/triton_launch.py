@@ -54,8 +54,8 @@ def architecture() -> str:
     return f"sm_{target.arch}" if target.backend == "cuda" else target.arch
 
 
-def _configuration(word: Tensor, length: int, num_rows: int, launch: Callable[[Config], Any]) -> Config:
-    key = triton_configs.key_of(word.shape[1], length, num_rows, word.dtype, architecture())
+def _configuration(op: str, word: Tensor, length: int, num_rows: int, launch: Callable[[Config], Any]) -> Config:
+    key = triton_configs.key_of(op, word.shape[1], length, num_rows, word.dtype, architecture())
     if not triton_configs.AUTOTUNE or not _can_be_timed(word):
         return triton_configs.choose(key)
     return triton_configs.choose(key, lambda config: triton.testing.do_bench(lambda: launch(config)))
@@ -185,7 +185,7 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
                                                   **head_constants, **rows, CHUNK=config.chunk, **options)
 
     if num_rows > 0:
-        launch(_configuration(word, longest, num_rows, launch))
+        launch(_configuration("dsn_logits", word, longest, num_rows, launch))
     return logits
 
 
@@ -215,7 +215,7 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
             BLOCK_TOKENS=block_tokens, **_launch_options(config, word))
 
     if num_tokens > 0:
-        launch(_configuration(word, 1, num_tokens, launch))
+        launch(_configuration("dsn_token_logits", word, 1, num_tokens, launch))
     return logits
 
 
@@ -261,7 +261,7 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
             **constants, **row_constants, BLOCK_ROWS=config.rows, CHUNK=config.chunk, **options)
 
     if num_rows > 0:
-        launch(_configuration(word_embeddings, longest, num_rows, launch))
+        launch(_configuration("embed_pool", word_embeddings, longest, num_rows, launch))
     return pooled.to(word_embeddings.dtype), pooled_hat, rstd
 
 
@@ -292,7 +292,7 @@ def embed_pool_backward(
     sizes = (*batch, word_embeddings.shape[0], num_types, num_positions, *dropout_arguments(p_embed))
     longest = _longest(tokens, length, num_tokens, num_positions)
     config = triton_configs.choose_backward(
-        triton_configs.key_of(hidden_size, longest, num_rows, dtype, architecture()))
+        triton_configs.key_of("embed_pool_backward", hidden_size, longest, num_rows, dtype, architecture()))
     config = _with_dropout(config) if p_embed > 0 else config
     gather = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0,
               "BLOCK_TOKENS": config.tokens, **_launch_options(config, word_embeddings, dropout=p_embed > 0)}

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import REPOSITORY, shared_path
 
 
@@ -57,7 +59,7 @@ def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
                  {"contender": "slow", "baseline": "fast", "at_least": None, "at_most": 4.1},
                  {"contender": "absent", "baseline": "slow", "at_least": 1.0, "at_most": None}],
         "contenders": {"slow": {"samples": [20e-9, 30e-9, 40e-9], "error": 1.5e-7, "accuracy": None},
-                       "fast": {"samples": [10e-9, 7.5e-9, 8e-9], "error": None, "accuracy": 0.8125}},
+                       "fast": {"samples": [10e-9, 7.5e-9, 8e-9], "error": None, "accuracy": 0.8125, "bound": 5e8}},
     }
     machine = {"cpu": {"brand_raw": "A CPU", "count": 2, "flags": ["avx2", "nonsense"]}, "instruction_set": "avx2",
                "torch_cpu_capability": "AVX2", "system": "Linux", "machine": "x86_64", "python_version": "3.11.0",
@@ -80,8 +82,43 @@ def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
     assert [line.rsplit("|", 2)[1].strip() for line in printed.splitlines()[2:6]] == ["yes", "**no**", "yes", "-"]
     readme = (tmp_path / "new" / "folder" / "README.md").read_text(encoding="utf-8")
     assert printed.strip() in readme
-    assert "| fast | 8.00 ns | 7.70 ns - 9.20 ns | 125 M | 4.00 | - | 81.2 % |" in readme
+    assert "| fast | 8.00 ns | 7.70 ns - 9.20 ns | 125 M | 4.00 | - | 81.2 % | 25.0 % |" in readme
     assert "the-host-name" not in readme
+
+
+def test_the_gpu_race_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What of it needs no GPU: its data, its contenders but for the kernels, and its clock."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "bench"))
+    bench = importlib.import_module("bench_gpu")
+
+    class Event:
+        def __init__(self, enable_timing: bool):
+            assert enable_timing
+
+        def record(self) -> None:
+            self.time = time.perf_counter()
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, end: "Event") -> float:
+            return 1000 * (end.time - self.time)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    monkeypatch.setattr(bench, "compiled", lambda function: function)
+    monkeypatch.setattr(bench.backends, "refusal", lambda *_: "there is no GPU")
+    races = []
+    bench.test_logits(lambda contenders, **race: races.append((contenders, race)), 16, 3, "hot")
+    bench.test_forward_and_backward(lambda contenders, **race: races.append((contenders, race)), 16, 3)
+    for contenders, race in races:
+        assert len(contenders) >= 2
+        assert race["baseline"] in contenders
+        for contender in contenders.values():
+            assert contender.work == 3 * 32
+            assert contender.error < 1e-4
+            assert 0 < importlib.import_module("race").sample(contender) < 10
 
 
 def test_contenders_run_in_turn_and_preparing_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,12 +105,15 @@ def test_encoder_can_be_kept(tmp_path, caplog):
 
 
 def test_other_misfits_are_errors(bert):
-    """A table of another size, and a classifier where there was no BERT: what transformers says of them stands."""
-    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+    """A table of another size, and a classifier where there was no BERT; unless the caller wants them begun anew."""
+    message = r"has bert\.embeddings\.word_embeddings\.weight of shape \[50, 32\], its configuration asks for \[51"
+    with pytest.raises(ValueError, match=message):
         DendriticBertForSequenceClassification.from_pretrained(bert, vocab_size=51)
     DendriticBertForSequenceClassification.from_pretrained(bert).save_pretrained(bert)
-    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+    with pytest.raises(ValueError, match=r"has classifier\.bias of shape \[3\], its configuration asks for \[6\]"):
         DendriticBertForSequenceClassification.from_pretrained(bert, num_dendrites=1)
+    model = DendriticBertForSequenceClassification.from_pretrained(bert, num_dendrites=1, ignore_mismatched_sizes=True)
+    assert model.classifier.bias.shape == (6,)
 
 
 def test_converted_checkpoint(bert, tmp_path):

@@ -10,10 +10,11 @@ from helpers import REPOSITORY, run_interpreted
 
 pytest.importorskip("triton")
 sys.path.append(str(REPOSITORY / "bench"))
+import roofline
 from compile_ahead import Loop, Resources, launches_compiled_for, resources
 from devices import DEVICES, SHARE_OF_CACHE, Device, hit_rate
 from launches import VOCAB_SIZE, Call
-from roofline import Bound, calls, config_of, instructions_of, moved_scattered
+from roofline import Bound, bounds_on, calls, config_of, instructions_of, moved_scattered
 from traffic import cached_bytes, torch_bytes, traffic_of
 
 from dendritic_bert.kernels import triton_backend
@@ -115,6 +116,20 @@ def test_a_turn_of_the_loop_is_the_tile_it_is_taken_for():
     opcodes = resources(compiled[0], "sm_90").gather_loop.opcodes
     operations = sum(count for opcode, count in opcodes.items() if opcode.startswith(("FADD", "FFMA", "FMUL")))
     assert 3 * 16 <= operations < 2 * 3 * 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(triton_backend.INTERPRETED, reason="nothing is compiled under the interpreter")
+def test_the_bound_of_the_device_at_hand(monkeypatch):
+    """By the name that torch knows it by. Without CUDA's, whose extension takes ten seconds to disassemble."""
+    monkeypatch.setattr(roofline, "cuda_kernels", lambda _: [])
+    call = Call("dsn_logits", 128, torch.bfloat16, 8192, 32)
+    found = bounds_on("NVIDIA H100 80GB HBM3", call)
+    assert list(found) == ["Triton"]
+    bound = found["Triton"]
+    assert (bound.device.name, bound.ids, bound.call, bound.limit) == ("H100", "zipf", call, "issue")
+    assert 1e9 < bound.tokens_per_second < 1e11
+    assert bounds_on("Tesla T4", call) == {}
 
 
 def test_devices_are_those_of_the_targets():

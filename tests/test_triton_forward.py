@@ -106,7 +106,7 @@ def test_what_it_refuses(device, op, dtype, reason, monkeypatch):
 @pytest.mark.parametrize("length", [0, 1, 64, 65, 2**31])
 @pytest.mark.parametrize("hidden_size", [1, 128, 129, 768, 1024, 4096])
 def test_every_key_has_a_cut(hidden_size, length, num_rows, arch):
-    configs = candidates(key_of(hidden_size, length, num_rows, torch.bfloat16, arch))
+    configs = candidates(key_of("embed_pool", hidden_size, length, num_rows, torch.bfloat16, arch))
     assert configs
     for config in configs:
         for size in config[:3]:
@@ -118,7 +118,7 @@ def test_every_key_has_a_cut(hidden_size, length, num_rows, arch):
 def test_the_fastest_cut_is_kept(monkeypatch):
     """Only where a clock is given; and a key is timed once."""
     monkeypatch.setattr(triton_configs, "_fastest", {})
-    key = key_of(128, 32, 64, torch.bfloat16, "sm_90")
+    key = key_of("dsn_logits", 128, 32, 64, torch.bfloat16, "sm_90")
     timed = []
 
     def milliseconds(config: Config) -> float:

@@ -28,7 +28,7 @@ def written(call: Call) -> dict[str, torch.Tensor]:
 
 
 def call_key() -> triton_configs.Key:
-    return triton_configs.key_of(16, 32, 4, torch.float32, "interpreter")
+    return triton_configs.key_of("dsn_logits", 16, 32, 4, torch.float32, "interpreter")
 
 
 @pytest.mark.parametrize(("config", "rows", "length"), [
