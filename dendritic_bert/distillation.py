@@ -48,9 +48,9 @@ class DistillationOptions(TrainingOptions):
     teacher_dir: str | None = field(default=None, metadata={
         "help": "folder for a teacher that is fine-tuned, and for its labels; used again by later runs (default: "
                 "teacher in output_dir)"})
-    teacher_epochs: int = field(default=3, metadata={"help": "passes over the training rows in fine-tuning"})
-    teacher_lr: float = field(default=1e-4, metadata={"help": "highest learning rate in fine-tuning"})
-    teacher_batch_size: int = field(default=64, metadata={"help": "training rows a step in fine-tuning"})
+    teacher_epochs: int = field(default=2, metadata={"help": "passes over the training rows in fine-tuning"})
+    teacher_lr: float = field(default=6e-5, metadata={"help": "highest learning rate in fine-tuning"})
+    teacher_batch_size: int = field(default=32, metadata={"help": "training rows a step in fine-tuning"})
     teacher_bf16: bool = field(default=False, metadata={
         "help": "fine-tune with matrix products in bfloat16, and label with them, where the processor has them (AMX)"})
     teacher_seed: int = field(default=0, metadata={"help": "seed of the fine-tuning"})
@@ -182,16 +182,16 @@ def prepare_teacher(options: DistillationOptions, task: Task, folder: Path) -> s
 
 
 def teacher_options(options: DistillationOptions, output_dir: str) -> TrainingOptions:
-    """How the teacher is fine-tuned: its encoder alone, under the mean of its tokens and a linear head, and averaged.
+    """How the teacher is fine-tuned: with its encoder, the mean of its tokens under a linear head.
 
-    The average is worth a point (after one epoch on SST-2 89.3 where the weights as they are have 88.0); half of the
-    parameters are its words', of which most are not in the training rows.
+    On SST-2 three epochs of 64 rows a step at 1e-4, with frozen words, a warm-up and averaged weights, gain nothing:
+    89.1 where this has 89.4 (seed 0). Their average has 89.3 after one epoch, and no more at the end.
     """
     return TrainingOptions(
         model_name=options.teacher, task=options.task, data_dir=options.data_dir, hold_out=options.hold_out,
         fraction=options.fraction, output_dir=output_dir, epochs=options.teacher_epochs, lr=options.teacher_lr,
         batch_size=options.teacher_batch_size, word_dropout=0.0, encoder_pooling="mean", max_length=options.max_length,
-        warmup=0.06, ema=0.998, freeze_word_embeddings=True, bf16=options.teacher_bf16, seeds=[options.teacher_seed])
+        bf16=options.teacher_bf16, seeds=[options.teacher_seed])
 
 
 def label_texts(
