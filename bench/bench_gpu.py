@@ -8,13 +8,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bench_backward import gradients, relative_error
 from bench_forward import compiled, eager_logits
 from race import Contender, hot, largest_error
 from torch import Tensor
-from workload import SEED, VOCAB_SIZE, Tokens, Weights, make_tokens, make_weights, row_lengths
+from workload import SEED, VOCAB_SIZE, Tokens, Weights, make_tokens, make_weights
 
 from dendritic_bert.kernels import backends, ops, weights
 from dendritic_bert.kernels.reference import embed_pool_ref
@@ -79,7 +80,7 @@ def replayed(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 def case(hidden_size: int, rows: int) -> tuple[Tokens, Weights]:
-    return moved(make_tokens(row_lengths("full")[:1].repeat(rows))), moved(make_weights(hidden_size))
+    return moved(make_tokens(np.full(rows, LENGTH))), moved(make_weights(hidden_size))
 
 
 @pytest.mark.parametrize("state", ["hot", "cold"])
@@ -101,10 +102,13 @@ def test_logits(race, hidden_size: int, rows: int, state: str) -> None:
                 continue
             table = weights.prepare_table(*model.embeddings[:3], dtype=dtype)
             logits = partial(ops.dsn_logits, table=table, head=head, backend=backend)
-            runs[f"{backend} {name} packed"] = partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
-            runs[f"{backend} {name} padded"] = partial(logits, padded[0], attention_mask=padded[1])
-            runs[f"{backend} {name} packed, CUDA graph"] = replayed(runs[f"{backend} {name} packed"])
-            bounds |= {run: allowed.get((backend, dtype)) for run in runs if run.startswith(f"{backend} {name} ")}
+            packed = partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
+            of_table: dict[str, Callable[[], Tensor]] = {
+                f"{backend} {name} packed": packed,
+                f"{backend} {name} padded": partial(logits, padded[0], attention_mask=padded[1]),
+                f"{backend} {name} packed, CUDA graph": replayed(packed)}
+            runs |= of_table
+            bounds |= dict.fromkeys(of_table, allowed.get((backend, dtype)))
     race({name: Contender(run, hot(run) if state == "hot" else cold, work=tokens.packed.numel(),
                           error=largest_error(run(), truth), clock=device_clock, bound=bounds.get(name))
           for name, run in runs.items()},

@@ -14,6 +14,7 @@ import argparse
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,9 @@ def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instruction
                  cached_bytes(traffic, device.first_cache_bytes), instructions, backend)
 
 
+@cache
 def cuda_kernels(target: str) -> list[Kernel]:
-    """Those of the built extension; none where there is none."""
+    """Those of the built extension, which takes ten seconds to disassemble; none where there is none."""
     extension = extension_path()
     return list(kernels_of(extension, (target,))) if extension else []
 

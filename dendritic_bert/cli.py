@@ -252,8 +252,6 @@ def _add_convert_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _classify(args: argparse.Namespace) -> None:
-    from .checkpoints import NO_SPACE
-
     source, input_format, column = _texts(args)
     classifier = _load_classifier(args.model)
     to_file = args.output not in (None, "-")
@@ -266,11 +264,6 @@ def _classify(args: argparse.Namespace) -> None:
         if to_file and isinstance(source, str) and source != "-":
             raise KeyboardInterrupt("(the same command goes on where this one ended)") from None
         raise
-    except OSError as error:
-        if error.errno not in NO_SPACE or error.filename is not None:
-            raise
-        raise OSError(f"output {args.output or 'on standard output'} cannot be written ({error.strerror}): make room "
-                      "for it.") from error
     _report(report, args.output if to_file else None, classifier.max_length)
 
 

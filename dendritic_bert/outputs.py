@@ -11,10 +11,12 @@ import json
 import os
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .checkpoints import NO_SPACE
 from .records import PathOrStream, Position, binary_stream
 
 try:
@@ -161,6 +163,7 @@ def open_output(
     ``run`` and ``resume`` are ``FileOutput``'s. Raises OSError where it cannot be written, ValueError where it is the
     input.
     """
+    stack.enter_context(_naming_what_has_no_room(output))  # left last, so that it sees what closing meets
     sink: StreamOutput | FileOutput
     if output is None or output == "-":
         sink = StreamOutput(sys.stdout.buffer)
@@ -178,3 +181,15 @@ def open_output(
             sink = FileOutput(path, run, resume)
     stack.enter_context(sink)  # type: ignore[arg-type]
     return sink
+
+
+@contextmanager
+def _naming_what_has_no_room(output: PathOrStream | None) -> Iterator[None]:
+    """A write that finds no room does not say of what: put the output into its error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        name = "standard output" if output is None or output == "-" else output
+        raise OSError(f"output {name} cannot be written ({error.strerror}): make room for it.") from error

@@ -17,11 +17,10 @@ from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.reference import POOLINGS
 from dendritic_bert.kernels.weights import prepare_head, prepare_table
 
-CALLS = 3000
 if os.environ.get("TRITON_INTERPRET") == "1":
     import quick_interpreter  # noqa: F401
 
-    CALLS = 1000  # of 20 ms each
+CALLS = 3000
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.int16, torch.int32,
           torch.int64, torch.uint8, torch.bool, torch.complex64]
 
