@@ -29,37 +29,41 @@ def replaced(folder: Path, file: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def built(folder: Path, watch: str, mutation: Mutation | None = None) -> str:
-    """The library of the kernels with a bug, or without one."""
+def mutants(watch: str) -> dict[int, Mutation]:
+    """The mutations of a watch by number, from 1: mutant 0 is the kernels as they are."""
+    return {number: mutation for number, mutation in enumerate(MUTATIONS, 1) if mutation.watch == watch}
+
+
+def built(folder: Path, watch: str) -> str:
+    """The library of the kernels with the bugs of a watch, each of which waits to be switched on."""
     shutil.copytree(build.KERNELS.parent, folder)
     kernels = folder / build.KERNELS.name
     for edit in FEWER_INSTANCES:
         replaced(kernels, *edit)
-    if mutation is not None:
-        replaced(kernels, mutation.file, mutation.old, mutation.new)
+    for number, mutation in mutants(watch).items():
+        assert "BUG" in mutation.new
+        bug = f"(::cuda_on_cpu::mutant == {number})"
+        replaced(kernels, mutation.file, mutation.old, mutation.new.replace("BUG", bug))
     return str(build.kernels(WATCHES[watch], kernels))
 
 
-def verdicts(libraries: Sequence[str], watch: str) -> list[str]:
+def verdicts(library: str, numbers: Sequence[int], watch: str) -> list[str]:
     environment = os.environ | {"PYTHONPATH": str(build.HERE.parent)}
     if watch != "results":
-        environment["CUDA_ON_CPU_LIBRARY"] = libraries[0]  # one schedule, smaller batches
+        environment["CUDA_ON_CPU_LIBRARY"] = library  # one schedule, smaller batches
     if watch == "bounds":
         environment |= build.sanitizer_environment()
-    done = subprocess.run([sys.executable, "-m", "cuda_on_cpu.verdicts", *libraries], cwd=build.REPOSITORY,
-                          env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "cuda_on_cpu.verdicts", library, *map(str, numbers)],
+                          cwd=build.REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.splitlines()[-1])
-    return [said[library] for library in libraries]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def verdicts_of_mutants(watch: str, folder: Path) -> dict[str, str]:
     """What was said of the kernels as they are ("none") and of every mutant of this watch."""
-    mutants = [None, *(mutation for mutation in MUTATIONS if mutation.watch == watch)]
-    libraries = [built(folder / f"{watch}-{number}", watch, mutation) for number, mutation in enumerate(mutants)]
-    assert len(set(libraries)) == len(libraries)
-    return {mutation.bug if mutation else "none": said
-            for mutation, said in zip(mutants, verdicts(libraries, watch))}
+    of_watch = mutants(watch)
+    said = verdicts(built(folder / watch, watch), [0, *of_watch], watch)
+    return dict(zip(["none", *(mutation.bug for mutation in of_watch.values())], said, strict=True))
 
 
 @pytest.mark.parametrize("watch", WATCHES)

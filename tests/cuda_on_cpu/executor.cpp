@@ -25,6 +25,10 @@ namespace cuda_on_cpu {
 
 alignas(1024) thread_local unsigned char dynamic_shared[max_dynamic_shared + canary_bytes];
 Settings settings;
+const int mutant = [] {
+  const char* number = std::getenv("CUDA_ON_CPU_MUTANT");
+  return number ? std::atoi(number) : 0;
+}();
 int64_t launches = 0;
 std::string refused;
 const RaceListener* race_listener = nullptr;

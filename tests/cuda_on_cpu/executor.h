@@ -37,6 +37,7 @@ struct Settings {
 extern Settings settings;
 extern int64_t launches;                 // kernels launched so far
 extern std::string refused;              // why the last launch was refused; "" where it was not
+extern const int mutant;                 // of mutations.py, the one whose bug is switched on; 0 for none
 
 // Where in the source a thread waits.
 struct Place {

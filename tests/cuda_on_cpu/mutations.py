@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 
 class Mutation(NamedTuple):
-    """``old`` stands in ``file`` exactly once; ``watch`` is what the mutant is compiled with."""
+    """``old`` stands in ``file`` exactly once, and ``new`` in its place; where BUG is true, ``new`` is the bug.
+
+    So one compilation holds all the mutants of a watch, and a process runs the one that it is told.
+    """
 
     bug: str
     file: str
@@ -16,58 +19,64 @@ class Mutation(NamedTuple):
 MUTATIONS = [
     # Barriers, masks and fences.
     Mutation("no barrier before the warps of a row are added up", "forward.cuh",
-             "counts[share.slot] = row.count;\n  __syncthreads();\n", "counts[share.slot] = row.count;\n", "races"),
+             "counts[share.slot] = row.count;\n  __syncthreads();",
+             "counts[share.slot] = row.count;\n  if (!BUG) __syncthreads();", "races"),
     Mutation("no barrier between pooled row and head", "forward.cuh",
-             "  __syncthreads();\n  head_products", "  head_products", "races"),
+             "  __syncthreads();\n  head_products", "  if (!BUG) __syncthreads();\n  head_products", "races"),
     Mutation("no barrier between head and cascade", "forward.cuh",
-             "beta_share, z);\n  __syncthreads();\n", "beta_share, z);\n", "races"),
+             "beta_share, z);\n  __syncthreads();", "beta_share, z);\n  if (!BUG) __syncthreads();", "races"),
     Mutation("a warp leaves before a barrier", "forward.cuh",
-             "if (block.writers == 1) return;", "if (block.writers == 1 || warp == 3) return;"),
+             "if (block.writers == 1) return;", "if (block.writers == 1 || (BUG && warp == 3)) return;"),
     Mutation("no fence before a split of a row is handed over", "forward.cuh",
              "  __threadfence();\n  __syncthreads();\n  if (threadIdx.x == 0) last",
-             "  __syncthreads();\n  if (threadIdx.x == 0) last", "races"),
+             "  if (!BUG) __threadfence();\n  __syncthreads();\n  if (threadIdx.x == 0) last", "races"),
     Mutation("a list of tokens is overwritten while lanes still read it", "tokens.cuh",
-             "  __syncwarp();  // the last tile has been read\n", "", "races"),
+             "  __syncwarp();  // the last tile has been read", "  if (!BUG) __syncwarp();", "races"),
     Mutation("the padding of a list is copied before its first token is written", "tokens.cuh",
-             "  __syncwarp();\n  if (count && lane < list_padding) {", "  if (count && lane < list_padding) {"),
+             "  __syncwarp();\n  if (count && lane", "  if (!BUG) __syncwarp();\n  if (count && lane"),
     Mutation("half a warp in the mask of a shuffle", "head.cuh",
-             "__shfl_xor_sync(all_lanes, total[r], distance)", "__shfl_xor_sync(0xffffu, total[r], distance)"),
+             "__shfl_xor_sync(all_lanes, total[r]", "__shfl_xor_sync(BUG ? 0xffffu : all_lanes, total[r]"),
     Mutation("a reduction over lanes ends one step early", "rows.cuh",
-             "for (; distance > 0; distance /= 2)", "for (; distance > 1; distance /= 2)"),
+             "for (; distance > 0; distance /= 2)", "for (; distance > (BUG ? 1 : 0); distance /= 2)"),
     Mutation("a broadcast over the warp in place of the group", "rows.cuh",
-             "u * (S::lanes / S::unroll), S::lanes)", "u * (S::lanes / S::unroll))"),
+             "u * (S::lanes / S::unroll), S::lanes)", "u * (S::lanes / S::unroll), BUG ? 32 : S::lanes)"),
     Mutation("the first block to arrive adds the splits up", "forward.cuh",
-             "== plan.splits - 1;", "== 0;"),
+             "== plan.splits - 1;", "== (BUG ? 0 : plan.splits - 1);"),
     Mutation("an addition that is not atomic in the backward", "backward.cuh",
-             "for (int i = 0; i < 4; ++i) atomicAdd(to + i, x[i]);", "for (int i = 0; i < 4; ++i) to[i] += x[i];",
-             "races"),
+             "for (int i = 0; i < 4; ++i) atomicAdd(to + i, x[i]);",
+             "for (int i = 0; i < 4; ++i) BUG ? to[i] += x[i] : atomicAdd(to + i, x[i]);", "races"),
     # Bounds, sizes and offsets.
     Mutation("the padding of a list of tokens is too short", "tokens.cuh",
-             "lane < list_padding)", "lane < list_padding / 4)"),
-    Mutation("an id one beyond the table", "tokens.cuh", "id < tokens.vocab_size", "id <= tokens.vocab_size", "bounds"),
+             "lane < list_padding)", "lane < (BUG ? list_padding / 4 : list_padding))"),
+    Mutation("an id one beyond the table", "tokens.cuh",
+             "id < tokens.vocab_size", "id < tokens.vocab_size + BUG", "bounds"),
     Mutation("a position one beyond the table", "tokens.cuh",
-             "position < tokens.num_positions;", "position <= tokens.num_positions;", "bounds"),
+             "position < tokens.num_positions;", "position < tokens.num_positions + BUG;", "bounds"),
     Mutation("channels beyond the end of a row", "rows.cuh",
-             "channel + i < hidden_size ? as_float", "channel < hidden_size ? as_float", "bounds"),
-    Mutation("no shared memory for the head's outputs", "logits.cu", "size_t(outputs)", "0"),
-    Mutation("no shared memory for the counts of dropout", "launch.cuh", "(kept ? 2 : 1)", "1"),
+             "channel + i < hidden_size ? as_float", "channel + (BUG ? 0 : i) < hidden_size ? as_float", "bounds"),
+    Mutation("no shared memory for the head's outputs", "logits.cu", "size_t(outputs)", "size_t(BUG ? 0 : outputs)"),
+    Mutation("no shared memory for the counts of dropout", "launch.cuh", "(kept ? 2 : 1)", "(kept && !BUG ? 2 : 1)"),
     Mutation("32-bit offsets into a table", "rows.cuh",
-             "uint64_t(uint32_t(row)) * bytes", "uint32_t(row) * bytes"),
-    Mutation("a masked token counts", "tokens.cuh", "result.kept = kept && fits;", "result.kept = fits;"),
+             "uint64_t(uint32_t(row)) * bytes", "(BUG ? uint32_t(row) * bytes : uint64_t(uint32_t(row)) * bytes)"),
+    Mutation("a masked token counts", "tokens.cuh",
+             "result.kept = kept && fits;", "result.kept = (kept || BUG) && fits;"),
     # Arithmetic.
-    Mutation("no eps", "forward.cuh", "inverse, table.eps));", "inverse, 0.0f));"),
-    Mutation("gamma and beta swapped", "forward.cuh",
-             "fmaf(hat, gamma, share * beta)", "fmaf(hat, beta, share * gamma)"),
-    Mutation("lateral weights transposed", "head.cuh", "(k * dendrites + j) * labels", "(j * dendrites + k) * labels"),
+    Mutation("no eps", "forward.cuh", "inverse, table.eps));", "inverse, BUG ? 0.0f : table.eps));"),
+    Mutation("gamma and beta swapped", "forward.cuh", "fmaf(hat, gamma, share * beta)",
+             "fmaf(hat, BUG ? beta : gamma, share * (BUG ? gamma : beta))"),
+    Mutation("lateral weights transposed", "head.cuh",
+             "(k * dendrites + j) * labels", "(BUG ? j * dendrites + k : k * dendrites + j) * labels"),
     Mutation("row and column of a dropout mask swapped", "philox.cuh",
-             "uint32_t(column), uint32_t(row)", "uint32_t(row), uint32_t(column)"),
-    Mutation("the scale of another row of the table", "tokens.cuh", "word_scale[token.id]", "word_scale[slot]"),
-    Mutation("the end of a run of ids overwrites its sum", "backward.cuh", "if (ends && !from_before)", "if (ends)"),
+             "uint32_t(column), uint32_t(row)", "uint32_t(BUG ? row : column), uint32_t(BUG ? column : row)"),
+    Mutation("the scale of another row of the table", "tokens.cuh",
+             "word_scale[token.id]", "word_scale[BUG ? slot : token.id]"),
+    Mutation("the end of a run of ids overwrites its sum", "backward.cuh",
+             "if (ends && !from_before)", "if (ends && (BUG || !from_before))"),
     Mutation("a run of ids that crosses chunks is joined from the wrong part", "backward.cuh",
-             "(2 * chunk + 1) * hidden_size + h]", "(2 * chunk) * hidden_size + h]"),
+             "(2 * chunk + 1) * hidden_size + h]", "(2 * chunk + (BUG ? 0 : 1)) * hidden_size + h]"),
 ]
-# Fewer instances of the kernels, each one's words and shapes being those that verdicts.py calls: a mutant compiles in
-# seconds.
+# Fewer instances of the kernels, each one's words and shapes being those that verdicts.py calls: the mutants of a
+# watch compile in seconds.
 FEWER_INSTANCES = [
     ("launch.cuh", "    case WordType::bfloat16: return body(__nv_bfloat16{});\n"
                    "    case WordType::float16: return body(__half{});\n", ""),

@@ -1,8 +1,8 @@
-"""What the kernels' tests say of builds of the kernels: run by test_cuda_mutations.py, each build in a fork.
+"""What the kernels' tests say of the mutants in a library: run by test_cuda_mutations.py, each mutant in a fork.
 
-    python -m cuda_on_cpu.verdicts LIBRARY...
+    python -m cuda_on_cpu.verdicts LIBRARY NUMBER...
 
-Prints a JSON object: for each library what went wrong in one line, "" where nothing did.
+Prints a JSON array: for each mutant what went wrong in one line, "" where nothing did.
 """
 
 import json
@@ -73,7 +73,7 @@ def check_offsets() -> None:
 CHECKS = [check_logits, check_split_rows, check_token_logits, check_bad_indices, check_gradients, check_offsets]
 
 
-def verdict(library: str) -> str:
+def verdict(library: str, mutant: str) -> str:
     with tempfile.TemporaryFile("w+") as said:
         process = os.fork()
         if process == 0:
@@ -81,7 +81,7 @@ def verdict(library: str) -> str:
             status = 1
             try:
                 signal.alarm(SECONDS)
-                check_all(library)
+                check_all(library, mutant)
                 status = 0
             except BaseException as error:
                 said_so = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
@@ -100,8 +100,8 @@ def verdict(library: str) -> str:
     return (found or lines or [f"exit status {os.waitstatus_to_exitcode(status)}"])[0]
 
 
-def check_all(library: str) -> None:
-    os.environ["CUDA_ON_CPU_LIBRARY"] = library
+def check_all(library: str, mutant: str) -> None:
+    os.environ |= {"CUDA_ON_CPU_LIBRARY": library, "CUDA_ON_CPU_MUTANT": mutant}
     with as_backend.served():
         for check in CHECKS:
             torch.use_deterministic_algorithms(True)
@@ -111,4 +111,4 @@ def check_all(library: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps({library: verdict(library) for library in sys.argv[1:]}))
+    print(json.dumps([verdict(sys.argv[1], mutant) for mutant in sys.argv[2:]]))
