@@ -1,15 +1,18 @@
-"""Triton's interpreter at four times its speed (27 -> 7 s for a property of gradients), with the same results.
+"""Triton's interpreter at six times its speed, with the same results.
 
 It puts its own functions into ``triton.language`` whenever a jitted function is called, those that a kernel calls for
 every program included: 0.4 ms to find there what the launch has put there already. It calls so deep that Python 3.11
 and later map and unmap a piece of the frames' stack (16 kB) at one and the same depth again and again, a third of the
-time: in a thread of its own a launch begins at the bottom of a stack. And types are made anew for every value.
+time: in a thread of its own a launch begins at the bottom of a stack. And types, with lists of their sizes, are made
+anew for every value, and compared element by element.
 """
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton.language as tl
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
 
@@ -38,8 +41,11 @@ class _Inner:
 
 _patch_lang, _run_grid = interpreter._patch_lang, interpreter.GridExecutor.__call__
 _init_block, _get_np_dtype = tl.block_type.__init__, interpreter._get_np_dtype
+_same_dtype, _broadcast = tl.dtype.__eq__, TritonSemantic.broadcast_impl_value
 _thread = ThreadPoolExecutor(1)
 _blocks: dict[tuple, dict] = {}
+_shapes: dict[tuple, tl.tuple] = {}
+_sizes: dict[tuple, tuple[tl.tuple, tl.constexpr]] = {}
 _np_dtypes: dict[str, np.dtype] = {}
 
 
@@ -48,11 +54,32 @@ def _run_in_thread(self, *args, **kwargs) -> None:
 
 
 def _init_block_once(self, element_ty, shape) -> None:
-    key = (element_ty.name, *map(int, shape))
+    """Of one shape all types have the same tuple, so that ``is`` compares them."""
+    sizes = tuple(map(int, shape))
+    key = (element_ty.name, sizes)
     if key not in _blocks:
         _init_block(self, element_ty, shape)
+        self.shape = _shapes.setdefault(sizes, self.shape)
         _blocks[key] = self.__dict__
     self.__dict__.update(_blocks[key])
+
+
+def _init_tensor(self, handle, type) -> None:
+    sizes = tuple(type.shape) if type.is_block() else ()
+    if sizes not in _sizes:
+        _sizes[sizes] = tl.tuple([tl.constexpr(size) for size in sizes]), tl.constexpr(math.prod(sizes))
+    self.handle, self.type, self.dtype = handle, type, type.scalar
+    self.shape, self.numel = _sizes[sizes]
+
+
+def _same_dtype_at_once(self, other) -> bool:
+    return self is other or _same_dtype(self, other)
+
+
+def _broadcast_what_differs(self, lhs, rhs):
+    if lhs.type.is_block() and rhs.type.is_block() and lhs.type.shape is rhs.type.shape:
+        return lhs, rhs
+    return _broadcast(self, lhs, rhs)
 
 
 def _np_dtype_once(dtype) -> np.dtype:
@@ -65,3 +92,6 @@ interpreter._patch_lang = _Launch().patch
 interpreter.GridExecutor.__call__ = _run_in_thread
 interpreter._get_np_dtype = _np_dtype_once
 tl.block_type.__init__ = _init_block_once
+tl.tensor.__init__ = _init_tensor
+tl.dtype.__eq__ = _same_dtype_at_once
+TritonSemantic.broadcast_impl_value = _broadcast_what_differs
