@@ -1,6 +1,6 @@
 """Compiles Triton kernels for GPUs that need not be there, and reads what the compilers made of them.
 
-    python bench/compile_ahead.py [--targets sm_90 gfx942] [--json FILE]
+    python bench/compile_ahead.py [--targets sm_90 gfx942] [--code_of KERNEL...] [--json FILE]
 
 prints what the kernels of ``budgets.json`` take. In code:
 
@@ -64,7 +64,8 @@ class Resources:
     """What one compiled kernel takes; ``registers`` of a thread, ``occupancy`` the share of warps a device can hold.
 
     ``spilled_bytes`` is the local (NVIDIA) or scratch (AMD) memory of a thread. ``instructions`` counts those of the
-    whole kernel once; ``loops`` holds its innermost loops in the order of the code, ``ptx_loops`` those of the PTX.
+    whole kernel once; ``loops`` holds its innermost loops in the order of the code, ``ptx_loops`` those of the PTX;
+    nothing of a kernel that was not disassembled.
     """
 
     kernel: str
@@ -109,21 +110,21 @@ def launches_compiled_for(target: str) -> Iterator[list[Any]]:
         yield compiled
 
 
-def resources(kernel: Any, target: str) -> Resources:
-    """Of a ``CompiledKernel`` of Triton's for one of ``TARGETS``."""
+def resources(kernel: Any, target: str, code: bool = True) -> Resources:
+    """Of a ``CompiledKernel`` of Triton's for one of ``TARGETS``; without ``code`` it is not disassembled (0.4 s)."""
     shared_bytes, num_warps = kernel.metadata.shared, kernel.metadata.num_warps
     if target.startswith("sm_"):
-        usage, code = _disassembled(kernel.asm["cubin"])
+        usage = _output_of("cuobjdump", "-res-usage", kernel.asm["cubin"])
         registers, spilled_bytes = _number(r"REG:(\d+)", usage), _number(r"STACK:(\d+)", usage)
         occupancy = _nvidia_occupancy(target, registers, shared_bytes, num_warps)
-        instructions = list(_sass(code))
+        instructions = list(_sass(_output_of("nvdisasm", "-c", kernel.asm["cubin"]))) if code else []
     else:
-        code = kernel.asm["amdgcn"]
-        registers, spilled_bytes = (_number(rf"\.{name}:\s+(\d+)", code)
+        text = kernel.asm["amdgcn"]
+        registers, spilled_bytes = (_number(rf"\.{name}:\s+(\d+)", text)
                                     for name in ("vgpr_count", "private_segment_fixed_size"))
         occupancy = _gfx942_occupancy(registers, shared_bytes, num_warps)
-        instructions = list(_gcn(code))
-    ptx = list(_ptx(kernel.asm.get("ptx", "")))
+        instructions = list(_gcn(text)) if code else []
+    ptx = list(_ptx(kernel.asm.get("ptx", ""))) if code else []
     return Resources(kernel.metadata.name, target, num_warps, registers, spilled_bytes, shared_bytes, occupancy,
                      sum(opcode != "" for opcode, _, _ in instructions), tuple(_innermost_loops(instructions)),
                      tuple(_innermost_loops(ptx)))
@@ -148,15 +149,12 @@ def _gfx942_occupancy(registers: int, shared_bytes: int, num_warps: int) -> floa
     return blocks * num_warps / (4 * GFX942_WAVES)
 
 
-def _disassembled(cubin: bytes) -> tuple[str, str]:
-    """Resource usage and SASS."""
+def _output_of(tool: str, option: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage, code = (subprocess.run([str(NVIDIA_TOOLS / tool), option, file.name], capture_output=True, text=True,
-                                      check=True).stdout
-                       for tool, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c")))
-    return usage, code
+        return subprocess.run([str(NVIDIA_TOOLS / tool), option, file.name], capture_output=True, text=True,
+                              check=True).stdout
 
 
 # The parsers yield (opcode, operands, label); the opcode is "" where only a label stands.
@@ -199,24 +197,25 @@ def _innermost_loops(instructions: list[tuple[str, str, str]]) -> Iterator[Loop]
             yield Loop(opcodes, 16 * sum(count for opcode, count in opcodes.items() if WIDE_LOAD.match(opcode)))
 
 
-def compiled_budgets(targets: list[str]) -> Iterator[tuple[Call, Resources]]:
-    """Every kernel that a call of ``budgets.json`` launches, on every target."""
+def compiled_budgets(targets: list[str], code_of: list[str] | None = None) -> Iterator[tuple[Call, Resources]]:
+    """Every kernel that a call of ``budgets.json`` launches, on every target; disassembled those named, or all."""
     calls = [Call.from_json(values) for values in json.loads(BUDGETS.read_text(encoding="utf-8"))["calls"]]
     for target in targets:
         for call in calls:
             with launches_compiled_for(target) as compiled:
                 call.launch(call.tensors())
             for kernel in compiled:
-                yield call, resources(kernel, target)
+                yield call, resources(kernel, target, code_of is None or kernel.metadata.name in code_of)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--code_of", nargs="+", metavar="KERNEL", help="disassemble these alone")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = []
-    for call, found in compiled_budgets(arguments.targets):
+    for call, found in compiled_budgets(arguments.targets, arguments.code_of):
         print(f"{call}: {found.kernel} on {found.target}: {found.registers} registers, {found.spilled_bytes} bytes "
               f"spilled, {found.shared_bytes} shared, occupancy {found.occupancy:.2f}, {found.instructions} "
               f"instructions, {found.gather_loop.num_instructions} in the gathering loop", flush=True)

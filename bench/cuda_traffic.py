@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
-from launches import NUM_DENDRITES, NUM_LABELS, NUM_POSITIONS, VOCAB_SIZE, Call
+from launches import NUM_POSITIONS, VOCAB_SIZE, Call
 from traffic import Stream, Traffic
 
 # csrc/cuda: tokens.cuh, plan.h.
@@ -119,12 +119,13 @@ def _splits(call: Call, plan: Plan) -> Iterator[Stream]:
 def _logits(call: Call, plan: Plan) -> Iterator[Stream]:
     yield from _gather(call, plan)
     yield from _splits(call, plan)
-    outputs = (1 + NUM_DENDRITES) * NUM_LABELS
+    labels, dendrites = call.num_labels, call.num_dendrites
+    outputs = (1 + dendrites) * labels
     weight = 4 * outputs * call.hidden_size
-    rest = 4 * (2 * outputs + NUM_LABELS * (NUM_DENDRITES * (NUM_DENDRITES - 1) // 2 + NUM_DENDRITES))
+    rest = 4 * (2 * outputs + labels * (dendrites * (dendrites - 1) // 2 + dendrites))
     blocks = ceil(call.rows / plan.block_rows)
     yield Stream("head", "table", blocks * weight + call.rows * rest, weight + rest, weight + rest)
-    yield _once("logits", 4 * NUM_LABELS * call.rows)
+    yield _once("logits", 4 * call.num_labels * call.rows)
 
 
 def _context(call: Call) -> Iterator[Stream]:

@@ -16,8 +16,6 @@ from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS
 VOCAB_SIZE = 30522
 NUM_POSITIONS = 512
 NUM_TYPES = 2
-NUM_LABELS = 2
-NUM_DENDRITES = 2
 SEED = 7
 
 
@@ -26,7 +24,7 @@ class Call:
     """A call of an op on ``rows`` rows of ``length`` tokens, none of them masked; ids are int32, the mask is bool.
 
     layout: "padded" or "packed". dropout: of both kinds. word_grad: of ``embed_pool_backward``, "scattered" by atomics,
-    "segmented" in the order of sorted ids, or "sparse".
+    "segmented" in the order of sorted ids, or "sparse". num_labels, num_dendrites: of the ops with a head.
     """
 
     op: str
@@ -37,11 +35,14 @@ class Call:
     layout: str = "padded"
     dropout: float = 0.0
     word_grad: str = "scattered"
+    num_labels: int = 2
+    num_dendrites: int = 2
 
     def __str__(self) -> str:
         words = [self.op, str(self.dtype).removeprefix("torch."), f"H={self.hidden_size}",
                  f"{self.rows}x{self.length}", self.layout]
         words += [self.word_grad] * (self.op == "embed_pool_backward") + ["dropout"] * (self.dropout > 0)
+        words += [f"C={self.num_labels}", f"N={self.num_dendrites}"] * ((self.num_labels, self.num_dendrites) != (2, 2))
         return " ".join(words)
 
     @classmethod
@@ -70,11 +71,11 @@ class Call:
                 shapes |= {"grad_pooled": ((self.rows, h), self.dtype), "pooled_hat": ((self.rows, h), wide),
                            "rstd": ((self.num_tokens,), wide)}
         else:
-            units = (1 + NUM_DENDRITES) * NUM_LABELS
+            labels, dendrites = self.num_labels, self.num_dendrites
+            units = (1 + dendrites) * labels
             shapes |= {"context": ((NUM_TYPES, NUM_POSITIONS, h), wide), "weight": ((units, h), wide),
                        "bias": ((units,), wide), "beta_bias": ((units,), wide),
-                       "lateral": ((NUM_DENDRITES, NUM_DENDRITES, NUM_LABELS), wide),
-                       "top": ((NUM_DENDRITES, NUM_LABELS), wide)}
+                       "lateral": ((dendrites, dendrites, labels), wide), "top": ((dendrites, labels), wide)}
             if self.dtype in (torch.int8, torch.float8_e4m3fn):
                 shapes["word_scale"] = ((VOCAB_SIZE,), wide)
         return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}

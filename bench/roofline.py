@@ -12,7 +12,7 @@ keeps a kernel from its bound are not in it.
 
 import argparse
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
@@ -24,16 +24,20 @@ from compile_ahead import Resources, launches_compiled_for, resources
 from cuda_resources import Kernel, extension_path, kernels_of
 from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
-from launches import NUM_DENDRITES, NUM_LABELS, VOCAB_SIZE, Call
+from launches import NUM_POSITIONS, NUM_TYPES, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import SORT_BYTES, Traffic, cached_bytes, pieces_of, torch_bytes, traffic_of
+from traffic import SORT_BYTES, Stream, Traffic, cached_bytes, pieces_of, torch_bytes, traffic_of
 
 from dendritic_bert.kernels import triton_configs
-from dendritic_bert.kernels.triton_configs import Config
+from dendritic_bert.kernels.triton_backward import MASK_TOKENS
+from dendritic_bert.kernels.triton_configs import SEGMENT_CHUNK, Config
+from dendritic_bert.kernels.triton_launch import block_c
 
 TOKENS = 2**18  # of a call: 64 times what a GPU has in flight
-OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8), "embed_pool": (torch.float32, torch.bfloat16),
+OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8),
+       "dsn_token_logits": (torch.float32, torch.bfloat16, torch.int8), "embed_pool": (torch.float32, torch.bfloat16),
        "embed_pool_backward": (torch.float32, torch.bfloat16)}
+# Those whose bytes and gathering loops are counted in CUDA too.
 CUDA_KERNELS = {"dsn_logits": "logits_kernel", "embed_pool": "embed_pool_kernel",
                 "embed_pool_backward": "token_gradient_kernel"}
 HIDDEN_SIZES = (128, 384, 768)
@@ -73,23 +77,50 @@ def calls() -> list[Call]:
 
 
 def config_of(call: Call, target: str) -> Config:
-    key = triton_configs.key_of(call.op, call.hidden_size, call.length, call.rows, call.dtype, target)
+    rows, length = (call.num_tokens, 1) if call.op == "dsn_token_logits" else (call.rows, call.length)
+    key = triton_configs.key_of(call.op, call.hidden_size, length, rows, call.dtype, target)
     return triton_configs.choose_backward(key) if call.op == "embed_pool_backward" else triton_configs.choose(key)
 
 
 def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) -> float:
     """Instructions of warps (waves) in a call: the gathering loop as often as it turns, the rest of a kernel once."""
+    kernels = list(kernels)
+    turns_of = _segmented_turns if call.word_grad == "segmented" else _turns
     total = 0
-    for kernel in kernels:
-        programs, turns = ceil(call.rows / config.rows), ceil(call.length / config.tokens)
-        pieces = pieces_of(call, config)
-        if kernel.kernel.endswith("_pieces_kernel") or (kernel.kernel == "scatter_gradients_kernel" and pieces > 1):
-            programs, turns = call.rows * pieces, ceil(turns / pieces)
-        elif kernel.kernel.endswith("_combine_kernel"):
-            turns = pieces
+    for kernel, (programs, turns) in zip(kernels, turns_of(call, config, [kernel.kernel for kernel in kernels])):
         loop = kernel.gather_loop.num_instructions
         total += kernel.num_warps * programs * (kernel.instructions - loop + turns * loop)
     return float(total)
+
+
+def _turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, int]]:
+    """Of each launch: programs, and how often the loop of one turns."""
+    pieces = pieces_of(call, config)
+    for name in names:
+        programs, turns = ceil(call.rows / config.rows), ceil(call.length / config.tokens)
+        if name == "dsn_token_logits_kernel":  # its loop is the labels'
+            tile = config.rows * config.tokens
+            programs = ceil(call.num_tokens / tile)
+            turns = ceil(call.num_labels / block_c(call.num_labels, call.num_dendrites, tile, call.hidden_size, config))
+        elif name.endswith("_pieces_kernel") or (name == "scatter_gradients_kernel" and pieces > 1):
+            programs, turns = call.rows * pieces, ceil(turns / pieces)
+        elif name.endswith("_combine_kernel"):
+            turns = pieces
+        yield programs, turns
+
+
+def _segmented_turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, int]]:
+    """The same of the form by sorted ids: once by ids, each of which has as many tokens, once by positions."""
+    segments = iter([(VOCAB_SIZE, ceil(call.num_tokens / VOCAB_SIZE)), (NUM_TYPES * NUM_POSITIONS, SEGMENT_CHUNK)])
+    for name in names:
+        if name == "row_gradients_kernel":
+            yield ceil(call.rows / config.rows), ceil(call.length / MASK_TOKENS.value)
+        elif name == "segment_gradients_kernel":
+            num_segments, tokens = next(segments)
+            pieces = num_segments + call.num_tokens // SEGMENT_CHUNK
+            yield ceil(pieces / config.rows), ceil(min(tokens, SEGMENT_CHUNK) / config.tokens)
+        else:
+            yield ceil(num_segments / config.rows), 1
 
 
 def cuda_instructions_of(call: Call, kernels: Iterable[Kernel]) -> float:
@@ -128,14 +159,28 @@ def cuda_kernels(target: str) -> list[Kernel]:
     return list(kernels_of(extension, (target,))) if extension else []
 
 
-def work_of(call: Call, target: str, cuda: list[Kernel]) -> list[tuple[str, Traffic, float]]:
-    """Of every backend: its name, the bytes and the instructions of a call."""
-    config = config_of(call, target)
+def sorted_traffic(call: Call, target: str) -> Traffic:
+    """Of a backward call by sorted ids, with what torch does beside the kernels: keys, places and two sorts."""
+    call = replace(call, word_grad="segmented")
+    with torch_bytes(target) as of_torch:
+        call.launch(call.tensors())
+    beside = Stream("torch", "once", of_torch.total, of_torch.total, 0)
+    return Traffic((*traffic_of(call, config_of(call, target)).streams, beside))
+
+
+def triton_instructions(call: Call, target: str) -> float:
     with launches_compiled_for(target) as compiled:
         call.launch(call.tensors())
-    instructions = instructions_of(call, config, [resources(kernel, target) for kernel in compiled])
-    work = [("Triton", traffic_of(call, config), instructions)]
-    if cuda:
+    return instructions_of(call, config_of(call, target), [resources(kernel, target) for kernel in compiled])
+
+
+def work_of(call: Call, target: str, cuda: list[Kernel]) -> list[tuple[str, Traffic, float]]:
+    """Of every backend: its name, the bytes and the instructions of a call."""
+    work = [("Triton", traffic_of(call, config_of(call, target)), triton_instructions(call, target))]
+    if call.op == "embed_pool_backward":
+        segmented = replace(call, word_grad="segmented")
+        work.append(("Triton, sorted", sorted_traffic(call, target), triton_instructions(segmented, target)))
+    if cuda and call.op in CUDA_KERNELS:
         work.append(("CUDA", cuda_traffic_of(call), cuda_instructions_of(call, cuda)))
     return work
 
@@ -167,10 +212,12 @@ def moved_table() -> str:
     for call in calls():
         if call.op == "embed_pool_backward":
             continue
-        triton, cuda = traffic_of(call, config_of(call, "sm_90")), cuda_traffic_of(call)
-        lines.append([*_named(call), *(f"{size / call.num_tokens:.1f}" for size in (
-            triton.least, triton.moved, cuda.moved)), *map(_marked, (triton.moved / triton.least,
-                                                                     cuda.moved / triton.least))])
+        of_triton = traffic_of(call, config_of(call, "sm_90"))
+        moved = [of_triton.moved, *([cuda_traffic_of(call).moved] if call.op in CUDA_KERNELS else [])]
+        missing = ["-"] * (2 - len(moved))
+        lines.append([*_named(call), f"{of_triton.least / call.num_tokens:.1f}",
+                      *(f"{size / call.num_tokens:.1f}" for size in moved), *missing,
+                      *(_marked(size / of_triton.least) for size in moved), *missing])
     return table(["op", "table", "H", "L", "least, bytes / token", "Triton moves", "CUDA moves", "Triton / least",
                   "CUDA / least"], lines, text_columns=2)
 
@@ -186,14 +233,6 @@ def moved_scattered(call: Call, device: Device, traffic: Traffic) -> float:
     return moved + max(0.0, traffic.total("words", "distinct") - missed)
 
 
-def moved_segmented(call: Call, device: Device) -> float:
-    """The same of the form by sorted ids, and what torch does beside the kernels: keys, places and two sorts."""
-    call = replace(call, word_grad="segmented")
-    with torch_bytes(device.target) as of_torch:
-        call.launch(call.tensors())
-    return memory_bytes(call, device, "uniform", traffic_of(call, config_of(call, device.target))) + of_torch.total
-
-
 def backward_table() -> str:
     lines = []
     devices = [device for device in DEVICES if device.name != "H200"]  # which has an H100's cache
@@ -201,7 +240,8 @@ def backward_table() -> str:
              if form != "CUDA" or device.target.startswith("sm_")]
     for call in (call for call in calls() if call.op == "embed_pool_backward"):
         least = traffic_of(call, config_of(call, "sm_90")).least
-        moved = [moved_segmented(call, device) if form == "sorted" else moved_scattered(
+        moved = [memory_bytes(call, device, "uniform", sorted_traffic(call, device.target)) if form == "sorted"
+                 else moved_scattered(
             call, device, cuda_traffic_of(call) if form == "CUDA" else traffic_of(call, config_of(call, device.target)))
             for device, form in forms]
         lines.append([*_named(call)[1:], f"{least / call.num_tokens:.1f}",
@@ -237,10 +277,12 @@ def report(found: list[Bound]) -> str:
         "Written by `python bench/roofline.py`; computed from shapes and compiled instructions, **nothing here was "
         "timed**. Tokens a second that a GPU's memory, last cache (L2; MI300X's Infinity Cache) and issue of "
         f"instructions allow, for {TOKENS:,} tokens a call, V = {VOCAB_SIZE}, full rows, int32 ids and a bool mask, "
-        f"{NUM_LABELS} labels, {NUM_DENDRITES} dendrites; caches are warm and hold words as Che's approximation of LRU "
-        "says. The embed_pool ops run without dropout, the backward one adds by atomics. Instructions are those of a "
-        "warp of 32 (NVIDIA) or a wave of 64 (AMD); what lies outside the gathering loop is counted once, executed or "
-        "not, which for short rows makes issue a lower bound: unrolled epilogues above all.\n",
+        f"{Call.num_labels} labels, {Call.num_dendrites} dendrites; caches are warm and hold words as Che's "
+        "approximation of LRU says. The embed_pool ops run without dropout, the backward one adds by atomics or, "
+        "\"sorted\", in the order of ids; then torch's sorts and index arithmetic are in the bytes and not in the "
+        "instructions. Instructions are those of a warp of 32 (NVIDIA) or a wave of 64 (AMD); what lies outside the "
+        "gathering loop is counted once, executed or not, which for short rows makes issue a lower bound: unrolled "
+        "epilogues above all.\n",
         "![rooflines](roofline.png)\n", "## Bytes\n",
         "From and to memory where no word's row is reused and tables of positions and heads are read once; the least "
         "is what the contract of the op asks of any kernel. Bold where it is more than "
@@ -276,7 +318,7 @@ def _panel(axes: Any, device: Device, found: list[Bound]) -> None:
     for name, rate, style in (("memory", device.memory_rate, "-"), ("cache", device.cache_rate, "--")):
         axes.plot(intensities, [min(device.issue_rate, rate * x) for x in intensities], style, color="grey",
                   label=f"{name}, {rate / 1e12:.1f} TB/s")
-    markers = dict(zip(OPS, "osv"))
+    markers = dict(zip(OPS, "oDsv"))
     for index, dtype in enumerate((torch.float32, torch.bfloat16, torch.int8)):
         for op, marker in markers.items():
             for backend, face in (("Triton", f"C{index}"), ("CUDA", "none")):

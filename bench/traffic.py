@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from launches import NUM_DENDRITES, NUM_LABELS, NUM_POSITIONS, VOCAB_SIZE, Call
+from launches import NUM_POSITIONS, VOCAB_SIZE, Call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -102,9 +102,9 @@ def _columns(call: Call, config: Config) -> tuple[int, int]:
 
 
 def _head(call: Call, programs: int) -> Stream:
-    units = (1 + NUM_DENDRITES) * NUM_LABELS
-    size = 4 * (units * (call.hidden_size + 2)
-                + NUM_LABELS * (NUM_DENDRITES * (NUM_DENDRITES - 1) // 2 + NUM_DENDRITES))
+    labels, dendrites = call.num_labels, call.num_dendrites
+    units = (1 + dendrites) * labels
+    size = 4 * (units * (call.hidden_size + 2) + labels * (dendrites * (dendrites - 1) // 2 + dendrites))
     return Stream("head", "table", programs * size, size, size)
 
 
@@ -115,7 +115,7 @@ def _logits(call: Call, config: Config) -> list[Stream]:
     if (pieces := pieces_of(call, config)) > 1:
         streams.append(_once("pieces", call.rows * pieces * (row + 4), times=2, least=0))
     streams.append(Stream("context", "table", requested * row, columns * row, call.length * row))
-    return [*streams, _head(call, ceil(call.rows / config.rows)), _once("logits", 4 * NUM_LABELS * call.rows)]
+    return [*streams, _head(call, ceil(call.rows / config.rows)), _once("logits", 4 * call.num_labels * call.rows)]
 
 
 def _token_logits(call: Call, config: Config) -> list[Stream]:
@@ -123,7 +123,7 @@ def _token_logits(call: Call, config: Config) -> list[Stream]:
     tile = config.rows * config.tokens
     programs = ceil(call.num_tokens / tile)
     context = Stream("context", "table", programs * tile * row, call.length * row, call.length * row)
-    return [*_tokens(call), context, _head(call, programs), _once("logits", 4 * NUM_LABELS * call.num_tokens)]
+    return [*_tokens(call), context, _head(call, programs), _once("logits", 4 * call.num_labels * call.num_tokens)]
 
 
 def _context_parameters(call: Call, requested: int, columns: int) -> list[Stream]:

@@ -26,7 +26,7 @@ class Config(NamedTuple):
     """A program's tile is ``rows`` rows of the batch by ``tokens`` columns; ``chunk`` columns of a long row a piece.
     Where every token is a row of its own (``dsn_token_logits``), the tile is ``rows * tokens`` tokens.
 
-    ``head_tile`` is how many products of the head are in registers at a time.
+    ``head_tile`` is how many products of the head's layers are in registers at a time.
     """
 
     rows: int

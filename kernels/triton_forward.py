@@ -15,7 +15,7 @@ How a launch is put together (``triton_launch`` does it):
   row, as it may where rows overlap: a row that is not NaN is right, whatever its neighbours are.
 
 All loads are widened to float32 at once; every offset that can pass 2^31 elements is int64. Why no mean is taken of a
-"folded" token (its tables are centred), and what ``beta_share`` is, stands at the head of ``weights``.
+"centred" token, and what ``beta_share`` is, stands at the head of ``weights``.
 """
 
 import triton
@@ -103,8 +103,8 @@ def widened(values):
 
 
 @triton.jit
-def folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale, context, vocab_size,
-                  num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
+def centred_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale, context, vocab_size,
+                   num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
     """From centred tables: ``e_t`` ``[R, T, H]`` and what LayerNorm multiplies it by ``[R, T]``.
 
     The factor is 0 where a token is not shown and NaN where it is shown and outside a table.
@@ -135,9 +135,9 @@ def shown_tokens(place, column, end, attention_mask):
 
 
 @triton.jit
-def pool_folded(start, begin, end, input_ids, attention_mask, token_type_ids, position_ids, word, word_scale, context,
-                vocab_size, num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr,
-                BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
+def pool_centred(start, begin, end, input_ids, attention_mask, token_type_ids, position_ids, word, word_scale, context,
+                 vocab_size, num_types, num_positions, eps, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr,
+                 BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
     """Columns ``begin`` to ``end[r] - 1`` of each row: the sum of what LayerNorm makes of them ``[R, H]``, and how many
     were kept ``[R]``."""
     total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
@@ -146,8 +146,8 @@ def pool_folded(start, begin, end, input_ids, attention_mask, token_type_ids, po
         column = (offset + tl.arange(0, BLOCK_TOKENS)[None, :]).to(tl.int64)
         place = start[:, None] + column
         shown = shown_tokens(place, column, end[:, None], attention_mask)
-        e, factor = folded_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale,
-                                  context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H)
+        e, factor = centred_tokens(place, column, shown, input_ids, token_type_ids, position_ids, word, word_scale,
+                                   context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H)
         total += e * factor[:, :, None]
         kept += shown.to(tl.int32)
     return tl.sum(total, axis=1), tl.sum(kept, axis=1)
@@ -283,9 +283,9 @@ def dsn_logits_kernel(
     """Token ids -> logits ``[B, C]``, a program for every ``BLOCK_ROWS`` rows."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
-    total, kept = pool_folded(start, 0, count, input_ids, attention_mask, token_type_ids, position_ids, word,
-                              word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H,
-                              BLOCK_ROWS, BLOCK_TOKENS, NUM_STAGES)
+    total, kept = pool_centred(start, 0, count, input_ids, attention_mask, token_type_ids, position_ids, word,
+                               word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H,
+                               BLOCK_ROWS, BLOCK_TOKENS, NUM_STAGES)
     pooled, beta_share = divided(total + poison[:, None], kept, SUM)
     store_logits(pooled, beta_share, row, row < num_rows, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE,
                  NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
@@ -300,9 +300,9 @@ def dsn_pieces_kernel(
     """Pieces of ``CHUNK`` columns: sums ``[pieces, H]`` and numbers of tokens ``[pieces]``, a program a piece."""
     piece = tl.program_id(0).to(tl.int64) + tl.zeros((1,), tl.int64)
     row, start, begin, end = piece_bounds(piece, num_rows, length, num_tokens, cu_seqlens, CHUNK)
-    total, kept = pool_folded(start, tl.max(begin), end, input_ids, attention_mask, token_type_ids, position_ids, word,
-                              word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H, 1,
-                              BLOCK_TOKENS, NUM_STAGES)
+    total, kept = pool_centred(start, tl.max(begin), end, input_ids, attention_mask, token_type_ids, position_ids, word,
+                               word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE, BLOCK_H, 1,
+                               BLOCK_TOKENS, NUM_STAGES)
     store_piece(piece, row, total, kept, total, piece_sums, None, piece_kept, piece_row, HIDDEN_SIZE, BLOCK_H)
 
 
@@ -340,9 +340,9 @@ def dsn_token_logits_kernel(
         # Where cu_seqlens makes no sense, the row that was found need not hold the token: no table has position -1.
         column = tl.where((column >= 0) & (column < count), column, -1)
     shown = shown_tokens(place, place, num_tokens, attention_mask)
-    e, factor = folded_tokens(place[:, None], column[:, None], shown[:, None], input_ids, token_type_ids, position_ids,
-                              word, word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE,
-                              BLOCK_H)
+    e, factor = centred_tokens(place[:, None], column[:, None], shown[:, None], input_ids, token_type_ids, position_ids,
+                               word, word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE,
+                               BLOCK_H)
     x = tl.reshape(e * factor[:, :, None], (BLOCK_TOKENS, BLOCK_H))
     store_logits(x, shown.to(tl.float32), place, shown, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE,
                  NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
@@ -386,7 +386,7 @@ def pool_embedded(row, start, begin, end, input_ids, attention_mask, token_type_
                   embed_threshold, embed_scale, HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr,
                   BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
                   NUM_STAGES: tl.constexpr):
-    """``pool_folded`` from the parameters and with dropout; third, how often each channel kept beta: ``[R, H]``, or
+    """``pool_centred`` from the parameters and with dropout; third, how often each channel kept beta: ``[R, H]``, or
     ``[R, 1]`` without dropout. Stores ``rstd`` of every token."""
     total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
     kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)

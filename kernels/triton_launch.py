@@ -100,8 +100,11 @@ def _block_h(hidden_size: int) -> int:
     return max(16, triton.next_power_of_2(hidden_size))
 
 
-def _block_c(num_labels: int, rows: int, hidden_size: int, config: Config) -> int:
-    return min(triton.next_power_of_2(num_labels), max(1, config.head_tile // (rows * _block_h(hidden_size))))
+def block_c(num_labels: int, num_dendrites: int, rows: int, hidden_size: int, config: Config) -> int:
+    """How many labels a kernel takes at a time. The weights of all layers are loaded ahead: with a whole tile of each,
+    dsn_logits spills 64 bytes for 256 labels and 2 dendrites (int8, H = 384, sm_100), up to 520 with 8."""
+    tile = config.head_tile // triton.next_power_of_2(max(1, num_dendrites))
+    return min(triton.next_power_of_2(num_labels), max(1, tile // (rows * _block_h(hidden_size))))
 
 
 def _tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
@@ -171,7 +174,8 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
     def launch(config: Config) -> None:
         options = _launch_options(config, word)
         gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
-        rows = {"BLOCK_ROWS": config.rows, "BLOCK_C": _block_c(num_labels, config.rows, hidden_size, config)}
+        rows = {"BLOCK_ROWS": config.rows,
+                "BLOCK_C": block_c(num_labels, num_dendrites, config.rows, hidden_size, config)}
         programs = (triton.cdiv(num_rows, config.rows),)
         num_pieces = _num_pieces(tokens, *batch, longest, config)
         if num_pieces == 0:
@@ -211,8 +215,9 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
         wrap_triton(dsn_token_logits_kernel)[(triton.cdiv(num_tokens, block_tokens),)](
             *tokens, *tables, *head, logits, num_rows, length, num_tokens, word.shape[0], num_types, num_positions, eps,
             HIDDEN_SIZE=hidden_size, NUM_LABELS=num_labels, NUM_DENDRITES=num_dendrites, ACTIVATION=activation,
-            BLOCK_H=_block_h(hidden_size), BLOCK_C=_block_c(num_labels, block_tokens, hidden_size, config),
-            BLOCK_TOKENS=block_tokens, **_launch_options(config, word))
+            BLOCK_H=_block_h(hidden_size), BLOCK_TOKENS=block_tokens,
+            BLOCK_C=block_c(num_labels, num_dendrites, block_tokens, hidden_size, config),
+            **_launch_options(config, word))
 
     if num_tokens > 0:
         launch(_configuration("dsn_token_logits", word, 1, num_tokens, launch))

@@ -105,13 +105,14 @@ NEGATIVE_ID = ("a negative id is read", "token_indices", "(token_id >= 0)", "(to
 START_OF_ROW = ("a packed row starts with the row before", "row_bounds", "tl.load(cu_seqlens + row, mask",
                 "tl.load(cu_seqlens + row - (row > 0), mask")
 PACKED_BOUNDS = ("rows may end behind the batch", "row_bounds", "(end <= num_tokens)", "(end <= num_tokens + 1)")
-NO_EPS = ("eps is left out", "folded_tokens", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)")
-BLOCK_FOR_SIZE = ("the variance is over the padded size", "folded_tokens", "axis=2) / HIDDEN_SIZE", "axis=2) / BLOCK_H")
-NO_SCALE = ("the scale of an int8 row is left out", "folded_tokens", "if word_scale is not None", "if False")
-CONTEXT_OF_TYPE = ("types are as far apart as tokens", "folded_tokens", "token_type * num_positions", "token_type")
-NO_POISON = ("a bad index is no NaN", "folded_tokens", 'tl.where(readable, rstd, float("nan"))', "rstd")
-LAST_STEP_ALONE = ("sums start anew in every step", "pool_folded", "total += e", "total = e")
-COUNT_OF_LAST_STEP = ("tokens of the last step alone are counted", "pool_folded", "kept += shown", "kept = shown")
+NO_EPS = ("eps is left out", "centred_tokens", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)")
+BLOCK_FOR_SIZE = ("the variance is over the padded size", "centred_tokens", "axis=2) / HIDDEN_SIZE",
+                  "axis=2) / BLOCK_H")
+NO_SCALE = ("the scale of an int8 row is left out", "centred_tokens", "if word_scale is not None", "if False")
+CONTEXT_OF_TYPE = ("types are as far apart as tokens", "centred_tokens", "token_type * num_positions", "token_type")
+NO_POISON = ("a bad index is no NaN", "centred_tokens", 'tl.where(readable, rstd, float("nan"))', "rstd")
+LAST_STEP_ALONE = ("sums start anew in every step", "pool_centred", "total += e", "total = e")
+COUNT_OF_LAST_STEP = ("tokens of the last step alone are counted", "pool_centred", "kept += shown", "kept = shown")
 DIVIDED_BY_TWO = ("a row of one token is halved", "divided", "tl.maximum(kept, 1)", "tl.maximum(kept, 2)")
 EMPTY_ROW_HAS_BETA = ("an empty row gets beta", "divided", "tl.where(kept > 0, 1.0, 0.0)",
                       "tl.where(kept >= 0, 1.0, 0.0)")

@@ -105,6 +105,31 @@ def test_instructions_are_the_rest_once_and_the_loop_as_often_as_it_turns():
     assert instructions_of(call, Config(4, 4), [kernel]) == 4 * 3 * (100 + 3 * 30)
 
 
+def test_the_form_by_sorted_ids_is_counted_by_hand():
+    """524,288 tokens: 18 of an id at most where all come as often, in steps of four; of a position always 64. Pieces
+    are one for each id or position and for every 64 tokens, two a program. A mask is looked at 128 columns at once."""
+    call = Call("embed_pool_backward", 128, torch.float32, 4096, 128, word_grad="segmented")
+    loop = Loop(Counter(FFMA=10), wide_load_bytes=16)
+    kernels = [Resources(name, "sm_90", num_warps=1, registers=0, spilled_bytes=0, shared_bytes=0, occupancy=1,
+                         instructions=10 + rest, loops=(loop,), ptx_loops=())
+               for name, rest in (("row_gradients_kernel", 1), ("segment_gradients_kernel", 2),
+                                  ("segment_combine_kernel", 3), ("segment_gradients_kernel", 2),
+                                  ("segment_combine_kernel", 3))]
+    assert instructions_of(call, Config(2, 4), kernels) == (
+        2048 * (1 + 10) + (30522 + 8192) // 2 * (2 + 5 * 10) + 30522 // 2 * (3 + 10)
+        + (1024 + 8192) // 2 * (2 + 16 * 10) + 1024 // 2 * (3 + 10))
+
+
+def test_tokens_with_a_head_each_are_counted_by_hand():
+    """1,280 tokens, 16 a program; a tile of 16 x 128 products leaves the two labels of one dendrite together."""
+    kernel = Resources("dsn_token_logits_kernel", "sm_90", num_warps=4, registers=0, spilled_bytes=0, shared_bytes=0,
+                       occupancy=1, instructions=130, loops=(Loop(Counter(FFMA=30), 0),), ptx_loops=())
+    call = Call("dsn_token_logits", 128, torch.float32, 10, 128, num_dendrites=1)
+    assert instructions_of(call, Config(4, 4), [kernel]) == 4 * 80 * 130
+    two = Call("dsn_token_logits", 128, torch.float32, 10, 128, num_dendrites=2)
+    assert instructions_of(two, Config(4, 4), [kernel]) == 4 * 80 * (100 + 2 * 30)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(triton_backend.INTERPRETED, reason="nothing is compiled under the interpreter")
 def test_a_turn_of_the_loop_is_the_tile_it_is_taken_for():
