@@ -104,7 +104,7 @@ WARPS_OF_32 = (
     Line("", ANY, True, ANY, (), Config(1, 1, num_warps=8), "one token and its sum fill the registers"),
 )
 TABLE = (
-    Line("interpreter", ANY, True, ANY, (), Config(16, 16, chunk=64, head_tile=2**18),
+    Line("interpreter", ANY, True, ANY, (), Config(16, 16, chunk=64, head_tile=2**20),
          "the interpreter's cost is per program and operation, whatever the tile"),
     *(line._replace(arch="gfx9", config=line.config._replace(num_warps=line.config.num_warps // 2),
                     reason="a wave is two warps, so two waves hold what four warps do: at H = 128 from bfloat16 48 "
