@@ -15,7 +15,9 @@ AVERAGE_FILE = "average.safetensors"
 class AveragedWeights(TrainerCallback):
     """An exponential moving average of the weights, which are put in their place at the end.
 
-    It is saved beside every checkpoint, before the file that makes the checkpoint whole.
+    It looks back over ``1 / (1 - decay)`` steps and at most 40 % of the training: of the weights it began with, which
+    have learnt nothing, e^-2.5 = 8 % are left at the end even of a short one. It is saved beside every checkpoint,
+    before the file that makes the checkpoint whole.
     """
 
     def __init__(self, decay: float):
@@ -23,7 +25,8 @@ class AveragedWeights(TrainerCallback):
         self.average: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
+        decay = min(self.decay, max(0.0, 1 - 2.5 / state.max_steps))
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         saved = _checkpoint(args, state) / AVERAGE_FILE
         if state.global_step and saved.exists():
             self.average.module.load_state_dict(load_file(saved))

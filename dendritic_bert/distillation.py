@@ -49,7 +49,7 @@ class DistillationOptions(TrainingOptions):
         "help": "folder for a teacher that is fine-tuned, and for its labels; used again by later runs (default: "
                 "teacher in output_dir)"})
     teacher_epochs: int = field(default=2, metadata={"help": "passes over the training rows in fine-tuning"})
-    teacher_lr: float = field(default=6e-5, metadata={"help": "highest learning rate in fine-tuning"})
+    teacher_lr: float = field(default=3e-5, metadata={"help": "highest learning rate in fine-tuning"})
     teacher_batch_size: int = field(default=32, metadata={"help": "training rows a step in fine-tuning"})
     teacher_bf16: bool = field(default=False, metadata={
         "help": "fine-tune with matrix products in bfloat16, and label with them, where the processor has them (AMX)"})
@@ -184,14 +184,14 @@ def prepare_teacher(options: DistillationOptions, task: Task, folder: Path) -> s
 def teacher_options(options: DistillationOptions, output_dir: str) -> TrainingOptions:
     """How the teacher is fine-tuned: with its encoder, the mean of its tokens under a linear head.
 
-    On SST-2 three epochs of 64 rows a step at 1e-4, with frozen words, a warm-up and averaged weights, gain nothing:
-    89.1 where this has 89.4 (seed 0). Their average has 89.3 after one epoch, and no more at the end.
+    On SST-2, over two seeds, the averaged weights have 89.6 where those of the last step have 89.2. At 6e-5 and not
+    averaged it is 89.3; three epochs of 64 rows a step at 1e-4 with frozen words have 89.1 (one seed).
     """
     return TrainingOptions(
         model_name=options.teacher, task=options.task, data_dir=options.data_dir, hold_out=options.hold_out,
         fraction=options.fraction, output_dir=output_dir, epochs=options.teacher_epochs, lr=options.teacher_lr,
-        batch_size=options.teacher_batch_size, word_dropout=0.0, encoder_pooling="mean", max_length=options.max_length,
-        bf16=options.teacher_bf16, seeds=[options.teacher_seed])
+        batch_size=options.teacher_batch_size, warmup=0.06, ema=0.999, word_dropout=0.0, encoder_pooling="mean",
+        max_length=options.max_length, bf16=options.teacher_bf16, seeds=[options.teacher_seed])
 
 
 def label_texts(
