@@ -15,7 +15,7 @@ sys.path.append(str(REPOSITORY / "bench"))
 from cuda_resources import Kernel, Work, _functions, _gather_loop, _without_dropout, _work
 from cuda_traffic import cuda_traffic_of, plan_of
 from launches import Call
-from roofline import calls, config_of, cuda_instructions_of
+from roofline import CUDA_KERNELS, OPS, calls, config_of, cuda_instructions_of
 from traffic import traffic_of
 
 
@@ -32,8 +32,9 @@ def test_the_bytes_are_those_that_the_kernels_move():
 
 
 def test_the_forward_ops_move_at_most_5_percent_more_than_they_must():
-    """The least is that of the op, whoever computes it."""
-    for call in calls():
+    """The least is that of the op, whoever computes it. CUDA's bytes of dsn_token_logits are not modelled."""
+    assert set(OPS) - set(CUDA_KERNELS) == {"dsn_token_logits"}
+    for call in (call for call in calls() if call.op in CUDA_KERNELS):
         traffic, least = cuda_traffic_of(call), traffic_of(call, config_of(call, "sm_90")).least
         assert traffic.moved >= least
         if call.op != "embed_pool_backward":
