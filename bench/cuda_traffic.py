@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from launches import NUM_POSITIONS, VOCAB_SIZE, Call
-from traffic import Stream, Traffic
+from traffic import Stream, Traffic, head_bytes, once
 
 # csrc/cuda: tokens.cuh, plan.h.
 TILE_TOKENS = 32
@@ -82,10 +82,6 @@ def cuda_traffic_of(call: Call) -> Traffic:
     return Traffic(tuple(streams(call, plan_of(call))))
 
 
-def _once(name: str, size: int, times: int = 1, least: int | None = None) -> Stream:
-    return Stream(name, "once", size * times, size, size if least is None else least)
-
-
 def _near(name: str, requested: int) -> Stream:
     """What a block has asked for an instant before, and a cache beside it still holds: in no other kind's bytes."""
     return Stream(name, "near", requested, 0, 0)
@@ -95,8 +91,8 @@ def _gather(call: Call, plan: Plan) -> Iterator[Stream]:
     size, wide = call.dtype.itemsize, 4 * call.hidden_size
     row = call.hidden_size * size
     gathered, words = call.rows * plan.gathered(call.length), call.num_tokens * row
-    yield _once("input_ids", 4 * call.num_tokens)
-    yield _once("attention_mask", call.num_tokens)
+    yield once("input_ids", 4 * call.num_tokens)
+    yield once("attention_mask", call.num_tokens)
     # A gradient has a row for a word however often it occurs, so its least counts the words' own rows once as well.
     least = min(call.num_tokens, VOCAB_SIZE) * row if call.op == "embed_pool_backward" else words
     yield Stream("word", "words", words, least, least)
@@ -112,20 +108,17 @@ def _splits(call: Call, plan: Plan) -> Iterator[Stream]:
     """Sums of a row's blocks and their counts, there and back, and the word that says how many have come."""
     if plan.splits > 1:
         blocks = call.rows * plan.splits
-        yield _once("partial", blocks * 4 * (call.hidden_size + 1), times=2, least=0)
-        yield _once("arrived", blocks * 4, least=0)
+        yield once("partial", blocks * 4 * (call.hidden_size + 1), times=2, least=0)
+        yield once("arrived", blocks * 4, least=0)
 
 
 def _logits(call: Call, plan: Plan) -> Iterator[Stream]:
     yield from _gather(call, plan)
     yield from _splits(call, plan)
-    labels, dendrites = call.num_labels, call.num_dendrites
-    outputs = (1 + dendrites) * labels
-    weight = 4 * outputs * call.hidden_size
-    rest = 4 * (2 * outputs + labels * (dendrites * (dendrites - 1) // 2 + dendrites))
+    weight, rest = head_bytes(call)
     blocks = ceil(call.rows / plan.block_rows)
     yield Stream("head", "table", blocks * weight + call.rows * rest, weight + rest, weight + rest)
-    yield _once("logits", 4 * call.num_labels * call.rows)
+    yield once("logits", 4 * call.num_labels * call.rows)
 
 
 def _context(call: Call) -> Iterator[Stream]:
@@ -134,7 +127,7 @@ def _context(call: Call) -> Iterator[Stream]:
     columns = min(call.length, NUM_POSITIONS)
     yield Stream("position", "table", columns * row, columns * row, columns * row)
     yield Stream("token_type", "table", columns * row, row, row)
-    yield _once("context", columns * wide, least=0)
+    yield once("context", columns * wide, least=0)
 
 
 def _embed_pool(call: Call, plan: Plan) -> Iterator[Stream]:
@@ -143,9 +136,9 @@ def _embed_pool(call: Call, plan: Plan) -> Iterator[Stream]:
     yield from _gather(call, plan)
     yield from _splits(call, plan)
     yield Stream("ln", "table", call.rows * 2 * row, 2 * row, 2 * row)
-    yield _once("rstd", 4 * call.num_tokens)
-    yield _once("pooled", call.rows * row)
-    yield _once("pooled_hat", call.rows * wide)
+    yield once("rstd", 4 * call.num_tokens)
+    yield once("pooled", call.rows * row)
+    yield once("pooled_hat", call.rows * wide)
 
 
 def _backward(call: Call, plan: Plan) -> Iterator[Stream]:
@@ -156,14 +149,14 @@ def _backward(call: Call, plan: Plan) -> Iterator[Stream]:
     yield from _context(call)
     yield from _gather(call, plan)
     yield _near("attention_mask", call.num_tokens * plan.warps_per_row)  # each warp counts its row's tokens
-    yield _once("grad_pooled", call.rows * row)
+    yield once("grad_pooled", call.rows * row)
     yield _near("grad_pooled", again * call.rows * row)
     yield Stream("ln", "table", (again + 1) * call.rows * row, row, row)
-    yield _once("pooled_hat", call.rows * wide)
-    yield _once("row terms", 2 * call.rows * wide, times=2, least=2 * row)  # of gamma and of beta
+    yield once("pooled_hat", call.rows * wide)
+    yield once("row terms", 2 * call.rows * wide, times=2, least=2 * row)  # of gamma and of beta
     yield Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0)
     yield Stream("d_context", "table", call.num_tokens * wide, call.length * wide, call.length * row)
-    yield _once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row)
+    yield once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row)
     if row < wide:
-        yield _once("converted", VOCAB_SIZE * row, least=0)
+        yield once("converted", VOCAB_SIZE * row, least=0)
         yield Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)

@@ -26,7 +26,7 @@ from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_POSITIONS, NUM_TYPES, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import SORT_BYTES, Stream, Traffic, cached_bytes, pieces_of, torch_bytes, traffic_of
+from traffic import SORT_BYTES, Traffic, cached_bytes, once, pieces_of, torch_bytes, traffic_of
 
 from dendritic_bert.kernels import triton_configs
 from dendritic_bert.kernels.triton_backward import MASK_TOKENS
@@ -159,13 +159,13 @@ def cuda_kernels(target: str) -> list[Kernel]:
     return list(kernels_of(extension, (target,))) if extension else []
 
 
+@cache
 def sorted_traffic(call: Call, target: str) -> Traffic:
     """Of a backward call by sorted ids, with what torch does beside the kernels: keys, places and two sorts."""
     call = replace(call, word_grad="segmented")
     with torch_bytes(target) as of_torch:
         call.launch(call.tensors())
-    beside = Stream("torch", "once", of_torch.total, of_torch.total, 0)
-    return Traffic((*traffic_of(call, config_of(call, target)).streams, beside))
+    return Traffic((*traffic_of(call, config_of(call, target)).streams, once("torch", of_torch.total, least=0)))
 
 
 def triton_instructions(call: Call, target: str) -> float:

@@ -67,7 +67,8 @@ def traffic_of(call: Call, config: Config) -> Traffic:
     return Traffic(tuple(_scattered(call, config) if call.word_grad == "scattered" else _segmented(call, config)))
 
 
-def _once(name: str, size: int, times: int = 1, least: int | None = None) -> Stream:
+def once(name: str, size: int, times: int = 1, least: int | None = None) -> Stream:
+    """Of bytes that come from or go to memory ``times`` times; the contract asks for them once, or for ``least``."""
     return Stream(name, "once", size * times, size, size if least is None else least)
 
 
@@ -76,7 +77,7 @@ def _tokens(call: Call) -> list[Stream]:
     rows = call.num_tokens * call.hidden_size * size
     # A gradient has a row for a word however often it occurs, so its least counts the words' own rows once as well.
     least = min(call.num_tokens, VOCAB_SIZE) * call.hidden_size * size if call.op == "embed_pool_backward" else rows
-    streams = [_once("input_ids", 4 * call.num_tokens), _once("attention_mask", call.num_tokens),
+    streams = [once("input_ids", 4 * call.num_tokens), once("attention_mask", call.num_tokens),
                Stream("word", "words", rows, least, least)]
     if size == 1:
         scales = 4 * min(call.num_tokens, VOCAB_SIZE)
@@ -101,10 +102,15 @@ def _columns(call: Call, config: Config) -> tuple[int, int]:
     return programs * sum(steps), min(ceil(call.length / config.tokens) * config.tokens, NUM_POSITIONS)
 
 
-def _head(call: Call, programs: int) -> Stream:
+def head_bytes(call: Call) -> tuple[int, int]:
+    """Of a prepared head: its weights, and the rest, two biases a unit and what joins the dendrites."""
     labels, dendrites = call.num_labels, call.num_dendrites
     units = (1 + dendrites) * labels
-    size = 4 * (units * (call.hidden_size + 2) + labels * (dendrites * (dendrites - 1) // 2 + dendrites))
+    return 4 * units * call.hidden_size, 4 * (2 * units + labels * (dendrites * (dendrites - 1) // 2 + dendrites))
+
+
+def _head(call: Call, programs: int) -> Stream:
+    size = sum(head_bytes(call))
     return Stream("head", "table", programs * size, size, size)
 
 
@@ -113,9 +119,9 @@ def _logits(call: Call, config: Config) -> list[Stream]:
     streams = _tokens(call)
     requested, columns = _columns(call, config)
     if (pieces := pieces_of(call, config)) > 1:
-        streams.append(_once("pieces", call.rows * pieces * (row + 4), times=2, least=0))
+        streams.append(once("pieces", call.rows * pieces * (row + 4), times=2, least=0))
     streams.append(Stream("context", "table", requested * row, columns * row, call.length * row))
-    return [*streams, _head(call, ceil(call.rows / config.rows)), _once("logits", 4 * call.num_labels * call.rows)]
+    return [*streams, _head(call, ceil(call.rows / config.rows)), once("logits", 4 * call.num_labels * call.rows)]
 
 
 def _token_logits(call: Call, config: Config) -> list[Stream]:
@@ -123,7 +129,7 @@ def _token_logits(call: Call, config: Config) -> list[Stream]:
     tile = config.rows * config.tokens
     programs = ceil(call.num_tokens / tile)
     context = Stream("context", "table", programs * tile * row, call.length * row, call.length * row)
-    return [*_tokens(call), context, _head(call, programs), _once("logits", 4 * call.num_labels * call.num_tokens)]
+    return [*_tokens(call), context, _head(call, programs), once("logits", 4 * call.num_labels * call.num_tokens)]
 
 
 def _context_parameters(call: Call, requested: int, columns: int) -> list[Stream]:
@@ -137,9 +143,9 @@ def _embed_pool(call: Call, config: Config) -> list[Stream]:
     programs = ceil(call.rows / config.rows)
     streams = [*_tokens(call), *_context_parameters(call, *_columns(call, config))]
     if (pieces := pieces_of(call, config)) > 1:
-        streams.append(_once("pieces", call.rows * pieces * (wide + 4), times=2, least=0))
-    return [*streams, Stream("ln", "table", programs * 2 * row, 2 * row, 2 * row), _once("rstd", 4 * call.num_tokens),
-            _once("pooled", call.rows * row), _once("pooled_hat", call.rows * wide)]
+        streams.append(once("pieces", call.rows * pieces * (wide + 4), times=2, least=0))
+    return [*streams, Stream("ln", "table", programs * 2 * row, 2 * row, 2 * row), once("rstd", 4 * call.num_tokens),
+            once("pooled", call.rows * row), once("pooled_hat", call.rows * wide)]
 
 
 def _scattered(call: Call, config: Config) -> list[Stream]:
@@ -154,14 +160,14 @@ def _scattered(call: Call, config: Config) -> list[Stream]:
     return [ids, Stream("attention_mask", "table", (1 + pieces) * call.num_tokens, call.num_tokens, call.num_tokens),
             words, *scale, *_context_parameters(call, requested, columns),
             Stream("grad_pooled", "table", pieces * call.rows * row, call.rows * row, call.rows * row),
-            _once("pooled_hat", call.rows * wide), _once("rstd", 4 * call.num_tokens),
+            once("pooled_hat", call.rows * wide), once("rstd", 4 * call.num_tokens),
             Stream("ln", "table", programs * row, row, row),
             Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0),
             Stream("d_context", "table", ceil(call.rows / rows) * call.length * wide, call.length * wide,
                    call.length * row),
             Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * row),
-            _once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row),
-            *([_once("converted", VOCAB_SIZE * row, least=0),
+            once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row),
+            *([once("converted", VOCAB_SIZE * row, least=0),
                Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)] * (row < wide))]
 
 
@@ -172,16 +178,16 @@ def _segmented(call: Call, config: Config) -> list[Stream]:
     row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
     programs, chunks = ceil(call.rows / config.rows), tokens // SEGMENT_CHUNK
     _, mask, words, *scale = _tokens(call)
-    return [_once("input_ids", 4 * tokens, times=2), mask,
+    return [once("input_ids", 4 * tokens, times=2), mask,
             Stream("words in their order", "table", tokens * row, words.distinct, 0), words, *scale,
-            *_context_parameters(call, 2 * tokens, call.length), _once("grad_pooled", call.rows * row),
-            _once("pooled_hat", call.rows * wide), _once("rstd", 4 * tokens, times=2),
+            *_context_parameters(call, 2 * tokens, call.length), once("grad_pooled", call.rows * row),
+            once("pooled_hat", call.rows * wide), once("rstd", 4 * tokens, times=2),
             Stream("ln", "table", programs * row, row, row),
-            _once("row_gradient", call.rows * wide, least=0),
+            once("row_gradient", call.rows * wide, least=0),
             Stream("row_gradient of tokens", "table", 2 * tokens * wide, call.rows * wide, 0),
-            _once("shares of gamma and beta", programs * wide, times=2, least=2 * row),
-            _once("order, row and column", 24 * tokens, times=2, least=0),
-            _once("pieces", 2 * chunks * wide, times=4, least=0), _once("d_word", VOCAB_SIZE * row),
+            once("shares of gamma and beta", programs * wide, times=2, least=2 * row),
+            once("order, row and column", 24 * tokens, times=2, least=0),
+            once("pieces", 2 * chunks * wide, times=4, least=0), once("d_word", VOCAB_SIZE * row),
             Stream("d_context", "table", call.length * wide, call.length * wide, call.length * row)]
 
 

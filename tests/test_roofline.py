@@ -97,10 +97,14 @@ def test_a_bound_is_its_slowest_part():
         assert bound.tokens_per_second == pytest.approx(100 / 2)
 
 
+def kernel_of(name: str, num_warps: int, instructions: int, *loops: Loop) -> Resources:
+    return Resources(name, "sm_90", num_warps, registers=0, spilled_bytes=0, shared_bytes=0, occupancy=1,
+                     instructions=instructions, loops=loops, ptx_loops=())
+
+
 def test_instructions_are_the_rest_once_and_the_loop_as_often_as_it_turns():
     loop = Loop(Counter(FFMA=30), wide_load_bytes=16)
-    kernel = Resources("dsn_logits_kernel", "sm_90", num_warps=4, registers=0, spilled_bytes=0, shared_bytes=0,
-                       occupancy=1, instructions=130, loops=(Loop(Counter(BRA=9), 0), loop), ptx_loops=())
+    kernel = kernel_of("dsn_logits_kernel", 4, 130, Loop(Counter(BRA=9), 0), loop)
     call = Call("dsn_logits", 128, torch.float32, 10, 9)
     assert instructions_of(call, Config(4, 4), [kernel]) == 4 * 3 * (100 + 3 * 30)
 
@@ -110,11 +114,9 @@ def test_the_form_by_sorted_ids_is_counted_by_hand():
     are one for each id or position and for every 64 tokens, two a program. A mask is looked at 128 columns at once."""
     call = Call("embed_pool_backward", 128, torch.float32, 4096, 128, word_grad="segmented")
     loop = Loop(Counter(FFMA=10), wide_load_bytes=16)
-    kernels = [Resources(name, "sm_90", num_warps=1, registers=0, spilled_bytes=0, shared_bytes=0, occupancy=1,
-                         instructions=10 + rest, loops=(loop,), ptx_loops=())
-               for name, rest in (("row_gradients_kernel", 1), ("segment_gradients_kernel", 2),
-                                  ("segment_combine_kernel", 3), ("segment_gradients_kernel", 2),
-                                  ("segment_combine_kernel", 3))]
+    rows, gradients, combine = (kernel_of(name, 1, 10 + rest, loop) for name, rest in (
+        ("row_gradients_kernel", 1), ("segment_gradients_kernel", 2), ("segment_combine_kernel", 3)))
+    kernels = [rows, gradients, combine, gradients, combine]
     assert instructions_of(call, Config(2, 4), kernels) == (
         2048 * (1 + 10) + (30522 + 8192) // 2 * (2 + 5 * 10) + 30522 // 2 * (3 + 10)
         + (1024 + 8192) // 2 * (2 + 16 * 10) + 1024 // 2 * (3 + 10))
@@ -122,8 +124,7 @@ def test_the_form_by_sorted_ids_is_counted_by_hand():
 
 def test_tokens_with_a_head_each_are_counted_by_hand():
     """1,280 tokens, 16 a program; a tile of 16 x 128 products leaves the two labels of one dendrite together."""
-    kernel = Resources("dsn_token_logits_kernel", "sm_90", num_warps=4, registers=0, spilled_bytes=0, shared_bytes=0,
-                       occupancy=1, instructions=130, loops=(Loop(Counter(FFMA=30), 0),), ptx_loops=())
+    kernel = kernel_of("dsn_token_logits_kernel", 4, 130, Loop(Counter(FFMA=30), 0))
     call = Call("dsn_token_logits", 128, torch.float32, 10, 128, num_dendrites=1)
     assert instructions_of(call, Config(4, 4), [kernel]) == 4 * 80 * 130
     two = Call("dsn_token_logits", 128, torch.float32, 10, 128, num_dendrites=2)
