@@ -26,11 +26,11 @@ from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_POSITIONS, NUM_TYPES, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import SORT_BYTES, Traffic, cached_bytes, once, pieces_of, torch_bytes, traffic_of
+from traffic import Traffic, cached_bytes, once, pieces_of, sort_bytes, torch_bytes, traffic_of
 
 from dendritic_bert.kernels import triton_configs
 from dendritic_bert.kernels.triton_backward import MASK_TOKENS
-from dendritic_bert.kernels.triton_configs import SEGMENT_CHUNK, Config
+from dendritic_bert.kernels.triton_configs import KEY_TOKENS, SEGMENT_CHUNK, Config
 from dendritic_bert.kernels.triton_launch import block_c
 
 TOKENS = 2**18  # of a call: 64 times what a GPU has in flight
@@ -115,6 +115,8 @@ def _segmented_turns(call: Call, config: Config, names: list[str]) -> Iterator[t
     for name in names:
         if name == "row_gradients_kernel":
             yield ceil(call.rows / config.rows), ceil(call.length / MASK_TOKENS.value)
+        elif name == "token_keys_kernel":
+            yield ceil(call.num_tokens / KEY_TOKENS), 1
         elif name == "segment_gradients_kernel":
             num_segments, tokens = next(segments)
             pieces = num_segments + call.num_tokens // SEGMENT_CHUNK
@@ -161,7 +163,7 @@ def cuda_kernels(target: str) -> list[Kernel]:
 
 @cache
 def sorted_traffic(call: Call, target: str) -> Traffic:
-    """Of a backward call by sorted ids, with what torch does beside the kernels: keys, places and two sorts."""
+    """Of a backward call by sorted ids, with what torch does beside the kernels: two sorts, and sums."""
     call = replace(call, word_grad="segmented")
     with torch_bytes(target) as of_torch:
         call.launch(call.tensors())
@@ -279,7 +281,7 @@ def report(found: list[Bound]) -> str:
         f"instructions allow, for {TOKENS:,} tokens a call, V = {VOCAB_SIZE}, full rows, int32 ids and a bool mask, "
         f"{Call.num_labels} labels, {Call.num_dendrites} dendrites; caches are warm and hold words as Che's "
         "approximation of LRU says. The embed_pool ops run without dropout, the backward one adds by atomics or, "
-        "\"sorted\", in the order of ids; then torch's sorts and index arithmetic are in the bytes and not in the "
+        "\"sorted\", in the order of ids; then torch's sorts are in the bytes and not in the "
         "instructions. Instructions are those of a warp of 32 (NVIDIA) or a wave of 64 (AMD); what lies outside the "
         "gathering loop is counted once, executed or not, which for short rows makes issue a lower bound: unrolled "
         "epilogues above all.\n",
@@ -293,9 +295,8 @@ def report(found: list[Bound]) -> str:
         "float32 rows in the cache: they move the least where words and sums fit there together and the table is "
         "float32; beside a bfloat16 table the float32 sums are twice the gradient, and where the cache misses, every "
         "token's sum is read and written. \"sorted\" (Triton's deterministic and sparse form) reads each word once in "
-        f"its first pass and has no float32 sums, but two sorts of {SORT_BYTES} bytes a token, which alone are more "
-        "than the bar leaves of the least at every H here, and index arithmetic that torch does one operation after "
-        "the other.\n",
+        f"its first pass and has no float32 sums, but two sorts of {sort_bytes(2)} bytes a token, which alone are more "
+        "than the bar leaves of the least at every H here, and gathers words again in its second.\n",
         backward_table(), *(device_table(device, found) for device in DEVICES)]
     return "\n".join(parts)
 
@@ -314,7 +315,7 @@ def plot(found: list[Bound], path: Path) -> None:
 
 
 def _panel(axes: Any, device: Device, found: list[Bound]) -> None:
-    intensities = [10 ** (exponent / 20) for exponent in range(-36, 5)]
+    intensities = [10 ** (exponent / 20) for exponent in range(-36, 11)]
     for name, rate, style in (("memory", device.memory_rate, "-"), ("cache", device.cache_rate, "--")):
         axes.plot(intensities, [min(device.issue_rate, rate * x) for x in intensities], style, color="grey",
                   label=f"{name}, {rate / 1e12:.1f} TB/s")

@@ -172,13 +172,14 @@ def _scattered(call: Call, config: Config) -> list[Stream]:
 
 
 def _segmented(call: Call, config: Config) -> list[Stream]:
-    """Gradients in the order of sorted ids, and again in that of positions. In the first pass a word's row comes from
-    memory once, its tokens follow each other; in the second as often as it is asked for. Every end of a chunk cuts a
-    segment in two, whose pieces are written and read once more."""
+    """Gradients in the order of sorted ids, and again in that of positions. Both keys of a token, of 16 bits each, are
+    sorted by torch; its place in the order is of 64 bits, its row and column are of 32. In the first pass a word's row
+    comes from memory once, its tokens follow each other; in the second as often as it is asked for. Every end of a
+    chunk cuts a segment in two, whose pieces are written and read once more."""
     row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
     programs, chunks = ceil(call.rows / config.rows), tokens // SEGMENT_CHUNK
-    _, mask, words, *scale = _tokens(call)
-    return [once("input_ids", 4 * tokens, times=2), mask,
+    _, _, words, *scale = _tokens(call)
+    return [once("input_ids", 4 * tokens, times=3), once("attention_mask", tokens, times=2),
             Stream("words in their order", "table", tokens * row, words.distinct, 0), words, *scale,
             *_context_parameters(call, 2 * tokens, call.length), once("grad_pooled", call.rows * row),
             once("pooled_hat", call.rows * wide), once("rstd", 4 * tokens, times=2),
@@ -186,14 +187,16 @@ def _segmented(call: Call, config: Config) -> list[Stream]:
             once("row_gradient", call.rows * wide, least=0),
             Stream("row_gradient of tokens", "table", 2 * tokens * wide, call.rows * wide, 0),
             once("shares of gamma and beta", programs * wide, times=2, least=2 * row),
-            once("order, row and column", 24 * tokens, times=2, least=0),
+            once("keys", 2 * 2 * tokens, least=0), once("row and column", 8 * tokens, times=3, least=0),
+            once("order", 8 * tokens, times=2, least=0),
             once("pieces", 2 * chunks * wide, times=4, least=0), once("d_word", VOCAB_SIZE * row),
             Stream("d_context", "table", call.length * wide, call.length * wide, call.length * row)]
 
 
-# torch.sort is cub::DeviceRadixSort: here of an int32 key, 8 bits a pass, with an int64 value beside it.
-RADIX_PASSES = 4
-SORT_BYTES = RADIX_PASSES * 2 * (4 + 8) + 4  # an element: each pass reads and writes both; a histogram before
+def sort_bytes(key_bytes: int) -> int:
+    """Of an element. torch.sort is cub::DeviceRadixSort, 8 bits of the key a pass, with an int64 value beside it: each
+    pass reads and writes both; a histogram before."""
+    return key_bytes * 2 * (key_bytes + 8) + key_bytes
 
 
 class _NoLaunch:
@@ -215,7 +218,7 @@ class _Bytes(TorchDispatchMode):
         result = function(*arguments, **(keywords or {}))
         tensors = [leaf for leaf in tree_leaves((arguments, keywords, result)) if isinstance(leaf, torch.Tensor)]
         if function is torch.ops.aten.sort.stable:
-            self.total += SORT_BYTES * arguments[0].numel()
+            self.total += sort_bytes(arguments[0].element_size()) * arguments[0].numel()
         elif not function.is_view and "empty" not in str(function):
             self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return result

@@ -9,11 +9,11 @@ Nothing but ``rstd`` is kept from the forward pass: x and the mask are computed 
 
 * ``scatter_gradients_kernel`` makes G of its rows and adds every d e_t to where it belongs with atomics: one launch, in
   whatever order. Rows that are long and few are cut into pieces, as in the forward pass.
-* ``row_gradients_kernel`` writes G of every row; then ``segment_gradients_kernel`` goes through the tokens in the order
-  of their sorted ids. A segment, the tokens of one id, is summed by one program and written once, with no atomics and
-  no read-modify-write: the same bits in every run. The sorted tokens are cut every ``CHUNK`` tokens, so that a frequent
-  id does not keep one program busy for long; ``segment_combine_kernel`` adds the pieces of a segment that was cut, in
-  their order.
+* ``row_gradients_kernel`` writes G of every row, ``token_keys_kernel`` by what every token is summed; once that is
+  sorted, ``segment_gradients_kernel`` goes through the tokens in its order. A segment, the tokens of one id, is summed
+  by one program and written once, with no atomics and no read-modify-write: the same bits in every run. The sorted
+  tokens are cut every ``CHUNK`` tokens, so that a frequent id does not keep one program busy for long;
+  ``segment_combine_kernel`` adds the pieces of a segment that was cut, in their order.
 
 Where cu_seqlens makes no sense anywhere (``sound`` is False), rows may share tokens and with them ``rstd``: G is NaN.
 """
@@ -178,6 +178,34 @@ def scatter_gradients_kernel(
     if DROP_EMBED:
         beta_grad = token_grad * tl.sum(beta_kept, axis=1)
     tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=SIZES)
+def token_keys_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_keys, context_keys, token_row,
+        token_column, num_rows, length, num_tokens, vocab_size, num_types, num_positions, BLOCK_TOKENS: tl.constexpr):
+    """Of every token ``[T]``: the id, the row of the combined position and type table, and where it stands.
+
+    A token that is hidden or outside a table has the first key that no row has: ``V``, and ``K * P``.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    inside = place < num_tokens
+    if cu_seqlens is None:
+        row = place // length
+        column = place - row * length
+    else:
+        row = row_of(place, cu_seqlens, num_rows, 0)
+        column = place - tl.load(cu_seqlens + row).to(tl.int64)
+    shown = shown_tokens(place, place, num_tokens, attention_mask)
+    token_id, token_type, position, _, readable = token_indices(
+        place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
+    read = shown & readable
+    word_key = tl.where(read, token_id, vocab_size)
+    context_key = tl.where(read, token_type * num_positions + position, num_types * num_positions)
+    tl.store(word_keys + place, word_key.to(word_keys.dtype.element_ty), mask=inside)
+    tl.store(context_keys + place, context_key.to(context_keys.dtype.element_ty), mask=inside)
+    tl.store(token_row + place, row.to(tl.int32), mask=inside)
+    tl.store(token_column + place, column.to(tl.int32), mask=inside)
 
 
 @triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "num_segments", "num_pieces"])

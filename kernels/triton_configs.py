@@ -19,6 +19,7 @@ FEW_ROWS = 1024
 # A row of so many columns may be cut into pieces where rows are few; 16 steps of 16 tokens each.
 CHUNK = 256
 SEGMENT_CHUNK = 64  # of a frequent id's tokens, one program's work in the backward pass: 8 to 16 steps
+KEY_TOKENS = 512  # of a program that writes sort keys: 4 a thread, one 16-byte load of ids
 HEAD_TILE = 4096  # 32 registers of a thread
 
 

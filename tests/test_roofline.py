@@ -55,7 +55,9 @@ def test_the_bytes_of_torch_are_counted_by_hand():
         keys = torch.zeros(1000, dtype=torch.int32)  # 4,000 written
         (keys + keys).view(10, 100).sum(0)  # 12,000; nothing; 4,000 read and 800 written
         keys.sort(stable=True)
-    assert counted.total == 4000 + 12000 + 4800 + 1000 * (4 * 2 * 12 + 4)
+        short = torch.zeros(1000, dtype=torch.int16)  # 2,000 written
+        short.sort(stable=True)
+    assert counted.total == 4000 + 12000 + 4800 + 1000 * (4 * 2 * 12 + 4) + 2000 + 1000 * (2 * 2 * 10 + 2)
 
 
 def test_the_least_is_counted_by_hand():
@@ -111,14 +113,15 @@ def test_instructions_are_the_rest_once_and_the_loop_as_often_as_it_turns():
 
 def test_the_form_by_sorted_ids_is_counted_by_hand():
     """524,288 tokens: 18 of an id at most where all come as often, in steps of four; of a position always 64. Pieces
-    are one for each id or position and for every 64 tokens, two a program. A mask is looked at 128 columns at once."""
+    are one for each id or position and for every 64 tokens, two a program. A mask is looked at 128 columns at once,
+    keys are made of 512 tokens."""
     call = Call("embed_pool_backward", 128, torch.float32, 4096, 128, word_grad="segmented")
     loop = Loop(Counter(FFMA=10), wide_load_bytes=16)
     rows, gradients, combine = (kernel_of(name, 1, 10 + rest, loop) for name, rest in (
         ("row_gradients_kernel", 1), ("segment_gradients_kernel", 2), ("segment_combine_kernel", 3)))
-    kernels = [rows, gradients, combine, gradients, combine]
+    kernels = [rows, kernel_of("token_keys_kernel", 4, 50), gradients, combine, gradients, combine]
     assert instructions_of(call, Config(2, 4), kernels) == (
-        2048 * (1 + 10) + (30522 + 8192) // 2 * (2 + 5 * 10) + 30522 // 2 * (3 + 10)
+        2048 * (1 + 10) + 4 * 1024 * 50 + (30522 + 8192) // 2 * (2 + 5 * 10) + 30522 // 2 * (3 + 10)
         + (1024 + 8192) // 2 * (2 + 16 * 10) + 1024 // 2 * (3 + 10))
 
 

@@ -44,6 +44,7 @@ def test_inductor_sees_the_launches():
         "gradients ['attention_mask', 'd_context', 'd_ln_bias', 'd_ln_weight', 'd_word', 'input_ids']",
         "sparse gradients embed_pool_backward_sparse_triton",
         "deterministic gradients ['beta_shares', 'gamma_shares', 'row_gradient'] "
+        "['context_keys', 'token_column', 'token_row', 'word_keys'] "
         "['cut_sums', 'offsets', 'sums'] ['sums'] ['cut_sums', 'offsets', 'sums'] ['sums']"]
 
 

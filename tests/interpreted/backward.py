@@ -89,6 +89,19 @@ def test_an_id_in_several_pieces(before, count):
         assert_as_exact_as_torch(results[name], eager[name], exact[name])
 
 
+@pytest.mark.parametrize("vocab_size", [2**15 - 2, 2**15 - 1, 2**15])
+def test_keys_at_the_end_of_16_bits(vocab_size):
+    """The vocabulary's size is a key too: that of tokens that are hidden."""
+    ids = torch.tensor([[0, 1, vocab_size - 1, vocab_size - 1], [vocab_size - 2, 0, 5, 5]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    values = parameters(16)
+    values["word_embeddings"] = values["word_embeddings"].repeat(vocab_size // VOCAB_SIZE + 1, 1)[:vocab_size]
+    results = triton_gradients(values, True, sparse_grad=True, input_ids=ids, attention_mask=mask)
+    expected = run(embed_pool_ref, values, input_ids=ids, attention_mask=mask)
+    for name, value in results.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("layout", ["padded", "padded with holes", "packed int32"])
 def test_the_sparse_gradient_is_the_dense_one(layout):
     """To the bit; coalesced; with the ids that are shown, and no other."""
@@ -141,6 +154,14 @@ def test_a_bad_index_has_no_gradient(name, bad, deterministic):
     pooled.backward(grad)
     for key in PARAMETERS[:3]:
         torch.testing.assert_close(leaves[key].grad, expected[key], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [-1, VOCAB_SIZE, 2**31 - 1])
+def test_a_bad_id_has_no_row_in_the_sparse_gradient(bad):
+    word = parameters(20) | {"word_embeddings": parameters(20)["word_embeddings"].requires_grad_()}
+    pooled = ops.embed_pool(torch.tensor([[1, bad, 3], [3, 7, 1]]), **word, sparse_grad=True, backend="triton")
+    pooled[1].sum().backward()
+    assert word["word_embeddings"].grad.coalesce().indices()[0].tolist() == [1, 3, 7]
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

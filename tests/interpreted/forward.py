@@ -6,12 +6,16 @@ Torch fills memory that nobody has written with NaN here, so an output element t
 from itertools import pairwise
 
 import pytest
+import quick_interpreter
 import torch
+import triton
+import triton.language as tl
 from cases import LAYOUTS, awkward, case_id, covering_sample, exact_logits, head, in_float64, parameters, tokens
 from helpers import assert_as_exact_as_torch
 from test_dsn_logits import AXES, in_view, prepared
 from test_embed_pool import AXES as EMBED_AXES
 from test_embed_pool import SEED
+from test_reference import KNOWN_ANSWERS
 
 from dendritic_bert.kernels import ops, triton_configs
 from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
@@ -235,6 +239,28 @@ def test_no_token_at_all(rows, length, layout):
     shape = logits("dsn_token_logits", token_arguments, table, dsn_head).shape
     assert shape == (*token_arguments["input_ids"].shape, 3)
     assert not ops.embed_pool(**token_arguments, **values, backend="triton").any()
+
+
+@triton.jit
+def philox_words(seed, counter, words):
+    one = tl.arange(0, 1)
+    c0, c1 = tl.load(counter + one), tl.load(counter + 1 + one)
+    c2, c3 = tl.load(counter + 2 + one), tl.load(counter + 3 + one)
+    w0, w1, w2, w3 = tl.philox(tl.load(seed), c0, c1, c2, c3)
+    tl.store(words + one, w0)
+    tl.store(words + 1 + one, w1)
+    tl.store(words + 2 + one, w2)
+    tl.store(words + 3 + one, w3)
+
+
+@pytest.mark.parametrize("rounds", [tl.random.philox_impl, quick_interpreter.philox_of_triton], ids=["quick", "triton"])
+@pytest.mark.parametrize(("counter", "key", "answer"), KNOWN_ANSWERS, ids=["zeros", "ones", "pi"])
+def test_philox_known_answers(counter, key, answer, rounds, monkeypatch):
+    monkeypatch.setattr(tl.random, "philox_impl", rounds)
+    words = torch.zeros(4, dtype=torch.uint32)
+    philox_words[(1,)](torch.tensor([key[0] | key[1] << 32], dtype=torch.uint64),
+                       torch.tensor(counter, dtype=torch.uint32), words)
+    assert tuple(words.tolist()) == answer
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
