@@ -166,6 +166,7 @@ def open_output(
     stack.enter_context(_naming_what_has_no_room(output))  # left last, so that it sees what closing meets
     sink: StreamOutput | FileOutput
     if output is None or output == "-":
+        sys.stdout.flush()  # what the program printed before comes first
         sink = StreamOutput(sys.stdout.buffer)
     elif not isinstance(output, (str, os.PathLike)):
         sink = StreamOutput(binary_stream("output", output, "write"))

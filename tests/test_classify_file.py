@@ -204,6 +204,14 @@ def test_paths_that_cannot_be_read_or_written(classifier, tmp_path, monkeypatch)
     assert [left.name for left in tmp_path.iterdir()] == ["in.txt"]
 
 
+def test_what_was_printed_before_comes_first(classifier, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    print("before")
+    classifier.classify_file(io.BytesIO(b"a fox\n"))
+    assert [line[:6] for line in written.getvalue().splitlines()] == [b"before", b'{"text']
+
+
 def test_standard_streams(classifier, monkeypatch, capsysbinary):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the quick brown fox\nlazy\n")))
     expected, _ = classify_bytes(classifier, b"the quick brown fox\nlazy\n")
