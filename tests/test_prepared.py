@@ -262,6 +262,15 @@ def test_folded_tables_serve_rows_of_any_length(foldable, inputs):
     assert folded_of(foldable).num_positions >= longest
 
 
+@pytest.mark.parametrize(("num_labels", "folded"), [(2, True), (16, True), (17, False)])
+def test_a_head_is_folded_where_its_rows_are_less_than_half_of_a_word_s(num_labels, folded, tmp_path):
+    """Of 64 channels; 17 outputs are padded to 32."""
+    tiny_bert(num_labels=num_labels, hidden_size=64).save_pretrained(tmp_path)
+    model = DendriticBertForSequenceClassification.from_pretrained(tmp_path)
+    assert_not_stale(model, rows_of(3, 20))
+    assert (folded_of(model) is not None) == folded
+
+
 def test_folded_tables_grow_and_are_kept(foldable):
     sizes = []
     for length in (0, 5, 64, 65, 10, 257, 300, 3):
