@@ -24,7 +24,7 @@ class Tables:
         self.table, self.head = table, head
         self.folded: FoldedDsn | None = None
         # Where a folded row is less than half of a word's, and the backend has the op. Up to a whole one it is faster
-        # (1024 x 32 tokens, H = 128: 2.3 times at 32 outputs, 1.8 at 48, 1.2 at 128), but its tables are as large as
+        # (1024 x 32 tokens, H = 128: 3.0 times at 32 outputs, 2.3 at 48, 1.7 at 128), but its tables are as large as
         # the words' then, and the first call of a model waits for them.
         self._is_foldable = 2 * padded_outputs(head.weight.shape[0]) < table.word.shape[1] and backends.refusal(
             backends.FORCED or "cpu", "dsn_logits_folded", table.word.device.type, torch.float32) is None

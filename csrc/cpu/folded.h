@@ -30,9 +30,13 @@ struct FoldedGather {
            context % position_tile;
   }
 
-  void prefetch(const TokenList& list, int64_t i) const {
+  // What one pass over the tokens takes of them: the factor and `width` outputs from `offset` on.
+  template <int width = 16>
+  void prefetch(const TokenList& list, int64_t i, int64_t offset = 0) const {
     __builtin_prefetch(rstd(list, i));
-    __builtin_prefetch(folded.word + list.id[i] * stride);
+    for (int64_t output = 0; output < width; output += 16) {
+      __builtin_prefetch(folded.word + list.id[i] * stride + offset + output);
+    }
   }
 
   // `width` outputs from `offset` on. Two sums, so that an addition need not wait for the one before.
@@ -49,8 +53,8 @@ struct FoldedGather {
     };
     int64_t i = first;
     for (; i + 2 <= last; i += 2) {
-      prefetch(list, i + prefetch_distance);
-      prefetch(list, i + 1 + prefetch_distance);
+      prefetch<width>(list, i + prefetch_distance, offset);
+      prefetch<width>(list, i + 1 + prefetch_distance, offset);
       add(even, i);
       add(odd, i + 1);
     }
@@ -66,7 +70,15 @@ struct FoldedGather {
   void pool(Scratch&, const Segment&, const TokenList& list, int64_t first, int64_t last, float* acc, float*) const {
     if (stride == 4) return pool_outputs<4>(list, first, last, 0, acc);
     if (stride == 8) return pool_outputs<8>(list, first, last, 0, acc);
-    for (int64_t offset = 0; offset < stride; offset += 16) pool_outputs<16>(list, first, last, offset, acc);
+    int64_t offset = 0;
+    // As many outputs a pass as both sums leave registers for.
+#if defined(__AVX512F__)
+    for (; offset + 64 <= stride; offset += 64) pool_outputs<64>(list, first, last, offset, acc);
+#endif
+#if defined(__AVX2__)
+    for (; offset + 32 <= stride; offset += 32) pool_outputs<32>(list, first, last, offset, acc);
+#endif
+    for (; offset < stride; offset += 16) pool_outputs<16>(list, first, last, offset, acc);
   }
 };
 
