@@ -243,14 +243,12 @@ def test_no_token_at_all(rows, length, layout):
 
 @triton.jit
 def philox_words(seed, counter, words):
-    one = tl.arange(0, 1)
-    c0, c1 = tl.load(counter + one), tl.load(counter + 1 + one)
-    c2, c3 = tl.load(counter + 2 + one), tl.load(counter + 3 + one)
-    w0, w1, w2, w3 = tl.philox(tl.load(seed), c0, c1, c2, c3)
-    tl.store(words + one, w0)
-    tl.store(words + 1 + one, w1)
-    tl.store(words + 2 + one, w2)
-    tl.store(words + 3 + one, w3)
+    w0, w1, w2, w3 = tl.philox(tl.load(seed), tl.load(counter), tl.load(counter + 1), tl.load(counter + 2),
+                               tl.load(counter + 3))
+    tl.store(words, w0)
+    tl.store(words + 1, w1)
+    tl.store(words + 2, w2)
+    tl.store(words + 3, w3)
 
 
 @pytest.mark.parametrize("rounds", [tl.random.philox_impl, quick_interpreter.philox_of_triton], ids=["quick", "triton"])
