@@ -97,9 +97,9 @@ struct ForwardArguments {
   ParallelFor parallel_for;
 };
 
-// A token's part in the gradient of its embedding sum e: a * G - c * e + d, see backward.h.
-struct TokenGradient {
-  float a, c, d;
+// What a token's gradient is made of, besides its word row.
+struct TokenPlace {
+  float rstd;
   int32_t row, context, column;
 };
 
@@ -110,21 +110,23 @@ struct BackwardArguments {
   const float* ln_weight;               // [H]
   const float *grad_pooled, *pooled_hat, *rstd;
   int64_t num_contexts;                 // rows of table.context
-  TokenGradient* tokens_gradient;       // [tokens.total]
+  TokenPlace* places;                   // [tokens.total], unmasked tokens only
   float* row_gradient;                  // [B, H padded to 16]
-  float* d_context;                     // [num_contexts, H]
   float *d_ln_weight, *d_ln_bias;       // [H]
   ParallelFor parallel_for;
 };
 
-struct WordGradientArguments {
-  const BackwardArguments& tokens_pass;
+enum class WordGradient : int { none, dense, sparse };  // the order of ops.WORD_GRADS
+
+struct IdsBackwardArguments {
+  const BackwardArguments& rows_pass;
   // The unmasked tokens by rising id; id u owns [id_start[u], id_start[u + 1]) of sorted_tokens.
   const int32_t* sorted_tokens;
   const int64_t *id_start, *unique_ids;
   int64_t num_unique;
-  void* d_word;                         // rows of the word type: row u of id u where compact, else row unique_ids[u]
-  bool compact;
+  WordGradient word_gradient;
+  void* d_word;                         // rows of the word type: row unique_ids[u] of id u where dense, u where sparse
+  float* d_context;                     // [num_contexts, H]
 };
 
 // One instruction set's kernels.
@@ -133,8 +135,8 @@ struct Kernels {
   void (*logits)(const LogitsArguments&);
   void (*folded_logits)(const FoldedArguments&);
   void (*forward)(const ForwardArguments&);
-  void (*tokens_backward)(const BackwardArguments&);
-  void (*words_backward)(const WordGradientArguments&);
+  void (*rows_backward)(const BackwardArguments&);
+  void (*ids_backward)(const IdsBackwardArguments&);
 };
 
 const Kernels& chosen_kernels();        // dispatch.cpp

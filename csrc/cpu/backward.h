@@ -6,9 +6,10 @@
 //   d e = rstd * (m G - mean(m G)) - rstd^3 * mean(m G * centred e) * centred e
 //       = a * m G - c * e + d        a = rstd, c = rstd^3 * mean(m G * centred e), d = c * mean(e) - a * mean(m G)
 //
-// Pass 1, in row order, finds (a, c, d) of every token and adds d e to the context gradient. Rows are cut into chunks
-// by shape alone; each chunk has its own copy, added up in order. Pass 2, in the order of ids, sums d e over all tokens
-// of an id in registers and writes the id's row once: no atomics, no read-modify-write of the table's gradient.
+// Pass 1, over rows, finds G, the gradients of gamma and beta, and where each token lies. Pass 2, over tokens in the
+// order of their ids, finds d e: a word row is read once, its gradient summed in registers and written once, with no
+// atomics and no read-modify-write of the table's gradient; the context gradient takes d e where it lies, in L1 or L2.
+// Rows and ids are cut into chunks by shape alone; each chunk has its own sums, which are added up in order.
 #pragma once
 
 #include <algorithm>
@@ -16,309 +17,271 @@
 #include <cstring>
 
 #include "arguments.h"
-#include "forward.h"
 #include "pool.h"
 #include "rows.h"
 
 namespace {
 
-// Rows in chunks: the number depends on shapes alone, never on threads. A chunk holds at least 4096 tokens' worth of
-// work, and all copies of the context gradient together at most 16 MB.
-inline int64_t context_chunks(const BackwardArguments& arguments, int64_t stride) {
-  const int64_t by_work = std::clamp<int64_t>(arguments.tokens.total / 4096, 1, 64);
-  const int64_t by_memory = std::max<int64_t>(1, (int64_t(1) << 22) / std::max<int64_t>(1, arguments.num_contexts * stride));
-  return std::max<int64_t>(1, std::min({by_work, by_memory, arguments.tokens.rows}));
+// A chunk has at least 4096 tokens' worth of work, and all copies of `size` floats together take at most 16 MB.
+inline int64_t num_chunks(int64_t num_tokens, int64_t size) {
+  return std::min(std::clamp<int64_t>(num_tokens / 4096, 1, 64), std::max<int64_t>(1, (int64_t(1) << 22) / size));
 }
 
-// Pass 1 over some rows. All gradients are sums over these rows, in the caller's zeroed memory.
-template <class Word>
-struct TokenPass {
-  const BackwardArguments& arguments;
-  float *d_context, *d_ln_weight, *d_ln_bias;  // [contexts, stride], [stride], [stride]
-  const Gather<Word> gather{arguments.table, arguments.tokens};
-  const Dropout& dropout = arguments.dropout;
-  const int64_t hidden_size = gather.hidden_size, stride = gather.stride;
-  const bool drop = dropout.p_embed > 0;
-  Buffer e{group_size * stride}, keep{group_size * stride}, keep_count{stride};
-  Buffer pooled_gradient{stride};  // g * scale, before gamma
-  float row_gradient_sum = 0;
+// to[i] = the sum of copies[chunk * size + i] over the chunks.
+inline void add_up(const float* copies, int64_t chunks, int64_t size, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    double total = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) total += double(copies[chunk * size + i]);
+    to[i] = float(total);
+  }
+}
 
-  // G of a row, zero-padded, and the row's share of d_ln_weight and, without dropout on x, of d_ln_bias.
-  void begin_row(int64_t row) {
+// Pass 1 over some rows; d_ln_weight and d_ln_bias are sums over these rows, in the caller's zeroed memory.
+struct RowPass {
+  const BackwardArguments& arguments;
+  float *d_ln_weight, *d_ln_bias;
+  const Tokens& tokens = arguments.tokens;
+  const Dropout& dropout = arguments.dropout;
+  const int64_t hidden_size = arguments.table.hidden_size, stride = padded_to_lanes(hidden_size);
+  Buffer keep{stride};
+
+  // row_gradient, zero-padded: g * scale with dropout on x, whose masks come before gamma and the mean; else G - mean(G),
+  // with which mean(G * centred e) is mean(G * e) and d is c * mean(e).
+  void row(int64_t row, int64_t count) {
     float scale, beta_share;
-    pooling_factors(arguments.tokens.pooling, kept_tokens(arguments.tokens, row), scale, beta_share);
+    pooling_factors(tokens.pooling, count, scale, beta_share);
+    const bool drop = dropout.p_embed > 0;
     if (drop) scale *= float(1 / (1 - dropout.p_embed));
     if (dropout.p_pool > 0) dropout_keep(dropout.seed, row, 0, pool_stream, dropout.p_pool, hidden_size, keep);
     const float pool_scale = dropout.p_pool > 0 ? float(1 / (1 - dropout.p_pool)) : 1.0f;
     const float *const hat = arguments.pooled_hat + row * hidden_size, *const gamma = arguments.ln_weight;
     const float* const grad = arguments.grad_pooled + row * hidden_size;
-    float *const g = pooled_gradient, *const row_gradient = arguments.row_gradient + row * stride;
+    float* const g = arguments.row_gradient + row * stride;
     for (int64_t h = 0; h < hidden_size; ++h) g[h] = dropout.p_pool > 0 ? grad[h] * keep[h] * pool_scale : grad[h];
     for (int64_t h = 0; h < hidden_size; ++h) d_ln_weight[h] += g[h] * hat[h];
     if (!drop) for (int64_t h = 0; h < hidden_size; ++h) d_ln_bias[h] += g[h] * beta_share;
-    for (int64_t h = 0; h < hidden_size; ++h) g[h] *= scale;
-    for (int64_t h = 0; h < hidden_size; ++h) row_gradient[h] = g[h] * gamma[h];
-    std::fill(row_gradient + hidden_size, row_gradient + stride, 0.0f);
+    for (int64_t h = 0; h < hidden_size; ++h) g[h] *= drop ? scale : scale * gamma[h];
+    std::fill(g + hidden_size, g + stride, 0.0f);
+    if (drop) return;
     Vec total = broadcast(0);
-    for (int64_t h = 0; h < stride; h += lanes) total += load(row_gradient + h);
-    row_gradient_sum = sum(total);
-    if (drop) std::fill(keep_count.data, keep_count + hidden_size, 0.0f);
-  }
-
-  void end_row() {
-    if (drop)
-      for (int64_t h = 0; h < hidden_size; ++h) d_ln_bias[h] += pooled_gradient[h] * keep_count[h];
-  }
-
-  // m G of token j into keep, which held the mask.
-  void gate(int64_t row, int64_t column, const float* row_gradient, float* gated) {
-    dropout_keep(dropout.seed, row, column, embed_stream, dropout.p_embed, hidden_size, gated);
-    for (int64_t h = 0; h < hidden_size; ++h) {
-      keep_count[h] += gated[h];
-      gated[h] *= row_gradient[h];
-    }
-    for (int64_t h = hidden_size; h < stride; ++h) gated[h] = 0;
-  }
-
-  // Tokens [first, last) of the list one by one, e in registers; the form of pool_in_registers, without dropout on x.
-  template <int vectors>
-  void in_registers(const Segment& segment, const TokenList& list, int64_t first, int64_t last) {
-    const int64_t start = arguments.tokens.row_start(segment.row), context_stride = arguments.table.context_stride;
-    const float *const g = arguments.row_gradient + segment.row * stride, *const context = arguments.table.context;
-    const float *const rstd = arguments.rstd + start, g_mean = row_gradient_sum / float(vectors * lanes);
-    TokenGradient* const to = arguments.tokens_gradient + start;
-    const Word* const words = gather.words;
-    const int64_t distance = gather.prefetch_distance;
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t row = list.context[i];
-      const Word* word = words + int64_t(list.id[i]) * (vectors * lanes);
-      const char* ahead = reinterpret_cast<const char*>(words + int64_t(list.id[i + distance]) * (vectors * lanes));
-      for (size_t byte = 0; byte < vectors * lanes * sizeof(Word); byte += 64) __builtin_prefetch(ahead + byte);
-      Vec e[vectors], gradient[vectors];
-      for (int k = 0; k < vectors; ++k) {
-        e[k] = load(word + k * lanes) + load(context + row * context_stride + k * lanes);
-        gradient[k] = load(g + k * lanes);
-      }
-      const float mean = sum(total_of(e)) / float(vectors * lanes), a = rstd[list.column[i]];
-      const float c = a * a * a * (sum(dot(gradient, e)) / float(vectors * lanes) - mean * g_mean), d = c * mean - a * g_mean;
-      to[list.column[i]] = {a, c, d, int32_t(segment.row), int32_t(row), list.column[i]};
-      float* d_row = d_context + row * stride;
-      for (int k = 0; k < vectors; ++k)
-        store(d_row + k * lanes,
-              load(d_row + k * lanes) + (broadcast(a) * gradient[k] - broadcast(c) * e[k] + broadcast(d)));
-    }
-  }
-
-  void tokens(const Segment& segment, const TokenList& list, int64_t first, int64_t last) {
-    if (!drop && !gather.tail) switch (stride / lanes) {
-      case 1: return in_registers<1>(segment, list, first, last);
-      case 2: return in_registers<2>(segment, list, first, last);
-      case 3: return in_registers<3>(segment, list, first, last);
-      case 4: return in_registers<4>(segment, list, first, last);
-#if defined(__AVX512F__)  // 32 registers
-      case 6: return in_registers<6>(segment, list, first, last);
-      case 8: return in_registers<8>(segment, list, first, last);
-#endif
-      default: break;
-    }
-    for (int64_t i = first; i < last; i += group_size)
-      group(segment, list, i, int(std::min<int64_t>(group_size, last - i)));
-  }
-
-  void group(const Segment& segment, const TokenList& list, int64_t first, int count) {
-    const int64_t start = arguments.tokens.row_start(segment.row);
-    const float* row_gradient = arguments.row_gradient + segment.row * stride;
-    float e_sum[group_size], g_sum[group_size], ge_sum[group_size];
-    Vec g_part[group_size] = {}, ge_part[group_size] = {};
-    gather.template embed<false>(list, first, count, e, e_sum);
-    for (int j = 0; j < count; ++j) {
-      float* gated = keep + j * stride;
-      if (drop) gate(segment.row, list.column[first + j], row_gradient, gated);
-      const float* g = drop ? gated : row_gradient;
-      for (int64_t h = 0; h < stride; h += lanes) {
-        ge_part[j] += load(g + h) * load(e + j * stride + h);
-        if (drop) g_part[j] += load(g + h);
-      }
-    }
-    sums(ge_part, ge_sum);
-    if (drop) sums(g_part, g_sum);
-    else std::fill(g_sum, g_sum + group_size, row_gradient_sum);
-
-    const float inverse = 1.0f / float(hidden_size);
-    for (int j = 0; j < count; ++j) {
-      const int64_t token = start + list.column[first + j];
-      const float a = arguments.rstd[token], mean = e_sum[j] * inverse;
-      const float c = a * a * a * (ge_sum[j] - mean * g_sum[j]) * inverse;
-      const float d = c * mean - a * g_sum[j] * inverse;
-      arguments.tokens_gradient[token] = {a, c, d, int32_t(segment.row), list.context[first + j], list.column[first + j]};
-      const float* g = drop ? keep + j * stride : row_gradient;
-      float* to = d_context + list.context[first + j] * stride;
-      for (int64_t h = 0; h < stride; h += lanes)
-        store(to + h, load(to + h) + (broadcast(a) * load(g + h) - broadcast(c) * load(e + j * stride + h) + broadcast(d)));
-    }
+    for (int64_t h = 0; h < stride; h += lanes) total += load(g + h);
+    const float mean = sum(total) / float(hidden_size);
+    for (int64_t h = 0; h < hidden_size; ++h) g[h] -= mean;
   }
 
   // The tokens have passed the checks in the forward call, but ids may have been changed since: a bad one is reported.
   bool run(int64_t first_row, int64_t last_row) {
     TokenList list;
-    Segment segments[max_segments];
-    int64_t starts[max_segments + 1], row = first_row, column = 0;
-    while (const int64_t n = next_segments(arguments.tokens, row, column, last_row, segments))
-      for (int64_t s = 0; s < n;) {
-        const int64_t filled = fill(gather, segments + s, n - s, list, starts);
-        if (filled < 0) return false;
-        for (int64_t k = 0; k < filled; ++k, ++s) {
-          if (segments[s].begin == 0) begin_row(segments[s].row);
-          tokens(segments[s], list, starts[k], starts[k + 1]);
-          if (segments[s].end == arguments.tokens.row_length(segments[s].row)) end_row();
+    for (int64_t b = first_row; b < last_row; ++b) {
+      const int64_t start = tokens.row_start(b), length = tokens.row_length(b);
+      int64_t count = 0;
+      for (int64_t begin = 0; begin < length; begin += segment_length) {
+        list.size = 0;
+        if (!append(tokens, {b, begin, std::min(length, begin + segment_length)}, list)) return false;
+        for (int64_t i = 0; i < list.size; ++i) {
+          const int64_t token = start + list.column[i];
+          arguments.places[token] = {arguments.rstd[token], int32_t(b), list.context[i], list.column[i]};
         }
+        count += list.size;
       }
+      row(b, count);
+    }
     return true;
   }
 };
 
-template <class Word>
-inline void tokens_backward_of(const BackwardArguments& arguments) {
-  const int64_t hidden_size = arguments.table.hidden_size, stride = padded_to_lanes(hidden_size);
-  const int64_t chunks = context_chunks(arguments, stride), rows = arguments.tokens.rows;
-  const int64_t size = (arguments.num_contexts + 2) * stride;
+inline void rows_backward(const BackwardArguments& arguments) {
+  const int64_t hidden_size = arguments.table.hidden_size, rows = arguments.tokens.rows;
+  const int64_t size = 2 * hidden_size, chunks = num_chunks(arguments.tokens.total, size);
   Buffer copies(chunks * size);
   parallel_for(arguments.parallel_for, chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       float* copy = copies + chunk * size;
       std::fill(copy, copy + size, 0.0f);
-      TokenPass<Word> pass{arguments, copy, copy + size - 2 * stride, copy + size - stride};
+      RowPass pass{arguments, copy, copy + hidden_size};
       if (!pass.run(rows * chunk / chunks, rows * (chunk + 1) / chunks)) return;
     }
   });
-  const auto add_up = [&](float* to, int64_t offset) {
-    for (int64_t h = 0; h < hidden_size; ++h) {
-      double total = 0;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) total += double(copies[chunk * size + offset + h]);
-      to[h] = float(total);
-    }
-  };
-  for (int64_t i = 0; i < arguments.num_contexts; ++i) add_up(arguments.d_context + i * hidden_size, i * stride);
-  add_up(arguments.d_ln_weight, size - 2 * stride);
-  add_up(arguments.d_ln_bias, size - stride);
+  add_up(copies, chunks, size, hidden_size, arguments.d_ln_weight);
+  if (!(arguments.dropout.p_embed > 0)) add_up(copies + hidden_size, chunks, size, hidden_size, arguments.d_ln_bias);
 }
 
-// Pass 2: the word gradient of ids [first, last), one register tile of the row at a time.
+// Pass 2 over some ids; d_context [contexts, stride] and, with dropout on x, d_ln_bias [stride] are sums over their
+// tokens, in the caller's zeroed memory.
 template <class Word>
-struct WordPass {
-  const WordGradientArguments& words;
-  const BackwardArguments& arguments = words.tokens_pass;
+struct IdPass {
+  const IdsBackwardArguments& ids;
+  float *d_context, *d_ln_bias;
+  const BackwardArguments& arguments = ids.rows_pass;
   const Gather<Word> gather{arguments.table, arguments.tokens};
-  const int64_t hidden_size = gather.hidden_size, stride = gather.stride;
-  Buffer keep{stride};
-  int64_t kept_row = -1, kept_column = -1;  // whose mask is in keep
+  const int64_t hidden_size = gather.hidden_size, stride = gather.stride, context_stride = arguments.table.context_stride;
+  const int64_t last_token = ids.id_start[ids.num_unique] - 1;
+  const float *const row_gradient = arguments.row_gradient, *const context = arguments.table.context;
+  const float inverse = 1.0f / float(hidden_size);
+  Buffer word{stride}, total{stride}, gated{stride};
 
-  // Channels [h, h + vectors * lanes) of id u's row.
-  template <int vectors, bool drop>
-  void tile(int64_t u, int64_t h) {
-    const int64_t end = words.id_start[u + 1], id = words.unique_ids[u];
-    const int32_t* const sorted = words.sorted_tokens;
-    const int64_t last = words.id_start[words.num_unique] - 1;
-    const TokenGradient* const tokens = arguments.tokens_gradient;
-    const float *const row_gradient = arguments.row_gradient + h, *const context = arguments.table.context + h;
-    const int64_t context_stride = arguments.table.context_stride, row_stride = stride;
-    float c_sum = 0, d_sum = 0;
-    Vec total[vectors];
-    for (Vec& t : total) t = broadcast(0);
-    for (int64_t i = words.id_start[u]; i < end; ++i) {
-      const TokenGradient token = tokens[sorted[i]];
-      // The order of ids is random in memory: records are fetched 16 tokens ahead, the rows they name 4 ahead.
-      __builtin_prefetch(tokens + sorted[std::min(i + 16, last)]);
-      const float* ahead = row_gradient + tokens[sorted[std::min(i + 4, last)]].row * row_stride;
-      for (int k = 0; k < vectors; ++k) __builtin_prefetch(ahead + k * lanes);
-      const float *g = row_gradient + token.row * row_stride, *q = context + token.context * context_stride;
-      const float* mask = drop ? keep_of(token) + h : nullptr;
-      const Vec a = broadcast(token.a), c = broadcast(token.c);
+  // The i-th token by id. The order of ids is random in memory: places are fetched 16 tokens ahead, G of the row that
+  // a place names 4 ahead.
+  const TokenPlace& place(int64_t i) const {
+    const TokenPlace* const places = arguments.places;
+    __builtin_prefetch(places + ids.sorted_tokens[std::min(i + 16, last_token)]);
+    const float* ahead = row_gradient + places[ids.sorted_tokens[std::min(i + 4, last_token)]].row * stride;
+    for (int64_t h = 0; h < stride; h += 16) __builtin_prefetch(ahead + h);
+    return places[ids.sorted_tokens[i]];
+  }
+
+  // The word row of an id as zero-padded floats.
+  const float* word_row(int64_t id) {
+    const Word* row = gather.words + id * hidden_size;
+    if constexpr (sizeof(Word) == sizeof(float)) if (!gather.tail) return row;
+    for (int64_t h = 0; h < gather.full; h += lanes) store(word + h, load(row + h));
+    if (gather.tail) store(word + gather.full, load_partial(row + gather.full, gather.tail));
+    return word;
+  }
+
+  // total = the sum of d e over tokens [begin, end) of one id, with everything of a token in registers.
+  template <int vectors>
+  void in_registers(const float* w, int64_t begin, int64_t end) {
+    Vec sum_e[vectors];
+    for (Vec& t : sum_e) t = broadcast(0);
+    for (int64_t i = begin; i < end; ++i) {
+      const TokenPlace& token = place(i);
+      const float *g = row_gradient + token.row * stride, *q = context + token.context * context_stride;
+      float* const d_q = d_context + token.context * stride;
+      Vec e[vectors], gradient[vectors];
       for (int k = 0; k < vectors; ++k) {
-        const Vec gated = drop ? load(g + k * lanes) * load(mask + k * lanes) : load(g + k * lanes);
-        total[k] += a * gated - c * load(q + k * lanes);
+        e[k] = load(w + k * lanes) + load(q + k * lanes);
+        gradient[k] = load(g + k * lanes);
       }
-      c_sum += token.c;
-      d_sum += token.d;
+      const Pair sums_e = sums(total_of(e), dot(gradient, e));
+      const float a = token.rstd, c = a * a * a * sums_e.second * inverse, d = c * sums_e.first * inverse;
+      for (int k = 0; k < vectors; ++k) {
+        const Vec d_e = broadcast(a) * gradient[k] - broadcast(c) * e[k] + broadcast(d);
+        sum_e[k] += d_e;
+        store(d_q + k * lanes, load(d_q + k * lanes) + d_e);
+      }
     }
-    const Word* word = gather.words + id * hidden_size + h;
-    Word* to = static_cast<Word*>(words.d_word) + (words.compact ? u : id) * hidden_size + h;
-    const int64_t rest = hidden_size - h;  // channels from here on; the last vector may be a part
-    for (int k = 0; k < vectors; ++k) {
-      const int count = vectors > 1 || rest >= lanes ? lanes : int(rest);
-      const Vec w = count == lanes ? load(word + k * lanes) : load_partial(word + k * lanes, count);
-      store_as(to + k * lanes, total[k] - broadcast(c_sum) * w + broadcast(d_sum), count);
-    }
+    for (int k = 0; k < vectors; ++k) store(total + k * lanes, sum_e[k]);
   }
 
-  const float* keep_of(const TokenGradient& token) {
-    if (token.row != kept_row || token.column != kept_column) {
-      dropout_keep(arguments.dropout.seed, kept_row = token.row, kept_column = token.column, embed_stream,
-                   arguments.dropout.p_embed, hidden_size, keep);
-      for (int64_t h = hidden_size; h < stride; ++h) keep[h] = 0;
+  // m G of a token.
+  const float* gate(const TokenPlace& token) {
+    const Dropout& dropout = arguments.dropout;
+    const float *const g = row_gradient + token.row * stride, *const gamma = arguments.ln_weight;
+    dropout_keep(dropout.seed, token.row, token.column, embed_stream, dropout.p_embed, hidden_size, gated);
+    for (int64_t h = 0; h < hidden_size; ++h) {
+      const float kept = gated[h] * g[h];
+      d_ln_bias[h] += kept;
+      gated[h] = kept * gamma[h];
     }
-    return keep;
+    std::fill(gated + hidden_size, gated + stride, 0.0f);
+    return gated;
   }
 
+  // The same for rows of any size.
   template <bool drop>
-  void tiles(int64_t u) {
-    int64_t h = 0;
-    for (; h + 8 * lanes <= hidden_size; h += 8 * lanes) tile<8, drop>(u, h);
-    for (; h + 2 * lanes <= hidden_size; h += 2 * lanes) tile<2, drop>(u, h);
-    for (; h < hidden_size; h += lanes) tile<1, drop>(u, h);
+  void in_memory(const float* w, int64_t begin, int64_t end) {
+    std::fill(total.data, total + stride, 0.0f);
+    for (int64_t i = begin; i < end; ++i) {
+      const TokenPlace& token = place(i);
+      const float* const g = drop ? gate(token) : row_gradient + token.row * stride;
+      const float* const q = context + token.context * context_stride;
+      float* const d_q = d_context + token.context * stride;
+      Vec e_part = broadcast(0), g_part = broadcast(0), ge_part = broadcast(0);
+      for (int64_t h = 0; h < stride; h += lanes) {
+        const Vec e = load(w + h) + load(q + h), gradient = load(g + h);
+        e_part += e;
+        ge_part += gradient * e;
+        if (drop) g_part += gradient;
+      }
+      const Pair sums_e = sums(e_part, ge_part);
+      const float e_mean = sums_e.first * inverse, g_mean = drop ? sum(g_part) * inverse : 0.0f;
+      const float a = token.rstd, c = a * a * a * (sums_e.second * inverse - e_mean * g_mean), d = c * e_mean - a * g_mean;
+      for (int64_t h = 0; h < stride; h += lanes) {
+        const Vec e = load(w + h) + load(q + h);
+        const Vec d_e = broadcast(a) * load(g + h) - broadcast(c) * e + broadcast(d);
+        store(total + h, load(total + h) + d_e);
+        store(d_q + h, load(d_q + h) + d_e);
+      }
+    }
   }
+
+  void sum_tokens(const float* w, int64_t begin, int64_t end) {
+    if (arguments.dropout.p_embed > 0) return in_memory<true>(w, begin, end);
+    switch (stride / lanes) {
+      case 1: return in_registers<1>(w, begin, end);
+      case 2: return in_registers<2>(w, begin, end);
+      case 3: return in_registers<3>(w, begin, end);
+      case 4: return in_registers<4>(w, begin, end);
+#if defined(__AVX512F__)  // 32 registers
+      case 6: return in_registers<6>(w, begin, end);
+      case 8: return in_registers<8>(w, begin, end);
+#endif
+      default: return in_memory<false>(w, begin, end);
+    }
+  }
+
+  Word* gradient_row(int64_t row) const { return static_cast<Word*>(ids.d_word) + row * hidden_size; }
 
   // Rows of a dense gradient that no token asks for are zeroed on the way, in the order of memory.
   void zero_rows(int64_t begin, int64_t end) const {
-    if (!words.compact && begin < end)
-      std::memset(static_cast<Word*>(words.d_word) + begin * hidden_size, 0, size_t(end - begin) * size_t(gather.row_bytes));
+    if (ids.word_gradient == WordGradient::dense && begin < end)
+      std::memset(static_cast<void*>(gradient_row(begin)), 0, size_t(end - begin) * size_t(gather.row_bytes));
   }
 
   void run(int64_t first, int64_t last) {
     for (int64_t u = first; u < last; ++u) {
-      zero_rows(u ? words.unique_ids[u - 1] + 1 : 0, words.unique_ids[u]);
-      gather.prefetch_row(words.unique_ids[std::min(u + 4, words.num_unique - 1)]);
-      if (arguments.dropout.p_embed > 0) tiles<true>(u);
-      else tiles<false>(u);
+      const int64_t id = ids.unique_ids[u];
+      zero_rows(u ? ids.unique_ids[u - 1] + 1 : 0, id);
+      gather.prefetch_row(ids.unique_ids[std::min(u + 4, ids.num_unique - 1)]);
+      sum_tokens(word_row(id), ids.id_start[u], ids.id_start[u + 1]);
+      if (ids.word_gradient == WordGradient::none) continue;
+      Word* to = gradient_row(ids.word_gradient == WordGradient::sparse ? u : id);
+      for (int64_t h = 0; h < hidden_size; h += lanes)
+        store_as(to + h, load(total + h), int(std::min<int64_t>(lanes, hidden_size - h)));
     }
-    if (last == words.num_unique) zero_rows(last ? words.unique_ids[last - 1] + 1 : 0, arguments.tokens.vocab_size);
+    if (last == ids.num_unique) zero_rows(last ? ids.unique_ids[last - 1] + 1 : 0, arguments.tokens.vocab_size);
   }
 };
 
-template <class Word>
-inline void words_backward_of(const WordGradientArguments& words) {
-  const BackwardArguments& arguments = words.tokens_pass;
-  const int64_t num_tokens = words.id_start[words.num_unique];
-  // Pieces of about 2048 tokens, cut between ids, so that frequent ids do not all fall to one thread.
-  const int64_t pieces = std::max<int64_t>(1, num_tokens / 2048);
-  const auto first_id = [&](int64_t piece) {  // the first id that starts at or after the piece's share of tokens
-    int64_t low = 0, high = words.num_unique;
-    while (low < high) {
-      const int64_t middle = (low + high) / 2;
-      if (words.id_start[middle] < num_tokens * piece / pieces) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  };
-  parallel_for(arguments.parallel_for, pieces, 1, [&](int64_t begin, int64_t end) {
-    WordPass<Word> pass{words};
-    pass.run(first_id(begin), end == pieces ? words.num_unique : first_id(end));
-  });
-}
-
-inline void tokens_backward(const BackwardArguments& arguments) {
-  switch (arguments.table.word_type) {
-    case WordType::float32: return tokens_backward_of<float>(arguments);
-    case WordType::bfloat16: return tokens_backward_of<bfloat16>(arguments);
-    default: return tokens_backward_of<float16>(arguments);
+// The first id that starts at or after this share of the tokens.
+inline int64_t first_id(const IdsBackwardArguments& ids, int64_t token) {
+  int64_t low = 0, high = ids.num_unique;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (ids.id_start[middle] < token) low = middle + 1;
+    else high = middle;
   }
+  return low;
 }
 
-inline void words_backward(const WordGradientArguments& words) {
-  switch (words.tokens_pass.table.word_type) {
-    case WordType::float32: return words_backward_of<float>(words);
-    case WordType::bfloat16: return words_backward_of<bfloat16>(words);
-    default: return words_backward_of<float16>(words);
+template <class Word>
+inline void ids_backward_of(const IdsBackwardArguments& ids) {
+  const BackwardArguments& arguments = ids.rows_pass;
+  const int64_t hidden_size = arguments.table.hidden_size, stride = padded_to_lanes(hidden_size);
+  const int64_t num_contexts = arguments.num_contexts, size = (num_contexts + 1) * stride;
+  const int64_t num_tokens = ids.id_start[ids.num_unique], chunks = num_chunks(num_tokens, size);
+  Buffer copies(chunks * size);
+  parallel_for(arguments.parallel_for, chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      float* copy = copies + chunk * size;
+      std::fill(copy, copy + size, 0.0f);
+      IdPass<Word> pass{ids, copy, copy + num_contexts * stride};
+      pass.run(first_id(ids, num_tokens * chunk / chunks),
+               chunk + 1 == chunks ? ids.num_unique : first_id(ids, num_tokens * (chunk + 1) / chunks));
+    }
+  });
+  for (int64_t i = 0; i < num_contexts; ++i)
+    add_up(copies + i * stride, chunks, size, hidden_size, ids.d_context + i * hidden_size);
+  if (arguments.dropout.p_embed > 0)
+    add_up(copies + num_contexts * stride, chunks, size, hidden_size, arguments.d_ln_bias);
+}
+
+inline void ids_backward(const IdsBackwardArguments& ids) {
+  switch (ids.rows_pass.table.word_type) {
+    case WordType::float32: return ids_backward_of<float>(ids);
+    case WordType::bfloat16: return ids_backward_of<bfloat16>(ids);
+    default: return ids_backward_of<float16>(ids);
   }
 }
 

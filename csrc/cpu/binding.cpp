@@ -246,28 +246,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
   Tensor d_ln_bias = new_tensor(word_embeddings, {hidden_size}, ScalarType::Float);
   torch::stable::zero_(d_position);
   torch::stable::zero_(d_token_type);
-  std::vector<TokenGradient> tokens_gradient(static_cast<size_t>(tokens.total));
+  std::vector<TokenPlace> places(static_cast<size_t>(tokens.total));
   std::vector<float> row_gradient(size_t(tokens.rows * call.table.context_stride));
-  std::vector<float> d_context(size_t(call.num_types * call.num_positions * hidden_size));
   const BackwardArguments arguments{
       tokens, call.table, call.dropout, call.ln_weight, as_float_data(grad_pooled, keep),
       float_data("pooled_hat", pooled_hat, keep), float_data("rstd", rstd, keep), call.num_types * call.num_positions,
-      tokens_gradient.data(), row_gradient.data(), d_context.data(), floats(d_ln_weight), floats(d_ln_bias),
-      parallel_for};
-  chosen_kernels().tokens_backward(arguments);
+      places.data(), row_gradient.data(), floats(d_ln_weight), floats(d_ln_bias), parallel_for};
+  chosen_kernels().rows_backward(arguments);
   call.tokens.raise_bad_index();
+
+  const TokensById by_id = tokens_by_id(tokens);
+  const WordGradient word_gradient{int(word_grad)};
+  const int64_t num_unique = int64_t(by_id.unique_ids.size());
+  const int64_t num_ids = word_gradient == WordGradient::sparse ? num_unique : 0;
+  const Tensor d_word = new_tensor(
+      word_embeddings, {word_gradient == WordGradient::dense ? word_embeddings.size(0) : num_ids, hidden_size}, call.type);
+  if (word_gradient == WordGradient::dense) advise_huge_pages(d_word);
+  const Tensor d_word_ids = new_tensor(word_embeddings, {num_ids}, ScalarType::Long);
+  std::copy_n(by_id.unique_ids.begin(), num_ids, static_cast<int64_t*>(d_word_ids.mutable_data_ptr()));
+  std::vector<float> d_context(size_t(arguments.num_contexts * hidden_size));
+  chosen_kernels().ids_backward({arguments, by_id.tokens.data(), by_id.id_start.data(), by_id.unique_ids.data(),
+                                 num_unique, word_gradient, d_word.mutable_data_ptr(), d_context.data()});
   split_context(call, d_context.data(), floats(d_position), floats(d_token_type));
 
-  const bool dense = word_grad == 1, sparse = word_grad == 2;
-  const TokensById by_id = dense || sparse ? tokens_by_id(tokens) : TokensById{};
-  const int64_t num_unique = int64_t(by_id.unique_ids.size());
-  Tensor d_word = new_tensor(word_embeddings, {dense ? word_embeddings.size(0) : num_unique, hidden_size}, call.type);
-  if (dense) advise_huge_pages(d_word);
-  const Tensor d_word_ids = new_tensor(word_embeddings, {sparse ? num_unique : 0}, ScalarType::Long);
-  if (sparse) std::copy(by_id.unique_ids.begin(), by_id.unique_ids.end(), static_cast<int64_t*>(d_word_ids.mutable_data_ptr()));
-  if (dense || sparse)
-    chosen_kernels().words_backward({arguments, by_id.tokens.data(), by_id.id_start.data(), by_id.unique_ids.data(),
-                                     num_unique, d_word.mutable_data_ptr(), sparse});
   const auto as_parameter = [&](const Tensor& t) {
     return call.type == ScalarType::Float ? t : torch::stable::to(t, call.type);
   };

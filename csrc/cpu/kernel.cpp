@@ -13,4 +13,4 @@
 
 extern const Kernels CONCATENATE(kernels_, INSTRUCTION_SET);
 const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET), logits, folded_logits, forward,
-                                                  tokens_backward, words_backward};
+                                                  rows_backward, ids_backward};

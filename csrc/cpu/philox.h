@@ -3,31 +3,82 @@
 
 #include <cstdint>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "simd.h"
+
 namespace {
 
 enum PhiloxStream : uint32_t { embed_stream = 0, pool_stream = 1 };
 
+// One word of a block in each 64-bit lane. Its upper half is whatever the rounds leave there: products read the lower
+// halves alone, so that a round is two products, two shifts and two exclusive ors of three, with nothing put in place.
+typedef uint64_t Words __attribute__((vector_size(sizeof(Vec))));
+
+#if defined(__AVX512F__)
+
+inline Words spread(uint64_t x) { return Words(_mm512_set1_epi64(int64_t(x))); }
+inline Words product(Words x, uint32_t factor) { return Words(_mm512_mul_epu32(__m512i(x), _mm512_set1_epi64(factor))); }
+// Blocks of the even lanes, then of the odd ones: (low 0, high 0, low 2, high 2, ...), (low 1, high 1, low 3, ...).
+inline Words even_blocks(Words low, Words high) { return Words(_mm512_unpacklo_epi64(__m512i(low), __m512i(high))); }
+inline Words odd_blocks(Words low, Words high) { return Words(_mm512_unpackhi_epi64(__m512i(low), __m512i(high))); }
+inline Vec at_least(Words x, uint32_t threshold) {
+  return _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(__m512i(x), _mm512_set1_epi32(int32_t(threshold))), broadcast(1));
+}
+constexpr Words block_of_lane = {0, 4, 1, 5, 2, 6, 3, 7};
+
+#elif defined(__AVX2__)
+
+inline Words spread(uint64_t x) { return Words(_mm256_set1_epi64x(int64_t(x))); }
+inline Words product(Words x, uint32_t factor) { return Words(_mm256_mul_epu32(__m256i(x), _mm256_set1_epi64x(factor))); }
+inline Words even_blocks(Words low, Words high) { return Words(_mm256_unpacklo_epi64(__m256i(low), __m256i(high))); }
+inline Words odd_blocks(Words low, Words high) { return Words(_mm256_unpackhi_epi64(__m256i(low), __m256i(high))); }
+inline Vec at_least(Words x, uint32_t threshold) {
+  const __m256i larger = _mm256_max_epu32(__m256i(x), _mm256_set1_epi32(int32_t(threshold)));
+  return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(larger, __m256i(x))), broadcast(1));
+}
+constexpr Words block_of_lane = {0, 2, 1, 3};
+
+#else
+
+inline Words spread(uint64_t x) { return Words{x, x}; }
+#if defined(__SSE2__)
+inline Words product(Words x, uint32_t factor) { return Words(_mm_mul_epu32(__m128i(x), _mm_set1_epi64x(factor))); }
+#else
+inline Words product(Words x, uint32_t factor) { return Words{uint64_t(uint32_t(x[0])) * factor, uint64_t(uint32_t(x[1])) * factor}; }
+#endif
+inline Words even_blocks(Words low, Words high) { return Words{low[0], high[0]}; }
+inline Words odd_blocks(Words low, Words high) { return Words{low[1], high[1]}; }
+inline Vec at_least(Words x, uint32_t threshold) {
+  typedef uint32_t Halves __attribute__((vector_size(sizeof(Vec))));
+  const auto kept = Halves(x) >= Halves{threshold, threshold, threshold, threshold};
+  return Vec(Halves(kept) & Halves(broadcast(1)));
+}
+constexpr Words block_of_lane = {0, 1};
+
+#endif
+
 // keep[i] = 1 where channel i of a token survives dropout with probability p, else 0. keep holds hidden_size rounded
-// up to a multiple of 4.
+// up to whole vectors; what lies past hidden_size is 0 or 1 too.
 inline void dropout_keep(uint64_t seed, int64_t row, int64_t column, PhiloxStream stream, double p,
                          int64_t hidden_size, float* keep) {
   const uint32_t threshold = uint32_t(p * 4294967296.0);
-  const uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
-  for (int64_t block = 0; block < (hidden_size + 3) / 4; ++block) {
-    uint32_t c0 = uint32_t(block), c1 = uint32_t(column), c2 = uint32_t(row), c3 = stream, k0 = key0, k1 = key1;
-    for (int round = 0; round < 10; ++round) {
-      const uint64_t product0 = uint64_t(0xD2511F53u) * c0, product1 = uint64_t(0xCD9E8D57u) * c2;
-      c0 = uint32_t(product1 >> 32) ^ c1 ^ k0;
-      c2 = uint32_t(product0 >> 32) ^ c3 ^ k1;
-      c1 = uint32_t(product1);
-      c3 = uint32_t(product0);
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
+  for (int64_t h = 0; h < hidden_size; h += 2 * lanes) {
+    Words c0 = spread(uint64_t(h / 4)) + block_of_lane, c1 = spread(uint32_t(column)), c2 = spread(uint32_t(row)),
+          c3 = spread(stream);
+    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+      const Words product0 = product(c0, 0xD2511F53u), product1 = product(c2, 0xCD9E8D57u);
+      c0 = (product1 >> 32) ^ c1 ^ spread(k0);
+      c2 = (product0 >> 32) ^ c3 ^ spread(k1);
+      c1 = product1;
+      c3 = product0;
     }
-    keep[4 * block] = c0 >= threshold;
-    keep[4 * block + 1] = c1 >= threshold;
-    keep[4 * block + 2] = c2 >= threshold;
-    keep[4 * block + 3] = c3 >= threshold;
+    const Words low = (c0 & spread(0xffffffffu)) | c1 << 32, high = (c2 & spread(0xffffffffu)) | c3 << 32;
+    store(keep + h, at_least(even_blocks(low, high), threshold));
+    if (h + lanes < hidden_size) store(keep + h + lanes, at_least(odd_blocks(low, high), threshold));
   }
 }
 

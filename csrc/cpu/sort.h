@@ -1,6 +1,8 @@
-// The unmasked tokens of a batch in the order of their ids: a stable radix sort, 11 bits a pass.
+// The unmasked tokens of a batch in the order of their ids: a stable radix sort in as few passes of at most 11 bits as
+// there must be, and then in as few bits: two passes of 8 bits write to 256 lines at a time, which stay in L1.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -22,12 +24,16 @@ inline TokensById tokens_by_id(const Tokens& tokens) {
   }
   entries.resize(kept);
   other.resize(kept);
-  constexpr int bits = 11, buckets = 1 << bits;
-  for (int shift = 0; (tokens.vocab_size - 1) >> shift > 0; shift += bits) {
-    uint32_t start[buckets + 1] = {};
-    for (const Entry& entry : entries) ++start[(entry.id >> shift) % buckets + 1];
-    for (int b = 0; b < buckets; ++b) start[b + 1] += start[b];
-    for (const Entry& entry : entries) other[start[(entry.id >> shift) % buckets]++] = entry;
+  constexpr int max_bits = 11;
+  int id_bits = 0;
+  while ((tokens.vocab_size - 1) >> id_bits > 0) ++id_bits;
+  const int passes = std::max(1, (id_bits + max_bits - 1) / max_bits), bits = (id_bits + passes - 1) / passes;
+  const uint32_t buckets = uint32_t(1) << bits;
+  for (int shift = 0; shift < id_bits; shift += bits) {
+    uint32_t start[(1 << max_bits) + 1] = {};
+    for (const Entry& entry : entries) ++start[((uint32_t(entry.id) >> shift) & (buckets - 1)) + 1];
+    for (uint32_t b = 0; b < buckets; ++b) start[b + 1] += start[b];
+    for (const Entry& entry : entries) other[start[(uint32_t(entry.id) >> shift) & (buckets - 1)]++] = entry;
     entries.swap(other);
   }
 
