@@ -124,9 +124,9 @@ struct IdPass {
   // a place names 4 ahead.
   const TokenPlace& place(int64_t i) const {
     const TokenPlace* const places = arguments.places;
-    __builtin_prefetch(places + ids.sorted_tokens[std::min(i + 16, last_token)]);
+    prefetch_line(places + ids.sorted_tokens[std::min(i + 16, last_token)]);
     const float* ahead = row_gradient + places[ids.sorted_tokens[std::min(i + 4, last_token)]].row * stride;
-    for (int64_t h = 0; h < stride; h += 16) __builtin_prefetch(ahead + h);
+    for (int64_t h = 0; h < stride; h += 16) prefetch_line(ahead + h);
     return places[ids.sorted_tokens[i]];
   }
 

@@ -51,7 +51,7 @@ struct Gather {
   void prefetch(const TokenList& list, int64_t i) const { prefetch_row(list.id[i]); }
   void prefetch_row(int64_t id) const {
     const char* row = reinterpret_cast<const char*>(words + id * hidden_size);
-    for (int64_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte);
+    for (int64_t byte = 0; byte < row_bytes; byte += 64) prefetch_line(row + byte);
   }
 
   Vec word_vector(const Word* row, int64_t h, Vec scale) const {
@@ -175,7 +175,7 @@ struct Gather {
     const Word* word = words + id * (vectors * lanes);
     const float* context = table.context + list.context[i] * table.context_stride;
     const char* next = reinterpret_cast<const char*>(words + ahead * (vectors * lanes));
-    for (size_t byte = 0; byte < vectors * lanes * sizeof(Word); byte += 64) __builtin_prefetch(next + byte);
+    for (size_t byte = 0; byte < vectors * lanes * sizeof(Word); byte += 64) prefetch_line(next + byte);
     const Vec scale = broadcast(sizeof(Word) == 1 ? table.word_scale[id] : 1.0f);
     for (int k = 0; k < vectors; ++k) e[k] = word_vector(word, k * lanes, scale) + load(context + k * lanes);
   }
