@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
-from dendritic_bert.kernels import ops, triton_launch
+from dendritic_bert.kernels import ops, triton_configs, triton_launch
 from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS
 
 VOCAB_SIZE = 30522
@@ -24,7 +25,8 @@ class Call:
     """A call of an op on ``rows`` rows of ``length`` tokens, none of them masked; ids are int32, the mask is bool.
 
     layout: "padded" or "packed". dropout: of both kinds. word_grad: of ``embed_pool_backward``, "scattered" by atomics,
-    "segmented" in the order of sorted ids, or "sparse". num_labels, num_dendrites: of the ops with a head.
+    "by id" or "sparse" in the order of sorted ids with the context's by atomics, or "segmented", where that is in a
+    sorted order too. num_labels, num_dendrites: of the ops with a head.
     """
 
     op: str
@@ -90,7 +92,8 @@ class Call:
                      eps, pooling, self.dropout, self.dropout, t["seed"] if self.dropout else None)
             if self.op == "embed_pool":
                 return triton_launch.embed_pool(*embed, ops.NO_WORD_GRAD)
-            with _deterministic(self.word_grad == "segmented"):
+            in_cache = patch.object(triton_configs, "adds_in_cache", lambda *_: self.word_grad == "scattered")
+            with in_cache, _deterministic(self.word_grad == "segmented"):
                 return triton_launch.embed_pool_backward(
                     t["grad_pooled"], t["pooled_hat"], t["rstd"], *embed,
                     ops.SPARSE_WORD_GRAD if self.word_grad == "sparse" else ops.DENSE_WORD_GRAD)

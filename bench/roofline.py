@@ -40,6 +40,7 @@ OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8),
 # Those whose bytes and gathering loops are counted in CUDA too.
 CUDA_KERNELS = {"dsn_logits": "logits_kernel", "embed_pool": "embed_pool_kernel",
                 "embed_pool_backward": "token_gradient_kernel"}
+SORTED_FORMS = {"by id": "by id", "sorted": "segmented"}  # of the backward pass: the report's name -> a Call's
 HIDDEN_SIZES = (128, 384, 768)
 LENGTHS = (32, 128, 512)
 MOVED_AT_MOST = 1.05
@@ -85,7 +86,7 @@ def config_of(call: Call, target: str) -> Config:
 def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) -> float:
     """Instructions of warps (waves) in a call: the gathering loop as often as it turns, the rest of a kernel once."""
     kernels = list(kernels)
-    turns_of = _segmented_turns if call.word_grad == "segmented" else _turns
+    turns_of = _turns if call.word_grad == "scattered" else _segmented_turns
     total = 0
     for kernel, (programs, turns) in zip(kernels, turns_of(call, config, [kernel.kernel for kernel in kernels])):
         loop = kernel.gather_loop.num_instructions
@@ -110,12 +111,13 @@ def _turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, 
 
 
 def _segmented_turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, int]]:
-    """The same of the form by sorted ids: once by ids, each of which has as many tokens, once by positions."""
+    """The same of the forms by sorted ids: once by ids, each of which has as many tokens, and once by positions where
+    these have a pass of their own."""
     segments = iter([(VOCAB_SIZE, ceil(call.num_tokens / VOCAB_SIZE)), (NUM_TYPES * NUM_POSITIONS, SEGMENT_CHUNK)])
     for name in names:
         if name == "row_gradients_kernel":
             yield ceil(call.rows / config.rows), ceil(call.length / MASK_TOKENS.value)
-        elif name == "token_keys_kernel":
+        elif name in ("token_keys_kernel", "order_tokens_kernel"):
             yield ceil(call.num_tokens / KEY_TOKENS), 1
         elif name == "segment_gradients_kernel":
             num_segments, tokens = next(segments)
@@ -163,8 +165,7 @@ def cuda_kernels(target: str) -> list[Kernel]:
 
 @cache
 def sorted_traffic(call: Call, target: str) -> Traffic:
-    """Of a backward call by sorted ids, with what torch does beside the kernels: two sorts, and sums."""
-    call = replace(call, word_grad="segmented")
+    """Of a backward call by sorted ids, with what torch does beside the kernels: sorts, and sums."""
     with torch_bytes(target) as of_torch:
         call.launch(call.tensors())
     return Traffic((*traffic_of(call, config_of(call, target)).streams, once("torch", of_torch.total, least=0)))
@@ -180,8 +181,9 @@ def work_of(call: Call, target: str, cuda: list[Kernel]) -> list[tuple[str, Traf
     """Of every backend: its name, the bytes and the instructions of a call."""
     work = [("Triton", traffic_of(call, config_of(call, target)), triton_instructions(call, target))]
     if call.op == "embed_pool_backward":
-        segmented = replace(call, word_grad="segmented")
-        work.append(("Triton, sorted", sorted_traffic(call, target), triton_instructions(segmented, target)))
+        for backend, word_grad in SORTED_FORMS.items():
+            form = replace(call, word_grad=word_grad)
+            work.append((f"Triton, {backend}", sorted_traffic(form, target), triton_instructions(form, target)))
     if cuda and call.op in CUDA_KERNELS:
         work.append(("CUDA", cuda_traffic_of(call), cuda_instructions_of(call, cuda)))
     return work
@@ -235,17 +237,22 @@ def moved_scattered(call: Call, device: Device, traffic: Traffic) -> float:
     return moved + max(0.0, traffic.total("words", "distinct") - missed)
 
 
+def _moved_backward(call: Call, device: Device, form: str) -> float:
+    if form in SORTED_FORMS:
+        call = replace(call, word_grad=SORTED_FORMS[form])
+        return memory_bytes(call, device, "uniform", sorted_traffic(call, device.target))
+    traffic = cuda_traffic_of(call) if form == "CUDA" else traffic_of(call, config_of(call, device.target))
+    return moved_scattered(call, device, traffic)
+
+
 def backward_table() -> str:
     lines = []
     devices = [device for device in DEVICES if device.name != "H200"]  # which has an H100's cache
-    forms = [(device, form) for device in devices for form in ("atomics", "CUDA", "sorted")
+    forms = [(device, form) for device in devices for form in ("atomics", "CUDA", *SORTED_FORMS)
              if form != "CUDA" or device.target.startswith("sm_")]
     for call in (call for call in calls() if call.op == "embed_pool_backward"):
         least = traffic_of(call, config_of(call, "sm_90")).least
-        moved = [memory_bytes(call, device, "uniform", sorted_traffic(call, device.target)) if form == "sorted"
-                 else moved_scattered(
-            call, device, cuda_traffic_of(call) if form == "CUDA" else traffic_of(call, config_of(call, device.target)))
-            for device, form in forms]
+        moved = [_moved_backward(call, device, form) for device, form in forms]
         lines.append([*_named(call)[1:], f"{least / call.num_tokens:.1f}",
                       *(_marked(size / least) for size in moved)])
     return table(["table", "H", "L", "least, bytes / token", *(f"{device.name}, {form}" for device, form in forms)],
@@ -280,11 +287,11 @@ def report(found: list[Bound]) -> str:
         "timed**. Tokens a second that a GPU's memory, last cache (L2; MI300X's Infinity Cache) and issue of "
         f"instructions allow, for {TOKENS:,} tokens a call, V = {VOCAB_SIZE}, full rows, int32 ids and a bool mask, "
         f"{Call.num_labels} labels, {Call.num_dendrites} dendrites; caches are warm and hold words as Che's "
-        "approximation of LRU says. The embed_pool ops run without dropout, the backward one adds by atomics or, "
-        "\"sorted\", in the order of ids; then torch's sorts are in the bytes and not in the "
-        "instructions. Instructions are those of a warp of 32 (NVIDIA) or a wave of 64 (AMD); what lies outside the "
-        "gathering loop is counted once, executed or not, which for short rows makes issue a lower bound: unrolled "
-        "epilogues above all.\n",
+        "approximation of LRU says. The embed_pool ops run without dropout, the backward one adds by atomics, by "
+        "atomics but for words, which go \"by id\", or \"sorted\"; what torch does beside the kernels is in the bytes "
+        "of the last two and not in the instructions. Instructions are those of a warp of 32 (NVIDIA) or a wave of 64 "
+        "(AMD); what lies outside the gathering loop is counted once, executed or not, which for short rows makes "
+        "issue a lower bound: unrolled epilogues above all.\n",
         "![rooflines](roofline.png)\n", "## Bytes\n",
         "From and to memory where no word's row is reused and tables of positions and heads are read once; the least "
         "is what the contract of the op asks of any kernel. Bold where it is more than "
@@ -294,9 +301,12 @@ def report(found: list[Bound]) -> str:
         "writes every gradient once and keeps nothing in between. H200 as H100. \"atomics\" (Triton) and \"CUDA\" add "
         "float32 rows in the cache: they move the least where words and sums fit there together and the table is "
         "float32; beside a bfloat16 table the float32 sums are twice the gradient, and where the cache misses, every "
-        "token's sum is read and written. \"sorted\" (Triton's deterministic and sparse form) reads each word once in "
-        f"its first pass and has no float32 sums, but two sorts of {sort_bytes(2)} bytes a token, which alone are more "
-        "than the bar leaves of the least at every H here, and gathers words again in its second.\n",
+        "token's sum is read and written. \"by id\" (Triton's sparse form, and the dense one of tables of more than "
+        "four times the cache) reads each word once and has no float32 sums. What it moves beyond the least is the "
+        "order: ids and mask read twice more, and a token's place and row written and read, 26 bytes a token, more "
+        "than the bar leaves where the least is below 520; the gradients of rows, written for the tokens to gather, "
+        "8 H / L bytes; and counts, 2 to 3. \"sorted\" (the deterministic form) has two sorts of "
+        f"{sort_bytes(2)} bytes a token, and gathers words again in its second pass.\n",
         backward_table(), *(device_table(device, found) for device in DEVICES)]
     return "\n".join(parts)
 

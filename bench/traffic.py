@@ -64,7 +64,8 @@ def traffic_of(call: Call, config: Config) -> Traffic:
         return Traffic(tuple(_logits(call, config)))
     if call.op == "embed_pool":
         return Traffic(tuple(_embed_pool(call, config)))
-    return Traffic(tuple(_scattered(call, config) if call.word_grad == "scattered" else _segmented(call, config)))
+    form = {"scattered": _scattered, "segmented": _segmented}.get(call.word_grad, _by_id)
+    return Traffic(tuple(form(call, config)))
 
 
 def once(name: str, size: int, times: int = 1, least: int | None = None) -> Stream:
@@ -171,26 +172,48 @@ def _scattered(call: Call, config: Config) -> list[Stream]:
                Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)] * (row < wide))]
 
 
-def _segmented(call: Call, config: Config) -> list[Stream]:
-    """Gradients in the order of sorted ids, and again in that of positions. Both keys of a token, of 16 bits each, are
-    sorted by torch; its place in the order is of 64 bits, its row and column are of 32. In the first pass a word's row
-    comes from memory once, its tokens follow each other; in the second as often as it is asked for. Every end of a
-    chunk cuts a segment in two, whose pieces are written and read once more."""
+def _by_id(call: Call, config: Config) -> list[Stream]:
+    """Gradients of words in the order of ids, sorted by counting: ids and mask are read for the counts, for the order
+    and, ids, on the way through it. A word's row comes from memory once, its tokens follow each other. Counts of ids
+    are added up, turned to offsets and counted on: each time 4 bytes read and written."""
     row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
-    programs, chunks = ceil(call.rows / config.rows), tokens // SEGMENT_CHUNK
-    _, _, words, *scale = _tokens(call)
-    return [once("input_ids", 4 * tokens, times=3), once("attention_mask", tokens, times=2),
-            Stream("words in their order", "table", tokens * row, words.distinct, 0), words, *scale,
-            *_context_parameters(call, 2 * tokens, call.length), once("grad_pooled", call.rows * row),
-            once("pooled_hat", call.rows * wide), once("rstd", 4 * tokens, times=2),
+    programs = ceil(call.rows / config.rows)
+    return [*_in_order(call, 1), once("input_ids", 4 * tokens, times=3), once("attention_mask", tokens, times=3),
+            Stream("counts", "table", 2 * 4 * tokens, 5 * 4 * VOCAB_SIZE, 0),
+            once("order and rows", 2 * 4 * tokens, times=2, least=0),
             Stream("ln", "table", programs * row, row, row),
-            once("row_gradient", call.rows * wide, least=0),
-            Stream("row_gradient of tokens", "table", 2 * tokens * wide, call.rows * wide, 0),
-            once("shares of gamma and beta", programs * wide, times=2, least=2 * row),
-            once("keys", 2 * 2 * tokens, least=0), once("row and column", 8 * tokens, times=3, least=0),
+            Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * row),
+            Stream("d_context", "table", tokens * wide, call.length * wide, call.length * row)]
+
+
+def _segmented(call: Call, config: Config) -> list[Stream]:
+    """Gradients in the order of sorted ids and again in that of positions. Both keys of a token, of 16 bits each, are
+    sorted by torch; its place in the order is of 64 bits, its row of 32. In the first pass a word's row comes from
+    memory once, in the second as often as it is asked for."""
+    row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
+    programs = ceil(call.rows / config.rows)
+    _, _, words, *_ = _tokens(call)
+    return [*_in_order(call, 2), Stream("words again", "words", words.requested, words.distinct, 0),
+            once("input_ids", 4 * tokens, times=3), once("attention_mask", tokens, times=2),
+            once("keys", 2 * 2 * tokens, least=0), once("rows", 4 * tokens, times=3, least=0),
             once("order", 8 * tokens, times=2, least=0),
-            once("pieces", 2 * chunks * wide, times=4, least=0), once("d_word", VOCAB_SIZE * row),
+            Stream("ln", "table", programs * row, row, row),
+            once("shares of gamma and beta", programs * wide, times=2, least=2 * row),
+            once("pieces of positions", (tokens // SEGMENT_CHUNK) * wide * (call.rows > SEGMENT_CHUNK), 2, least=0),
             Stream("d_context", "table", call.length * wide, call.length * wide, call.length * row)]
+
+
+def _in_order(call: Call, passes: int) -> list[Stream]:
+    """What passes over all tokens, of which the first goes by ids, read and write. With ids that come as often as each
+    other no segment of that is cut."""
+    row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
+    _, _, words, *_ = _tokens(call)
+    return [Stream("words in their order", "table", words.requested, words.distinct, words.least),
+            *_context_parameters(call, passes * tokens, call.length), once("rstd", 4 * tokens, times=passes),
+            once("grad_pooled", call.rows * row), once("pooled_hat", call.rows * wide),
+            once("row_gradient", call.rows * wide, least=0),
+            Stream("row_gradient of tokens", "table", passes * tokens * wide, call.rows * wide, 0),
+            once("d_word", VOCAB_SIZE * row)]
 
 
 def sort_bytes(key_bytes: int) -> int:
@@ -216,7 +239,9 @@ class _Bytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         result = function(*arguments, **(keywords or {}))
-        tensors = [leaf for leaf in tree_leaves((arguments, keywords, result)) if isinstance(leaf, torch.Tensor)]
+        made = "new_" in str(function) or "_like" in str(function)  # of the argument nothing but its kind is read
+        tensors = [leaf for leaf in tree_leaves(result if made else (arguments, keywords, result))
+                   if isinstance(leaf, torch.Tensor)]
         if function is torch.ops.aten.sort.stable:
             self.total += sort_bytes(arguments[0].element_size()) * arguments[0].numel()
         elif not function.is_view and "empty" not in str(function):

@@ -9,11 +9,14 @@ Nothing but ``rstd`` is kept from the forward pass: x and the mask are computed 
 
 * ``scatter_gradients_kernel`` makes G of its rows and adds every d e_t to where it belongs with atomics: one launch, in
   whatever order. Rows that are long and few are cut into pieces, as in the forward pass.
-* ``row_gradients_kernel`` writes G of every row, ``token_keys_kernel`` by what every token is summed; once that is
-  sorted, ``segment_gradients_kernel`` goes through the tokens in its order. A segment, the tokens of one id, is summed
-  by one program and written once, with no atomics and no read-modify-write: the same bits in every run. The sorted
-  tokens are cut every ``CHUNK`` tokens, so that a frequent id does not keep one program busy for long;
-  ``segment_combine_kernel`` adds the pieces of a segment that was cut, in their order.
+* ``row_gradients_kernel`` writes G of every row, and ``segment_gradients_kernel`` goes through the tokens in the order
+  of their ids. A segment, the tokens of one id, is summed by one program and written once, with no atomics and no
+  read-modify-write. It is cut every ``CHUNK`` tokens, so that a frequent id does not keep one program busy for long;
+  ``segment_combine_kernel`` adds the pieces of a segment that was cut, in their order. The order is one of two:
+  - ``order_tokens_kernel`` sorts by counting, 21 bytes a token; tokens of an id come in whatever order. A token's
+    gradient is its position's and type's too, and is added to theirs by atomics on the way.
+  - ``token_keys_kernel`` writes by what tokens are sorted, by ids and by positions and types, and torch sorts both,
+    stably: the same bits in every run.
 
 Where cu_seqlens makes no sense anywhere (``sound`` is False), rows may share tokens and with them ``rstd``: G is NaN.
 """
@@ -73,11 +76,12 @@ def row_gradients(row, kept, num_rows, sound, grad_pooled, ln_weight, seed, pool
 
 @triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
 def row_gradients_kernel(
-        attention_mask, cu_seqlens, sound, grad_pooled, pooled_hat, ln_weight, seed, row_gradient, gamma_shares,
-        beta_shares, num_rows, length, num_tokens, embed_threshold, embed_scale, pool_threshold, pool_scale,
+        attention_mask, cu_seqlens, sound, grad_pooled, pooled_hat, ln_weight, seed, row_gradient, d_ln_weight,
+        d_ln_bias, num_rows, length, num_tokens, embed_threshold, embed_scale, pool_threshold, pool_scale,
         HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr,
-        BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr):
-    """G ``[B, H]``, and what each program's rows add to the gradients of gamma and beta ``[programs, H]``; float32."""
+        BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, ATOMIC: tl.constexpr):
+    """G ``[B, H]``, and what the rows add to the gradients of gamma and beta: added to ``[H]`` where ATOMIC, else every
+    program's in a row of ``[programs, H]``; float32."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
     kept = count_tokens(start, count, attention_mask, BLOCK_ROWS)
@@ -88,9 +92,7 @@ def row_gradients_kernel(
     places = row[:, None] * HIDDEN_SIZE + h[None, :]
     stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
     tl.store(row_gradient + places, gradient, mask=stored)
-    shares = tl.program_id(0).to(tl.int64) * HIDDEN_SIZE + h
     gamma_grad = grad * tl.load(pooled_hat + places, mask=stored, other=0.0)
-    tl.store(gamma_shares + shares, tl.sum(gamma_grad, axis=0), mask=h < HIDDEN_SIZE)
     beta_grad = grad * beta_share[:, None]
     if DROP_EMBED:
         # Philox alone, 10 us for 512 columns at H = 128: not worth pieces.
@@ -101,7 +103,13 @@ def row_gradients_kernel(
             keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
             beta_kept += tl.where(keep & shown[:, :, None], embed_scale, 0.0)
         beta_grad = token_grad * tl.sum(beta_kept, axis=1)
-    tl.store(beta_shares + shares, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE)
+    if ATOMIC:
+        tl.atomic_add(d_ln_weight + h, tl.sum(gamma_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
+        tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
+    else:
+        shares = tl.program_id(0).to(tl.int64) * HIDDEN_SIZE + h
+        tl.store(d_ln_weight + shares, tl.sum(gamma_grad, axis=0), mask=h < HIDDEN_SIZE)
+        tl.store(d_ln_bias + shares, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE)
 
 
 @triton.jit
@@ -180,16 +188,10 @@ def scatter_gradients_kernel(
     tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=SIZES)
-def token_keys_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_keys, context_keys, token_row,
-        token_column, num_rows, length, num_tokens, vocab_size, num_types, num_positions, BLOCK_TOKENS: tl.constexpr):
-    """Of every token ``[T]``: the id, the row of the combined position and type table, and where it stands.
-
-    A token that is hidden or outside a table has the first key that no row has: ``V``, and ``K * P``.
-    """
-    place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    inside = place < num_tokens
+@triton.jit
+def found_tokens(place, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, num_rows, length,
+                 num_tokens, vocab_size, num_types, num_positions):
+    """Of tokens ``[T]``: the row, the id, the row of the combined position and type table, and whether all are read."""
     if cu_seqlens is None:
         row = place // length
         column = place - row * length
@@ -199,43 +201,88 @@ def token_keys_kernel(
     shown = shown_tokens(place, place, num_tokens, attention_mask)
     token_id, token_type, position, _, readable = token_indices(
         place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
-    read = shown & readable
+    return row, token_id, token_type * num_positions + position, shown & readable
+
+
+@triton.jit(do_not_specialize=SIZES)
+def token_keys_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_keys, context_keys, token_row,
+        num_rows, length, num_tokens, vocab_size, num_types, num_positions, BLOCK_TOKENS: tl.constexpr):
+    """Of every token ``[T]``: the id, the row of the combined position and type table, and its own row.
+
+    A token that is hidden or outside a table has the first key that no row has: ``V``, and ``K * P``.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    row, token_id, context, read = found_tokens(
+        place, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, num_rows, length, num_tokens,
+        vocab_size, num_types, num_positions)
     word_key = tl.where(read, token_id, vocab_size)
-    context_key = tl.where(read, token_type * num_positions + position, num_types * num_positions)
+    context_key = tl.where(read, context, num_types * num_positions)
+    inside = place < num_tokens
     tl.store(word_keys + place, word_key.to(word_keys.dtype.element_ty), mask=inside)
     tl.store(context_keys + place, context_key.to(context_keys.dtype.element_ty), mask=inside)
     tl.store(token_row + place, row.to(tl.int32), mask=inside)
-    tl.store(token_column + place, column.to(tl.int32), mask=inside)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def order_tokens_kernel(
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, counts, order, token_row, num_rows, length,
+        num_tokens, vocab_size, num_types, num_positions, BLOCK_TOKENS: tl.constexpr):
+    """A counting sort of the tokens by id, in two launches.
+
+    Without ``order``: how many tokens an id has, added to ``counts [V + 1]`` one place further on, and every token's
+    row. With it ``counts`` holds where an id's next token goes, and every token takes a place in ``order``. Tokens that
+    are hidden or outside a table have none.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    row, token_id, _, read = found_tokens(
+        place, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, num_rows, length, num_tokens,
+        vocab_size, num_types, num_positions)
+    one = tl.full((BLOCK_TOKENS,), 1, counts.dtype.element_ty)
+    if order is None:
+        tl.atomic_add(counts + token_id + 1, one, mask=read, sem="relaxed")
+        tl.store(token_row + place, row.to(tl.int32), mask=place < num_tokens)
+    else:
+        to = tl.atomic_add(counts + token_id, one, mask=read, sem="relaxed")
+        tl.store(order + to, place.to(order.dtype.element_ty), mask=read)
 
 
 @triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "num_segments", "num_pieces"])
 def segment_gradients_kernel(
-        input_ids, token_type_ids, position_ids, word_embeddings, position_embeddings, token_type_embeddings, seed,
-        rstd, row_gradient, token_row, token_column, order, offsets, sums, cut_sums, num_segments, num_pieces,
-        vocab_size, num_types, num_positions, embed_threshold, embed_scale, HIDDEN_SIZE: tl.constexpr,
+        input_ids, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
+        token_type_embeddings, seed, rstd, row_gradient, token_row, order, offsets, sums, cut_sums, d_context,
+        num_segments, num_pieces, length, vocab_size, num_types, num_positions, embed_threshold, embed_scale,
+        HIDDEN_SIZE: tl.constexpr,
         DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
         CHUNK: tl.constexpr):
     """Sums of ``d e_t`` over segments: token ``order[i]`` for i from ``offsets[s]`` to ``offsets[s + 1] - 1``.
 
-    Segment s has a piece for each chunk of ``CHUNK`` sorted tokens it touches, numbered from
-    ``offsets[s] // CHUNK + s``. What lies in one chunk is written to ``sums [S, H]``; of a longer segment, chunk j's
-    piece goes to row 2j of ``cut_sums``, or 2j + 1 where the segment starts there: no two share a row.
+    A segment's pieces are ``CHUNK`` tokens each, but for the last. Segment s has as many as it touches chunks, numbered
+    from ``offsets[s] // CHUNK + s``, which is enough; those behind its end are empty. The only piece of a segment is
+    written to ``sums [S, H]``. Of several, piece k goes to row 2j of ``cut_sums``, j = ``offsets[s] // CHUNK + k``, or
+    for k = 0 to row 2j + 1: no two share a row. Where there is ``d_context [K * P, H]``, every ``d e_t`` is added to it
+    as well, by atomics.
     """
     piece = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     segment = row_of(piece, offsets, num_segments, CHUNK)
     start = tl.load(offsets + segment).to(tl.int64)
     end = tl.load(offsets + segment + 1).to(tl.int64)
-    chunk = piece - segment  # start // CHUNK + the number of the piece in its segment
-    begin = tl.maximum(start, chunk * CHUNK)
-    stop = tl.where(piece < num_pieces, tl.minimum(end, (chunk + 1) * CHUNK), 0)
+    chunk = piece - segment
+    number = chunk - start // CHUNK
+    begin = start + number * CHUNK
+    stop = tl.where(piece < num_pieces, tl.minimum(end, begin + CHUNK), 0)
     h = tl.arange(0, BLOCK_H)[None, :]
     total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
     for offset in tl.range(0, tl.max(stop - begin), BLOCK_TOKENS):
         i = begin[:, None] + offset + tl.arange(0, BLOCK_TOKENS)[None, :]
         read = i < stop[:, None]
         place = tl.load(order + i, mask=read, other=0).to(tl.int64)
+        # Found again by a division it would take a tenth more instructions, 8 bytes a token fewer.
         row = tl.load(token_row + place, mask=read, other=0).to(tl.int64)
-        column = tl.load(token_column + place, mask=read, other=0).to(tl.int64)
+        if cu_seqlens is None:
+            column = place - row * length
+        else:
+            column = place - tl.load(cu_seqlens + row, mask=read, other=0).to(tl.int64)
         token_id, token_type, position, _, readable = token_indices(
             place, column, read, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
         read = read & readable
@@ -244,12 +291,17 @@ def segment_gradients_kernel(
         if DROP_EMBED:
             keep = dropout_keep(seed, row, column, embed_threshold, EMBED_STREAM, BLOCK_H)
             gradient = tl.where(keep, gradient * embed_scale, 0.0)
-        total += token_gradients(
+        gradient = token_gradients(
             place, read, token_id, token_type, position, read, gradient, word_embeddings, position_embeddings,
             token_type_embeddings, rstd, HIDDEN_SIZE, BLOCK_H)
+        total += gradient
+        if d_context is not None:
+            context = token_type * num_positions + position
+            tl.atomic_add(d_context + context[:, :, None] * HIDDEN_SIZE + h[None, :, :], gradient, sem="relaxed",
+                          mask=read[:, :, None] & (h < HIDDEN_SIZE)[None, :, :])
     result = tl.sum(total, axis=1)
-    first = chunk == start // CHUNK
-    whole = (piece < num_pieces) & first & (end <= (chunk + 1) * CHUNK)
+    first = number == 0
+    whole = (piece < num_pieces) & first & (end - start <= CHUNK)
     cut = (begin < stop) & (whole == 0)
     tl.store(sums + segment[:, None] * HIDDEN_SIZE + h, result.to(sums.dtype.element_ty),
              mask=whole[:, None] & (h < HIDDEN_SIZE))
@@ -266,7 +318,7 @@ def segment_combine_kernel(offsets, sums, cut_sums, num_segments, HIDDEN_SIZE: t
     start = tl.load(offsets + segment, mask=inside, other=0).to(tl.int64)
     end = tl.load(offsets + segment + 1, mask=inside, other=0).to(tl.int64)
     first = start // CHUNK
-    chunks = tl.where(end > (first + 1) * CHUNK, (end + CHUNK - 1) // CHUNK - first, 0)
+    chunks = tl.where(end - start > CHUNK, (end - start + CHUNK - 1) // CHUNK, 0)
     h = tl.arange(0, BLOCK_H)[None, :]
     total = tl.zeros((BLOCK_ROWS, BLOCK_H), tl.float32)
     for k in range(0, tl.max(chunks)):

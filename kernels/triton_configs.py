@@ -23,6 +23,11 @@ KEY_TOKENS = 512  # of a program that writes sort keys: 4 a thread, one 16-byte 
 HEAD_TILE = 4096  # 32 registers of a thread
 
 
+# Bytes of the last cache before memory, as bench/devices.py has them and the vendors' data sheets: B200's L2, MI300X's
+# and MI355X's Infinity Cache. Another GPU is taken for an A100.
+LAST_CACHE = {"sm_9": 50 << 20, "sm_10": 126 << 20, "gfx94": 256 << 20, "gfx95": 256 << 20, "interpreter": ANY}
+
+
 class Config(NamedTuple):
     """A program's tile is ``rows`` rows of the batch by ``tokens`` columns; ``chunk`` columns of a long row a piece.
     Where every token is a row of its own (``dsn_token_logits``), the tile is ``rows * tokens`` tokens.
@@ -136,6 +141,18 @@ def choose_backward(key: Key) -> Config:
     if config.rows > 1:
         return config._replace(rows=config.rows // 2)
     return config._replace(tokens=max(1, config.tokens // 2))
+
+
+def adds_in_cache(key: Key, vocab_size: int) -> bool:
+    """Whether the word gradient is added up by atomics, rather than in the order of ids, where any order will do.
+
+    Where a cache misses a word's row and its float32 sum, every token reads the first and reads and writes the other:
+    up to fourteen times the bytes that going by ids moves, which takes twice the instructions. By the bounds of
+    bench/roofline.py the two are level where rows and sums are three times the cache and ids are uniform, and at more
+    where they are Zipf's, whose frequent ones stay in it.
+    """
+    cache = next((size for arch, size in LAST_CACHE.items() if key.arch.startswith(arch)), 40 << 20)
+    return vocab_size * key.hidden_size * (key.dtype.itemsize + 4) <= 4 * cache
 
 
 def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> Config:

@@ -6,7 +6,7 @@ sparse gradient's, whose size only the data tell. Strided views are copied; what
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -15,6 +15,7 @@ from torch import Tensor
 from . import checks, triton_configs
 from .reference import ACTIVATIONS, POOLINGS
 from .triton_backward import (
+    order_tokens_kernel,
     row_gradients_kernel,
     scatter_gradients_kernel,
     segment_combine_kernel,
@@ -282,87 +283,167 @@ def embed_pool_backward(
         attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
         position_ids: Tensor | None, eps: float, pooling: int, p_embed: float, p_pool: float, seed: Tensor | None,
         word_grad: int) -> tuple[Tensor, ...]:
-    """The dense word gradient is added up by atomics, unless torch is to use deterministic algorithms: then, and for
-    the sparse one always, in the order of sorted ids. The same goes for the other gradients."""
+    """The dense word gradient is added up by atomics where a cache can hold it (``triton_configs.adds_in_cache``), the
+    sparse one and larger ones in the order of ids. The other gradients are added up by atomics. Where torch is to use
+    deterministic algorithms nothing is: everything goes in a sorted order."""
     checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
                             attention_mask, cu_seqlens, token_type_ids, position_ids, POOLINGS[pooling], values=False)
     tokens, num_rows, length, num_tokens = _tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                                    pooling)
-    hidden_size, num_types, num_positions = (word_embeddings.shape[1], token_type_embeddings.shape[0],
-                                             position_embeddings.shape[0])
-    dtype = word_embeddings.dtype
-    parameters = [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings,
-                                                     ln_weight)]
-    rows = (_sound(tokens[2], num_tokens), grad_pooled.contiguous(), pooled_hat)
-    batch = (num_rows, length, num_tokens)
-    sizes = (*batch, word_embeddings.shape[0], num_types, num_positions, *dropout_arguments(p_embed))
+    (vocab_size, hidden_size), dtype = word_embeddings.shape, word_embeddings.dtype
+    num_types, num_positions = token_type_embeddings.shape[0], position_embeddings.shape[0]
     longest = _longest(tokens, length, num_tokens, num_positions)
-    config = triton_configs.choose_backward(
-        triton_configs.key_of("embed_pool_backward", hidden_size, longest, num_rows, dtype, architecture()))
+    key = triton_configs.key_of("embed_pool_backward", hidden_size, longest, num_rows, dtype, architecture())
+    config = triton_configs.choose_backward(key)
     config = _with_dropout(config) if p_embed > 0 else config
-    gather = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0,
-              "BLOCK_TOKENS": config.tokens, **_launch_options(config, word_embeddings, dropout=p_embed > 0)}
-    pooled = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
-    d_word = word_embeddings.new_empty((0, hidden_size))
-    d_word_ids = torch.empty((0,), dtype=torch.int64, device=word_embeddings.device)
-
-    if word_grad != SPARSE_WORD_GRAD and not torch.are_deterministic_algorithms_enabled():
-        d_context, d_gamma, d_beta = (pooled_hat.new_zeros(shape) for shape in (
-            (num_types * num_positions, hidden_size), hidden_size, hidden_size))
-        added = pooled_hat.new_zeros(word_embeddings.shape) if word_grad == DENSE_WORD_GRAD else None
-        if num_rows > 0:
-            num_pieces = _num_pieces(tokens, *batch, longest, config)
-            cut = {"CHUNK": config.chunk, "BLOCK_ROWS": 1} if num_pieces else {"CHUNK": 0, "BLOCK_ROWS": config.rows}
-            wrap_triton(scatter_gradients_kernel)[(num_pieces or triton.cdiv(num_rows, config.rows),)](
-                *tokens, *rows, *parameters, seed, rstd, added, d_context, d_gamma, d_beta, *sizes,
-                *dropout_arguments(p_pool), **pooled, **gather, **cut)
-        d_word = d_word if added is None else added.to(dtype)
+    call = _Backward(
+        tokens, (_sound(tokens[2], num_tokens), grad_pooled.contiguous(), pooled_hat),
+        [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings, ln_weight)],
+        seed, rstd, (num_rows, length, num_tokens), (vocab_size, num_types, num_positions), dropout_arguments(p_embed),
+        dropout_arguments(p_pool), longest, config,
+        {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0,
+         "BLOCK_TOKENS": config.tokens, **_launch_options(config, word_embeddings, dropout=p_embed > 0)},
+        {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0})
+    if torch.are_deterministic_algorithms_enabled():
+        d_word, d_word_ids, d_context, d_gamma, d_beta = _sorted_gradients(call, word_grad)
+    elif word_grad == NO_WORD_GRAD or (word_grad == DENSE_WORD_GRAD and triton_configs.adds_in_cache(key, vocab_size)):
+        d_word, d_word_ids, d_context, d_gamma, d_beta = _scattered_gradients(call, word_grad)
     else:
-        row_gradient = torch.empty_like(pooled_hat)
-        programs = (triton.cdiv(num_rows, config.rows),)
-        d_gamma, d_beta = (pooled_hat.new_empty((*programs, hidden_size)) for _ in range(2))
-        if num_rows > 0:
-            wrap_triton(row_gradients_kernel)[programs](
-                tokens[1], tokens[2], *rows, parameters[3], seed, row_gradient, d_gamma, d_beta, *batch,
-                *dropout_arguments(p_embed), *dropout_arguments(p_pool), **pooled, **gather, BLOCK_ROWS=config.rows)
-        d_gamma, d_beta = d_gamma.sum(0), d_beta.sum(0)
-        num_words, num_contexts = word_embeddings.shape[0], num_types * num_positions
-        word_keys, context_keys = (_keys(num_tokens, num_keys, d_word) for num_keys in (num_words, num_contexts))
-        places = [torch.empty_like(word_keys, dtype=torch.int32) for _ in ("row", "column")]
-        if num_tokens > 0:
-            wrap_triton(token_keys_kernel)[(triton.cdiv(num_tokens, triton_configs.KEY_TOKENS),)](
-                *tokens, word_keys, context_keys, *places, *sizes[:6], BLOCK_TOKENS=triton_configs.KEY_TOKENS)
-        chunk = triton_configs.SEGMENT_CHUNK
-        cut = {"BLOCK_ROWS": config.rows, "CHUNK": chunk}
+        d_word, d_word_ids, d_context, d_gamma, d_beta = _gradients_by_id(call, word_grad)
+    d_context = d_context.view(-1, num_positions, hidden_size)
+    d_position = d_context[0] if d_context.shape[0] == 1 else d_context.sum(0)
+    d_token_type = torch.nn.functional.pad(d_context.sum(1), (0, 0, 0, num_types - d_context.shape[0]))
+    return d_word.to(dtype), d_word_ids, *(tensor.to(dtype) for tensor in (d_position, d_token_type, d_gamma, d_beta))
 
-        def segment_sums(keys: Tensor, ids: Tensor, num_keys: int, dtype: torch.dtype) -> Tensor:
-            """Sums of the tokens' gradients by ``ids``; keys from ``num_keys`` on are no token's."""
-            sums = pooled_hat.new_empty((ids.numel(), hidden_size), dtype=_stored(dtype))
-            sorted_keys, order = keys.sort(stable=True)
-            bounds = torch.cat([ids.to(keys.dtype), keys.new_full((1,), num_keys)])
-            offsets = torch.searchsorted(sorted_keys, bounds)
-            num_segments, num_pieces = sums.shape[0], sums.shape[0] + num_tokens // chunk
-            if num_segments == 0 or num_tokens == 0 or num_rows == 0:
-                return sums.zero_().to(dtype)
-            cut_sums = pooled_hat.new_empty((2 * triton.cdiv(num_tokens, chunk), hidden_size))
-            wrap_triton(segment_gradients_kernel)[(triton.cdiv(num_pieces, config.rows),)](
-                tokens[0], *tokens[3:], *parameters[:3], seed, rstd, row_gradient, *places, order, offsets, sums,
-                cut_sums, num_segments, num_pieces, *sizes[3:], **gather, **cut)
-            wrap_triton(segment_combine_kernel)[(triton.cdiv(num_segments, config.rows),)](
-                offsets, sums, cut_sums, num_segments, HIDDEN_SIZE=hidden_size, BLOCK_H=_block_h(hidden_size), **cut,
-                **_launch_options(config, word_embeddings))
-            return sums.to(dtype)
 
-        if word_grad == SPARSE_WORD_GRAD:
-            d_word_ids = word_keys[word_keys < num_words].unique().long()
-            d_word = segment_sums(word_keys, d_word_ids, num_words, dtype)
-        elif word_grad == DENSE_WORD_GRAD:
-            d_word = segment_sums(word_keys, torch.arange(num_words, device=d_word.device), num_words, dtype)
-        d_context = segment_sums(context_keys, torch.arange(num_contexts, device=d_word.device), num_contexts,
-                                 torch.float32)
-    d_context = d_context.view(num_types, num_positions, hidden_size)
-    return (d_word, d_word_ids, d_context.sum(0).to(dtype), d_context.sum(1).to(dtype), d_gamma.to(dtype),
-            d_beta.to(dtype))
+class _Backward(NamedTuple):
+    """What the three forms of the backward pass are given. tokens: of ``_tokens``. rows: whether cu_seqlens is sound,
+    grad_pooled and pooled_hat. tables: word, position, token type, gamma. batch: rows, columns, tokens. sizes: rows of
+    the first three tables. embed_dropout, pool_dropout: of ``dropout_arguments``."""
+
+    tokens: tuple[Tensor | None, ...]
+    rows: tuple[Tensor | None, Tensor, Tensor]
+    tables: list[Tensor]
+    seed: Tensor | None
+    rstd: Tensor
+    batch: tuple[int, int, int]
+    sizes: tuple[int, int, int]
+    embed_dropout: tuple[int, float]
+    pool_dropout: tuple[int, float]
+    longest: int
+    config: Config
+    gather: dict[str, Any]
+    pooled: dict[str, Any]
+
+    @property
+    def num_contexts(self) -> int:
+        """Rows of the combined table of types and positions; without types all are of the first."""
+        return self.sizes[2] * (1 if self.tokens[3] is None else self.sizes[1])
+
+    def zeros(self, *shape: int) -> Tensor:
+        return self.rstd.new_zeros((*shape, self.tables[0].shape[1]))
+
+    def integers(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return self.rstd.new_empty(shape, dtype=dtype)
+
+
+def _scattered_gradients(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
+    """Everything by atomics, in one launch."""
+    config, num_rows = call.config, call.batch[0]
+    d_word = call.zeros(call.sizes[0]) if word_grad == DENSE_WORD_GRAD else None
+    d_context, d_gamma, d_beta = call.zeros(call.num_contexts), call.zeros(), call.zeros()
+    if num_rows > 0:
+        num_pieces = _num_pieces(call.tokens, *call.batch, call.longest, config)
+        cut = {"CHUNK": config.chunk, "BLOCK_ROWS": 1} if num_pieces else {"CHUNK": 0, "BLOCK_ROWS": config.rows}
+        wrap_triton(scatter_gradients_kernel)[(num_pieces or triton.cdiv(num_rows, config.rows),)](
+            *call.tokens, *call.rows, *call.tables, call.seed, call.rstd, d_word, d_context, d_gamma, d_beta,
+            *call.batch, *call.sizes, *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather, **cut)
+    return call.zeros(0) if d_word is None else d_word, call.integers(0, dtype=torch.int64), d_context, d_gamma, d_beta
+
+
+def _gradients_by_id(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
+    """Words in the order of ids, the rest by atomics."""
+    num_tokens, vocab_size = call.batch[2], call.sizes[0]
+    row_gradient, d_gamma, d_beta = _row_gradients(call, 1)
+    order = call.integers(num_tokens, dtype=torch.int32 if num_tokens < 2**31 else torch.int64)
+    token_row = call.integers(num_tokens)
+    counts = order.new_zeros(vocab_size + 1)
+    _each_token(order_tokens_kernel, call, counts, None, token_row)
+    offsets = counts.cumsum(0, dtype=order.dtype)
+    _each_token(order_tokens_kernel, call, offsets.clone(), order, None)
+    d_word_ids = call.integers(0, dtype=torch.int64)
+    if word_grad == SPARSE_WORD_GRAD:
+        d_word_ids = counts[1:].nonzero()[:, 0]
+        offsets = torch.cat([offsets[d_word_ids], offsets[-1:]])
+    d_context = call.zeros(call.num_contexts)
+    d_word = _segment_sums(call, row_gradient, token_row, order, offsets, call.tables[0].dtype, d_context)
+    return d_word, d_word_ids, d_context, d_gamma[0], d_beta[0]
+
+
+def _sorted_gradients(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
+    """Words in the order of ids, positions and types in theirs, to the same bits in every run."""
+    (num_rows, _, num_tokens), (vocab_size, num_types, num_positions) = call.batch, call.sizes
+    row_gradient, d_gamma, d_beta = _row_gradients(call, triton.cdiv(num_rows, call.config.rows))
+    token_row = call.integers(num_tokens)
+    word_keys = _keys(num_tokens, vocab_size, row_gradient)
+    context_keys = _keys(num_tokens, num_types * num_positions, row_gradient)
+    _each_token(token_keys_kernel, call, word_keys, context_keys, token_row)
+
+    def sums_of(keys: Tensor, values: Tensor, end: int, dtype: torch.dtype) -> Tensor:
+        """Of the tokens with a key of ``values``; keys from ``end`` on are no token's."""
+        sorted_keys, order = keys.sort(stable=True)
+        bounds = torch.cat([values.to(keys.dtype), keys.new_full((1,), end)])
+        return _segment_sums(call, row_gradient, token_row, order, torch.searchsorted(sorted_keys, bounds), dtype, None)
+
+    d_word, d_word_ids = call.zeros(0), call.integers(0, dtype=torch.int64)
+    if word_grad == SPARSE_WORD_GRAD:
+        d_word_ids = word_keys[word_keys < vocab_size].unique().long()
+    if word_grad != NO_WORD_GRAD:
+        ids = d_word_ids if word_grad == SPARSE_WORD_GRAD else torch.arange(vocab_size, device=d_word.device)
+        d_word = sums_of(word_keys, ids, vocab_size, call.tables[0].dtype)
+    contexts = torch.arange(call.num_contexts, device=d_word.device)
+    d_context = sums_of(context_keys, contexts, call.num_contexts, torch.float32)
+    return d_word, d_word_ids, d_context, d_gamma.sum(0), d_beta.sum(0)
+
+
+def _row_gradients(call: _Backward, shares: int) -> tuple[Tensor, Tensor, Tensor]:
+    """G ``[B, H]``, and the gradients of gamma and beta in so many parts: one, or one for each program."""
+    row_gradient, programs = torch.empty_like(call.rows[2]), triton.cdiv(call.batch[0], call.config.rows)
+    d_gamma, d_beta = call.zeros(shares), call.zeros(shares)
+    if programs > 0:
+        wrap_triton(row_gradients_kernel)[(programs,)](
+            call.tokens[1], call.tokens[2], *call.rows, call.tables[3], call.seed, row_gradient, d_gamma, d_beta,
+            *call.batch, *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather,
+            BLOCK_ROWS=call.config.rows, ATOMIC=shares < programs)
+    return row_gradient, d_gamma, d_beta
+
+
+def _segment_sums(call: _Backward, row_gradient: Tensor, token_row: Tensor, order: Tensor, offsets: Tensor,
+                  dtype: torch.dtype, d_context: Tensor | None) -> Tensor:
+    """Sums of the gradients of tokens ``order[offsets[s]:offsets[s + 1]]``; adds all of them to ``d_context``."""
+    (num_rows, length, num_tokens), config, word = call.batch, call.config, call.tables[0]
+    num_segments, chunk = offsets.shape[0] - 1, triton_configs.SEGMENT_CHUNK
+    sums = row_gradient.new_empty((num_segments, word.shape[1]), dtype=_stored(dtype))
+    if num_segments == 0 or num_tokens == 0 or num_rows == 0:
+        return sums.zero_()
+    num_pieces = num_segments + num_tokens // chunk
+    cut_sums = row_gradient.new_empty((2 * triton.cdiv(num_tokens, chunk), word.shape[1]))
+    cut = {"BLOCK_ROWS": config.rows, "CHUNK": chunk}
+    wrap_triton(segment_gradients_kernel)[(triton.cdiv(num_pieces, config.rows),)](
+        call.tokens[0], *call.tokens[2:], *call.tables[:3], call.seed, call.rstd, row_gradient, token_row, order,
+        offsets, sums, cut_sums, d_context, num_segments, num_pieces, length, *call.sizes, *call.embed_dropout,
+        **call.gather, **cut)
+    wrap_triton(segment_combine_kernel)[(triton.cdiv(num_segments, config.rows),)](
+        offsets, sums, cut_sums, num_segments, HIDDEN_SIZE=word.shape[1], BLOCK_H=_block_h(word.shape[1]), **cut,
+        **_launch_options(config, word))
+    return sums
+
+
+def _each_token(kernel: Any, call: _Backward, *outputs: Tensor | None) -> None:
+    num_tokens, block = call.batch[2], triton_configs.KEY_TOKENS
+    if num_tokens > 0:
+        wrap_triton(kernel)[(triton.cdiv(num_tokens, block),)](*call.tokens, *outputs, *call.batch, *call.sizes,
+                                                               BLOCK_TOKENS=block)
 
 
 def _sound(cu_seqlens: Tensor | None, num_tokens: int) -> Tensor | None:

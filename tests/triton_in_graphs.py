@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from dendritic_bert.kernels import triton_configs
 from dendritic_bert.kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
 
 
@@ -80,6 +81,8 @@ def main() -> None:
         print("embed_pool of long rows", *launches(embed_pool, *long[:2], *values.values()))
         saved = [torch.empty(4, 128), torch.empty(4, 128), torch.empty(4 * 6), *batch.values(), *values.values()]
         print("gradients", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))
+        with patch.object(triton_configs, "adds_in_cache", lambda *_: False):
+            print("gradients by id", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))
         print("sparse gradients", *launches(gradients(ops.SPARSE_WORD_GRAD), *saved))
         torch.use_deterministic_algorithms(True)
         print("deterministic gradients", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))

@@ -1,6 +1,6 @@
 """The gradients of ``embed_pool`` in Triton, interpreted on a CPU, against the float64 reference.
 
-Run by test_triton_backward.py. ``deterministic`` takes the form that goes by sorted ids, the other adds by atomics.
+Run by test_triton_backward.py. The three forms: all by atomics, words by id and the rest by atomics, everything sorted.
 """
 
 import pytest
@@ -15,18 +15,27 @@ from dendritic_bert.kernels import ops, triton_configs
 from dendritic_bert.kernels.reference import POOLINGS, embed_pool_ref
 from dendritic_bert.kernels.triton_configs import Config
 
-CASES = AXES | SIZES | {"deterministic": [False, True], "sparse_grad": [False, False, True]}
+FORMS = ("atomics", "by id", "sorted")
+CASES = AXES | SIZES | {"form": FORMS, "sparse_grad": [False, False, True]}
+each_form = pytest.mark.parametrize("form", FORMS)
 
 
 @pytest.fixture(autouse=True)
-def _set_back():
+def _set_back(monkeypatch):
+    monkeypatch.setattr(triton_configs, "adds_in_cache", triton_configs.adds_in_cache)
     yield
     torch.use_deterministic_algorithms(False)
 
 
-def triton_gradients(values: dict, deterministic: bool, **options) -> dict[str, torch.Tensor]:
-    """``pooled`` and all gradients; while deterministic, torch fills memory that nobody has written with NaN."""
-    torch.use_deterministic_algorithms(deterministic)
+def take(form: str) -> None:
+    """Until the test ends."""
+    triton_configs.adds_in_cache = lambda *_: form == "atomics"
+    torch.use_deterministic_algorithms(form == "sorted")
+
+
+def triton_gradients(values: dict, form: str, **options) -> dict[str, torch.Tensor]:
+    """``pooled`` and all gradients; where they are sorted, torch fills memory that nobody has written with NaN."""
+    take(form)
     results = run(ops.embed_pool, values, backend="triton", **options)
     return {name: value.to_dense() for name, value in results.items()}
 
@@ -39,7 +48,7 @@ def test_gradients(case, monkeypatch):
                "p_pool": case["dropout"][1]}
     views = {name: awkward(value, case["view"]) for name, value in token_arguments.items()}
     results = triton_gradients({name: awkward(value, case["view"]) for name, value in values.items()},
-                               case["deterministic"], sparse_grad=case["sparse_grad"], seed=SEED, **options, **views)
+                               case["form"], sparse_grad=case["sparse_grad"], seed=SEED, **options, **views)
     options["seed"] = torch.tensor(SEED)
     eager = run(embed_pool_ref, values, **token_arguments, **options)
     exact = run(embed_pool_ref, in_float64(values), **token_arguments, **options)
@@ -47,44 +56,44 @@ def test_gradients(case, monkeypatch):
         assert_as_exact_as_torch(results[name], eager[name], exact[name])
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@each_form
 @pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4)}),
                          ids=str)
-def test_every_cut(config, deterministic, monkeypatch):
+def test_every_cut(config, form, monkeypatch):
     """As the table cuts it for a GPU, in pieces of four tokens of an id. Without types and positions the rows of a
     program share those of a column, whose gradient the atomics then add once for all of them."""
     monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
     monkeypatch.setattr(triton_configs, "SEGMENT_CHUNK", 4)
     monkeypatch.setattr(triton_configs, "choose_backward", lambda _: config._replace(tokens=max(1, config.tokens // 2)))
-    token_arguments = tokens("padded with holes", 5, 9, token_types=deterministic)
+    token_arguments = tokens("padded with holes", 5, 9, token_types=form == "sorted")
     values = parameters(20, num_positions=9)
     options = {"p_embed": 0.3, "p_pool": 0.2}
-    results = triton_gradients(values, deterministic, seed=5, **token_arguments, **options)
+    results = triton_gradients(values, form, seed=5, **token_arguments, **options)
     expected = run(embed_pool_ref, values, **token_arguments, **options, seed=torch.tensor(5))
     for name, value in results.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_a_row_that_is_counted_in_two_steps(deterministic):
+@each_form
+def test_a_row_that_is_counted_in_two_steps(form):
     """Of 128 columns of the mask each."""
     token_arguments, values = tokens("padded with holes", 1, 150), parameters(16, num_positions=150)
-    results = triton_gradients(values, deterministic, **token_arguments)
+    results = triton_gradients(values, form, **token_arguments)
     expected = run(embed_pool_ref, values, **token_arguments)
     for name, value in results.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["by id", "sorted"])
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 300])
 @pytest.mark.parametrize("before", [0, 1, 64, 100])
-def test_an_id_in_several_pieces(before, count):
-    """Pieces end every 64 sorted tokens: ids that start and end at, before and behind an end, and two of which one has
-    more pieces than the other."""
-    ids = torch.tensor([3] * before + [7] * count + [82] * 5)
+def test_an_id_in_several_pieces(before, count, form):
+    """Pieces of an id end every 64 tokens: ids of one piece and of several, and one with more of them than another."""
+    ids = torch.tensor([3] * before + [7] * count + [82] * 70)
     ids = ids[torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(0))]
     token_arguments = {"input_ids": ids, "cu_seqlens": torch.tensor([0, ids.numel() // 2, ids.numel()])}
     values = parameters(16, num_positions=256)
-    results = triton_gradients(values, True, **token_arguments)
+    results = triton_gradients(values, form, **token_arguments)
     eager, exact = (run(embed_pool_ref, each, **token_arguments) for each in (values, in_float64(values)))
     for name in results:
         assert_as_exact_as_torch(results[name], eager[name], exact[name])
@@ -97,7 +106,7 @@ def test_keys_at_the_end_of_16_bits(vocab_size):
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
     values = parameters(16)
     values["word_embeddings"] = values["word_embeddings"].repeat(vocab_size // VOCAB_SIZE + 1, 1)[:vocab_size]
-    results = triton_gradients(values, True, sparse_grad=True, input_ids=ids, attention_mask=mask)
+    results = triton_gradients(values, "sorted", sparse_grad=True, input_ids=ids, attention_mask=mask)
     expected = run(embed_pool_ref, values, input_ids=ids, attention_mask=mask)
     for name, value in results.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
@@ -107,7 +116,7 @@ def test_keys_at_the_end_of_16_bits(vocab_size):
 def test_the_sparse_gradient_is_the_dense_one(layout):
     """To the bit; coalesced; with the ids that are shown, and no other."""
     token_arguments, values = tokens(layout, 5, 7, token_types=True), parameters(20)
-    dense = triton_gradients(values, True, **token_arguments)
+    dense = triton_gradients(values, "sorted", **token_arguments)
     leaf = values["word_embeddings"].requires_grad_()
     pooled = ops.embed_pool(**values, **token_arguments, sparse_grad=True, backend="triton")
     grad = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
@@ -120,13 +129,13 @@ def test_the_sparse_gradient_is_the_dense_one(layout):
     assert torch.equal(sparse.to_dense(), dense["word_embeddings"])
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@each_form
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_what_is_not_shown_has_no_gradient(pooling, deterministic):
+def test_what_is_not_shown_has_no_gradient(pooling, form):
     """Exactly 0: ids and positions of masked tokens alone; they have one where the pooling takes padding in."""
     ids = torch.tensor([[1, 2, 3, 9], [1, 4, 9, 9]])
     mask = ids != 9
-    results = triton_gradients(parameters(20), deterministic, input_ids=ids, attention_mask=mask, pooling=pooling)
+    results = triton_gradients(parameters(20), form, input_ids=ids, attention_mask=mask, pooling=pooling)
     used = {1, 2, 3, 4} | ({9} if pooling != "mean_masked" else set())
     assert set(results["word_embeddings"].any(dim=1).nonzero().flatten().tolist()) == used
     places = set(results["position_embeddings"].any(dim=1).nonzero().flatten().tolist())
@@ -134,19 +143,19 @@ def test_what_is_not_shown_has_no_gradient(pooling, deterministic):
     assert results["token_type_embeddings"].any(dim=1).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@each_form
 @pytest.mark.parametrize(("name", "bad"), [("input_ids", VOCAB_SIZE), ("input_ids", -1), ("token_type_ids", 2),
                                            ("position_ids", 8), ("position_ids", -(2**40))])
-def test_a_bad_index_has_no_gradient(name, bad, deterministic):
+def test_a_bad_index_has_no_gradient(name, bad, form):
     """Nothing is added for it, and nothing outside the tables; the rows without it get theirs."""
     token_arguments = tokens("padded without a mask", 4, 6, token_types=True, positions=True, num_positions=8)
     values = parameters(20)
     good = {key: value[:3] for key, value in token_arguments.items()}
-    expected = triton_gradients(values, deterministic, **good)
+    expected = triton_gradients(values, form, **good)
     spoilt = good | {name: good[name].clone()}
     spoilt = {key: torch.cat([value, token_arguments[key][3:]]) for key, value in spoilt.items()}
     spoilt[name][3, 2] = bad
-    torch.use_deterministic_algorithms(deterministic)
+    take(form)
     leaves = {key: value.detach().requires_grad_() for key, value in values.items()}
     pooled = ops.embed_pool(**leaves, **spoilt, backend="triton")
     assert pooled.isnan().any(dim=1).tolist() == [False, False, False, True]
@@ -165,16 +174,16 @@ def test_a_bad_id_has_no_row_in_the_sparse_gradient(bad):
     assert word["word_embeddings"].grad._indices()[0].tolist() == [1, 3, 7]
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@each_form
 @pytest.mark.parametrize(("cu_seqlens", "sound"), [
     ([0, 5, 3, 12], [0, 2]), ([0, 5, 9, 13], [0, 1]), ([1, 5, 9, 12], [1, 2]), ([0, 5, 9, 11], [0, 1]),
     ([0, 2**31 - 1, -2**31, 12], [])], ids=str)
-def test_rows_that_make_no_sense_leave_no_gradient_to_trust(cu_seqlens, sound, deterministic):
+def test_rows_that_make_no_sense_leave_no_gradient_to_trust(cu_seqlens, sound, form):
     """Those of gamma and beta are NaN, and of every word in a row that does make sense: it may share its tokens."""
     ids = torch.arange(12)
     values = {name: value.requires_grad_() for name, value in parameters(20, num_positions=12).items()}
     arguments = {"input_ids": ids, "cu_seqlens": torch.tensor(cu_seqlens, dtype=torch.int32)}
-    torch.use_deterministic_algorithms(deterministic)
+    take(form)
     pooled = ops.embed_pool(**arguments, **values, backend="triton")
     pooled.backward(torch.ones_like(pooled))
     for row in sound:
@@ -195,10 +204,10 @@ def test_gradient_of_pooled_in_any_layout(grad):
         assert torch.equal(actual, wanted)
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_only_the_gradients_that_are_wanted(deterministic):
+@each_form
+def test_only_the_gradients_that_are_wanted(form):
     token_arguments, values = tokens("padded", 3, 5), parameters(20)
-    full = triton_gradients(values, deterministic, **token_arguments)
+    full = triton_gradients(values, form, **token_arguments)
     for name in PARAMETERS:
         leaves = {key: value.clone().requires_grad_(key == name) for key, value in values.items()}
         pooled = ops.embed_pool(**leaves, **token_arguments, backend="triton")
