@@ -305,11 +305,12 @@ def embed_pool_backward(
          "BLOCK_TOKENS": config.tokens, **_launch_options(config, word_embeddings, dropout=p_embed > 0)},
         {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0})
     if torch.are_deterministic_algorithms_enabled():
-        d_word, d_word_ids, d_context, d_gamma, d_beta = _sorted_gradients(call, word_grad)
+        form = _sorted_gradients
     elif word_grad == NO_WORD_GRAD or (word_grad == DENSE_WORD_GRAD and triton_configs.adds_in_cache(key, vocab_size)):
-        d_word, d_word_ids, d_context, d_gamma, d_beta = _scattered_gradients(call, word_grad)
+        form = _scattered_gradients
     else:
-        d_word, d_word_ids, d_context, d_gamma, d_beta = _gradients_by_id(call, word_grad)
+        form = _gradients_by_id
+    d_word, d_word_ids, d_context, d_gamma, d_beta = form(call, word_grad)
     d_context = d_context.view(-1, num_positions, hidden_size)
     d_position = d_context[0] if d_context.shape[0] == 1 else d_context.sum(0)
     d_token_type = torch.nn.functional.pad(d_context.sum(1), (0, 0, 0, num_types - d_context.shape[0]))
