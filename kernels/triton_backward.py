@@ -13,7 +13,7 @@ Nothing but ``rstd`` is kept from the forward pass: x and the mask are computed 
   of their ids. A segment, the tokens of one id, is summed by one program and written once, with no atomics and no
   read-modify-write. It is cut every ``CHUNK`` tokens, so that a frequent id does not keep one program busy for long;
   ``segment_combine_kernel`` adds the pieces of a segment that was cut, in their order. The order is one of two:
-  - ``order_tokens_kernel`` sorts by counting, 21 bytes a token; tokens of an id come in whatever order. A token's
+  - ``order_tokens_kernel`` sorts by counting, 26 bytes a token; tokens of an id come in whatever order. A token's
     gradient is its position's and type's too, and is added to theirs by atomics on the way.
   - ``token_keys_kernel`` writes by what tokens are sorted, by ids and by positions and types, and torch sorts both,
     stably: the same bits in every run.

@@ -116,7 +116,7 @@ struct BackwardArguments {
   ParallelFor parallel_for;
 };
 
-enum class WordGradient : int { none, dense, sparse };  // the order of ops.WORD_GRADS
+enum class WordGradient : int { none, dense, sparse };  // the codes of ops.NO_WORD_GRAD and so on
 
 struct IdsBackwardArguments {
   const BackwardArguments& rows_pass;

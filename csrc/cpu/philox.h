@@ -16,10 +16,10 @@ enum PhiloxStream : uint32_t { embed_stream = 0, pool_stream = 1 };
 // One word of a block in each 64-bit lane. Its upper half is whatever the rounds leave there: products read the lower
 // halves alone, so that a round is two products, two shifts and two exclusive ors of three, with nothing put in place.
 typedef uint64_t Words __attribute__((vector_size(sizeof(Vec))));
+inline Words spread(uint64_t x) { return Words{} + x; }
 
 #if defined(__AVX512F__)
 
-inline Words spread(uint64_t x) { return Words(_mm512_set1_epi64(int64_t(x))); }
 inline Words product(Words x, uint32_t factor) { return Words(_mm512_mul_epu32(__m512i(x), _mm512_set1_epi64(factor))); }
 // Blocks of the even lanes, then of the odd ones: (low 0, high 0, low 2, high 2, ...), (low 1, high 1, low 3, ...).
 inline Words even_blocks(Words low, Words high) { return Words(_mm512_unpacklo_epi64(__m512i(low), __m512i(high))); }
@@ -31,7 +31,6 @@ constexpr Words block_of_lane = {0, 4, 1, 5, 2, 6, 3, 7};
 
 #elif defined(__AVX2__)
 
-inline Words spread(uint64_t x) { return Words(_mm256_set1_epi64x(int64_t(x))); }
 inline Words product(Words x, uint32_t factor) { return Words(_mm256_mul_epu32(__m256i(x), _mm256_set1_epi64x(factor))); }
 inline Words even_blocks(Words low, Words high) { return Words(_mm256_unpacklo_epi64(__m256i(low), __m256i(high))); }
 inline Words odd_blocks(Words low, Words high) { return Words(_mm256_unpackhi_epi64(__m256i(low), __m256i(high))); }
@@ -43,7 +42,6 @@ constexpr Words block_of_lane = {0, 2, 1, 3};
 
 #else
 
-inline Words spread(uint64_t x) { return Words{x, x}; }
 #if defined(__SSE2__)
 inline Words product(Words x, uint32_t factor) { return Words(_mm_mul_epu32(__m128i(x), _mm_set1_epi64x(factor))); }
 #else

@@ -44,13 +44,6 @@ inline bool masked(const Tokens& tokens, int64_t token) {
   }
 }
 
-inline int64_t kept_tokens(const Tokens& tokens, int64_t row) {
-  int64_t kept = tokens.row_length(row);
-  if (tokens.mask_bytes)
-    for (int64_t start = tokens.row_start(row), c = tokens.row_length(row); c-- > 0;) kept -= masked(tokens, start + c);
-  return kept;
-}
-
 // No mask, types or positions: a loop the compiler turns into vector code. A negative id is a large one.
 template <class Id>
 inline bool append_plain(const Tokens& tokens, const Segment& segment, TokenList& list) {
