@@ -155,8 +155,8 @@ def _backward(call: Call, plan: Plan) -> Iterator[Stream]:
     yield once("pooled_hat", call.rows * wide)
     yield once("row terms", 2 * call.rows * wide, times=2, least=2 * row)  # of gamma and of beta
     yield Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0)
-    yield Stream("d_context", "table", call.num_tokens * wide, call.length * wide, call.length * row)
+    yield Stream("d_context", "table", call.num_tokens * wide, NUM_POSITIONS * wide, NUM_POSITIONS * row)
     yield once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row)
     if row < wide:
-        yield once("converted", VOCAB_SIZE * row, least=0)
+        yield once("converted", (VOCAB_SIZE + NUM_POSITIONS) * row, least=0)
         yield Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)

@@ -4,7 +4,8 @@ Rows are full and padded ``[B, L]``, ids int32, the mask bool, positions columns
 holds the model to the addresses that pass through Triton's interpreter.
 """
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -164,56 +165,66 @@ def _scattered(call: Call, config: Config) -> list[Stream]:
             once("pooled_hat", call.rows * wide), once("rstd", 4 * call.num_tokens),
             Stream("ln", "table", programs * row, row, row),
             Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0),
-            Stream("d_context", "table", ceil(call.rows / rows) * call.length * wide, call.length * wide,
-                   call.length * row),
+            _context_gradient(call, ceil(call.rows / rows) * call.length),
             Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * row),
             once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row),
-            *([once("converted", VOCAB_SIZE * row, least=0),
+            *([once("converted", (VOCAB_SIZE + NUM_POSITIONS) * row, least=0),
                Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)] * (row < wide))]
 
 
 def _by_id(call: Call, config: Config) -> list[Stream]:
-    """Gradients of words in the order of ids, sorted by counting: ids and mask are read for the counts, for the order
-    and, ids, on the way through it. A word's row comes from memory once, its tokens follow each other. Counts of ids
-    are added up, turned to offsets and counted on: each time 4 bytes read and written."""
-    row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
-    programs = ceil(call.rows / config.rows)
-    return [*_in_order(call, 1), once("input_ids", 4 * tokens, times=3), once("attention_mask", tokens, times=3),
-            Stream("counts", "table", 2 * 4 * tokens, 5 * 4 * VOCAB_SIZE, 0),
-            once("order and rows", 2 * 4 * tokens, times=2, least=0),
-            Stream("ln", "table", programs * row, row, row),
-            Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * row),
-            Stream("d_context", "table", tokens * wide, call.length * wide, call.length * row)]
+    """Gradients of words in the order of ids, sorted by counting. Ids and mask are read for the counts and for the
+    order, the mask for the sizes of rows too; counts of ids are added up, turned to offsets and counted on. What stands
+    between kernels is no larger than ids are and read again at once, so it comes from the cache: it is a table."""
+    wide, tokens, programs = 4 * call.hidden_size, call.num_tokens, ceil(call.rows / config.rows)
+    return [*_in_order(call, config, 1), Stream("input_ids", "table", 2 * 4 * tokens, 4 * tokens, 4 * tokens),
+            Stream("attention_mask", "table", 3 * tokens, tokens, tokens),
+            Stream("offsets", "table", 2 * 4 * tokens, 4 * VOCAB_SIZE, 0),
+            Stream("order", "table", 2 * 4 * tokens, 4 * tokens, 0),
+            Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * call.hidden_size * call.dtype.itemsize),
+            _context_gradient(call, tokens)]
 
 
 def _segmented(call: Call, config: Config) -> list[Stream]:
     """Gradients in the order of sorted ids and again in that of positions. Both keys of a token, of 16 bits each, are
-    sorted by torch; its place in the order is of 64 bits, its row of 32. In the first pass a word's row comes from
-    memory once, in the second as often as it is asked for."""
+    sorted by torch, and its cell is written, and gathered in either order. In the second pass a word's row comes from
+    memory as often as it is asked for."""
     row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
-    programs = ceil(call.rows / config.rows)
-    _, _, words, *_ = _tokens(call)
-    return [*_in_order(call, 2), Stream("words again", "words", words.requested, words.distinct, 0),
-            once("input_ids", 4 * tokens, times=3), once("attention_mask", tokens, times=2),
-            once("keys", 2 * 2 * tokens, least=0), once("rows", 4 * tokens, times=3, least=0),
-            once("order", 8 * tokens, times=2, least=0),
-            Stream("ln", "table", programs * row, row, row),
-            once("shares of gamma and beta", programs * wide, times=2, least=2 * row),
+    words = tokens * row
+    return [*_in_order(call, config, 2), Stream("words again", "words", words, min(words, VOCAB_SIZE * row), 0),
+            Stream("input_ids", "table", 2 * 4 * tokens, 4 * tokens, 4 * tokens),
+            Stream("attention_mask", "table", 2 * tokens, tokens, tokens),
+            once("keys", 2 * 2 * tokens, least=0), once("cells", 4 * tokens, least=0),
+            once("orders", 2 * 4 * tokens, least=0),
+            once("shares of gamma and beta", ceil(call.rows / config.rows) * wide, times=2, least=2 * row),
             once("pieces of positions", (tokens // SEGMENT_CHUNK) * wide * (call.rows > SEGMENT_CHUNK), 2, least=0),
-            Stream("d_context", "table", call.length * wide, call.length * wide, call.length * row)]
+            _context_gradient(call, NUM_POSITIONS)]
 
 
-def _in_order(call: Call, passes: int) -> list[Stream]:
-    """What passes over all tokens, of which the first goes by ids, read and write. With ids that come as often as each
-    other no segment of that is cut."""
+def _in_order(call: Call, config: Config, passes: int) -> list[Stream]:
+    """What a pass over all tokens in the order of ids, and a second in that of positions, read and write. With ids that
+    come as often as each other no segment of the first is cut: a word's row and its gradient are moved once."""
     row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
-    _, _, words, *_ = _tokens(call)
-    return [Stream("words in their order", "table", words.requested, words.distinct, words.least),
-            *_context_parameters(call, passes * tokens, call.length), once("rstd", 4 * tokens, times=passes),
-            once("grad_pooled", call.rows * row), once("pooled_hat", call.rows * wide),
-            once("row_gradient", call.rows * wide, least=0),
-            Stream("row_gradient of tokens", "table", passes * tokens * wide, call.rows * wide, 0),
-            once("d_word", VOCAB_SIZE * row)]
+    words, second = min(tokens, VOCAB_SIZE), passes - 1
+    positions = call.length * ceil(call.rows / SEGMENT_CHUNK)  # segments of the second pass, in pieces
+    ids = words if call.word_grad == "sparse" else VOCAB_SIZE
+    programs = [ceil((segments + tokens // SEGMENT_CHUNK) / config.rows) for segments in (ids, NUM_POSITIONS)]
+    return [once("words in their order", words * row),
+            Stream("position", "table", (tokens + second * positions) * row, call.length * row, call.length * row),
+            Stream("token_type", "table", (words + second * positions) * row, row, row),
+            Stream("rstd", "table", passes * 4 * tokens, 4 * tokens, 4 * tokens),
+            Stream("grad_pooled", "table", (call.rows + passes * tokens) * row, call.rows * row, call.rows * row),
+            once("pooled_hat", call.rows * wide),
+            Stream("row_share", "table", 4 * (call.rows + passes * tokens), 4 * call.rows, 0),
+            Stream("ln", "table", sum(programs[:passes]) * row, row, row),
+            once("d_word", ids * row)]
+
+
+def _context_gradient(call: Call, requested: int) -> Stream:
+    """Rows of the positions' gradient in float32; without types one for each position, whether it occurs or not."""
+    row = call.hidden_size * call.dtype.itemsize
+    wide = 4 * call.hidden_size
+    return Stream("d_context", "table", requested * wide, NUM_POSITIONS * wide, NUM_POSITIONS * row)
 
 
 def sort_bytes(key_bytes: int) -> int:
@@ -222,37 +233,51 @@ def sort_bytes(key_bytes: int) -> int:
     return key_bytes * 2 * (key_bytes + 8) + key_bytes
 
 
-class _NoLaunch:
-    """In the place of a kernel."""
-
-    def __init__(self, kernel: Any) -> None:
-        pass
-
-    def __getitem__(self, programs: Any) -> Callable[..., None]:
-        return lambda *arguments, **constants: None
-
-
 class _Bytes(TorchDispatchMode):
-    """Adds up what torch's own operations read and write."""
+    """Adds up what torch's own operations move: a sort its passes, every tensor else once, however many read and write
+    it, since what a launcher makes fits the cache; nothing of the tensors that kernels are given, which are counted
+    there."""
 
-    total = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.sorts = 0
+        self.of_torch: dict[int, torch.UntypedStorage] = {}
+        self.of_kernels: dict[int, torch.UntypedStorage] = {}
+
+    @property
+    def total(self) -> int:
+        alone = [storage for key, storage in self.of_torch.items() if key not in self.of_kernels]
+        return self.sorts + sum(storage.nbytes() for storage in alone)
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         result = function(*arguments, **(keywords or {}))
-        made = "new_" in str(function) or "_like" in str(function)  # of the argument nothing but its kind is read
-        tensors = [leaf for leaf in tree_leaves(result if made else (arguments, keywords, result))
-                   if isinstance(leaf, torch.Tensor)]
         if function is torch.ops.aten.sort.stable:
-            self.total += sort_bytes(arguments[0].element_size()) * arguments[0].numel()
+            self.sorts += sort_bytes(arguments[0].element_size()) * arguments[0].numel()
+            self.of_kernels |= _storages(result)
         elif not function.is_view and "empty" not in str(function):
-            self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            made = "new_" in str(function) or "_like" in str(function)  # of the argument nothing but its kind is read
+            self.of_torch |= _storages(result if made else (arguments, keywords, result))
         return result
+
+    def no_kernel(self, kernel: Any) -> Any:
+        """In the place of ``wrap_triton``."""
+        def launch(*arguments: Any, **constants: Any) -> None:
+            self.of_kernels |= _storages(arguments)
+
+        return defaultdict(lambda: launch)
+
+
+def _storages(tree: Any) -> dict[int, torch.UntypedStorage]:
+    """Kept, since an address is free for another once a storage is gone."""
+    found = [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return {storage._cdata: storage for storage in found}
 
 
 @contextmanager
 def torch_bytes(target: str) -> Iterator[_Bytes]:
-    """Inside, what a launcher's own torch operations read and write is counted, and its kernels are left out."""
-    with (patch.object(triton_launch, "wrap_triton", _NoLaunch), _Bytes() as mode,
+    """Inside, what a launcher's own torch operations move is counted, and its kernels are left out."""
+    mode = _Bytes()
+    with (patch.object(triton_launch, "wrap_triton", mode.no_kernel), mode,
           patch.object(triton_launch, "architecture", lambda: target)):
         yield mode
 

@@ -9,14 +9,18 @@ Nothing but ``rstd`` is kept from the forward pass: x and the mask are computed 
 
 * ``scatter_gradients_kernel`` makes G of its rows and adds every d e_t to where it belongs with atomics: one launch, in
   whatever order. Rows that are long and few are cut into pieces, as in the forward pass.
-* ``row_gradients_kernel`` writes G of every row, and ``segment_gradients_kernel`` goes through the tokens in the order
-  of their ids. A segment, the tokens of one id, is summed by one program and written once, with no atomics and no
+* ``segment_gradients_kernel`` goes through the tokens in the order of their ids. A segment, the tokens of one id, is
+  summed by one program, which reads the id's word once and writes its gradient once, with no atomics and no
   read-modify-write. It is cut every ``CHUNK`` tokens, so that a frequent id does not keep one program busy for long;
-  ``segment_combine_kernel`` adds the pieces of a segment that was cut, in their order. The order is one of two:
-  - ``order_tokens_kernel`` sorts by counting, 26 bytes a token; tokens of an id come in whatever order. A token's
-    gradient is its position's and type's too, and is added to theirs by atomics on the way.
+  ``segment_combine_kernel`` adds the pieces of a segment that was cut, in their order. What rows have in common,
+  their scale and the gradients of gamma and beta, ``row_gradients_kernel`` makes first. The order is one of two:
+  - ``order_tokens_kernel`` sorts by counting: a token's cell is written and read, 4 bytes each; tokens of an id come in
+    whatever order. A token's gradient is its position's and type's too, and is added to theirs by atomics on the way.
   - ``token_keys_kernel`` writes by what tokens are sorted, by ids and by positions and types, and torch sorts both,
     stably: the same bits in every run.
+
+An order holds the cells of tokens, ``row * width + column`` where no row is longer than ``width``: in the padded layout
+the token's place, packed a number from which its row need not be searched for again.
 
 Where cu_seqlens makes no sense anywhere (``sound`` is False), rows may share tokens and with them ``rstd``: G is NaN.
 """
@@ -28,6 +32,7 @@ from .triton_forward import (
     EMBED_STREAM,
     POOL_STREAM,
     SIZES,
+    context_indices,
     divided,
     dropout_keep,
     embedded_tokens,
@@ -35,6 +40,7 @@ from .triton_forward import (
     row_bounds,
     row_of,
     shown_tokens,
+    table_rows,
     token_indices,
 )
 
@@ -55,44 +61,46 @@ def count_tokens(start, count, attention_mask, BLOCK_ROWS: tl.constexpr):
 
 
 @triton.jit
-def row_gradients(row, kept, num_rows, sound, grad_pooled, ln_weight, seed, pool_threshold, pool_scale,
-                  HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr,
-                  BLOCK_ROWS: tl.constexpr):
-    """Of rows ``[R, H]``: the gradient before p_pool, what a token gets of it, that times gamma, which is G; and how
-    often the pooled row holds beta ``[R]``."""
+def row_gradients(row, kept, num_rows, sound, grad_pooled, seed, pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr,
+                  SUM: tl.constexpr, DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+    """Of rows: the gradient before p_pool ``[R, H]``, which part of it a token gets, and how often the pooled row holds
+    beta, both ``[R]``."""
     h = tl.arange(0, BLOCK_H)
     known = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
     grad = tl.load(grad_pooled + row[:, None] * HIDDEN_SIZE + h[None, :], mask=known, other=0.0).to(tl.float32)
-    if sound is not None:
-        grad += tl.where(tl.load(sound) != 0, 0.0, float("nan"))
     if DROP_POOL:
         keep = dropout_keep(seed, row[:, None], row[:, None] * 0, pool_threshold, POOL_STREAM, BLOCK_H)
         grad = tl.where(tl.reshape(keep, (BLOCK_ROWS, BLOCK_H)), grad * pool_scale, 0.0)
-    # The same division as of the pooled row.
-    token_grad, beta_share = divided(grad, kept, SUM)
-    gamma = tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
-    return grad, token_grad, token_grad * gamma, beta_share
+    share = tl.full((BLOCK_ROWS, 1), 1.0, tl.float32)
+    if sound is not None:
+        share = tl.where(tl.load(sound) != 0, share, float("nan"))
+        grad *= share
+    share, beta_share = divided(share, kept, SUM)
+    return grad, tl.sum(share, axis=1), beta_share
 
 
 @triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
 def row_gradients_kernel(
-        attention_mask, cu_seqlens, sound, grad_pooled, pooled_hat, ln_weight, seed, row_gradient, d_ln_weight,
-        d_ln_bias, num_rows, length, num_tokens, embed_threshold, embed_scale, pool_threshold, pool_scale,
+        attention_mask, cu_seqlens, sound, grad_pooled, pooled_hat, seed, row_share, dropped, d_ln_weight, d_ln_bias,
+        num_rows, length, num_tokens, embed_threshold, embed_scale, pool_threshold, pool_scale,
         HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr,
         BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, ATOMIC: tl.constexpr):
-    """G ``[B, H]``, and what the rows add to the gradients of gamma and beta: added to ``[H]`` where ATOMIC, else every
-    program's in a row of ``[programs, H]``; float32."""
+    """Which part of a row's gradient a token gets ``[B]``, with p_pool that gradient before it ``[B, H]``, and what the
+    rows add to the gradients of gamma and beta: added to ``[H]`` where ATOMIC, else every program's in a row of
+    ``[programs, H]``; all float32."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
     kept = count_tokens(start, count, attention_mask, BLOCK_ROWS)
-    grad, token_grad, gradient, beta_share = row_gradients(
-        row, kept, num_rows, sound, grad_pooled, ln_weight, seed, pool_threshold, pool_scale, HIDDEN_SIZE, SUM,
-        DROP_POOL, BLOCK_H, BLOCK_ROWS)
+    grad, share, beta_share = row_gradients(row, kept, num_rows, sound, grad_pooled, seed, pool_threshold, pool_scale,
+                                            HIDDEN_SIZE, SUM, DROP_POOL, BLOCK_H, BLOCK_ROWS)
     h = tl.arange(0, BLOCK_H)
     places = row[:, None] * HIDDEN_SIZE + h[None, :]
     stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
-    tl.store(row_gradient + places, gradient, mask=stored)
-    gamma_grad = grad * tl.load(pooled_hat + places, mask=stored, other=0.0)
+    tl.store(row_share + row, share, mask=row < num_rows)
+    if dropped is not None:
+        tl.store(dropped + places, grad, mask=stored)
+    # Read here and nowhere else: what the tokens read again, grad_pooled, is to stay in the cache.
+    gamma_grad = grad * tl.load(pooled_hat + places, mask=stored, other=0.0, eviction_policy="evict_first")
     beta_grad = grad * beta_share[:, None]
     if DROP_EMBED:
         # Philox alone, 10 us for 512 columns at H = 128: not worth pieces.
@@ -102,7 +110,7 @@ def row_gradients_kernel(
             shown = shown_tokens(start[:, None] + column, column, count[:, None], attention_mask)
             keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
             beta_kept += tl.where(keep & shown[:, :, None], embed_scale, 0.0)
-        beta_grad = token_grad * tl.sum(beta_kept, axis=1)
+        beta_grad = grad * share[:, None] * tl.sum(beta_kept, axis=1)
     if ATOMIC:
         tl.atomic_add(d_ln_weight + h, tl.sum(gamma_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
         tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
@@ -113,18 +121,12 @@ def row_gradients_kernel(
 
 
 @triton.jit
-def token_gradients(place, read, token_id, token_type, position, inside, gradient, word_embeddings, position_embeddings,
-                    token_type_embeddings, rstd, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
-    """``d e_t`` of tokens ``[R, T, H]``, 0 where one is not read; ``gradient`` is k G, of a token or ``[R, 1, H]``."""
-    h = tl.arange(0, BLOCK_H)[None, None, :]
-    x = embedded_tokens(read, token_id, token_type, position, inside, word_embeddings, position_embeddings,
-                        token_type_embeddings, HIDDEN_SIZE, BLOCK_H)
-    factor = tl.load(rstd + place, mask=read, other=0.0)[:, :, None]
-    x = x * factor
+def token_gradients(x, factor, share, gradient, HIDDEN_SIZE: tl.constexpr):
+    """``d e_t`` of tokens ``[R, T, H]``, times share. x: ``e_t - mean(e_t)``. factor: rstd ``[R, T]``. gradient: k G,
+    of a token or ``[R, 1, H]``, 0 from H on, where what comes out means nothing."""
     mean = tl.sum(gradient, axis=2) / HIDDEN_SIZE
-    slope = tl.sum(gradient * x, axis=2) / HIDDEN_SIZE
-    result = factor * (gradient - mean[:, :, None] - x * slope[:, :, None])
-    return tl.where(read[:, :, None] & (h < HIDDEN_SIZE), result, 0.0)
+    slope = factor * factor * (tl.sum(gradient * x, axis=2) / HIDDEN_SIZE)
+    return (factor * share)[:, :, None] * (gradient - mean[:, :, None] - x * slope[:, :, None])
 
 
 @triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
@@ -146,10 +148,10 @@ def scatter_gradients_kernel(
         start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
         begin, end = row * 0, count
     kept = count_tokens(start, count, attention_mask, BLOCK_ROWS)
-    grad, token_grad, row_gradient, beta_share = row_gradients(
-        row, kept, num_rows, sound, grad_pooled, ln_weight, seed, pool_threshold, pool_scale, HIDDEN_SIZE, SUM,
-        DROP_POOL, BLOCK_H, BLOCK_ROWS)
+    grad, share, beta_share = row_gradients(row, kept, num_rows, sound, grad_pooled, seed, pool_threshold, pool_scale,
+                                            HIDDEN_SIZE, SUM, DROP_POOL, BLOCK_H, BLOCK_ROWS)
     h = tl.arange(0, BLOCK_H)
+    row_gradient = grad * tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
     first = (row < num_rows) & (begin == 0)  # a row's pieces add what is not a token's once
     hat = tl.load(pooled_hat + row[:, None] * HIDDEN_SIZE + h[None, :], other=0.0,
                   mask=first[:, None] & (h < HIDDEN_SIZE)[None, :])
@@ -169,10 +171,11 @@ def scatter_gradients_kernel(
             keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
             gradient = tl.where(keep, gradient * embed_scale, 0.0)
             beta_kept += tl.where(keep & shown[:, :, None], embed_scale, 0.0)
-        gradient = token_gradients(
-            place, read, token_id, token_type, position, inside, gradient, word_embeddings, position_embeddings,
-            token_type_embeddings, rstd, HIDDEN_SIZE, BLOCK_H)
+        x = embedded_tokens(read, token_id, token_type, position, inside, word_embeddings, position_embeddings,
+                            token_type_embeddings, HIDDEN_SIZE, BLOCK_H)
+        factor = tl.load(rstd + place, mask=read, other=0.0)
         known = (h < HIDDEN_SIZE)[None, None, :]
+        gradient = tl.where(read[:, :, None], token_gradients(x, factor, share[:, None], gradient, HIDDEN_SIZE), 0.0)
         if d_word is not None:
             tl.atomic_add(d_word + token_id[:, :, None] * HIDDEN_SIZE + h[None, None, :], gradient,
                           mask=read[:, :, None] & known, sem="relaxed")
@@ -184,78 +187,99 @@ def scatter_gradients_kernel(
         tl.atomic_add(d_context + context[:, :, None] * HIDDEN_SIZE + h[None, None, :], gradient,
                       mask=added[:, :, None] & known, sem="relaxed")
     if DROP_EMBED:
-        beta_grad = token_grad * tl.sum(beta_kept, axis=1)
+        beta_grad = grad * share[:, None] * tl.sum(beta_kept, axis=1)
     tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem="relaxed")
 
 
 @triton.jit
 def found_tokens(place, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, num_rows, length,
-                 num_tokens, vocab_size, num_types, num_positions):
-    """Of tokens ``[T]``: the row, the id, the row of the combined position and type table, and whether all are read."""
+                 num_tokens, vocab_size, num_types, num_positions, width):
+    """Of tokens ``[T]``: the cell, the id, the row of the combined position and type table, and whether all are read.
+    """
     if cu_seqlens is None:
-        row = place // length
-        column = place - row * length
+        cell, column = place, place % length
     else:
         row = row_of(place, cu_seqlens, num_rows, 0)
         column = place - tl.load(cu_seqlens + row).to(tl.int64)
+        # A column that is in no row: cu_seqlens makes no sense, and every gradient is NaN, whatever the cell.
+        cell = row * width + tl.minimum(tl.maximum(column, 0), width - 1)
     shown = shown_tokens(place, place, num_tokens, attention_mask)
     token_id, token_type, position, _, readable = token_indices(
         place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
-    return row, token_id, token_type * num_positions + position, shown & readable
+    return cell, token_id, token_type * num_positions + position, shown & readable
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "width"])
 def token_keys_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_keys, context_keys, token_row,
-        num_rows, length, num_tokens, vocab_size, num_types, num_positions, BLOCK_TOKENS: tl.constexpr):
-    """Of every token ``[T]``: the id, the row of the combined position and type table, and its own row.
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_keys, context_keys, cells, num_rows,
+        length, num_tokens, vocab_size, num_types, num_positions, width, BLOCK_TOKENS: tl.constexpr):
+    """Of every token ``[T]``: the id, the row of the combined position and type table, and its cell.
 
     A token that is hidden or outside a table has the first key that no row has: ``V``, and ``K * P``.
     """
     place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    row, token_id, context, read = found_tokens(
+    cell, token_id, context, read = found_tokens(
         place, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, num_rows, length, num_tokens,
-        vocab_size, num_types, num_positions)
+        vocab_size, num_types, num_positions, width)
     word_key = tl.where(read, token_id, vocab_size)
     context_key = tl.where(read, context, num_types * num_positions)
     inside = place < num_tokens
     tl.store(word_keys + place, word_key.to(word_keys.dtype.element_ty), mask=inside)
     tl.store(context_keys + place, context_key.to(context_keys.dtype.element_ty), mask=inside)
-    tl.store(token_row + place, row.to(tl.int32), mask=inside)
+    tl.store(cells + place, cell.to(cells.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "width"])
 def order_tokens_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, counts, order, token_row, num_rows, length,
-        num_tokens, vocab_size, num_types, num_positions, BLOCK_TOKENS: tl.constexpr):
-    """A counting sort of the tokens by id, in two launches.
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, offsets, order, num_rows, length,
+        num_tokens, vocab_size, num_types, num_positions, width, BLOCK_TOKENS: tl.constexpr):
+    """A counting sort of the tokens by id, in two launches over ``offsets [V + 2]``.
 
-    Without ``order``: how many tokens an id has, added to ``counts [V + 1]`` one place further on, and every token's
-    row. With it ``counts`` holds where an id's next token goes, and every token takes a place in ``order``. Tokens that
-    are hidden or outside a table have none.
+    Without ``order``: how many tokens an id has, added two places behind the id's. Summed up, ``offsets[id + 1]`` is
+    where the id's tokens start. With ``order`` every token takes the next place of its id and writes its cell there,
+    which leaves ``offsets[id]`` where the id's tokens start, as segments want it. Tokens that are hidden or outside a
+    table have no place.
     """
     place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    row, token_id, _, read = found_tokens(
+    cell, token_id, _, read = found_tokens(
         place, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, num_rows, length, num_tokens,
-        vocab_size, num_types, num_positions)
-    one = tl.full((BLOCK_TOKENS,), 1, counts.dtype.element_ty)
+        vocab_size, num_types, num_positions, width)
+    one = tl.full((BLOCK_TOKENS,), 1, offsets.dtype.element_ty)
     if order is None:
-        tl.atomic_add(counts + token_id + 1, one, mask=read, sem="relaxed")
-        tl.store(token_row + place, row.to(tl.int32), mask=place < num_tokens)
+        tl.atomic_add(offsets + token_id + 2, one, mask=read, sem="relaxed")
     else:
-        to = tl.atomic_add(counts + token_id, one, mask=read, sem="relaxed")
-        tl.store(order + to, place.to(order.dtype.element_ty), mask=read)
+        to = tl.atomic_add(offsets + token_id + 1, one, mask=read, sem="relaxed")
+        tl.store(order + to, cell.to(order.dtype.element_ty), mask=read)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "num_segments", "num_pieces"])
+@triton.jit
+def segment_rows(segment, read, word_ids, word_embeddings, position_embeddings, token_type_embeddings, token_type_ids,
+                 num_positions, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr, BY_WORD: tl.constexpr):
+    """What the embeddings of a segment's tokens have in common ``[R, 1, H]``: the word, or position and type."""
+    if BY_WORD:
+        token_id = segment if word_ids is None else tl.load(word_ids + segment)
+        # No other program reads it, but for a frequent id's pieces.
+        rows = table_rows(word_embeddings, token_id[:, None], read[:, None], HIDDEN_SIZE, BLOCK_H, "evict_first")
+        if token_type_ids is None:
+            rows += table_rows(token_type_embeddings, segment[:, None] * 0, read[:, None], HIDDEN_SIZE, BLOCK_H)
+    else:
+        token_type = segment // num_positions
+        rows = table_rows(position_embeddings, (segment - token_type * num_positions)[:, None], read[:, None],
+                          HIDDEN_SIZE, BLOCK_H)
+        rows += table_rows(token_type_embeddings, token_type[:, None], read[:, None], HIDDEN_SIZE, BLOCK_H)
+    return rows
+
+
+@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "num_segments", "num_pieces", "width"])
 def segment_gradients_kernel(
         input_ids, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
-        token_type_embeddings, seed, rstd, row_gradient, token_row, order, offsets, sums, cut_sums, d_context,
-        num_segments, num_pieces, length, vocab_size, num_types, num_positions, embed_threshold, embed_scale,
-        HIDDEN_SIZE: tl.constexpr,
-        DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
-        CHUNK: tl.constexpr):
-    """Sums of ``d e_t`` over segments: token ``order[i]`` for i from ``offsets[s]`` to ``offsets[s + 1] - 1``.
+        token_type_embeddings, ln_weight, seed, rstd, grad_rows, row_share, order, offsets, word_ids, sums, cut_sums,
+        d_context, num_segments, num_pieces, num_tokens, vocab_size, num_types, num_positions, width, embed_threshold,
+        embed_scale, HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr,
+        BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr, BY_WORD: tl.constexpr):
+    """Sums of ``d e_t`` over segments: the token of cell ``order[i]`` for i from ``offsets[s]`` to
+    ``offsets[s + 1] - 1``. With BY_WORD those of one id, ``word_ids[s]`` or s, else those of one row of the combined
+    position and type table.
 
     A segment's pieces are ``CHUNK`` tokens each, but for the last. Segment s has as many as it touches chunks, numbered
     from ``offsets[s] // CHUNK + s``, which is enough; those behind its end are empty. The only piece of a segment is
@@ -272,28 +296,40 @@ def segment_gradients_kernel(
     begin = start + number * CHUNK
     stop = tl.where(piece < num_pieces, tl.minimum(end, begin + CHUNK), 0)
     h = tl.arange(0, BLOCK_H)[None, :]
+    common = segment_rows(segment, begin < stop, word_ids, word_embeddings, position_embeddings, token_type_embeddings,
+                          token_type_ids, num_positions, HIDDEN_SIZE, BLOCK_H, BY_WORD)
+    gamma = tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :, :]
     total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
     for offset in tl.range(0, tl.max(stop - begin), BLOCK_TOKENS):
         i = begin[:, None] + offset + tl.arange(0, BLOCK_TOKENS)[None, :]
         read = i < stop[:, None]
-        place = tl.load(order + i, mask=read, other=0).to(tl.int64)
-        # Found again by a division it would take a tenth more instructions, 8 bytes a token fewer.
-        row = tl.load(token_row + place, mask=read, other=0).to(tl.int64)
-        if cu_seqlens is None:
-            column = place - row * length
+        place = tl.load(order + i, mask=read, other=0)
+        row = place // width
+        column = (place - row * width).to(tl.int64)
+        row, place = row.to(tl.int64), place.to(tl.int64)
+        if cu_seqlens is not None:
+            # Of a cell that no row has, where cu_seqlens makes no sense, any token will do.
+            place = tl.load(cu_seqlens + row, mask=read, other=0).to(tl.int64) + column
+            place = tl.minimum(tl.maximum(place, 0), num_tokens - 1)
+        if BY_WORD:
+            token_type, position, inside = context_indices(place, column, read, token_type_ids, position_ids, num_types,
+                                                           num_positions)
+            read = read & inside
+            x = common + table_rows(position_embeddings, position, read, HIDDEN_SIZE, BLOCK_H)
+            if token_type_ids is not None:
+                x += table_rows(token_type_embeddings, token_type, read, HIDDEN_SIZE, BLOCK_H)
         else:
-            column = place - tl.load(cu_seqlens + row, mask=read, other=0).to(tl.int64)
-        token_id, token_type, position, _, readable = token_indices(
-            place, column, read, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions)
-        read = read & readable
-        gradient = tl.load(row_gradient + row[:, :, None] * HIDDEN_SIZE + h[None, :, :], other=0.0,
-                           mask=read[:, :, None] & (h < HIDDEN_SIZE)[None, :, :])
+            token_id = tl.load(input_ids + place, mask=read, other=0).to(tl.int64)
+            read = read & (token_id >= 0) & (token_id < vocab_size)
+            x = common + table_rows(word_embeddings, token_id, read, HIDDEN_SIZE, BLOCK_H)
+        x -= (tl.sum(x, axis=2) / HIDDEN_SIZE)[:, :, None]
+        gradient = gamma * table_rows(grad_rows, row, read, HIDDEN_SIZE, BLOCK_H)
         if DROP_EMBED:
             keep = dropout_keep(seed, row, column, embed_threshold, EMBED_STREAM, BLOCK_H)
             gradient = tl.where(keep, gradient * embed_scale, 0.0)
-        gradient = token_gradients(
-            place, read, token_id, token_type, position, read, gradient, word_embeddings, position_embeddings,
-            token_type_embeddings, rstd, HIDDEN_SIZE, BLOCK_H)
+        factor = tl.load(rstd + place, mask=read, other=0.0)
+        share = tl.load(row_share + row, mask=read, other=0.0)
+        gradient = token_gradients(x, factor, share, gradient, HIDDEN_SIZE)
         total += gradient
         if d_context is not None:
             context = token_type * num_positions + position
@@ -303,7 +339,7 @@ def segment_gradients_kernel(
     first = number == 0
     whole = (piece < num_pieces) & first & (end - start <= CHUNK)
     cut = (begin < stop) & (whole == 0)
-    tl.store(sums + segment[:, None] * HIDDEN_SIZE + h, result.to(sums.dtype.element_ty),
+    tl.store(sums + segment[:, None] * HIDDEN_SIZE + h, result.to(sums.dtype.element_ty), eviction_policy="evict_first",
              mask=whole[:, None] & (h < HIDDEN_SIZE))
     tl.store(cut_sums + (2 * chunk + first.to(tl.int64))[:, None] * HIDDEN_SIZE + h, result,
              mask=cut[:, None] & (h < HIDDEN_SIZE))
@@ -311,19 +347,20 @@ def segment_gradients_kernel(
 
 @triton.jit(do_not_specialize=["num_segments"])
 def segment_combine_kernel(offsets, sums, cut_sums, num_segments, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr,
-                           BLOCK_ROWS: tl.constexpr, CHUNK: tl.constexpr):
-    """The segments that ``segment_gradients_kernel`` cut: their pieces, added in their order, into ``sums [S, H]``."""
-    segment = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    inside = segment < num_segments
-    start = tl.load(offsets + segment, mask=inside, other=0).to(tl.int64)
-    end = tl.load(offsets + segment + 1, mask=inside, other=0).to(tl.int64)
-    first = start // CHUNK
-    chunks = tl.where(end - start > CHUNK, (end - start + CHUNK - 1) // CHUNK, 0)
+                           CHUNK: tl.constexpr):
+    """The segments that ``segment_gradients_kernel`` cut: their pieces, added in their order, into ``sums [S, H]``. A
+    program for every ``CHUNK`` places of the order: where a segment that was cut starts, it is the last to start there.
+    """
+    first = tl.program_id(0).to(tl.int64) + tl.zeros((1,), tl.int64)
+    segment = row_of(first * CHUNK + CHUNK - 1, offsets, num_segments, 0)
+    start = tl.load(offsets + segment).to(tl.int64)
+    end = tl.load(offsets + segment + 1).to(tl.int64)
+    cut = (start // CHUNK == first) & (end - start > CHUNK)
+    chunks = tl.where(cut, (end - start + CHUNK - 1) // CHUNK, 0)
     h = tl.arange(0, BLOCK_H)[None, :]
-    total = tl.zeros((BLOCK_ROWS, BLOCK_H), tl.float32)
+    total = tl.zeros((1, BLOCK_H), tl.float32)
     for k in range(0, tl.max(chunks)):
         place = 2 * (first + k) + tl.where(k == 0, 1, 0)
-        total += tl.load(cut_sums + place[:, None] * HIDDEN_SIZE + h, other=0.0,
-                         mask=(k < chunks)[:, None] & (h < HIDDEN_SIZE))
+        total += tl.load(cut_sums + place[:, None] * HIDDEN_SIZE + h, mask=h < HIDDEN_SIZE, other=0.0)
     tl.store(sums + segment[:, None] * HIDDEN_SIZE + h, total.to(sums.dtype.element_ty),
-             mask=(chunks > 0)[:, None] & (h < HIDDEN_SIZE))
+             mask=cut[:, None] & (h < HIDDEN_SIZE))

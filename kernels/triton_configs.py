@@ -20,7 +20,7 @@ FEW_ROWS = 1024
 CHUNK = 256
 SEGMENT_CHUNK = 64  # of a frequent id's tokens, one program's work in the backward pass: 8 to 16 steps
 KEY_TOKENS = 512  # of a program that writes sort keys: 4 a thread, one 16-byte load of ids
-HEAD_TILE = 4096  # 32 registers of a thread
+HEAD_TILE = 1024  # of a warp: 32 registers of a thread
 
 
 # Bytes of the last cache before memory, as bench/devices.py has them and the vendors' data sheets: B200's L2, MI300X's
@@ -32,7 +32,7 @@ class Config(NamedTuple):
     """A program's tile is ``rows`` rows of the batch by ``tokens`` columns; ``chunk`` columns of a long row a piece.
     Where every token is a row of its own (``dsn_token_logits``), the tile is ``rows * tokens`` tokens.
 
-    ``head_tile`` is how many products of the head's layers are in registers at a time.
+    ``head_tile`` is how many products of the head's layers a warp holds in registers at a time.
     """
 
     rows: int
@@ -44,8 +44,8 @@ class Config(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a configuration depends on, ``op`` only where it is timed. ``arch`` is "sm_90", "gfx942" and the like, or
-    "interpreter"."""
+    """What a configuration depends on; of ``op``, where nothing is timed, whether tokens have a head each. ``arch`` is
+    "sm_90", "gfx942" and the like, or "interpreter"."""
 
     op: str
     hidden_size: int
@@ -69,55 +69,66 @@ class Line(NamedTuple):
 
 
 # Instructions a token, registers and spills in the reasons are bench/compile_ahead.py's of dsn_logits on sm_90, rows of
-# 32 tokens where nothing else is said.
-NARROW = (torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)
+# 128 tokens where nothing else is said. Triton spreads warps along the hidden size first, so two warps that share a
+# token of more than 128 channels add through shared memory, in every step; one warp adds by shuffles, and a program of
+# one has nothing to add up at the end of a row either.
 BYTES = (torch.int8, torch.float8_e4m3fn)
 WARPS_OF_32 = (
-    Line("sm_8", 128, False, 64, BYTES, Config(8, 4), "as on sm_90"),
-    Line("sm_9", 128, False, 64, BYTES, Config(8, 4),
-         "rows of 128 bytes: four by four tokens are 16 KB in flight on a multiprocessor, 18 are wanted; eight rows "
-         "are 24 and share the context, 81 instructions a token instead of 101. On sm_100 they spill 16 bytes"),
     Line("", 128, True, ANY, (), Config(1, 16),
          "a small batch is latency: one row a program, 16 gathers of 256 bytes in flight, 16 elements of the sum a "
          "thread"),
-    Line("", 128, False, 64, (), Config(4, 4),
-         "short rows: four share a program and a column's context row, which is 512 of the 768 bytes a bfloat16 token "
-         "reads"),
-    Line("", 128, False, 256, NARROW, Config(1, 16),
-         "the context is in the first cache, nothing is saved by sharing its rows: 59 instructions a token at L = 128, "
-         "82 with two rows of eight"),
-    Line("", 128, False, ANY, (), Config(2, 8),
-         "longer rows differ more in length, so fewer share a program; and a context row, which comes from L2"),
+    Line("", 128, False, ANY, BYTES, Config(1, 8, num_warps=1),
+         "40 instructions a token, 56 with four warps of four tokens; rows of 128 bytes: 16 warps have 16 KB in "
+         "flight, where four tokens a warp would leave 11"),
+    Line("", 128, False, ANY, (), Config(1, 4, num_warps=1),
+         "49 instructions a token from bfloat16, 58 with four warps; from float32 63 and 71, and for rows of 32 tokens "
+         "70, where four rows that share a column's context row take 91"),
     Line("", 256, True, ANY, (), Config(1, 8), "as for 128, with twice the bytes a token"),
-    Line("", 256, False, 64, NARROW, Config(1, 8), "the context is in the first cache: 141 instructions a token, 188 "
-         "with two rows of four; from float32 174 and 156"),
-    Line("", 256, False, ANY, (), Config(2, 4), "two rows share a context row"),
+    Line("", 256, False, ANY, BYTES, Config(1, 4, num_warps=1), "77 instructions a token, 167 with four warps"),
+    Line("", 256, False, ANY, (), Config(1, 2, num_warps=1),
+         "87 instructions a token from float32, 134 with four warps; four tokens are as many and take 40 registers "
+         "more"),
     Line("", 512, True, ANY, (), Config(1, 8), "32 elements of the sum a thread; 64 spill"),
-    Line("", 512, False, ANY, BYTES, Config(1, 8),
-         "222 instructions a token at H = 384; two rows of four take 372 and spill 8 bytes"),
-    Line("sm_8", 512, False, ANY, NARROW, Config(1, 8), "two rows of four spill 8 bytes on sm_80"),
-    Line("", 512, False, 64, NARROW, Config(1, 8), "the context is in the first cache: 253 instructions a token at "
-         "H = 384, 364 with two rows of four; from float32 309 and 289"),
-    Line("", 512, False, ANY, (torch.float32,), Config(2, 2),
-         "two rows share a context row; with four tokens of each embed_pool spills 16 bytes"),
-    Line("", 512, False, ANY, (), Config(2, 4), "two rows share a context row in as many registers"),
+    Line("", 512, False, ANY, BYTES, Config(1, 4, num_warps=2),
+         "161 instructions a token at H = 384; one warp of two tokens takes as many and spills 8 bytes"),
+    Line("", 512, False, ANY, (), Config(1, 2, num_warps=1),
+         "113 instructions a token at H = 384 from float32, 273 with four warps; four tokens spill 96 bytes"),
     Line("", 1024, True, ANY, (), Config(1, 4), "32 elements of the sum a thread; a row is 1.5 KB, four are enough"),
     Line("", 1024, False, ANY, BYTES, Config(1, 4),
-         "329 instructions a token at H = 768; two rows of two take 535, and on sm_100 spill 24 bytes"),
-    Line("", 1024, False, 64, NARROW, Config(1, 4), "the context is in the first cache: 469 instructions a token at "
-         "H = 768, 498 with two rows of two; from float32 388 and 357"),
-    Line("", 1024, False, ANY, (), Config(2, 2), "two rows share a context row in as many registers"),
+         "329 instructions a token at H = 768; one warp takes 269 and spills 8 bytes, on sm_100 80"),
+    Line("", 1024, False, ANY, (), Config(1, 1, num_warps=1),
+         "183 instructions a token at H = 768 from float32, 235 with two warps, 355 with four"),
     Line("", ANY, True, ANY, (), Config(1, 1, num_warps=8), "one token and its sum fill the registers"),
 )
-TABLE = (
-    Line("interpreter", ANY, True, ANY, (), Config(16, 16, chunk=64, head_tile=2**20),
-         "the interpreter's cost is per program and operation, whatever the tile"),
-    *(line._replace(arch="gfx9", config=line.config._replace(num_warps=line.config.num_warps // 2),
-                    reason="a wave is two warps, so two waves hold what four warps do: at H = 128 from bfloat16 48 "
-                           "instructions a token, 87 with four waves of half as much; " + line.reason)
-      for line in WARPS_OF_32 if line.arch == ""),
-    *WARPS_OF_32,
+
+# dsn_token_logits keeps no sum beside its tile, and its tokens share the head's weights: the more the better.
+TOKENS_OF_32 = (
+    Line("", 512, False, ANY, (), Config(1, 4, num_warps=1),
+         "at H = 384 from float32 442 instructions a token and 5.4 KB from the cache, two tokens 552 and 7.7 KB"),
+    Line("", 1024, False, ANY, (), Config(1, 4, num_warps=2),
+         "at H = 768 from float32 950 instructions a token; one warp of four tokens spills 328 bytes"),
+    Line("", ANY, False, ANY, (), Config(1, 1, num_warps=8), "one token fills the registers"),
 )
+
+
+def on_waves(config: Config) -> Config:
+    """Of a device whose waves are two warps: half of them, or where there is one twice the tokens."""
+    if config.num_warps == 1:
+        return config._replace(tokens=2 * config.tokens)
+    return config._replace(num_warps=config.num_warps // 2)
+
+
+def for_every_arch(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    """The interpreter's line, AMD's of ``lines``, and those for NVIDIA's GPUs."""
+    return (
+        Line("interpreter", ANY, True, ANY, (), Config(16, 16, chunk=64, head_tile=2**18),
+             "the interpreter's cost is per program and operation, whatever the tile"),
+        *(line._replace(arch="gfx9", config=on_waves(line.config), reason="a wave is two warps; " + line.reason)
+          for line in lines),
+        *lines)
+
+
+TABLE, TOKEN_TABLE = for_every_arch(WARPS_OF_32), for_every_arch(TOKENS_OF_32)
 _fastest: dict[Key, Config] = {}
 
 
@@ -128,31 +139,55 @@ def key_of(op: str, hidden_size: int, length: int, num_rows: int, dtype: torch.d
 
 def candidates(key: Key) -> list[Config]:
     """The configurations for a key, the preferred one first; those for another size of batch come behind."""
-    fitting = [line for line in TABLE if key.arch.startswith(line.arch) and key.hidden_size <= line.hidden_size
+    table = TOKEN_TABLE if key.op == "dsn_token_logits" else TABLE
+    fitting = [line for line in table if key.arch.startswith(line.arch) and key.hidden_size <= line.hidden_size
                and key.length <= line.length and (not line.dtypes or key.dtype in line.dtypes)]
     fitting = [line for line in fitting if line.hidden_size == fitting[0].hidden_size]
     return list(dict.fromkeys(line.config for line in sorted(fitting, key=lambda line: line.few_rows != key.few_rows)))
 
 
+def with_head(config: Config, hidden_size: int, num_dendrites: int) -> Config:
+    """The weights of all layers of a head are under way together: beside five and more of them a warp that holds a
+    whole row of more than 256 channels spills (8 bytes: sm_90 at H = 768, sm_100 at H = 384). Twice the warps."""
+    if num_dendrites >= 4 and hidden_size > 256 and config.num_warps == 1:
+        return config._replace(num_warps=2)
+    return config
+
+
+def halved(config: Config) -> Config:
+    """Half the tile, or as much in twice the registers: twice the warps."""
+    if config.tokens > 1:
+        return config._replace(tokens=config.tokens // 2)
+    return config._replace(num_warps=2 * config.num_warps)
+
+
 def choose_backward(key: Key) -> Config:
-    """The backward kernels hold twice as many tiles as the forward ones, so each has half the rows: at H = 128 two rows
-    of four tokens take 144 instructions a token, four of two 215. Their sums are float32 whatever the table is."""
-    config = candidates(key._replace(dtype=torch.float32))[0]
-    if config.rows > 1:
-        return config._replace(rows=config.rows // 2)
-    return config._replace(tokens=max(1, config.tokens // 2))
+    """The backward kernels hold twice as many tiles as the forward ones, so each is half as large: at H = 384 two
+    tokens a warp take 126 registers and 221 instructions a token, one 103 and 228. Their sums are float32 whatever the
+    table is."""
+    return halved(candidates(key._replace(dtype=torch.float32))[0])
+
+
+def choose_segments(key: Key) -> Config:
+    """For tokens in the order of their ids, one at a time: an id has few of them, most have one, and what of a tile is
+    empty is for nothing. At H = 128 one token a warp takes 220 instructions, two 253; however few the rows are, ids are
+    many."""
+    config = choose_backward(key._replace(few_rows=key.arch == "interpreter"))
+    return config if key.arch == "interpreter" else config._replace(tokens=1)
 
 
 def adds_in_cache(key: Key, vocab_size: int) -> bool:
     """Whether the word gradient is added up by atomics, rather than in the order of ids, where any order will do.
 
-    Where a cache misses a word's row and its float32 sum, every token reads the first and reads and writes the other:
-    up to fourteen times the bytes that going by ids moves, which takes twice the instructions. By the bounds of
-    bench/roofline.py the two are level where rows and sums are three times the cache and ids are uniform, and at more
-    where they are Zipf's, whose frequent ones stay in it.
+    In a cache that holds the words and their float32 sums that moves no byte too many. Where it misses them, every
+    token reads a word's row, and reads and writes its sum: 6 to 12 times the bytes. Beside a table of 16 bits the sums
+    are twice the gradient, cleared, written, read again and converted: 1.6 to 20 times. By the bounds of
+    bench/roofline.py, 262,144 tokens, going by id is then 0.75 to 2.6 times as fast on NVIDIA's GPUs, 0.4 to 1.3 on
+    MI300X, whose cache misses none; and for float32 words of H = 128, which all caches hold, 1.1 to 1.45 times, but
+    in seven launches where atomics take one, which is what a batch of a few thousand tokens waits for.
     """
     cache = next((size for arch, size in LAST_CACHE.items() if key.arch.startswith(arch)), 40 << 20)
-    return vocab_size * key.hidden_size * (key.dtype.itemsize + 4) <= 4 * cache
+    return key.dtype == torch.float32 and vocab_size * key.hidden_size * (key.dtype.itemsize + 4) <= cache
 
 
 def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> Config:

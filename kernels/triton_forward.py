@@ -72,13 +72,11 @@ def row_of(place, cu_seqlens, num_rows, CHUNK: tl.constexpr):
 
 
 @triton.jit
-def token_indices(place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions):
-    """Of tokens: id, type, position, whether type and position lie inside their tables, and whether the id does too.
+def context_indices(place, column, shown, token_type_ids, position_ids, num_types, num_positions):
+    """Of tokens: type, position, and whether both lie inside their tables.
 
-    Without types and positions the type, the position and the first of the two answers have the shape of ``column``,
-    which may be that of one row for all.
+    Without types and positions all have the shape of ``column``, which may be that of one row for all.
     """
-    token_id = tl.load(input_ids + place, mask=shown, other=0).to(tl.int64)
     position = column
     token_type = column * 0
     if position_ids is not None:
@@ -86,6 +84,15 @@ def token_indices(place, column, shown, input_ids, token_type_ids, position_ids,
     if token_type_ids is not None:
         token_type = tl.load(token_type_ids + place, mask=shown, other=0).to(tl.int64)
     inside = (position >= 0) & (position < num_positions) & (token_type >= 0) & (token_type < num_types)
+    return token_type, position, inside
+
+
+@triton.jit
+def token_indices(place, column, shown, input_ids, token_type_ids, position_ids, vocab_size, num_types, num_positions):
+    """Of tokens: id, what ``context_indices`` finds, and whether the id lies inside its table as well."""
+    token_id = tl.load(input_ids + place, mask=shown, other=0).to(tl.int64)
+    token_type, position, inside = context_indices(place, column, shown, token_type_ids, position_ids, num_types,
+                                                   num_positions)
     return token_id, token_type, position, inside, (token_id >= 0) & (token_id < vocab_size) & inside
 
 
@@ -354,19 +361,32 @@ def dsn_token_logits_kernel(
 
 
 @triton.jit
+def table_rows(table, index, wanted, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr, EVICT: tl.constexpr = "",
+               WIDE: tl.constexpr = False):
+    """Rows ``index [R, T]`` of a table ``[., H]`` in float32 -> ``[R, T, H]``, 0 where one is not wanted.
+
+    A thread loads no more than four channels at once, so that a warp's load is of 128 channels of any table, as it is
+    of float32: with 16 bytes of bfloat16 a thread half of the second load of a row of 384 lies behind its end. WIDE: 16
+    bytes all the same, where more than two warps may share a row.
+    """
+    h = tl.arange(0, BLOCK_H)
+    if not WIDE and HIDDEN_SIZE < BLOCK_H:
+        h = tl.max_contiguous(h, 4)
+    h = h[None, None, :]
+    return tl.load(table + index[:, :, None] * HIDDEN_SIZE + h, mask=wanted[:, :, None] & (h < HIDDEN_SIZE), other=0.0,
+                   eviction_policy=EVICT).to(tl.float32)
+
+
+@triton.jit
 def embedded_tokens(read, token_id, token_type, position, inside, word_embeddings, position_embeddings,
                     token_type_embeddings, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr):
     """From the parameters: ``e_t - mean(e_t)`` ``[R, T, H]``, 0 where a token is not read."""
     h = tl.arange(0, BLOCK_H)[None, None, :]
-    known = h < HIDDEN_SIZE
-    e = tl.load(word_embeddings + token_id[:, :, None] * HIDDEN_SIZE + h, mask=read[:, :, None] & known,
-                other=0.0).to(tl.float32)
-    e += tl.load(position_embeddings + position[:, :, None] * HIDDEN_SIZE + h, mask=inside[:, :, None] & known,
-                 other=0.0).to(tl.float32)
-    e += tl.load(token_type_embeddings + token_type[:, :, None] * HIDDEN_SIZE + h, mask=inside[:, :, None] & known,
-                 other=0.0).to(tl.float32)
+    e = table_rows(word_embeddings, token_id, read, HIDDEN_SIZE, BLOCK_H, WIDE=True)
+    e += table_rows(position_embeddings, position, inside, HIDDEN_SIZE, BLOCK_H, WIDE=True)
+    e += table_rows(token_type_embeddings, token_type, inside, HIDDEN_SIZE, BLOCK_H, WIDE=True)
     mean = tl.sum(e, axis=2) / HIDDEN_SIZE
-    return tl.where(read[:, :, None] & known, e - mean[:, :, None], 0.0)
+    return tl.where(read[:, :, None] & (h < HIDDEN_SIZE), e - mean[:, :, None], 0.0)
 
 
 @triton.jit

@@ -70,20 +70,12 @@ def _can_be_timed(tensor: Tensor) -> bool:
 
 
 def _launch_options(config: Config, tensor: Tensor, *, dropout: bool = False) -> dict[str, int]:
-    """Warps, and on NVIDIA's GPUs a ceiling for registers of 128, four blocks of 128 threads on a multiprocessor (with
-    dropout 168, three): left to itself, ptxas spills a word or two to fit in one more. A traced graph has no such
-    option."""
+    """Warps, and on NVIDIA's GPUs a ceiling for registers of 128, 16 warps on a multiprocessor (with dropout 168, 12):
+    left to itself, ptxas spills a word or two to fit in more. A traced graph has no such option."""
     options = {"num_warps": config.num_warps}
     if architecture().startswith("sm_") and type(tensor) in (Tensor, torch.nn.Parameter):
         options["maxnreg"] = 168 if dropout else 128
     return options
-
-
-def _with_dropout(config: Config) -> Config:
-    """Half the tile: how often beta was kept is a second sum of its size."""
-    if config.tokens > 1:
-        return config._replace(tokens=config.tokens // 2)
-    return config._replace(rows=max(1, config.rows // 2))
 
 
 def _readable(word: Tensor) -> Tensor:
@@ -105,7 +97,7 @@ def _block_h(hidden_size: int) -> int:
 def block_c(num_labels: int, num_dendrites: int, rows: int, hidden_size: int, config: Config) -> int:
     """How many labels a kernel takes at a time. The weights of all layers are loaded ahead: with a whole tile of each,
     dsn_logits spills 64 bytes for 256 labels and 2 dendrites (int8, H = 384, sm_100), up to 520 with 8."""
-    tile = config.head_tile // triton.next_power_of_2(max(1, num_dendrites))
+    tile = config.head_tile * config.num_warps // triton.next_power_of_2(max(1, num_dendrites))
     return min(triton.next_power_of_2(num_labels), max(1, tile // (rows * _block_h(hidden_size))))
 
 
@@ -135,11 +127,11 @@ def _longest(tokens: tuple[Tensor | None, ...], length: int, num_tokens: int, nu
 
 
 def _num_pieces(tokens: tuple[Tensor | None, ...], num_rows: int, length: int, num_tokens: int, longest: int,
-                config: Config) -> int:
+                chunk: int) -> int:
     """0 where rows stay whole: none is long, or they are so many that they leave no device idle."""
-    if longest <= config.chunk or num_rows > triton_configs.FEW_ROWS:
+    if longest <= chunk or num_rows > triton_configs.FEW_ROWS:
         return 0
-    return num_rows * triton.cdiv(length, config.chunk) if tokens[2] is None else num_rows + num_tokens // config.chunk
+    return num_rows * triton.cdiv(length, chunk) if tokens[2] is None else num_rows + num_tokens // chunk
 
 
 def _piece_tensors(num_pieces: int, cu_seqlens: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -174,12 +166,13 @@ def dsn_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None, conte
                       "SUM": pooling == _SUM_ALL}
 
     def launch(config: Config) -> None:
+        config = triton_configs.with_head(config, hidden_size, num_dendrites)
         options = _launch_options(config, word)
         gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
         rows = {"BLOCK_ROWS": config.rows,
                 "BLOCK_C": block_c(num_labels, num_dendrites, config.rows, hidden_size, config)}
         programs = (triton.cdiv(num_rows, config.rows),)
-        num_pieces = _num_pieces(tokens, *batch, longest, config)
+        num_pieces = _num_pieces(tokens, *batch, longest, config.chunk)
         if num_pieces == 0:
             wrap_triton(dsn_logits_kernel)[programs](*tokens, *tables, *head, logits, *sizes, **constants,
                                                      **head_constants, **gather, **rows, **options)
@@ -213,6 +206,7 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
     head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
 
     def launch(config: Config) -> None:
+        config = triton_configs.with_head(config, hidden_size, num_dendrites)
         block_tokens = config.rows * config.tokens
         wrap_triton(dsn_token_logits_kernel)[(triton.cdiv(num_tokens, block_tokens),)](
             *tokens, *tables, *head, logits, num_rows, length, num_tokens, word.shape[0], num_types, num_positions, eps,
@@ -249,11 +243,12 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
     row_constants = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
 
     def launch(config: Config) -> None:
-        config = _with_dropout(config) if p_embed > 0 else config
+        # How often beta was kept is a second sum of the tile's size.
+        config = triton_configs.halved(config) if p_embed > 0 else config
         options = _launch_options(config, word_embeddings, dropout=p_embed > 0)
         gather = {"BLOCK_TOKENS": config.tokens, "NUM_STAGES": config.num_stages}
         programs = (triton.cdiv(num_rows, config.rows),)
-        num_pieces = _num_pieces(tokens, *batch, longest, config)
+        num_pieces = _num_pieces(tokens, *batch, longest, config.chunk)
         if num_pieces == 0:
             wrap_triton(embed_pool_kernel)[programs](
                 *tokens, *parameters, seed, pooled, pooled_hat, rstd, *sizes, *dropout_arguments(p_pool), **constants,
@@ -283,8 +278,8 @@ def embed_pool_backward(
         attention_mask: Tensor | None, cu_seqlens: Tensor | None, token_type_ids: Tensor | None,
         position_ids: Tensor | None, eps: float, pooling: int, p_embed: float, p_pool: float, seed: Tensor | None,
         word_grad: int) -> tuple[Tensor, ...]:
-    """The dense word gradient is added up by atomics where a cache can hold it (``triton_configs.adds_in_cache``), the
-    sparse one and larger ones in the order of ids. The other gradients are added up by atomics. Where torch is to use
+    """The dense word gradient is added up by atomics where that moves the least (``triton_configs.adds_in_cache``),
+    else, as the sparse one is, in the order of ids. The other gradients are added up by atomics. Where torch is to use
     deterministic algorithms nothing is: everything goes in a sorted order."""
     checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
                             attention_mask, cu_seqlens, token_type_ids, position_ids, POOLINGS[pooling], values=False)
@@ -294,15 +289,19 @@ def embed_pool_backward(
     num_types, num_positions = token_type_embeddings.shape[0], position_embeddings.shape[0]
     longest = _longest(tokens, length, num_tokens, num_positions)
     key = triton_configs.key_of("embed_pool_backward", hidden_size, longest, num_rows, dtype, architecture())
-    config = triton_configs.choose_backward(key)
-    config = _with_dropout(config) if p_embed > 0 else config
+    config, segments = triton_configs.choose_backward(key), triton_configs.choose_segments(key)
+    config = triton_configs.halved(config) if p_embed > 0 else config
+
+    def gather(config: Config) -> dict[str, Any]:
+        return {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0,
+                "BLOCK_ROWS": config.rows, "BLOCK_TOKENS": config.tokens,
+                **_launch_options(config, word_embeddings, dropout=p_embed > 0)}
+
     call = _Backward(
         tokens, (_sound(tokens[2], num_tokens), grad_pooled.contiguous(), pooled_hat),
         [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings, ln_weight)],
         seed, rstd, (num_rows, length, num_tokens), (vocab_size, num_types, num_positions), dropout_arguments(p_embed),
-        dropout_arguments(p_pool), longest, config,
-        {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0,
-         "BLOCK_TOKENS": config.tokens, **_launch_options(config, word_embeddings, dropout=p_embed > 0)},
+        dropout_arguments(p_pool), longest, config.chunk, gather(config), gather(segments),
         {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0})
     if torch.are_deterministic_algorithms_enabled():
         form = _sorted_gradients
@@ -320,7 +319,8 @@ def embed_pool_backward(
 class _Backward(NamedTuple):
     """What the three forms of the backward pass are given. tokens: of ``_tokens``. rows: whether cu_seqlens is sound,
     grad_pooled and pooled_hat. tables: word, position, token type, gamma. batch: rows, columns, tokens. sizes: rows of
-    the first three tables. embed_dropout, pool_dropout: of ``dropout_arguments``."""
+    the first three tables. embed_dropout, pool_dropout: of ``dropout_arguments``. gather, segments: how kernels are cut
+    that go through rows, and through segments."""
 
     tokens: tuple[Tensor | None, ...]
     rows: tuple[Tensor | None, Tensor, Tensor]
@@ -332,14 +332,24 @@ class _Backward(NamedTuple):
     embed_dropout: tuple[int, float]
     pool_dropout: tuple[int, float]
     longest: int
-    config: Config
+    chunk: int
     gather: dict[str, Any]
+    segments: dict[str, Any]
     pooled: dict[str, Any]
+
+    @property
+    def index_dtype(self) -> torch.dtype:
+        """Of cells, and of places among them."""
+        return torch.int32 if self.batch[0] * self.longest < 2**31 else torch.int64
 
     @property
     def num_contexts(self) -> int:
         """Rows of the combined table of types and positions; without types all are of the first."""
         return self.sizes[2] * (1 if self.tokens[3] is None else self.sizes[1])
+
+    @property
+    def row_programs(self) -> int:
+        return triton.cdiv(self.batch[0], self.gather["BLOCK_ROWS"])
 
     def zeros(self, *shape: int) -> Tensor:
         return self.rstd.new_zeros((*shape, self.tables[0].shape[1]))
@@ -350,93 +360,97 @@ class _Backward(NamedTuple):
 
 def _scattered_gradients(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
     """Everything by atomics, in one launch."""
-    config, num_rows = call.config, call.batch[0]
+    num_rows = call.batch[0]
     d_word = call.zeros(call.sizes[0]) if word_grad == DENSE_WORD_GRAD else None
     d_context, d_gamma, d_beta = call.zeros(call.num_contexts), call.zeros(), call.zeros()
     if num_rows > 0:
-        num_pieces = _num_pieces(call.tokens, *call.batch, call.longest, config)
-        cut = {"CHUNK": config.chunk, "BLOCK_ROWS": 1} if num_pieces else {"CHUNK": 0, "BLOCK_ROWS": config.rows}
-        wrap_triton(scatter_gradients_kernel)[(num_pieces or triton.cdiv(num_rows, config.rows),)](
+        num_pieces = _num_pieces(call.tokens, *call.batch, call.longest, call.chunk)
+        cut = {"CHUNK": call.chunk, "BLOCK_ROWS": 1} if num_pieces else {"CHUNK": 0}
+        wrap_triton(scatter_gradients_kernel)[(num_pieces or call.row_programs,)](
             *call.tokens, *call.rows, *call.tables, call.seed, call.rstd, d_word, d_context, d_gamma, d_beta,
-            *call.batch, *call.sizes, *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather, **cut)
+            *call.batch, *call.sizes, *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather | cut)
     return call.zeros(0) if d_word is None else d_word, call.integers(0, dtype=torch.int64), d_context, d_gamma, d_beta
 
 
 def _gradients_by_id(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
     """Words in the order of ids, the rest by atomics."""
-    num_tokens, vocab_size = call.batch[2], call.sizes[0]
-    row_gradient, d_gamma, d_beta = _row_gradients(call, 1)
-    order = call.integers(num_tokens, dtype=torch.int32 if num_tokens < 2**31 else torch.int64)
-    token_row = call.integers(num_tokens)
-    counts = order.new_zeros(vocab_size + 1)
-    _each_token(order_tokens_kernel, call, counts, None, token_row)
-    offsets = counts.cumsum(0, dtype=order.dtype)
-    _each_token(order_tokens_kernel, call, offsets.clone(), order, None)
+    vocab_size = call.sizes[0]
+    order = call.integers(call.batch[2], dtype=call.index_dtype)
+    offsets = order.new_zeros(vocab_size + 2)
+    _each_token(order_tokens_kernel, call, offsets, None)
+    offsets.cumsum_(0)
+    _each_token(order_tokens_kernel, call, offsets, order)
+    offsets = offsets[:-1]
     d_word_ids = call.integers(0, dtype=torch.int64)
     if word_grad == SPARSE_WORD_GRAD:
-        d_word_ids = counts[1:].nonzero()[:, 0]
+        d_word_ids = (offsets[1:] > offsets[:-1]).nonzero()[:, 0]
         offsets = torch.cat([offsets[d_word_ids], offsets[-1:]])
+    rows, d_gamma, d_beta = _row_gradients(call, 1)
     d_context = call.zeros(call.num_contexts)
-    d_word = _segment_sums(call, row_gradient, token_row, order, offsets, call.tables[0].dtype, d_context)
+    word_ids = d_word_ids if word_grad == SPARSE_WORD_GRAD else None
+    d_word = _segment_sums(call, rows, order, offsets, call.tables[0].dtype, word_ids, d_context, by_word=True)
     return d_word, d_word_ids, d_context, d_gamma[0], d_beta[0]
 
 
 def _sorted_gradients(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
     """Words in the order of ids, positions and types in theirs, to the same bits in every run."""
-    (num_rows, _, num_tokens), (vocab_size, num_types, num_positions) = call.batch, call.sizes
-    row_gradient, d_gamma, d_beta = _row_gradients(call, triton.cdiv(num_rows, call.config.rows))
-    token_row = call.integers(num_tokens)
-    word_keys = _keys(num_tokens, vocab_size, row_gradient)
-    context_keys = _keys(num_tokens, num_types * num_positions, row_gradient)
-    _each_token(token_keys_kernel, call, word_keys, context_keys, token_row)
+    num_tokens, (vocab_size, num_types, num_positions) = call.batch[2], call.sizes
+    rows, d_gamma, d_beta = _row_gradients(call, call.row_programs)
+    cells = call.integers(num_tokens, dtype=call.index_dtype)
+    word_keys = _keys(num_tokens, vocab_size, cells)
+    context_keys = _keys(num_tokens, num_types * num_positions, cells)
+    _each_token(token_keys_kernel, call, word_keys, context_keys, cells)
 
-    def sums_of(keys: Tensor, values: Tensor, end: int, dtype: torch.dtype) -> Tensor:
-        """Of the tokens with a key of ``values``; keys from ``end`` on are no token's."""
+    def sums_of(keys: Tensor, num_values: int, values: Tensor | None, dtype: torch.dtype, by_word: bool) -> Tensor:
+        """Of the tokens with a key of ``values``, or of all below ``num_values``; keys from there on are no token's."""
         sorted_keys, order = keys.sort(stable=True)
-        bounds = torch.cat([values.to(keys.dtype), keys.new_full((1,), end)])
-        return _segment_sums(call, row_gradient, token_row, order, torch.searchsorted(sorted_keys, bounds), dtype, None)
+        starts = torch.arange(num_values, device=keys.device) if values is None else values
+        bounds = torch.cat([starts.to(keys.dtype), keys.new_full((1,), num_values)])
+        offsets = torch.searchsorted(sorted_keys, bounds)
+        return _segment_sums(call, rows, cells[order], offsets, dtype, values, None, by_word=by_word)
 
     d_word, d_word_ids = call.zeros(0), call.integers(0, dtype=torch.int64)
     if word_grad == SPARSE_WORD_GRAD:
         d_word_ids = word_keys[word_keys < vocab_size].unique().long()
     if word_grad != NO_WORD_GRAD:
-        ids = d_word_ids if word_grad == SPARSE_WORD_GRAD else torch.arange(vocab_size, device=d_word.device)
-        d_word = sums_of(word_keys, ids, vocab_size, call.tables[0].dtype)
-    contexts = torch.arange(call.num_contexts, device=d_word.device)
-    d_context = sums_of(context_keys, contexts, call.num_contexts, torch.float32)
+        word_ids = d_word_ids if word_grad == SPARSE_WORD_GRAD else None
+        d_word = sums_of(word_keys, vocab_size, word_ids, call.tables[0].dtype, by_word=True)
+    d_context = sums_of(context_keys, call.num_contexts, None, torch.float32, by_word=False)
     return d_word, d_word_ids, d_context, d_gamma.sum(0), d_beta.sum(0)
 
 
-def _row_gradients(call: _Backward, shares: int) -> tuple[Tensor, Tensor, Tensor]:
-    """G ``[B, H]``, and the gradients of gamma and beta in so many parts: one, or one for each program."""
-    row_gradient, programs = torch.empty_like(call.rows[2]), triton.cdiv(call.batch[0], call.config.rows)
+def _row_gradients(call: _Backward, shares: int) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """The gradients of pooled rows before p_pool and which part of them a token gets; and the gradients of gamma and
+    beta in so many parts: one, or one for each program."""
+    _, grad_pooled, pooled_hat = call.rows
+    dropped = torch.empty_like(pooled_hat) if call.pooled["DROP_POOL"] else None
+    row_share = call.rstd.new_empty(call.batch[0])
     d_gamma, d_beta = call.zeros(shares), call.zeros(shares)
-    if programs > 0:
-        wrap_triton(row_gradients_kernel)[(programs,)](
-            call.tokens[1], call.tokens[2], *call.rows, call.tables[3], call.seed, row_gradient, d_gamma, d_beta,
-            *call.batch, *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather,
-            BLOCK_ROWS=call.config.rows, ATOMIC=shares < programs)
-    return row_gradient, d_gamma, d_beta
+    if call.batch[0] > 0:
+        wrap_triton(row_gradients_kernel)[(call.row_programs,)](
+            call.tokens[1], call.tokens[2], *call.rows, call.seed, row_share, dropped, d_gamma, d_beta, *call.batch,
+            *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather, ATOMIC=shares < call.row_programs)
+    return (grad_pooled if dropped is None else dropped, row_share), d_gamma, d_beta
 
 
-def _segment_sums(call: _Backward, row_gradient: Tensor, token_row: Tensor, order: Tensor, offsets: Tensor,
-                  dtype: torch.dtype, d_context: Tensor | None) -> Tensor:
-    """Sums of the gradients of tokens ``order[offsets[s]:offsets[s + 1]]``; adds all of them to ``d_context``."""
-    (num_rows, length, num_tokens), config, word = call.batch, call.config, call.tables[0]
+def _segment_sums(call: _Backward, rows: tuple[Tensor, Tensor], order: Tensor, offsets: Tensor, dtype: torch.dtype,
+                  word_ids: Tensor | None, d_context: Tensor | None, *, by_word: bool) -> Tensor:
+    """Sums of the gradients of the tokens in ``order[offsets[s]:offsets[s + 1]]``, which have a word in common or a
+    position and type; adds all of them to ``d_context``."""
+    (num_rows, _, num_tokens), hidden_size = call.batch, call.tables[0].shape[1]
     num_segments, chunk = offsets.shape[0] - 1, triton_configs.SEGMENT_CHUNK
-    sums = row_gradient.new_empty((num_segments, word.shape[1]), dtype=_stored(dtype))
+    sums = call.rstd.new_empty((num_segments, hidden_size), dtype=_stored(dtype))
     if num_segments == 0 or num_tokens == 0 or num_rows == 0:
         return sums.zero_()
+    chunks = triton.cdiv(num_tokens, chunk)
     num_pieces = num_segments + num_tokens // chunk
-    cut_sums = row_gradient.new_empty((2 * triton.cdiv(num_tokens, chunk), word.shape[1]))
-    cut = {"BLOCK_ROWS": config.rows, "CHUNK": chunk}
-    wrap_triton(segment_gradients_kernel)[(triton.cdiv(num_pieces, config.rows),)](
-        call.tokens[0], *call.tokens[2:], *call.tables[:3], call.seed, call.rstd, row_gradient, token_row, order,
-        offsets, sums, cut_sums, d_context, num_segments, num_pieces, length, *call.sizes, *call.embed_dropout,
-        **call.gather, **cut)
-    wrap_triton(segment_combine_kernel)[(triton.cdiv(num_segments, config.rows),)](
-        offsets, sums, cut_sums, num_segments, HIDDEN_SIZE=word.shape[1], BLOCK_H=_block_h(word.shape[1]), **cut,
-        **_launch_options(config, word))
+    cut_sums = call.rstd.new_empty((2 * chunks, hidden_size))
+    wrap_triton(segment_gradients_kernel)[(triton.cdiv(num_pieces, call.segments["BLOCK_ROWS"]),)](
+        call.tokens[0], *call.tokens[2:], *call.tables, call.seed, call.rstd, *rows, order, offsets, word_ids, sums,
+        cut_sums, d_context, num_segments, num_pieces, num_tokens, *call.sizes, call.longest, *call.embed_dropout,
+        **call.segments, CHUNK=chunk, BY_WORD=by_word)
+    wrap_triton(segment_combine_kernel)[(chunks,)](offsets, sums, cut_sums, num_segments, HIDDEN_SIZE=hidden_size,
+                                                   BLOCK_H=_block_h(hidden_size), CHUNK=chunk, num_warps=2)
     return sums
 
 
@@ -444,7 +458,7 @@ def _each_token(kernel: Any, call: _Backward, *outputs: Tensor | None) -> None:
     num_tokens, block = call.batch[2], triton_configs.KEY_TOKENS
     if num_tokens > 0:
         wrap_triton(kernel)[(triton.cdiv(num_tokens, block),)](*call.tokens, *outputs, *call.batch, *call.sizes,
-                                                               BLOCK_TOKENS=block)
+                                                               call.longest, BLOCK_TOKENS=block)
 
 
 def _sound(cu_seqlens: Tensor | None, num_tokens: int) -> Tensor | None:

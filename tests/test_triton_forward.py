@@ -42,13 +42,12 @@ def test_inductor_sees_the_launches():
         "dsn_token_logits ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
         "embed_pool of long rows ['piece_kept', 'piece_sums', 'rstd'] ['pooled', 'pooled_hat']",
         "gradients ['attention_mask', 'd_context', 'd_ln_bias', 'd_ln_weight', 'd_word', 'input_ids']",
-        "gradients by id ['d_ln_bias', 'd_ln_weight', 'row_gradient'] "
-        "['attention_mask', 'counts', 'input_ids', 'token_row'] ['attention_mask', 'counts', 'input_ids', 'order'] "
-        "['cut_sums', 'd_context', 'input_ids', 'offsets', 'sums'] ['sums']",
+        "gradients by id ['attention_mask', 'input_ids', 'offsets'] "
+        "['attention_mask', 'input_ids', 'offsets', 'order'] ['d_ln_bias', 'd_ln_weight', 'row_share'] "
+        "['cut_sums', 'd_context', 'offsets', 'sums'] ['offsets', 'sums']",
         "sparse gradients embed_pool_backward_sparse_triton",
-        "deterministic gradients ['d_ln_bias', 'd_ln_weight', 'row_gradient'] "
-        "['context_keys', 'token_row', 'word_keys'] "
-        "['cut_sums', 'offsets', 'sums'] ['sums'] ['cut_sums', 'offsets', 'sums'] ['sums']"]
+        "deterministic gradients ['d_ln_bias', 'd_ln_weight', 'row_share'] ['cells', 'context_keys', 'word_keys'] "
+        "['cut_sums', 'offsets', 'sums'] ['offsets', 'sums'] ['cut_sums', 'offsets', 'sums'] ['offsets', 'sums']"]
 
 
 @pytest.mark.parametrize(("installed", "interpreted", "capability", "reason"), [

@@ -212,7 +212,10 @@ def test_only_the_gradients_that_are_wanted(form):
         leaves = {key: value.clone().requires_grad_(key == name) for key, value in values.items()}
         pooled = ops.embed_pool(**leaves, **token_arguments, backend="triton")
         pooled.backward(torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2)))
-        assert torch.equal(leaves[name].grad, full[name])
+        if form == "by id" and name != "word_embeddings":  # which goes by atomics: other sums
+            torch.testing.assert_close(leaves[name].grad, full[name], rtol=1e-5, atol=1e-6)
+        else:
+            assert torch.equal(leaves[name].grad, full[name])
 
 
 def test_offsets_beyond_two_to_the_31():

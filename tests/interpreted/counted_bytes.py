@@ -70,10 +70,13 @@ def few_words(monkeypatch):
 @pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8)], ids=str)
 @pytest.mark.parametrize("word_grad", ["by id", "sparse", "segmented"])
 def test_traffic_in_the_order_of_ids(word_grad, config, few_words, monkeypatch):
-    """What the kernels read of the tensors they are given; what they hand to each other depends on the ids."""
+    """What the kernels read of the tensors they are given. No id comes twice, so as many words are read as the model
+    takes for uniform ids."""
     call = Call("embed_pool_backward", 16, torch.float32, 5, 37, word_grad=word_grad)
     monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
     tensors = written(call)
+    ids = torch.randperm(VOCAB_SIZE, generator=torch.Generator().manual_seed(0))[:call.num_tokens]
+    tensors["input_ids"].copy_(ids.view(call.rows, call.length))
     with traced_memory(tensors) as trace:
         call.launch(tensors)
     streams = {stream.name: stream for stream in traffic_of(call, triton_configs.choose_backward(call_key())).streams}
@@ -81,5 +84,7 @@ def test_traffic_in_the_order_of_ids(word_grad, config, few_words, monkeypatch):
     assert trace.read["word"] == sum(words)
     for name in ("input_ids", "attention_mask", "position", "token_type", "grad_pooled", "pooled_hat", "rstd"):
         assert trace.read[name] == streams[name].requested, name
+        if streams[name].kind == "table":
+            assert trace.distinct(name) == streams[name].distinct, name
     assert trace.read["ln_weight"] == streams["ln"].requested
 
