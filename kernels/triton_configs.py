@@ -80,24 +80,32 @@ WARPS_OF_32 = (
     Line("", 128, False, ANY, BYTES, Config(1, 8, num_warps=1),
          "40 instructions a token, 56 with four warps of four tokens; rows of 128 bytes: 16 warps have 16 KB in "
          "flight, where four tokens a warp would leave 11"),
-    Line("", 128, False, ANY, (), Config(1, 4, num_warps=1),
+    Line("", 128, False, 256, (), Config(1, 4, num_warps=1),
          "49 instructions a token from bfloat16, 58 with four warps; from float32 63 and 71, and for rows of 32 tokens "
          "70, where four rows that share a column's context row take 91"),
+    Line("", 128, False, ANY, (), Config(2, 2, num_warps=1),
+         "longer rows: two of them share a context row, which comes from L2"),
     Line("", 256, True, ANY, (), Config(1, 8), "as for 128, with twice the bytes a token"),
     Line("", 256, False, ANY, BYTES, Config(1, 4, num_warps=1), "77 instructions a token, 167 with four warps"),
-    Line("", 256, False, ANY, (), Config(1, 2, num_warps=1),
-         "87 instructions a token from float32, 134 with four warps; four tokens are as many and take 40 registers "
-         "more"),
+    Line("", 256, False, 64, (), Config(1, 2, num_warps=1),
+         "short rows, whose context is in the first cache: 87 instructions a token from float32, 134 with four warps; "
+         "four tokens take 40 registers more"),
+    Line("", 256, False, ANY, (), Config(2, 1, num_warps=1), "two rows share a context row, which comes from L2"),
     Line("", 512, True, ANY, (), Config(1, 8), "32 elements of the sum a thread; 64 spill"),
     Line("", 512, False, ANY, BYTES, Config(1, 4, num_warps=2),
          "161 instructions a token at H = 384; one warp of two tokens takes as many and spills 8 bytes"),
-    Line("", 512, False, ANY, (), Config(1, 2, num_warps=1),
-         "113 instructions a token at H = 384 from float32, 273 with four warps; four tokens spill 96 bytes"),
+    Line("", 512, False, 64, (), Config(1, 2, num_warps=1),
+         "short rows, whose context is in the first cache: 113 instructions a token at H = 384 from float32, 273 with "
+         "four warps; four tokens spill 96 bytes"),
+    Line("", 512, False, ANY, (), Config(2, 1, num_warps=1),
+         "two rows share a context row, which comes from L2: 2.3 KB a token instead of 3.1 at H = 384 from float32"),
     Line("", 1024, True, ANY, (), Config(1, 4), "32 elements of the sum a thread; a row is 1.5 KB, four are enough"),
     Line("", 1024, False, ANY, BYTES, Config(1, 4),
          "329 instructions a token at H = 768; one warp takes 269 and spills 8 bytes, on sm_100 80"),
-    Line("", 1024, False, ANY, (), Config(1, 1, num_warps=1),
+    Line("", 1024, False, 64, (), Config(1, 1, num_warps=1),
          "183 instructions a token at H = 768 from float32, 235 with two warps, 355 with four"),
+    Line("", 1024, False, ANY, (), Config(2, 1, num_warps=2),
+         "two rows share a context row, 4.7 KB a token instead of 6.3 at H = 768; in one warp they spill 168 bytes"),
     Line("", ANY, True, ANY, (), Config(1, 1, num_warps=8), "one token and its sum fill the registers"),
 )
 
@@ -156,6 +164,8 @@ def with_head(config: Config, hidden_size: int, num_dendrites: int) -> Config:
 
 def halved(config: Config) -> Config:
     """Half the tile, or as much in twice the registers: twice the warps."""
+    if config.rows > 1:
+        return config._replace(rows=config.rows // 2)
     if config.tokens > 1:
         return config._replace(tokens=config.tokens // 2)
     return config._replace(num_warps=2 * config.num_warps)
@@ -173,7 +183,7 @@ def choose_segments(key: Key) -> Config:
     empty is for nothing. At H = 128 one token a warp takes 220 instructions, two 253; however few the rows are, ids are
     many."""
     config = choose_backward(key._replace(few_rows=key.arch == "interpreter"))
-    return config if key.arch == "interpreter" else config._replace(tokens=1)
+    return config if key.arch == "interpreter" else config._replace(rows=1, tokens=1)
 
 
 def adds_in_cache(key: Key, vocab_size: int) -> bool:
