@@ -72,6 +72,7 @@ class Line(NamedTuple):
 # 128 tokens where nothing else is said. Triton spreads warps along the hidden size first, so two warps that share a
 # token of more than 128 channels add through shared memory, in every step; one warp adds by shuffles, and a program of
 # one has nothing to add up at the end of a row either.
+HALVES = (torch.bfloat16, torch.float16)
 BYTES = (torch.int8, torch.float8_e4m3fn)
 WARPS_OF_32 = (
     Line("", 128, True, ANY, (), Config(1, 16),
@@ -102,10 +103,11 @@ WARPS_OF_32 = (
     Line("", 1024, True, ANY, (), Config(1, 4), "32 elements of the sum a thread; a row is 1.5 KB, four are enough"),
     Line("", 1024, False, ANY, BYTES, Config(1, 4),
          "329 instructions a token at H = 768; one warp takes 269 and spills 8 bytes, on sm_100 80"),
-    Line("", 1024, False, 64, (), Config(1, 1, num_warps=1),
-         "183 instructions a token at H = 768 from float32, 235 with two warps, 355 with four"),
+    Line("", 1024, False, 64, HALVES, Config(1, 1, num_warps=1),
+         "230 instructions a token at H = 768 for rows of 32 tokens, 354 with two warps, 469 with four"),
     Line("", 1024, False, ANY, (), Config(2, 1, num_warps=2),
-         "two rows share a context row, 4.7 KB a token instead of 6.3 at H = 768; in one warp they spill 168 bytes"),
+         "two rows share a context row, 4.7 KB a token instead of 6.3 at H = 768 from float32, whose context is in no "
+         "first cache even for rows of 32 tokens; in one warp they spill 168 bytes"),
     Line("", ANY, True, ANY, (), Config(1, 1, num_warps=8), "one token and its sum fill the registers"),
 )
 
@@ -190,11 +192,12 @@ def adds_in_cache(key: Key, vocab_size: int) -> bool:
     """Whether the word gradient is added up by atomics, rather than in the order of ids, where any order will do.
 
     In a cache that holds the words and their float32 sums that moves no byte too many. Where it misses them, every
-    token reads a word's row, and reads and writes its sum: 6 to 12 times the bytes. Beside a table of 16 bits the sums
-    are twice the gradient, cleared, written, read again and converted: 1.6 to 20 times. By the bounds of
-    bench/roofline.py, 262,144 tokens, going by id is then 0.75 to 2.6 times as fast on NVIDIA's GPUs, 0.4 to 1.3 on
-    MI300X, whose cache misses none; and for float32 words of H = 128, which all caches hold, 1.1 to 1.45 times, but
-    in seven launches where atomics take one, which is what a batch of a few thousand tokens waits for.
+    token reads a word's row, and reads and writes its sum: 6 to 11 times the bytes. Beside a table of 16 bits the sums
+    are twice the gradient, cleared, written, read again and converted: 1.6 to 18 times. By the bounds of
+    bench/roofline.py, 262,144 tokens, going by id is then 1.0 to 2.6 times as fast on an A100 or H100, but 0.75 times
+    on an A100 from bfloat16 at H = 128; on MI300X, whose cache misses none, 0.4 to 1.0 times. For float32 words of
+    H = 128, which all caches hold, it is 1.1 to 1.45 times as fast on the first two, but in five launches where atomics
+    take one, which is what a batch of a few thousand tokens waits for.
     """
     cache = next((size for arch, size in LAST_CACHE.items() if key.arch.startswith(arch)), 40 << 20)
     return key.dtype == torch.float32 and vocab_size * key.hidden_size * (key.dtype.itemsize + 4) <= cache
