@@ -118,6 +118,16 @@ def test_every_key_has_a_cut(hidden_size, length, num_rows, arch):
     assert all(line.reason and line.length <= ANY for line in TABLE)
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_100", "gfx942"])
+@pytest.mark.parametrize("hidden_size", [16, 128, 384, 768, 1024, 2048, 4096])
+def test_the_registers_of_a_backward_program_are_there(hidden_size, arch):
+    """A multiprocessor has 65,536 registers; with dropout a thread may take 168, and the tile is halved once more."""
+    for length, num_rows in ((32, 4), (32, 8192), (512, 8192)):
+        key = key_of("embed_pool_backward", hidden_size, length, num_rows, torch.float32, arch)
+        for config in (triton_configs.choose_segments(key), triton_configs.halved(triton_configs.choose_backward(key))):
+            assert 168 * 32 * config.num_warps <= 65536
+
+
 def test_the_fastest_cut_is_kept(monkeypatch):
     """Only where a clock is given; and a key is timed once."""
     monkeypatch.setattr(triton_configs, "_fastest", {})
