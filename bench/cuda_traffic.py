@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from launches import NUM_POSITIONS, VOCAB_SIZE, Call
-from traffic import Stream, Traffic, head_bytes, once
+from traffic import Stream, Traffic, context_gradient, head_bytes, once, sums_of_words
 
 # csrc/cuda: tokens.cuh, plan.h.
 TILE_TOKENS = 32
@@ -154,9 +154,5 @@ def _backward(call: Call, plan: Plan) -> Iterator[Stream]:
     yield Stream("ln", "table", (again + 1) * call.rows * row, row, row)
     yield once("pooled_hat", call.rows * wide)
     yield once("row terms", 2 * call.rows * wide, times=2, least=2 * row)  # of gamma and of beta
-    yield Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0)
-    yield Stream("d_context", "table", call.num_tokens * wide, NUM_POSITIONS * wide, NUM_POSITIONS * row)
-    yield once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row)
-    if row < wide:
-        yield once("converted", (VOCAB_SIZE + NUM_POSITIONS) * row, least=0)
-        yield Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)
+    yield from sums_of_words(call)
+    yield context_gradient(call, call.num_tokens)

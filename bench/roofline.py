@@ -237,6 +237,7 @@ def moved_scattered(call: Call, device: Device, traffic: Traffic) -> float:
 
 
 def moved_backward(call: Call, device: Device, form: str) -> float:
+    """Bytes from and to memory of a backward call in one of the report's forms, uniform ids."""
     if form in SORTED_FORMS:
         call = replace(call, word_grad=SORTED_FORMS[form])
         return memory_bytes(call, device, "uniform", sorted_traffic(call, device.target))

@@ -164,12 +164,18 @@ def _scattered(call: Call, config: Config) -> list[Stream]:
             Stream("grad_pooled", "table", pieces * call.rows * row, call.rows * row, call.rows * row),
             once("pooled_hat", call.rows * wide), once("rstd", 4 * call.num_tokens),
             Stream("ln", "table", programs * row, row, row),
-            Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0),
-            _context_gradient(call, ceil(call.rows / rows) * call.length),
-            Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * row),
-            once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row),
-            *([once("converted", (VOCAB_SIZE + NUM_POSITIONS) * row, least=0),
-               Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)] * (row < wide))]
+            *sums_of_words(call), context_gradient(call, ceil(call.rows / rows) * call.length),
+            Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * row)]
+
+
+def sums_of_words(call: Call) -> list[Stream]:
+    """Gradients of words that are added up by atomics in float32: cleared before, converted behind to 16 bits, as those
+    of positions are."""
+    row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
+    converted = [once("converted", (VOCAB_SIZE + NUM_POSITIONS) * row, least=0),
+                 Stream("d_word read again", "words", VOCAB_SIZE * wide, 0, 0)]
+    return [Stream("d_word", "sums", call.num_tokens * wide, call.num_tokens * wide, 0),
+            once("cleared", VOCAB_SIZE * wide, least=VOCAB_SIZE * row), *(converted if row < wide else [])]
 
 
 def _by_id(call: Call, config: Config) -> list[Stream]:
@@ -182,7 +188,7 @@ def _by_id(call: Call, config: Config) -> list[Stream]:
             Stream("offsets", "table", 2 * 4 * tokens, 4 * VOCAB_SIZE, 0),
             Stream("order", "table", 2 * 4 * tokens, 4 * tokens, 0),
             Stream("d_ln", "table", programs * 2 * wide, 2 * wide, 2 * call.hidden_size * call.dtype.itemsize),
-            _context_gradient(call, tokens)]
+            context_gradient(call, tokens)]
 
 
 def _segmented(call: Call, config: Config) -> list[Stream]:
@@ -198,7 +204,7 @@ def _segmented(call: Call, config: Config) -> list[Stream]:
             once("orders", 2 * 4 * tokens, least=0),
             once("shares of gamma and beta", ceil(call.rows / config.rows) * wide, times=2, least=2 * row),
             once("pieces of positions", (tokens // SEGMENT_CHUNK) * wide * (call.rows > SEGMENT_CHUNK), 2, least=0),
-            _context_gradient(call, NUM_POSITIONS)]
+            context_gradient(call, NUM_POSITIONS)]
 
 
 def _in_order(call: Call, config: Config, passes: int) -> list[Stream]:
@@ -220,7 +226,7 @@ def _in_order(call: Call, config: Config, passes: int) -> list[Stream]:
             once("d_word", ids * row)]
 
 
-def _context_gradient(call: Call, requested: int) -> Stream:
+def context_gradient(call: Call, requested: int) -> Stream:
     """Rows of the positions' gradient in float32; without types one for each position, whether it occurs or not."""
     row = call.hidden_size * call.dtype.itemsize
     wide = 4 * call.hidden_size

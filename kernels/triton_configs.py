@@ -185,7 +185,7 @@ def choose_segments(key: Key) -> Config:
     """For tokens in the order of their ids, one at a time: an id has few of them, most have one, and what of a tile is
     empty is for nothing. At H = 128 the kernel takes 186 instructions a token, with two a warp 219. However few the
     rows are, ids are many."""
-    config = choose_backward(key._replace(few_rows=key.arch == "interpreter"))
+    config = choose_backward(key._replace(few_rows=False))
     return config if key.arch == "interpreter" else config._replace(rows=1, tokens=1)
 
 
