@@ -16,12 +16,15 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from .outputs import open_output
-from .records import FORMATTERS, INPUT_FORMATS, OUTPUT_FORMATS, PathOrStream, RecordReader, choose_format, open_input
+from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
+from .readers import Position, RecordReader
+from .streams import Input, PathOrStream, open_input
 from .tokenization import PackedBatch, PackedTokenizer, check_texts
+from .writers import FORMATTERS, file_id, open_output
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Batch = tuple[list[str | None], Position]  # of a file: its texts, None for a malformed record, and what is behind it
 # Threads take turns at what Python itself does in a batch; with 1024 texts in each they hand over four times as often,
 # and 13 % of a single thread's time goes into the calls.
 BATCH_SIZE = 4096
@@ -42,13 +45,35 @@ class FileReport(NamedTuple):
     """What ``classify_file`` did, with what an interrupted run had done before.
 
     num_records: texts classified. num_resumed: those of them that an earlier run had done. num_truncated: texts cut to
-    the model's length. num_replaced: bytes that were not UTF-8 and became U+FFFD.
+    the model's length. num_replaced: bytes that were not UTF-8 and became U+FFFD. num_malformed: records that were
+    skipped or written as null, as ``on_error`` asks; first_malformed: where the first of them is and what is wrong.
     """
 
     num_records: int
     num_resumed: int
     num_truncated: int
     num_replaced: int
+    num_malformed: int = 0
+    first_malformed: str = ""
+
+
+class NonFiniteScores(ValueError):
+    """A model whose logits are no numbers; ``row`` is the first text of the batch that has such."""
+
+    def __init__(self, row: int, model: PreTrainedModel, text: str | None = None):
+        self.row, self.model = row, model
+        bad = next((name for name, values in model.state_dict().items() if not values.isfinite().all()), None)
+        why = "its weights are too large" if bad is None else f"its {bad} holds NaN or infinite values"
+        super().__init__(f"the model gives {text or f'texts[{row}]'} a score that is no number, since {why}: train it "
+                         "anew or load another checkpoint.")
+
+    def of_text(self, row: int) -> NonFiniteScores:
+        """The same for a text that is ``row``-th in a longer list."""
+        return NonFiniteScores(row, self.model)
+
+    def of_record(self, record: int, name: str) -> NonFiniteScores:
+        """The same for a record of a file, counted from 1."""
+        return NonFiniteScores(record - 1, self.model, f"record {record} of {name}")
 
 
 class TextClassifier:
@@ -90,24 +115,31 @@ class TextClassifier:
 
         Score and label follow the pipeline: the largest of softmax, or of sigmoid where the problem is multi-label or
         there is one label, or of the logits in regression. ``threads`` defaults to torch's own number. Raises TypeError
-        for a text that is no str, ValueError for ``batch_size`` or ``threads`` below 1.
+        for a text that is no str, ValueError for ``batch_size`` or ``threads`` below 1, and for a score that is no
+        number, naming the text.
         """
         texts = [texts] if isinstance(texts, str) else check_texts(texts)
         threads = _thread_count(threads)
         _check_positive("batch_size", batch_size)
         batches = [texts[start:start + batch_size] for start in range(0, len(texts), batch_size)]
         results: list[dict[str, Any]] = []
-        for _, prediction in _in_order(self.predict, batches, threads, len(batches)):
-            self.num_truncated += prediction.num_truncated
-            results += [{"label": label, "score": score}
-                        for label, score in zip(prediction.labels, prediction.scores.tolist())]
+        try:
+            for _, prediction in _in_order(self.predict, batches, threads, len(batches)):
+                self.num_truncated += prediction.num_truncated
+                results += [{"label": label, "score": score}
+                            for label, score in zip(prediction.labels, prediction.scores.tolist())]
+        except NonFiniteScores as error:
+            raise error.of_text(len(results) + error.row) from None
         return results
 
     @torch.no_grad()
     def predict(self, texts: list[str]) -> Prediction:
         """The best label of each text, all in one batch on the calling thread; counts nothing."""
         batch = self.tokenizer(texts, self.max_length)
-        scores = self._scores(self._logits(batch).float().cpu().numpy())
+        logits = self._logits(batch).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise NonFiniteScores(int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]), self.model)
+        scores = self._scores(logits)
         best = scores.argmax(axis=1)
         labels = self.labels
         return Prediction([labels[label] for label in best.tolist()], scores[np.arange(len(best)), best],
@@ -142,6 +174,7 @@ class TextClassifier:
         input_format: str | None = None,
         column: str = "text",
         format: str | None = None,
+        on_error: str = "stop",
         batch_size: int = BATCH_SIZE,
         threads: int | None = None,
         progress: bool | None = None,
@@ -152,52 +185,84 @@ class TextClassifier:
         Each record gives one line with its text, label and score (six decimals): JSON Lines, CSV (the text always
         quoted) or TSV (nothing quoted; a tab or line end in a text becomes a space).
 
-        An output file appears under its name when it is whole. A run that was interrupted, by whatever, is taken up by
-        the same call again, and the file is the same to the byte as without the interruption.
+        An output file appears under its name when it is whole, with the mode and owner of the one it replaces. A run
+        that was interrupted, or that ended at a malformed record which was then mended, is taken up by the same call,
+        and the file is the same to the byte as without the interruption. Until then its lines are in OUTPUT.partial
+        beside OUTPUT.partial.json; files of these names that are not of this program are left alone and refused.
 
         Args:
-            input: a path, "-" for standard input, or a binary stream.
-            output: a path, "-" or None for standard output, or a binary stream. Streams are not resumed.
-            input_format: "text" (a text a line), "csv", "tsv" or "jsonl"; None goes by the suffix, else "text".
+            input: a path, "-" for standard input, or a stream. Text streams are read as text from where they are;
+                bytes are UTF-8, or UTF-16 or UTF-32 behind a byte order mark.
+            output: a path, "-" or None for standard output, or a stream. Streams are not resumed.
+            input_format: "text" (a text a line), "csv", "tsv" or "jsonl"; None goes by the suffix, "text" without one.
             column: which column, or key of each JSON object, holds the text.
-            format: "json", "csv" or "tsv"; None goes by the suffix, else "json".
+            format: "json", "csv" or "tsv"; None goes by the suffix, "json" without one.
+            on_error: what a malformed record does: "stop" ends the run, "skip" leaves it out, "null" writes a record
+                without text, label and score in its place. The report counts them.
             batch_size: texts at a time.
             threads: worker threads; None is torch's own number.
             progress: a bar on standard error; None shows one where that is a terminal.
             resume: False starts over whatever an earlier run has left.
 
         Raises:
-            OSError: input that cannot be read, output that cannot be written; found out before any work.
-            ValueError: an unknown format, a column that is not there, a malformed line (with its number), or an output
-                begun with another input, model or options.
+            OSError: input that cannot be read, output that cannot be written or would take the place of a file that
+                is not of this program; found out before any work.
+            ValueError: an unknown format or suffix, bytes that are no text, a column that is not there, an output that
+                is the input; a malformed record (with its line), a score that is no number (with its record); an
+                output begun with another input, model or options.
         """
         threads = _thread_count(threads)
         _check_positive("batch_size", batch_size)
         input_format = choose_format("input_format", input_format, input, INPUT_FORMATS)
         format = choose_format("format", format, output, OUTPUT_FORMATS)
-        header, to_lines = FORMATTERS[format]
+        header, null_line, to_lines = FORMATTERS[format]
+
+        def classify(batch: Batch | Exception) -> tuple[str, int]:
+            """The lines of a batch, and how many of its texts were cut."""
+            if isinstance(batch, Exception):
+                raise batch
+            rows, behind = batch
+            texts = [text for text in rows if text is not None]
+            if not texts:
+                return null_line * len(rows), 0
+            try:
+                prediction = self.predict(texts)
+            except NonFiniteScores as error:
+                raise error.of_record(behind.records - len(texts) + error.row + 1, source.name) from None
+            lines = to_lines(texts, prediction.labels, prediction.scores.tolist())
+            for place in (place for place, text in enumerate(rows) if text is None):
+                lines.insert(place, null_line)
+            return "".join(lines), prediction.num_truncated
+
         with ExitStack() as stack:
-            source, name, size = open_input(input, stack)
-            reader = RecordReader(source, name, input_format, column)
-            run = {"model": self.fingerprint(), "input": size, "input_format": input_format, "column": column,
-                   "format": format}
-            sink = open_output(output, input, run, resume and size is not None, stack)
+            source = open_input(input, stack)
+            reader = RecordReader(source.stream, source.name, input_format, column, on_error)
+            run = {"model": self.fingerprint(), "input_format": input_format, "column": column, "format": format,
+                   "on_error": on_error}
+            sink = open_output(output, self._files_to_keep(source), run, resume and source.is_file, stack)
             if sink.done is not None and not reader.go_to(sink.done):
                 raise sink.mismatch("input")
             start = position = sink.done or reader.position()
-            sink.begin(start, header.encode())
+            sink.begin(start, header)
             bar = stack.enter_context(tqdm(
-                desc=name, total=size, initial=start.input_bytes, unit="B", unit_scale=True, file=sys.stderr,
-                disable=None if progress is None else not progress))
-            batches = reader.batches(batch_size)
-            work = stack.enter_context(closing(_in_order(lambda batch: self.predict(batch[0]), batches, threads)))
-            for (texts, behind), prediction in work:
-                self.num_truncated += prediction.num_truncated
-                behind = behind._replace(num_truncated=position.num_truncated + prediction.num_truncated)
-                sink.write(to_lines(texts, prediction.labels, prediction.scores.tolist()).encode(), behind)
+                desc=source.name, total=source.size, initial=start.input_bytes, unit="B", unit_scale=True,
+                file=sys.stderr, disable=_no_bar(progress)))
+            work = stack.enter_context(closing(_in_order(classify, _error_last(reader.batches(batch_size)), threads)))
+            for (_, behind), (lines, num_truncated) in work:  # type: ignore[misc]
+                self.num_truncated += num_truncated
+                behind = behind._replace(num_truncated=position.num_truncated + num_truncated)
+                sink.write(lines, behind)
                 bar.update(behind.input_bytes - position.input_bytes)
                 position = behind
-        return FileReport(position.records, start.records, position.num_truncated, position.num_replaced)
+        return FileReport(position.records, start.records, position.num_truncated, position.num_replaced,
+                          position.num_malformed, position.first_malformed)
+
+    def _files_to_keep(self, source: Input) -> dict[tuple[int, int], str]:
+        """Files that no output may take the place of: the input and those of the model's folder."""
+        folder = self.model.name_or_path
+        kept = {entry.path: entry.stat() for entry in os.scandir(folder)} if os.path.isdir(folder) else {}
+        files = {file_id(status): f"{path}, a file of the model" for path, status in kept.items()}
+        return {key: name for key, name in {**files, file_id(source.status): "the input"}.items() if key is not None}
 
     def fingerprint(self) -> str:
         """A digest of parameters, configuration and tokenizer; not of where they are stored or were saved by."""
@@ -222,6 +287,19 @@ def _score_function(problem_type: str | None, num_labels: int) -> Callable[[np.n
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exp / exp.sum(axis=1, keepdims=True)
+
+
+def _error_last(batches: Iterator[Batch]) -> Iterator[Batch | Exception]:
+    """The batches, and in its place what ends them: raised at once it would overtake those that are worked on."""
+    try:
+        yield from batches
+    except Exception as error:
+        yield error
+
+
+def _no_bar(progress: bool | None) -> bool | None:
+    """tqdm's ``disable``; without a standard error there is no bar."""
+    return True if sys.stderr is None else None if progress is None else not progress
 
 
 def _check_positive(name: str, value: int) -> None:

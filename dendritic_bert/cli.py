@@ -71,15 +71,18 @@ Make the tables, CSV files and pictures of the results anew; what a CSV file hol
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, ``sys.argv[1:]`` by default; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    _reserve_standard_descriptors()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             status = _run(argv)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         # What reads our output, such as `head`, has had enough. Python flushes once more at its end: to nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as interrupt:
         _say(" ".join(["interrupted", *map(str, interrupt.args)]))
@@ -89,6 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(f"error: {_one_line(error)}")
         return 1
+
+
+def _reserve_standard_descriptors() -> None:
+    """Where a standard stream is closed, the next file opened would take its number, and what is meant for the stream
+    would be written into it."""
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
 
 
 def _run(argv: list[str]) -> int:
@@ -101,7 +113,8 @@ def _run(argv: list[str]) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"{PROG}: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # print would take standard output in its place
+        print(f"{PROG}: {message}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -172,11 +185,13 @@ def _add_classify_flags(parser: argparse.ArgumentParser) -> None:
                                                  "with a dash")
     add("--file", "-f", metavar="F", help="read texts from F, - for standard input")
     add("--input-format", choices=["text", "csv", "tsv", "jsonl"],
-        help="of the input; the default goes by the suffix, else text: one a line")
+        help="of the input; the default goes by the suffix, and is text, one a line, without one")
     add("--column", metavar="NAME", help="column, or key of the JSON objects, that holds the text (default: text)")
+    add("--on-error", choices=["stop", "skip", "null"], default="stop",
+        help="what a malformed record does: stop the run, be left out, or be written as null (default: %(default)s)")
     add("--output", "-o", metavar="O", help="write to O (default: standard output)")
     add("--format", choices=["json", "csv", "tsv"],
-        help="of the output; the default goes by the suffix, else json: one object a line")
+        help="of the output; the default goes by the suffix, and is json, one object a line, without one")
     add("--model", metavar="M", help="folder or hub id of a model (default: the one that comes with the package)")
     add("--batch-size", type=_positive, default=4096, metavar="N",
         help="texts at a time (default: %(default)s); with 1, and 1 thread, each line of a stream is answered at once")
@@ -253,18 +268,26 @@ def _add_convert_flags(parser: argparse.ArgumentParser) -> None:
 
 def _classify(args: argparse.Namespace) -> None:
     source, input_format, column = _texts(args)
+    if len(args.texts) == 1 and os.path.isfile(args.texts[0]):
+        _say(f"hint: {args.texts[0]} is classified as a text, to classify what is in that file pass --file "
+             f"{args.texts[0]}")
     classifier = _load_classifier(args.model)
     to_file = args.output not in (None, "-")
     try:
         report = classifier.classify_file(
-            source, args.output, input_format=input_format, column=column, format=args.format,
+            source, args.output, input_format=input_format, column=column, format=args.format, on_error=args.on_error,
             batch_size=args.batch_size, threads=args.threads, resume=not args.restart,
-            progress=None if to_file or not sys.stdout.isatty() else False)  # a bar among results is hard to read
+            progress=None if to_file or not _is_terminal(sys.stdout) else False)  # a bar among results is hard to read
     except KeyboardInterrupt:
         if to_file and isinstance(source, str) and source != "-":
             raise KeyboardInterrupt("(the same command goes on where this one ended)") from None
         raise
-    _report(report, args.output if to_file else None, classifier.max_length)
+    _report(report, args.output if to_file else None, classifier.max_length, args.on_error)
+
+
+def _is_terminal(stream: Any) -> bool:
+    """False for one that is closed too."""
+    return stream is not None and stream.isatty()
 
 
 def _load_classifier(name: str | None) -> TextClassifier:
@@ -301,12 +324,12 @@ def _expect_model(name: str | None) -> None:
 
 def _texts(args: argparse.Namespace) -> tuple[str | BinaryIO, str | None, str]:
     """Where the texts come from, their format and column."""
-    from .records import INPUT_FORMATS, choose_format
+    from .file_formats import INPUT_FORMATS, choose_format
 
     piped = args.texts == ["-"] or (not args.texts and args.file is None)
     if args.texts and args.file is not None:
         args.parser.error("TEXT and --file are both given, pass one of them")
-    if not args.texts and args.file is None and sys.stdin.isatty():
+    if not args.texts and args.file is None and (sys.stdin is None or sys.stdin.isatty()):
         args.parser.error("nothing to classify: pass TEXT, --file F or texts on standard input")
     if piped or args.file is not None:
         source = "-" if piped else args.file
@@ -320,13 +343,16 @@ def _texts(args: argparse.Namespace) -> tuple[str | BinaryIO, str | None, str]:
     return io.BytesIO("".join(json.dumps({"text": text}) + "\n" for text in args.texts).encode()), "jsonl", "text"
 
 
-def _report(report: FileReport, output: str | None, max_length: int) -> None:
+def _report(report: FileReport, output: str | None, max_length: int, on_error: str) -> None:
     """One line on what the results do not show, where there is something to say."""
     notes = [f"{what}: {count}" for what, count in [
         ("of them by an earlier run", report.num_resumed),
         (f"cut to the {max_length} tokens of the model", report.num_truncated),
         ("bytes that are not UTF-8, replaced by U+FFFD", report.num_replaced),
+        (f"malformed records {'skipped' if on_error == 'skip' else 'written as null'}", report.num_malformed),
     ] if count]
+    if report.num_malformed:
+        notes.append(f"the first of them: {report.first_malformed.rstrip('.')}")
     if notes or output:
         where = f" into {output}" if output else ""
         _say("; ".join([f"texts classified{where}: {report.num_records}", *notes]))

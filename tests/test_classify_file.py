@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
-from dendritic_bert import records
+from dendritic_bert import readers
 from dendritic_bert.classifier import FileReport, TextClassifier
 
 # What a reader or a writer of these formats may trip over; no line ends, which a text file cannot hold.
@@ -166,7 +166,7 @@ def test_truncated_texts_are_counted(classifier):
 ])
 @pytest.mark.parametrize("batch_size", [1, 100])
 def test_malformed_input_is_named_by_its_line(classifier, monkeypatch, input_format, data, message, batch_size):
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1 << 20)
     with pytest.raises(ValueError, match=message) as error:
         classifier.classify_file(io.BytesIO(data), io.BytesIO(), input_format=input_format, batch_size=batch_size)
     assert "\n" not in str(error.value)
@@ -221,16 +221,6 @@ def test_standard_streams(classifier, monkeypatch, capsysbinary):
     assert read_json(capsysbinary.readouterr().out)[1:] == expected
 
 
-def test_text_streams(classifier, tmp_path):
-    with pytest.raises(TypeError, match="input is a StringIO, pass a path or a binary stream"):
-        classifier.classify_file(io.StringIO("a\n"), io.BytesIO())
-    with pytest.raises(TypeError, match="output is a StringIO, pass a path or a binary stream"):
-        classifier.classify_file(io.BytesIO(b"a\n"), io.StringIO())
-    with open(tmp_path / "out", "w", encoding="utf-16") as file:  # the binary stream beneath gets UTF-8
-        classifier.classify_file(io.BytesIO("世\n".encode()), file)
-    assert read_json((tmp_path / "out").read_bytes())[1][0] == "世"
-
-
 def test_a_device_is_written_not_replaced(classifier, tmp_path):
     (tmp_path / "in.txt").write_bytes(b"a\n")
     (tmp_path / "link").symlink_to("/dev/null")
@@ -245,6 +235,25 @@ def test_a_link_stays_a_link(classifier, tmp_path):
     classifier.classify_file(tmp_path / "in.txt", tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink()
     assert read_csv((tmp_path / "real.csv").read_bytes())[1][0] == "a"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("format", READERS)
+def test_a_score_that_is_no_number_is_an_error(tmp_path, format, value):
+    """It names the record and the weight; what was written before it stays, and is valid."""
+    diverged = TextClassifier(small_model(), hugging_face_tokenizer())
+    bad_id = diverged.tokenizer(["bleak!"]).input_ids[1]
+    with torch.no_grad():
+        diverged.model.bert.embeddings.word_embeddings.weight[bad_id, 3] = value
+    path, output = tmp_path / "in.txt", tmp_path / f"out.{format}"
+    path.write_text("fox\n" * 5 + "a bleak! fox\n")
+    with pytest.raises(ValueError, match=r"the model gives record 6 of .*in\.txt a score that is no number, since its "
+                                         r"bert\.embeddings\.word_embeddings\.weight holds NaN or infinite values"):
+        diverged.classify_file(path, output, batch_size=2, threads=2)
+    written = (tmp_path / f"out.{format}.partial").read_bytes()
+    assert [row[0] for row in READERS[format](written)[1:]] == ["fox"] * 4
+    with pytest.raises(ValueError, match=r"the model gives texts\[3\] a score that is no number"):
+        diverged(["fox", "fox", "fox", "bleak!"], batch_size=2)
 
 
 def test_progress(classifier, capsys):
@@ -299,7 +308,7 @@ class Counter(io.RawIOBase):
     ("text", b"fox " * 1000 + b"\n"), ("jsonl", b'{"text": "fox", "more": "' + b"x" * 4000 + b'"}\n')])
 def test_memory_stays_constant(classifier, monkeypatch, input_format, line):
     """Long lines and a huge batch_size: what a batch may take in bytes is the bound that holds."""
-    monkeypatch.setattr(records, "BATCH_BYTES", 1 << 16)
+    monkeypatch.setattr(readers, "BATCH_BYTES", 1 << 16)
     size, sink = 16 << 20, Counter()
     tracemalloc.start()
     try:

@@ -147,7 +147,8 @@ def test_an_interrupted_run_is_gone_on_with(run, model_path, tmp_path):
     path.write_text("".join(f"fox {i}\n" for i in range(200_000)))
     command = ("classify", "--model", model_path, "--file", path, "--output", output)
     process = start(*command, "--batch-size", "1")  # 20 seconds of work
-    while not (tmp_path / "out.json.partial.json").exists():
+    journal = tmp_path / "out.json.partial.json"
+    while not (journal.exists() and "position" in journal.read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -163,14 +164,76 @@ def test_an_interrupted_run_is_gone_on_with(run, model_path, tmp_path):
 
 
 def test_restart(run, model_path, tmp_path):
-    path = tmp_path / "in.txt"
-    path.write_text("the fox\n")
-    (tmp_path / "out.json.partial").touch()
-    (tmp_path / "out.json.partial.json").write_text("no journal")
-    command = ("classify", "--model", model_path, "--file", path, "--output", tmp_path / "out.json")
+    """Starts over what an earlier run has left, and nothing else."""
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.json"
+    path.write_text('{"text": "the fox"}\n{}\n')
+    command = ("classify", "--model", model_path, "--file", path, "--output", output)
     assert run(*command)[0] == 1
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["in.jsonl", "out.json.partial", "out.json.partial.json"]
+    path.write_text('{"text": "another fox"}\n')
+    status, _, err = run(*command)
+    assert status == 1
+    assert "was begun with another input" in err
     assert run(*command, "--restart")[0] == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.json"]
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["in.jsonl", "out.json"]
+
+
+@pytest.mark.parametrize(("choice", "how", "lines"), [("skip", "skipped", 2), ("null", "written as null", 3)])
+def test_malformed_records_are_counted_and_reported(run, model_path, tmp_path, monkeypatch, choice, how, lines):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("id,text\n1,good\n2,Good start, but bad\n3,fine\n")
+    status, out, err = run("classify", "--model", model_path, "--file", "in.csv", "--on-error", choice)
+    assert (status, len(out.splitlines())) == (0, lines)
+    assert err == (f"dendritic-bert: texts classified: 2; malformed records {how}: 1; the first of them: in.csv, "
+                   "line 3: 3 columns for the header's 2, quote a text that holds a comma or a line end\n")
+    status, _, err = run("classify", "--model", model_path, "--file", "in.csv")
+    assert status == 1
+    assert err.startswith("dendritic-bert: error: in.csv, line 3: ")
+
+
+def test_a_text_that_is_the_name_of_a_file(run, model_path, tmp_path, monkeypatch):
+    """It is classified, as it was asked for, and the flag is named that reads the file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.csv").write_text("text\nfox\n")
+    status, out, err = run("classify", "--model", model_path, "reviews.csv")
+    assert (status, [text for text, _, _ in from_json(out)]) == (0, ["reviews.csv"])
+    assert err == ("dendritic-bert: hint: reviews.csv is classified as a text, to classify what is in that file pass "
+                   "--file reviews.csv\n")
+    assert run("classify", "--model", model_path, "reviews.csv", "b")[2] == ""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the redirections are those of bash")
+def test_streams_that_are_closed_and_paths_that_are_pipes(model_path, tmp_path):
+    """Each line is a shell's; the files it makes say what went where."""
+    (tmp_path / "in.txt").write_text("good film\nbad film\n")
+    script = """
+    export LC_ALL=C.UTF-8
+    c() { "$1" -m dendritic_bert classify --model "$2" "${@:3}"; }
+    c "$@" --file in.txt -o closed.json >&- 2> report || exit 1
+    c "$@" --file in.txt -o silent.json 2>&- > nothing || exit 2
+    c "$@" --file <(cat in.txt) -o >(cat > substituted.json) <&- || exit 3
+    wait $!
+    """
+    done = subprocess.run(["bash", "-c", script, "bash", sys.executable, model_path], cwd=tmp_path, timeout=240,
+                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 0, done.stderr
+    expected = (tmp_path / "closed.json").read_text()
+    assert [text for text, _, _ in from_json(expected)] == ["good film", "bad film"]
+    for name in ("silent", "substituted"):
+        assert (tmp_path / f"{name}.json").read_text() == expected, name
+    assert (tmp_path / "nothing").read_text() == ""
+    assert (tmp_path / "report").read_text() == "dendritic-bert: texts classified into closed.json: 2\n"
+
+
+def test_standard_streams_that_are_closed(model_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.main(["classify", "--model", model_path]) == 2
+    assert "nothing to classify: pass TEXT" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["classify", "--model", model_path, "fox"]) == 1
+    assert capsys.readouterr().err.endswith("error: standard output is closed: pass the path of an output.\n")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["classify", "--model", model_path, "fox"]) == 1
 
 
 def test_a_reader_that_has_had_enough(model_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
-from dendritic_bert import outputs
+from dendritic_bert import resumable_output
 from dendritic_bert.classifier import TextClassifier
 
 BATCH_SIZE = 16
@@ -65,6 +65,11 @@ def classify(classifier, input: Path, output: Path, **options):
     return classifier.classify_file(input, output, **{"batch_size": BATCH_SIZE, "threads": 1, **options})
 
 
+def last_of(journal: str | Path) -> dict:
+    """The last line of a journal: how far the run has come."""
+    return json.loads(Path(journal).read_text().splitlines()[-1])
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -95,26 +100,38 @@ def test_what_the_journal_does_not_vouch_for_is_cut_off(classifier, tmp_path):
     interrupt(classifier, input, output)
     with open(f"{output}.partial", "ab") as file:
         file.write(b'{"text": "of a later batch", "label": "LABEL_0", "score": 0.5}\n' * 1000 + b'{"text": "torn')
-    Path(f"{output}.partial.json.new").write_text('{"torn')
     classify(classifier, input, output)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_without_a_usable_journal_it_starts_over(classifier, tmp_path):
+def test_a_run_that_was_killed_after_the_rename(classifier, tmp_path):
+    """Of the three files the journal goes last."""
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
     classify(classifier, input, tmp_path / "whole")
-    partial, journal = Path(f"{output}.partial"), Path(f"{output}.partial.json")
     interrupt(classifier, input, output)
-    journal.unlink()  # killed before the first journal
+    Path(f"{output}.partial").unlink()
     assert classify(classifier, input, output).num_resumed == 0
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_run_that_was_killed_before_its_first_batch(classifier, tmp_path):
+    """Of the three files the journal comes first."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
     interrupt(classifier, input, output)
-    partial.unlink()  # killed after the rename
+    journal = Path(f"{output}.partial.json")
+    journal.write_text(journal.read_text().splitlines()[0] + "\n")
     assert classify(classifier, input, output).num_resumed == 0
-    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
-    journal.write_text("[]")
-    with pytest.raises(ValueError, match=r"out\.partial\.json is not a journal of this program, delete it"):
-        classify(classifier, input, output)
+
+
+@pytest.mark.parametrize("torn", ["{", '{"position": {"records": 64', '{"position": {}}\n', "\0" * 100])
+def test_a_torn_line_of_the_journal_is_written_over(classifier, tmp_path, torn):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    journal = Path(f"{output}.partial.json")
+    journal.write_text(journal.read_text() + torn)
+    interrupt(classifier, input, output, num_batches=1)
+    assert last_of(journal)["position"]["records"] == 4 * BATCH_SIZE
+    assert classify(classifier, input, output).num_resumed == 4 * BATCH_SIZE
 
 
 def test_resume_can_be_refused(classifier, tmp_path):
@@ -125,15 +142,15 @@ def test_resume_can_be_refused(classifier, tmp_path):
     assert classify(classifier, input, output, resume=True).num_resumed == 3 * BATCH_SIZE
 
 
-def test_starting_over_forgets_the_old_journal_first(classifier, tmp_path, monkeypatch):
-    """Else a run killed before its first journal would leave one that vouches for another partial."""
+def test_starting_over_forgets_the_old_position_first(classifier, tmp_path, monkeypatch):
+    """Else a run killed before it has saved one would leave one that vouches for another partial."""
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
     interrupt(classifier, input, output)
     journal, predict, seen = Path(f"{output}.partial.json"), classifier.predict, []
-    assert journal.exists()
-    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(journal.exists()) or predict(texts))
+    assert "position" in last_of(journal)
+    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(set(last_of(journal))) or predict(texts))
     classify(classifier, input, output, resume=False)
-    assert seen == [False] * 7
+    assert seen == [{"journal", "run"}] * 7
 
 
 def test_an_earlier_output_stays_until_the_new_one_is_whole(classifier, tmp_path):
@@ -152,25 +169,52 @@ def test_a_run_that_did_nothing_leaves_nothing(classifier, tmp_path):
 
 
 @pytest.mark.parametrize(("change", "what"), [
-    ("model", "model"), ("column", "column"), ("format", "format"), ("size", "input"), ("contents", "input"),
-    ("input_format", "input_format"),
+    ("model", "model"), ("column", "column"), ("format", "format"), ("contents", "input"), ("shorter", "input"),
+    ("input_format", "input_format"), ("on_error", "on_error"),
 ])
 def test_another_run_is_refused(classifier, tmp_path, change, what):
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
     interrupt(classifier, input, output)
     left = {path: path.read_bytes() for path in tmp_path.iterdir() if path != input}
     other = make_classifier(seed=1) if change == "model" else classifier
-    options = {"column": {"column": "id"}, "format": {"format": "csv"}, "input_format": {"input_format": "text"}}
+    options = {"column": {"column": "id"}, "format": {"format": "csv"}, "input_format": {"input_format": "text"},
+               "on_error": {"on_error": "null"}}
     data = input.read_bytes()
-    if change == "size":
-        input.write_bytes(data + b'100,"one more"\r\n')
+    if change == "shorter":
+        input.write_bytes(data[:data.rindex(b'"\r\n', 0, len(data) // 3) + 3])
     if change == "contents":
         input.write_bytes(data.replace(b"fox", b"dog", 1))
     with pytest.raises(ValueError, match=f"begun with another {what}: finish that run as it was begun, or start over "
-                                         r"with resume=False \(or by deleting .*out\.partial\)"):
+                                         r"with resume=False \(or by deleting .*out\.partial and its journal\)"):
         classify(other, input, output, **options.get(change, {}))
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path != input} == left
     assert classify(other, input, output, resume=False, **options.get(change, {})).num_resumed == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("place", [0, 1, 47, 48, 99])
+def test_a_mended_record_is_gone_on_from(classifier, tmp_path, place, threads):
+    """Whatever was read before a malformed record is kept, the rest of its batch included."""
+    lines = [json.dumps({"text": " ".join(WORDS[:1 + i % 9])}) for i in range(100)]
+    input, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    input.write_text("\n".join(lines) + "\n")
+    classify(classifier, input, tmp_path / "whole.jsonl")
+    input.write_text("\n".join([*lines[:place], '{"text": null}', *lines[place + 1:]]) + "\n")
+    with pytest.raises(ValueError, match=f"line {place + 1}: column 'text' is None"):
+        classify(classifier, input, output, threads=threads)
+    input.write_text("\n".join(lines) + "\n")
+    assert classify(classifier, input, output, threads=threads).num_resumed == place
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_an_input_may_grow(classifier, tmp_path):
+    """The bytes that were read are the same: the rest, whatever it is, is still to do."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    input.write_bytes(input.read_bytes() + b'100,"one more"\r\n')
+    classify(classifier, input, tmp_path / "whole")
+    assert classify(classifier, input, output).num_resumed == 3 * BATCH_SIZE
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_batch_size_and_threads_may_change(classifier, tmp_path):
@@ -187,7 +231,7 @@ def test_malformed_lines_keep_their_number_in_a_resumed_run(classifier, tmp_path
     interrupt(classifier, input, output, num_batches=2)
     with pytest.raises(ValueError, match=r"in\.jsonl, line 101: not valid JSON"):
         classify(classifier, input, output)
-    assert json.loads(Path(f"{output}.partial.json").read_text())["position"]["records"] == 48
+    assert last_of(f"{output}.partial.json")["position"]["records"] == 50
 
 
 def test_streams_start_over(classifier, tmp_path):
@@ -199,7 +243,7 @@ def test_streams_start_over(classifier, tmp_path):
     assert output.read_bytes().count(b"\n") == 100
 
 
-@pytest.mark.skipif(outputs.fcntl is None, reason="no flock on this system")
+@pytest.mark.skipif(resumable_output.fcntl is None, reason="no flock on this system")
 def test_two_runs_into_one_output(classifier, tmp_path, monkeypatch):
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
     predict = classifier.predict
@@ -228,7 +272,7 @@ def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float,
         return predict(texts)
 
     classifier.predict = slow_predict
-    outputs.JOURNAL_SECONDS = journal_seconds
+    resumable_output.JOURNAL_SECONDS = journal_seconds
     classify(classifier, input, output, threads=threads, progress=False)
 
 
@@ -253,7 +297,7 @@ def test_kill_at_any_moment(classifier, tmp_path, journal_seconds, threads):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert not output.exists()
-        done.append(json.loads(Path(f"{output}.partial.json").read_bytes())["position"]["records"])
+        done.append(last_of(f"{output}.partial.json")["position"]["records"])
     assert done == sorted(set(done)), "every run must get further than the one before"
     assert classify(survivor, input, output) == whole._replace(num_resumed=done[-1])
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()

@@ -1,0 +1,96 @@
+"""Which format a file has, by its suffix and its first bytes; what is no text is refused, with the remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
+from pathlib import Path
+
+INPUT_FORMATS = {"text": (".txt", ".text"), "csv": (".csv",), "tsv": (".tsv", ".tab"),
+                 "jsonl": (".jsonl", ".ndjson", ".json")}
+OUTPUT_FORMATS = {"json": (".json", ".jsonl", ".ndjson", ".txt"), "csv": (".csv",), "tsv": (".tsv", ".tab")}
+
+HEAD_BYTES = 4096  # what is looked at of an input's start
+# The mark of UTF-32 in little-endian order begins with that of UTF-16, so it comes first.
+BYTE_ORDER_MARKS = {BOM_UTF32_LE: "utf-32", BOM_UTF32_BE: "utf-32", BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
+
+_DECOMPRESS = "decompress it first, for example through a pipe"
+_EXPORT = "export its table as CSV first"
+# kind: (suffixes, the first bytes of such a file, what to do)
+_FOREIGN: dict[str, tuple[tuple[str, ...], bytes, str]] = {
+    "gzip": ((".gz", ".tgz"), rb"\x1f\x8b", _DECOMPRESS),
+    "zstd": ((".zst", ".zstd"), rb"\x28\xb5\x2f\xfd", _DECOMPRESS),
+    "xz": ((".xz", ".lzma"), rb"\xfd7zXZ\x00", _DECOMPRESS),
+    "bzip2": ((".bz2",), rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)", _DECOMPRESS),
+    "lz4": ((".lz4",), rb"\x04\x22\x4d\x18", _DECOMPRESS),
+    "compress": ((".z",), rb"\x1f\x9d", _DECOMPRESS),
+    "brotli": ((".br",), rb"(?!)", _DECOMPRESS),  # has no first bytes of its own
+    "snappy": ((".snappy", ".sz"), rb"\xff\x06\x00\x00sNaPpY", _DECOMPRESS),
+    "Excel": ((".xlsx", ".xlsm", ".xls", ".ods"), rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _EXPORT),
+    "zip": ((".zip", ".docx", ".npz"), rb"PK(\x03\x04|\x05\x06|\x07\x08)", "unpack it, and export a table as CSV"),
+    "7-Zip": ((".7z",), rb"7z\xbc\xaf\x27\x1c", _DECOMPRESS),
+    "RAR": ((".rar",), rb"Rar!\x1a\x07", _DECOMPRESS),
+    "tar": ((".tar",), rb"(?s).{257}ustar", "unpack it first"),
+    "Parquet": ((".parquet", ".pq"), rb"PAR[1E]", _EXPORT),
+    "Arrow": ((".arrow", ".feather", ".ipc"), rb"ARROW1\x00|FEA1|\xff\xff\xff\xff.{3}\x00", _EXPORT),
+    "ORC": ((".orc",), rb"ORC", _EXPORT),
+    "Avro": ((".avro",), rb"Obj\x01", _EXPORT),
+    "SQLite": ((".sqlite", ".sqlite3", ".db"), rb"SQLite format 3\x00", _EXPORT),
+    "HDF5": ((".h5", ".hdf5"), rb"\x89HDF\r\n\x1a\n", _EXPORT),
+    "NumPy": ((".npy",), rb"\x93NUMPY", "save its strings as lines of text first"),
+    "pickle": ((".pkl", ".pickle"), rb"\x80[\x02-\x05]", _EXPORT),
+    "PDF": ((".pdf",), rb"%PDF-", "extract its text first"),
+    "an image": ((".png", ".jpg", ".jpeg", ".gif"), rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a", "it has no text to read"),
+    "a program": ((".exe", ".so"), rb"\x7fELF|MZ\x90\x00", "it has no text to read"),
+}
+# Bytes that no text has: control characters but tab, line ends, page ends, backspace and escape.
+_CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f]")
+
+
+def choose_format(argument: str, wanted: str | None, path: object, formats: dict[str, tuple[str, ...]]) -> str:
+    """``wanted``, else what the suffix of ``path`` stands for; the first of ``formats`` for a stream or no suffix.
+
+    Raises ValueError for a format that is not among them, a suffix that stands for none of them, and whatever is wanted
+    for an output whose suffix promises another kind of file.
+    """
+    if wanted is not None and wanted not in formats:
+        raise ValueError(f"{argument} is {wanted!r}, known are {', '.join(formats)}.")
+    suffix = Path(path).suffix.lower() if isinstance(path, (str, os.PathLike)) else ""
+    kind = next((kind for kind, (suffixes, _, _) in _FOREIGN.items() if suffix in suffixes), None)
+    if kind is not None and formats is OUTPUT_FORMATS:
+        raise ValueError(f"output {path} has the suffix of {kind}, which is not written: choose one of "
+                         f"{_suffixes(formats)}, and convert or compress the result.")
+    if wanted is not None:
+        return wanted
+    if kind is not None:
+        raise ValueError(f"input {path} has the suffix of {kind}, which is not read: {_FOREIGN[kind][2]}, or pass "
+                         f"{argument} if it is text all the same.")
+    known = next((name for name, suffixes in formats.items() if suffix in suffixes), None)
+    if known is None and suffix:
+        raise ValueError(f"{'output' if formats is OUTPUT_FORMATS else 'input'} {path} has an unknown suffix "
+                         f"({suffix}): pass {argument}, one of {', '.join(formats)}.")
+    return known or next(iter(formats))
+
+
+def _suffixes(formats: dict[str, tuple[str, ...]]) -> str:
+    return ", ".join(suffix for suffixes in formats.values() for suffix in suffixes)
+
+
+def encoding_of(head: bytes) -> str | None:
+    """The encoding that a byte order mark at the start names, "utf-16" or "utf-32"; None where UTF-8 is to be read."""
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
+
+
+def refuse_foreign_bytes(head: bytes, name: str) -> None:
+    """Raise ValueError where ``head``, the start of input ``name``, is not that of a text in UTF-8.
+
+    First bytes that are letters (``PAR1``) count only where control characters follow, which no text has.
+    """
+    for kind, (_, start, remedy) in _FOREIGN.items():
+        match = re.match(start, head)
+        if match and (not match[0].isascii() or _CONTROL.search(head)):
+            raise ValueError(f"{name} is not text but {kind}, by its first bytes: {remedy}.")
+    if head.count(0) > len(head) // 8:
+        raise ValueError(f"{name} is not text in UTF-8, {head.count(0)} of its first {len(head)} bytes are 0: where it "
+                         "is UTF-16 without a byte order mark, convert it (iconv -f UTF-16LE -t UTF-8).")

@@ -1,0 +1,302 @@
+"""A file that appears whole under its name, and that a killed run can go on with.
+
+It is written to ``OUTPUT.partial``. ``OUTPUT.partial.json``, the journal, comes first and shows that the partial is
+ours: a line of JSON says which run it is, then about once a second another says how far it has come, when all up to
+there is on the disk. The next run of the same kind cuts the partial back to what the last of them says and goes on from
+there. The finished file gets its name by a rename, with the mode and the owner of the one that it replaces.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .readers import Position
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: there, two runs into one output are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+JOURNAL_SECONDS = 1.0  # a line of the journal costs two fsyncs, some ms
+MARK = "dendritic-bert"
+TAIL_BYTES = 4096  # of the partial that the journal knows a digest of
+
+
+class NotWritableHere(OSError):
+    """No file can be made beside an output that is there and can be written itself."""
+
+
+class _Entry(NamedTuple):
+    """What a journal says: the run, how far it has come (None: not yet), and a digest of the partial's last bytes."""
+
+    run: dict[str, Any]
+    position: Position | None
+    tail: str
+
+
+class ResumableOutput:
+    """An output file with its partial and its journal; a context manager.
+
+    ``run`` is what must be the same in a resumed run: name -> JSON value. ``done`` is the position an earlier run
+    vouches for, None where there is nothing to go on with or ``resume`` is False. Leaving the context finishes the
+    file, or after an exception saves the journal. Raises OSError where ``path`` cannot be written or what lies beside
+    it is not ours, ValueError where an earlier run was another; nothing has been changed then.
+    """
+
+    def __init__(self, path: Path, run: dict[str, Any], resume: bool):
+        self.path, self.run = path, run
+        self.partial, self.journal = self.beside(path)
+        self.done: Position | None = None
+        self._file: Any = None
+        self._position: Position | None = None
+        self._tail, self._saved_at, self._journal_length = b"", 0.0, 0
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(f"output {path} is write-protected, choose another path.")
+        self._is_new = self._open_journal()
+        try:
+            if self._is_new:
+                self._refuse_another_partial()
+            else:
+                self._read_journal(resume)
+        except BaseException:
+            self._close_journal(remove=self._is_new)
+            raise
+
+    @staticmethod
+    def beside(path: Path) -> tuple[Path, Path]:
+        """The partial and the journal of an output."""
+        return Path(f"{path}.partial"), Path(f"{path}.partial.json")
+
+    def begin(self, position: Position, header: str) -> None:
+        """Cut back to ``done``, or start anew with ``header``; ``position`` is the reader's."""
+        try:
+            if self.done is None:
+                self._write_journal({"journal": MARK, "run": self.run})
+            # Neither truncated, since it may be resumed, nor in append mode, since it is cut back. Nobody else reads
+            # what may replace a private file.
+            mode = 0o600 if self.path.exists() else 0o666
+            self._file = open(os.open(self.partial, os.O_RDWR | os.O_CREAT, mode), "r+b")  # noqa: SIM115
+        except OSError as error:
+            raise self._cannot_write(error) from None
+        _sync_folder(self.path.parent)
+        if self.done is None:
+            self._file.truncate(0)
+            self._tail = b""
+            self._append(header.encode(), position._replace(output_bytes=0))
+        else:
+            self._position = self.done
+            self._file.truncate(self.done.output_bytes)
+            self._file.seek(self.done.output_bytes)
+        self._saved_at = time.monotonic()
+
+    def write(self, lines: str, position: Position) -> None:
+        """Append the lines of one batch; ``position`` is the reader's behind that batch."""
+        assert self._position is not None, "begin() comes first"
+        self._append(lines.encode(), position._replace(output_bytes=self._position.output_bytes))
+        if time.monotonic() - self._saved_at >= JOURNAL_SECONDS:
+            self._save()
+
+    def mismatch(self, what: str) -> ValueError:
+        """The error that says the earlier run was another, and what to do."""
+        return ValueError(f"output {self.path} was begun with another {what}: finish that run as it was begun, or "
+                          f"start over with resume=False (or by deleting {self.partial} and its journal).")
+
+    def __enter__(self) -> ResumableOutput:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *rest: object) -> None:
+        if self._position is None:
+            if self._file is not None:
+                self._file.close()
+            if self._is_new:  # it was made sure that there was no partial
+                self.partial.unlink(missing_ok=True)
+            self._close_journal(remove=self._is_new)
+            return
+        try:
+            with self._file:
+                self._save()
+            if error_type is None:
+                self._publish()
+        except BaseException:
+            self._close_journal(remove=False)
+            raise
+        worthless = error_type is not None and not self._position.records + self._position.num_malformed
+        if worthless:
+            self.partial.unlink()
+        self._close_journal(remove=error_type is None or worthless)
+
+    def _append(self, data: bytes, position: Position) -> None:
+        self._file.write(data)
+        self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        self._position = position._replace(output_bytes=position.output_bytes + len(data))
+
+    def _save(self) -> None:
+        assert self._position is not None, "begin() comes first"
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._write_journal({"position": self._position._asdict(), "tail": hashlib.sha256(self._tail).hexdigest()})
+        self._saved_at = time.monotonic()
+
+    # ---- the journal -------------------------------------------------------------------------------------------------
+
+    def _open_journal(self) -> bool:
+        """Open and lock the journal; True where there was none."""
+        for _ in range(10):
+            try:
+                try:
+                    descriptor, is_new = os.open(self.journal, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), True
+                except FileExistsError:
+                    descriptor, is_new = os.open(self.journal, os.O_RDWR), False
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and self.path.parent.is_dir():
+                    continue  # the run that had it was finished just now
+                in_place = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not self.journal.exists()
+                if in_place and self.path.exists():
+                    raise NotWritableHere(f"no file can be made beside it ({error.strerror})") from None
+                raise self._cannot_write(error) from None
+            self._journal_file = open(descriptor, "r+b", buffering=0)  # noqa: SIM115
+            self._lock()
+            if self.journal.exists() and os.path.samestat(os.fstat(descriptor), os.stat(self.journal)):
+                return is_new
+            self._journal_file.close()  # the run that had it was finished just now
+        raise self._being_written()
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._journal_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                warnings.warn(f"the file system of output {self.path} has no locks ({error.strerror}): a second run "
+                              "into it would not be noticed.", stacklevel=7)
+                return
+            self._journal_file.close()
+            raise self._being_written() from None
+
+    def _refuse_another_partial(self) -> None:
+        if os.path.lexists(self.partial):
+            raise FileExistsError(f"{self.partial} is no file of this program, for it has no journal: move it away, or "
+                                  "choose another output.")
+
+    def _read_journal(self, resume: bool) -> None:
+        """Set ``done``; the rest of the file, torn by the end of a run, is written over."""
+        entry, self._journal_length = _last_entry(self._journal_file.read())
+        if entry is None:
+            raise FileExistsError(f"{self.journal} is not a journal of this program: move it away with {self.partial}, "
+                                  "or choose another output.")
+        if entry.position is None or not self.partial.exists():
+            return  # the end came before there was anything to go on with, or after the partial got its name
+        self._tail = self._read_tail(entry.position.output_bytes)
+        if hashlib.sha256(self._tail).hexdigest() != entry.tail:
+            raise FileExistsError(f"{self.partial} is not what its journal describes: move both away, or choose "
+                                  "another output.")
+        if resume:
+            changed = [name for name in {**entry.run, **self.run} if entry.run.get(name) != self.run.get(name)]
+            if changed:
+                raise self.mismatch(" and ".join(changed))
+            self.done = entry.position
+
+    def _read_tail(self, end: int) -> bytes:
+        with open(self.partial, "rb") as file:
+            start = max(0, end - TAIL_BYTES)
+            file.seek(start)
+            return file.read(end - start)
+
+    def _write_journal(self, entry: dict[str, Any]) -> None:
+        line = json.dumps(entry).encode() + b"\n"
+        self._journal_file.seek(self._journal_length)
+        self._journal_file.write(line)
+        self._journal_file.truncate()
+        os.fsync(self._journal_file.fileno())
+        self._journal_length += len(line)
+
+    def _close_journal(self, remove: bool) -> None:
+        if remove:
+            self.journal.unlink(missing_ok=True)  # before the lock goes
+        self._journal_file.close()
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        """Give the finished partial its name, or copy it where that is not possible, as into a file that is mounted."""
+        keeps_owner = not self.path.exists() or _take_over(self.path, self.partial)
+        try:
+            if keeps_owner:
+                os.replace(self.partial, self.path)
+                _sync_folder(self.path.parent)
+                return
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES) or not self.path.exists():
+                raise
+        with open(self.partial, "rb") as source, open(self.path, "r+b") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.truncate()
+            target.flush()
+            os.fsync(target.fileno())
+        self.partial.unlink()
+
+    def _being_written(self) -> OSError:
+        return BlockingIOError(f"output {self.path} is being written by another process, wait for it or choose another "
+                               "path.")
+
+    def _cannot_write(self, error: OSError) -> OSError:
+        return type(error)(f"output {self.path} cannot be written ({error.strerror}), choose another path.")
+
+
+def _last_entry(journal: bytes) -> tuple[_Entry | None, int]:
+    """What the whole lines of a journal come to, None where it is no journal; and how many bytes they are."""
+    entry, length = None, 0
+    for line in journal.splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            said = json.loads(line)
+            if said.get("journal") == MARK:
+                entry = _Entry(said["run"], None, "")
+            elif entry is not None:
+                entry = entry._replace(position=Position(**said["position"]), tail=said["tail"])
+            else:
+                break
+        except (ValueError, KeyError, TypeError, AttributeError):
+            break
+        length += len(line)
+    return entry, length
+
+
+def _take_over(old: Path, new: Path) -> bool:
+    """Give ``new`` the owner, mode and attributes of ``old``; False where its owner cannot be kept."""
+    status = old.stat()
+    if hasattr(os, "chown"):
+        try:
+            os.chown(new, status.st_uid, status.st_gid)
+        except PermissionError:
+            return False
+    shutil.copystat(old, new)
+    os.utime(new)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make names durable; not where a system has no such thing."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # a folder may be written and not read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
