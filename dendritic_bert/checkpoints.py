@@ -18,7 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+MODEL_TYPE = "dendritic_bert"
 FOLDER = ".unfinished"
+JOURNAL = "runs.json"  # in that folder, and what shows that it is ours
+# What a training writes. In a folder that holds no model of ours a file of such a name is somebody else's.
+RESULTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors and torch.save report a failed write without an errno.
 NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing")
@@ -34,7 +38,7 @@ class Workspace:
         self.folder, self.training, self.is_main = folder, training, is_main
         self.runs: list[dict[str, Any]] = []
         with suppress(OSError, ValueError, KeyError):
-            found = json.loads((folder / "runs.json").read_bytes())
+            found = json.loads((folder / JOURNAL).read_bytes())
             if found["training"] == training:
                 self.runs = found["runs"]
                 return
@@ -61,20 +65,25 @@ class Workspace:
 
     @property
     def is_worth_keeping(self) -> bool:
-        return bool(self.runs) or any(self.folder.glob("seed-*/checkpoint-*/trainer_state.json"))
+        return bool(self.runs) or not self.training or any(self.folder.glob("seed-*/checkpoint-*/trainer_state.json"))
 
     def publish(self, output: Path) -> None:
         """Move every file up, the configuration last: without it the folder is no model yet."""
-        (self.folder / "runs.json").unlink()
+        journal = self.folder / JOURNAL
+        self.training, self.runs = {}, []  # what remains after a move that is interrupted is ours, and of no training
+        self._save()
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "config.json"):
+            if path == journal:
+                continue
             if path.is_dir() and (output / path.name).is_dir():
                 shutil.rmtree(output / path.name)
             os.replace(path, output / path.name)
+        journal.unlink()
 
     def _save(self) -> None:
-        new = self.folder / "runs.json.new"
+        new = self.folder / f"{JOURNAL}.new"
         new.write_text(json.dumps({"training": self.training, "runs": self.runs}, indent=1), encoding="utf-8")
-        os.replace(new, self.folder / "runs.json")
+        os.replace(new, self.folder / JOURNAL)
 
 
 @contextmanager
@@ -84,10 +93,12 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
 
     Under torchrun every process comes here, and the first one writes.
 
-    Raises OSError where ``output_dir`` cannot be written, is in use by another training, or the disk becomes full.
+    Raises OSError where ``output_dir`` cannot be written, holds files that are not of this program under the names of
+    its own, is in use by another training, or the disk becomes full.
     """
     output, is_main = Path(output_dir), int(os.environ.get("RANK", "0")) == 0
     folder, is_new = output / FOLDER, not output.exists()
+    _refuse_files_of_others(output, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,6 +134,34 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
             Path(lock.lock_file).unlink(missing_ok=True)
             if is_new and output.is_dir() and not any(output.iterdir()):
                 output.rmdir()
+
+
+def _refuse_files_of_others(output: Path, folder: Path) -> None:
+    """Raise FileExistsError where a training would delete or replace what it has not written."""
+    in_folder = set(os.listdir(folder)) if folder.is_dir() else set()
+    if in_folder and not _is_journal(folder / JOURNAL) and in_folder != {f"{JOURNAL}.new"}:
+        raise FileExistsError(f"{folder} is no folder of this program, for it has no {JOURNAL} of one: move it away, or "
+                              "name another output_dir.")
+    if in_folder or _is_model(output / "config.json"):
+        return
+    for name in RESULTS:
+        if (output / name).exists():
+            raise FileExistsError(f"output_dir {output} holds {name} and no model of this program, which would replace "
+                                  "it: name another folder.")
+
+
+def _is_journal(path: Path) -> bool:
+    try:
+        return json.loads(path.read_bytes()).keys() == {"training", "runs"}
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        return json.loads(path.read_bytes())["model_type"] == MODEL_TYPE
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def is_disk_full(error: BaseException | None) -> bool:

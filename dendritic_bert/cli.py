@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import sys
 import traceback
@@ -358,6 +359,19 @@ def _report(report: FileReport, output: str | None, max_length: int, on_error: s
         _say("; ".join([f"texts classified{where}: {report.num_records}", *notes]))
 
 
+def _print_json(results: dict[str, Any]) -> None:
+    print(json.dumps(_finite(results), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for every number that JSON has none for, as the correlation of a constant is."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _train(args: argparse.Namespace) -> None:
     from .training import train
 
@@ -365,7 +379,7 @@ def _train(args: argparse.Namespace) -> None:
     _expect_model(options.model_name)
     results = train(options)
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
-        print(json.dumps(results, indent=2))
+        _print_json(results)
 
 
 def _distill(args: argparse.Namespace) -> None:
@@ -374,7 +388,7 @@ def _distill(args: argparse.Namespace) -> None:
     options = _options(args, "distill")
     _expect_model(options.model_name)
     _expect_model(options.teacher)
-    print(json.dumps(distill(options), indent=2))
+    _print_json(distill(options))
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -382,7 +396,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
     options = _options(args, "sweep")
     _expect_model(options.model_name)
-    print(json.dumps(sweep(options), indent=2))
+    _print_json(sweep(options))
 
 
 def _reproduce(args: argparse.Namespace) -> None:
@@ -399,7 +413,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from . import EMBEDDED_MODEL
     from .training import evaluate
 
-    print(json.dumps(evaluate(args.model or EMBEDDED_MODEL, args.task, args.data_dir, args.split), indent=2))
+    _print_json(evaluate(args.model or EMBEDDED_MODEL, args.task, args.data_dir, args.split))
 
 
 def _convert(args: argparse.Namespace) -> None:

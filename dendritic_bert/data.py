@@ -88,6 +88,7 @@ def _read_file(name: str, task: Task, split: str, data_dir: Path) -> Rows:
     lines = [line.removesuffix("\r") for line in lines]
     has_header = isinstance(task.label, str)
     header = lines[0].split("\t") if has_header else []
+    width = lines[0].count("\t") + 1
     *texts, label = (_place(column, header, path) for column in (*task.texts, task.label))
     columns: tuple[list[str], ...] = tuple([] for _ in texts)
     labels = []
@@ -95,11 +96,11 @@ def _read_file(name: str, task: Task, split: str, data_dir: Path) -> Rows:
         if not line:
             continue
         fields = line.split("\t")
-        if len(fields) <= max(*texts, label):
+        if len(fields) != width:
             if task.has_broken_rows:
                 continue
-            raise ValueError(f"{path} line {number} has {len(fields)} fields, expected at least "
-                             f"{max(*texts, label) + 1}: fetch the file again.")
+            raise ValueError(f"{path} line {number} has {len(fields)} fields, the first has {width}: fetch the file "
+                             "again.")
         for column, place in zip(columns, texts):
             column.append(fields[place])
         labels.append(_parse_label(fields[label], task, f"{path} line {number}"))

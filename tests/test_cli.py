@@ -411,6 +411,16 @@ def test_train_evaluate_classify(run, glue, tmp_path):
     assert [label for _, label, _ in from_json(out)] == ["positive", "negative"]
 
 
+def test_results_are_valid_json(run, monkeypatch):
+    """Where a score has no value, as the correlation with a constant has none: null, for JSON has no NaN."""
+    monkeypatch.setattr("dendritic_bert.training.evaluate", lambda *_: {
+        "pearson": float("nan"), "scores": [float("inf"), {"accuracy": 0.5}], "num_examples": 3})
+    status, out, _ = run("evaluate")
+    assert status == 0
+    assert json.loads(out, parse_constant=pytest.fail) == {
+        "pearson": None, "scores": [None, {"accuracy": 0.5}], "num_examples": 3}
+
+
 def test_train_has_a_flag_for_every_option(run):
     status, out, err = run("train", "--help")
     assert (status, err) == (0, "")

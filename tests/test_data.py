@@ -86,7 +86,8 @@ def test_real_files(name, split, size, share):
 
 @pytest.mark.parametrize(("content", "message"), [
     ("sentence\tlabel\nfine\t1\nbad\t2\n", "train.tsv line 3 has the label '2', expected one of 0, 1."),
-    ("sentence\tlabel\nfine\t1\n\nno label\n", "train.tsv line 4 has 1 fields, expected at least 2"),
+    ("sentence\tlabel\nfine\t1\n\nno label\n", "train.tsv line 4 has 1 fields, the first has 2"),
+    ("sentence\tlabel\nfine\t1\nhalf of\ta text\t1\n", "train.tsv line 3 has 3 fields, the first has 2"),
     ("text\tlabel\nfine\t1\n", "train.tsv has no column 'sentence', only 'text', 'label'"),
     ("sentence\tlabel\n", "SST-2/train.tsv holds no row"),
     ("", "train.tsv has no column 'sentence'"),

@@ -371,6 +371,45 @@ def test_a_training_in_use(options, stop):
     assert len(train(options())["runs"]) == 1
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", ".unfinished/notes.txt"])
+def test_files_of_others_are_left_alone(options, tmp_path, name):
+    """Found out before the training: a project's own README.md, a model of another make, a folder of that name."""
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"model_type": "bert"}')
+    with pytest.raises(FileExistsError, match=r"(holds .* and no model of this program|is no folder of this program)"):
+        train(options())
+    assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == [path]
+    assert path.read_text() == '{"model_type": "bert"}'
+
+
+def test_beside_other_files(options, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    for _ in range(2):  # a model of this program is replaced
+        train(options())
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*FILES, "notes.txt"])
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_a_move_that_was_interrupted(options, tmp_path, monkeypatch):
+    """Some files have moved up, the configuration has not: the same command trains again and is not refused."""
+    whole = train(options(output_dir=str(tmp_path / "whole")))
+    replace = os.replace
+
+    def replace_some(source, target):
+        if Path(source).name == "config.json" and Path(target).parent.name == "out":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_some)
+        with pytest.raises(KeyboardInterrupt):
+            train(options())
+    assert scores_alone(train(options())) == scores_alone(whole)
+    assert sorted(os.listdir(tmp_path / "out")) == FILES
+
+
 def test_a_disk_without_room(options, tmp_path, stop, capsys):
     """The kernel refuses the second checkpoint: one line, an older model untouched, and the training can go on."""
     resource = pytest.importorskip("resource")
