@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers.trainers import WordPieceTrainer
-from transformers import AutoTokenizer, BertTokenizer
+from transformers import BertTokenizer
 
 from .configuration import DendriticBertConfig
 from .dendrites import DendriticLinear
+from .tokenization import load_tokenizer
 
 if TYPE_CHECKING:
     from .training import TrainingOptions
@@ -32,7 +33,7 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
     if name is None:
         return _train_tokenizer(list(texts), options.vocab_size or FRESH_SIZES["vocab_size"])
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return load_tokenizer(name)
     except (OSError, ValueError) as error:  # each takes a paragraph
         raise OSError(f"the tokenizer of {argument} {name} cannot be loaded ({type(error).__name__}): pass a folder "
                       "that holds its tokenizer.json or vocab.txt, or a hub id.") from error

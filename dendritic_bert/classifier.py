@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from numbers import Number
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -80,8 +82,11 @@ class TextClassifier:
     """Classifies texts as transformers' text-classification pipeline does, from packed ids and in one kernel.
 
     ``model`` is a ``DendriticBertForSequenceClassification``, ``tokenizer`` what ``PackedTokenizer`` takes. Texts
-    longer than the model's position table lose their end; ``num_truncated`` counts them over the classifier's life.
-    Raises ValueError where the tokenizer has ids that the model has no embedding for.
+    longer than ``max_length``, the model's position table or the tokenizer's ``model_max_length`` where that is less,
+    are cut on the tokenizer's ``truncation_side``; ``num_truncated`` counts them over the classifier's life.
+
+    Raises ValueError where the tokenizer has ids that the model has no embedding for, or the configuration's
+    ``id2label`` does not name every label.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any):
@@ -92,9 +97,9 @@ class TextClassifier:
         if vocab_size > config.vocab_size:
             raise ValueError(f"the tokenizer has {vocab_size} ids, the model embeds {config.vocab_size}: they do not "
                              "belong together, pass the tokenizer that the model was trained with.")
-        self.max_length: int = config.max_position_embeddings
-        id2label: Any = config.id2label
-        self.labels: list[str] = [id2label[label] for label in range(len(id2label))]
+        self.max_length = int(min(config.max_position_embeddings, self.tokenizer.model_max_length))
+        num_labels: Any = model.num_labels
+        self.labels = _label_names(config.id2label, num_labels)
         self.num_truncated = 0
         self._scores = _score_function(config.problem_type, len(self.labels))
         self._words: Any = model.get_input_embeddings()  # on the model's device, found sooner than by model.device
@@ -114,11 +119,11 @@ class TextClassifier:
         """Classify one text or many: one ``{"label": str, "score": float}`` a text, in order, always in a list.
 
         Score and label follow the pipeline: the largest of softmax, or of sigmoid where the problem is multi-label or
-        there is one label, or of the logits in regression. ``threads`` defaults to torch's own number. Raises TypeError
-        for a text that is no str, ValueError for ``batch_size`` or ``threads`` below 1, and for a score that is no
-        number, naming the text.
+        there is one label, or of the logits in regression. ``texts`` is what ``check_texts`` takes, or a str.
+        ``threads`` defaults to torch's own number. Raises TypeError for a text that is no str, ValueError for
+        ``batch_size`` or ``threads`` below 1, and for a score that is no number, naming the text.
         """
-        texts = [texts] if isinstance(texts, str) else check_texts(texts)
+        texts = check_texts([texts] if isinstance(texts, str) else texts)
         threads = _thread_count(threads)
         _check_positive("batch_size", batch_size)
         batches = [texts[start:start + batch_size] for start in range(0, len(texts), batch_size)]
@@ -149,21 +154,26 @@ class TextClassifier:
         """``[B, C]``."""
         if not self.model.config.dsn:
             return self._encoder_logits(batch)
-        device = self._words.weight.device
+        device, types = self._words.weight.device, self.tokenizer.token_type_ids(batch)
         return self.model(input_ids=torch.from_numpy(batch.input_ids).to(device),
-                          cu_seqlens=torch.from_numpy(batch.cu_seqlens).to(device), return_dict=False)[0]
+                          cu_seqlens=torch.from_numpy(batch.cu_seqlens).to(device),
+                          token_type_ids=None if types is None else torch.from_numpy(types).to(device),
+                          return_dict=False)[0]
 
     def _encoder_logits(self, batch: PackedBatch) -> torch.Tensor:
         """The same of a model with BERT's encoder (``dsn=False``), which takes no packed rows: here they are padded."""
         device, logits = self._words.weight.device, []
+        types = self.tokenizer.token_type_ids(batch)
         for first in range(0, len(batch.cu_seqlens) - 1, ENCODER_ROWS):
             bounds = batch.cu_seqlens[first:first + ENCODER_ROWS + 1]
             lengths = np.diff(bounds)
             mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
-            input_ids = np.zeros(mask.shape, np.int64)
-            input_ids[mask] = batch.input_ids[bounds[0]:bounds[-1]]
-            logits.append(self.model(input_ids=torch.from_numpy(input_ids).to(device),
-                                     attention_mask=torch.from_numpy(mask.astype(np.int64)).to(device)).logits)
+            rows = {"attention_mask": mask.astype(np.int64)}
+            for name, values in (("input_ids", batch.input_ids), ("token_type_ids", types)):
+                if values is not None:
+                    rows[name] = np.zeros(mask.shape, np.int64)
+                    rows[name][mask] = values[bounds[0]:bounds[-1]]
+            logits.append(self.model(**{name: torch.from_numpy(row).to(device) for name, row in rows.items()}).logits)
         return torch.cat(logits)
 
     def classify_file(
@@ -266,13 +276,31 @@ class TextClassifier:
 
     def fingerprint(self) -> str:
         """A digest of parameters, configuration and tokenizer; not of where they are stored or were saved by."""
-        digest = hashlib.sha256(self.tokenizer.backend.to_str().encode())
+        tokenizer = self.tokenizer
+        digest = hashlib.sha256(tokenizer.backend.to_str().encode())
+        settings = (tokenizer.backend.encode_special_tokens, tokenizer.truncation_side, self.max_length)
+        digest.update(repr(settings).encode())
         config = self.model.config.to_dict().items()
         digest.update(repr(sorted((name, str(value)) for name, value in config if name not in INCIDENTAL)).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _label_names(id2label: Any, num_labels: int) -> list[str]:
+    """The names of labels 0 to ``num_labels`` - 1; numbers may stand for keys, as JSON writes them, and for names."""
+    pairs = list(id2label.items() if isinstance(id2label, Mapping) else enumerate(id2label or ()))
+    names = {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in pairs}
+    if len(pairs) != num_labels or names.keys() != set(range(num_labels)):
+        keys = ", ".join(repr(key) for key, _ in pairs)
+        raise ValueError(f"id2label has the keys {keys:.60}, the model {num_labels} labels: name each from 0 to "
+                         f"{num_labels - 1} in its configuration.")
+    for label, name in names.items():
+        if not isinstance(name, (str, Number)):
+            raise ValueError(f"id2label[{label}] is {name!r:.60}, expected a str: name the label in the model's "
+                             "configuration.")
+    return [str.__str__(name) if isinstance(name, str) else str(name) for _, name in sorted(names.items())]
 
 
 def _score_function(problem_type: str | None, num_labels: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -302,16 +330,18 @@ def _no_bar(progress: bool | None) -> bool | None:
     return True if sys.stderr is None else None if progress is None else not progress
 
 
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} is {value}, it must be at least 1.")
+def _check_positive(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, it must be a whole number.") from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}, it must be at least 1.")
+    return number
 
 
 def _thread_count(threads: int | None) -> int:
-    if threads is None:
-        return torch.get_num_threads()
-    _check_positive("threads", threads)
-    return threads
+    return torch.get_num_threads() if threads is None else _check_positive("threads", threads)
 
 
 @contextmanager

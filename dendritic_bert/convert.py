@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
 from .perforated import find_perforated, save_perforated
 from .pretrained import DendriticBertPreTrainedModel
+from .tokenization import load_tokenizer
 
 logger = logging.get_logger(f"transformers.{__name__}")
 
@@ -60,13 +60,13 @@ def convert(
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
     try:
-        model = _load(name_or_path, "model", _model_class(name_or_path, file), **options)
+        model = _load(name_or_path, "model", _model_class(name_or_path, file).from_pretrained, **options)
         if file is not None:
             tokenizer = _tokenizer_beside(Path(config or file).parent, file.parent)
         elif to_perforated and Path(name_or_path).is_dir():
             tokenizer = _tokenizer_beside(Path(name_or_path))
         else:
-            tokenizer = _load(name_or_path, "tokenizer", AutoTokenizer)
+            tokenizer = _load(name_or_path, "tokenizer", load_tokenizer)
         if to_perforated:
             save_perforated(model, partial, output.name)
         else:
@@ -94,26 +94,26 @@ def _tokenizer_beside(*folders: Path) -> Any:
     """The tokenizer in one of the folders; None, said in one line, where there is none."""
     for folder in folders:
         if (folder / "tokenizer.json").exists() or (folder / "vocab.txt").exists():
-            return AutoTokenizer.from_pretrained(folder)
+            return load_tokenizer(folder)
     logger.warning(f"there is no tokenizer in {folders[-1]}: put that of its BERT beside the model to classify text.")
     return None
 
 
-def _load(name_or_path: str | os.PathLike[str], what: str, loader: Any, **options: Any) -> Any:
-    """``loader.from_pretrained``, whose own errors about a missing file take a paragraph."""
+def _load(name_or_path: str | os.PathLike[str], what: str, load: Any, **options: Any) -> Any:
+    """``load(name_or_path)``, whose own errors about a missing file take a paragraph."""
     no_vocabulary = ValueError(f"{name_or_path} has no vocabulary: put its tokenizer.json or vocab.txt there.")
     try:
-        loaded = loader.from_pretrained(name_or_path, **options)
+        loaded = load(name_or_path, **options)
     except OSError as error:
         reason = str(error).splitlines()[0] if Path(name_or_path).is_dir() else "no such folder, nor on the hub"
         raise OSError(
             f"the {what} of {name_or_path} cannot be loaded ({reason}): pass a folder or a hub id."
         ) from error
     except ValueError as error:
-        if loader is AutoTokenizer:
+        if load is load_tokenizer:
             raise no_vocabulary from error
         raise
     # What transformers makes up where there are no files.
-    if loader is AutoTokenizer and len(loaded) <= len(loaded.all_special_ids):
+    if load is load_tokenizer and len(loaded) <= len(loaded.all_special_ids):
         raise no_vocabulary
     return loaded

@@ -172,7 +172,8 @@ class EncodedRows(NamedTuple):
 def encode_rows(rows: Rows, tokenizer: PackedTokenizer, max_length: int) -> EncodedRows:
     """Tokenize single texts, or pairs as [CLS] first [SEP] second [SEP] with types 0 and 1, as BERT's tokenizer does.
 
-    Rows of more than ``max_length`` tokens are cut; of a pair, the longer text first.
+    Rows of more than ``max_length`` tokens are cut on the tokenizer's ``truncation_side``; of a pair, the longer text
+    first.
     """
     if len(rows.columns) == 1:
         ids, cu_seqlens, num_truncated = tokenizer(rows.columns[0], max_length=max_length)
@@ -185,8 +186,12 @@ def encode_rows(rows: Rows, tokenizer: PackedTokenizer, max_length: int) -> Enco
     first_lengths, second_lengths = (np.diff(cu) - len(prefix) - len(suffix) for cu in (first_cu, second_cu))
     room = max_length - num_special
     shares = np.stack(_share_room(first_lengths, second_lengths, room), axis=1)
+    first_starts, second_starts = first_cu[:-1] + len(prefix), second_cu[:-1] + len(prefix)
+    if tokenizer.truncation_side == "left":
+        first_starts += first_lengths - shares[:, 0]
+        second_starts += second_lengths - shares[:, 1]
     pieces = []
-    for first_start, second_start, (first, second) in zip(first_cu + len(prefix), second_cu + len(prefix), shares):
+    for first_start, second_start, (first, second) in zip(first_starts, second_starts, shares):
         pieces += [prefix, first_ids[first_start:first_start + first], suffix,
                    second_ids[second_start:second_start + second], suffix]
     lengths = shares + [len(prefix) + len(suffix), len(suffix)]

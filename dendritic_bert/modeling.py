@@ -3,12 +3,13 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, BertModel
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer, BertModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
 from .configuration import DendriticBertConfig
 from .kernels import ops
 from .pretrained import DendriticBertPreTrainedModel, DsnBody
+from .tokenization import BertFolderTokenizer
 
 
 class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
@@ -237,3 +238,4 @@ def _output(loss: Tensor | None, logits: Tensor) -> SequenceClassifierOutput:
 
 AutoModelForSequenceClassification.register(DendriticBertConfig, DendriticBertForSequenceClassification)
 AutoModelForQuestionAnswering.register(DendriticBertConfig, DendriticBertForQuestionAnswering)
+AutoTokenizer.register(DendriticBertConfig, tokenizer_class=BertFolderTokenizer)

@@ -13,6 +13,9 @@ token, the kernel 0.05. Three engines stand behind one class, in this order of c
 from __future__ import annotations
 
 import importlib.util
+import io
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -46,9 +49,12 @@ Encode = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
 class PackedTokenizer:
     """A Hugging Face fast tokenizer that hands over packed ids, the same ids, sooner.
 
-    ``tokenizer`` is a ``tokenizers.Tokenizer`` or a fast tokenizer of transformers; its own padding and truncation are
-    ignored. ``engine`` forces one of ``ENGINES`` and raises ValueError where it cannot serve; None takes the first that
-    can. ``self.engine`` names the choice, ``self.reason`` says why no faster one was taken ("" for the fastest).
+    ``tokenizer`` is a ``tokenizers.Tokenizer`` or a fast tokenizer of transformers. Of its settings those count that
+    count in ``tokenizer(texts, truncation=True)`` of transformers: ``truncation_side`` (a ``Tokenizer``'s own
+    direction), ``split_special_tokens``, and ``model_max_length``, which here is infinite where there is none. A
+    ``Tokenizer``'s own padding and length are ignored. ``engine`` forces one of ``ENGINES`` and raises ValueError where
+    it cannot serve; None takes the first that can. ``self.engine`` names the choice, ``self.reason`` says why no faster
+    one was taken ("" for the fastest).
     """
 
     def __init__(self, tokenizer: Any, engine: str | None = None):
@@ -58,8 +64,15 @@ class PackedTokenizer:
                             "tokenizer of transformers.")
         if engine not in (None, *ENGINES):
             raise ValueError(f"engine is {engine!r}, known are {', '.join(ENGINES)}.")
-        self.backend = _plain_copy(backend)
-        self.prefix, self.suffix = _special_frame(self.backend)
+        splits_special = getattr(tokenizer, "split_special_tokens", backend.encode_special_tokens)
+        self.backend = _plain_copy(backend.to_str(), splits_special)
+        self.prefix, self.suffix, types = _special_frame(self.backend)
+        # BERT's tokenizer gives every token of a single text type 0; another may not, or may leave types out.
+        has_types = "token_type_ids" in getattr(tokenizer, "model_input_names", ["token_type_ids"])
+        self._types = types if has_types and any(np.hstack(types)) else None
+        direction = (backend.truncation or {}).get("direction", "right")
+        self.truncation_side: str = getattr(tokenizer, "truncation_side", direction)
+        self.model_max_length = self._length_limit(getattr(tokenizer, "model_max_length", None))
         self.engine, self._encode, self.reason = self._choose(engine)
 
     @classmethod
@@ -68,10 +81,8 @@ class PackedTokenizer:
 
         Raises OSError where neither is there, ValueError where it holds no fast tokenizer that can be read.
         """
-        from transformers import AutoTokenizer
-
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+            tokenizer = load_tokenizer(name_or_path)
         except OSError:
             raise
         except Exception as error:  # `tokenizers` raises bare Exceptions, transformers several lines of advice
@@ -83,6 +94,17 @@ class PackedTokenizer:
                              "tokenizer.save_pretrained().")
         return cls(tokenizer, engine=engine)
 
+    def _length_limit(self, model_max_length: Any) -> float:
+        if model_max_length is None:
+            return math.inf
+        try:
+            model_max_length = float(model_max_length)
+        except (TypeError, ValueError):
+            raise ValueError(f"the tokenizer's model_max_length is {model_max_length!r}, expected a number of tokens: "
+                             "mend it in tokenizer_config.json.") from None
+        # A limit that leaves no room for the special tokens is none to `tokenizers` either.
+        return model_max_length if model_max_length >= len(self.prefix) + len(self.suffix) else math.inf
+
     def _choose(self, wanted: str | None) -> tuple[str, Encode, str]:
         reasons: list[str] = []
         for engine in ENGINES if wanted is None else (wanted,):
@@ -93,7 +115,8 @@ class PackedTokenizer:
         raise ValueError(f"engine is {wanted!r}, which cannot serve this tokenizer: {reasons[0]}")
 
     def __call__(self, texts: Iterable[str], max_length: int | None = None) -> PackedBatch:
-        """Tokenize B texts; rows longer than ``max_length`` tokens lose their end but keep the closing special tokens.
+        """Tokenize B texts; rows longer than ``max_length`` tokens keep their special tokens and lose the end of the
+        text, or its beginning where ``truncation_side`` is "left".
 
         Lone surrogates, which no UTF-8 can hold, count as U+FFFD. Raises TypeError where an element is no str,
         ValueError where ``max_length`` leaves no room for the special tokens.
@@ -108,7 +131,47 @@ class PackedTokenizer:
             input_ids, cu_seqlens = self._encode([without_surrogates(text) for text in texts])
         if max_length is None or len(input_ids) <= max_length:  # as one short text is
             return PackedBatch(input_ids, cu_seqlens, 0)
-        return _truncate(input_ids, cu_seqlens, max_length, len(self.suffix))
+        kept_before = len(self.prefix) if self.truncation_side == "left" else max_length - len(self.suffix)
+        return _truncate(input_ids, cu_seqlens, max_length, kept_before)
+
+    def token_type_ids(self, batch: PackedBatch) -> np.ndarray | None:
+        """The token types of a batch that this tokenizer made, ``[T]`` int32; None where all are 0, as with BERT's."""
+        if self._types is None:
+            return None
+        before, inside, after = self._types
+        types = np.full(len(batch.input_ids), inside, np.int32)
+        types[batch.cu_seqlens[:-1, None] + np.arange(len(before))] = before
+        types[batch.cu_seqlens[1:, None] - np.arange(len(after), 0, -1)] = after
+        return types
+
+
+class BertFolderTokenizer:
+    """What ``AutoTokenizer`` asks for where a folder of ours names no class of tokenizer."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """tokenizer.json as it stands; BERT's tokenizer where there is a vocab.txt alone, which lower-cases unless
+        tokenizer_config.json says otherwise."""
+        from transformers import BertTokenizer, PreTrainedTokenizerFast
+        from transformers.utils import has_file
+
+        where = {name: kwargs[name] for name in ("revision", "token", "cache_dir", "local_files_only")
+                 if name in kwargs}
+        has_json, has_vocabulary = (has_file(name_or_path, os.path.join(kwargs.get("subfolder", ""), file), **where)
+                                    for file in ("tokenizer.json", "vocab.txt"))
+        tokenizer_class = BertTokenizer if has_vocabulary and not has_json else PreTrainedTokenizerFast
+        return tokenizer_class.from_pretrained(name_or_path, *args, **kwargs)
+
+
+def load_tokenizer(name_or_path: str | os.PathLike[str]) -> Any:
+    """``AutoTokenizer.from_pretrained``, also of a vocab.txt beside a configuration that does not name its type, as
+    those of the first BERT checkpoints; raises what that raises."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name_or_path)
+    except ValueError:
+        return BertFolderTokenizer.from_pretrained(name_or_path)
 
 
 def without_surrogates(text: str) -> str:
@@ -117,34 +180,61 @@ def without_surrogates(text: str) -> str:
 
 
 def check_texts(texts: Iterable[str]) -> list[str]:
-    """``texts`` as a list; TypeError, naming the first misfit, where it holds anything but str."""
-    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
-        raise TypeError(f"texts is a {type(texts).__name__}, pass a list of str.")
-    texts = texts if isinstance(texts, list) else list(texts)
+    """``texts`` as a list of plain str: of a list, tuple, generator, Series, or a one-dimensional array of numpy's,
+    pandas' or Arrow's strings.
+
+    Raises TypeError where ``texts`` is a single str or looks like texts but holds something else (a table's columns, a
+    mapping's keys, a set in no order, the lines of a file with their ends), and where an element is no str, naming it.
+    """
+    texts = texts if isinstance(texts, list) else _as_list(texts)
     if set(map(type, texts)) <= {str}:  # 25 ns a text, a sixth of asking isinstance in a loop
         return texts
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"texts[{row}] is {text!r:.60} of type {type(text).__name__}, every text must be a str.")
-    return list(map(str, texts))
+            shown = " ".join(repr(text).split())
+            raise TypeError(f"texts[{row}] is {shown:.60} of type {type(text).__name__}, every text must be a str: "
+                            "convert it or leave it out.")
+    return list(map(str.__str__, texts))  # str() would ask a subclass, an Enum's member say, for another name
 
 
-def _plain_copy(backend: Tokenizer) -> Tokenizer:
-    copy = Tokenizer.from_str(backend.to_str())
+def _as_list(texts: Any) -> list[Any]:
+    shape = getattr(texts, "shape", None)
+    if isinstance(texts, Mapping) or (isinstance(shape, tuple) and len(shape) > 1):
+        remedy = "pass one column of it"
+    elif isinstance(texts, io.IOBase):
+        remedy = "pass a list of its lines without their ends, or its name to classify_file"
+    elif isinstance(texts, (set, frozenset)):
+        remedy = "which has no order: pass a list of str"
+    elif isinstance(texts, (str, bytes, bytearray, memoryview)) or not isinstance(texts, Iterable) or shape == ():
+        remedy = "pass a list of str"
+    elif hasattr(texts, "casefold"):  # a UserString, a text that is translated when it is shown
+        remedy = "pass str() of it"
+    elif isinstance(texts, np.ndarray):
+        return texts.tolist()
+    else:  # Arrow's arrays iterate over scalars of their own
+        return texts.to_pylist() if hasattr(texts, "to_pylist") else list(texts)
+    raise TypeError(f"texts is a {type(texts).__name__}, {remedy}.")
+
+
+def _plain_copy(backend: str, encode_special_tokens: bool) -> Tokenizer:
+    copy = Tokenizer.from_str(backend)
     copy.no_padding()
     copy.no_truncation()
-    copy.encode_special_tokens = backend.encode_special_tokens
+    copy.encode_special_tokens = encode_special_tokens
     return copy
 
 
-def _special_frame(backend: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids the post-processor puts before and after a text, [CLS] and [SEP] for BERT."""
+def _special_frame(backend: Tokenizer) -> tuple[list[int], list[int], tuple[list[int], int, list[int]]]:
+    """The ids the post-processor puts before and after a text, [CLS] and [SEP] for BERT; the token types of those
+    before, of the text and of those after."""
     full, bare = backend.encode("a"), backend.encode("a", add_special_tokens=False)
     start = full.special_tokens_mask.index(0)
-    return full.ids[:start], full.ids[start + len(bare.ids):]
+    end = start + len(bare.ids)
+    return full.ids[:start], full.ids[end:], (full.type_ids[:start], full.type_ids[start], full.type_ids[end:])
 
 
-def _truncate(input_ids: np.ndarray, cu_seqlens: np.ndarray, max_length: int, num_suffix: int) -> PackedBatch:
+def _truncate(input_ids: np.ndarray, cu_seqlens: np.ndarray, max_length: int, kept_before: int) -> PackedBatch:
+    """Cut long rows to ``max_length`` tokens: their first ``kept_before`` stay, and as many of the last as then fit."""
     lengths = np.diff(cu_seqlens)
     long_rows = np.flatnonzero(lengths > max_length)
     if not len(long_rows):
@@ -152,8 +242,8 @@ def _truncate(input_ids: np.ndarray, cu_seqlens: np.ndarray, max_length: int, nu
     kept = np.minimum(lengths, max_length)
     ends = _cu_seqlens(kept)
     source = np.arange(ends[-1]) + np.repeat(cu_seqlens[:-1] - ends[:-1], kept)
-    for back in range(1, num_suffix + 1):
-        source[ends[long_rows + 1] - back] = cu_seqlens[long_rows + 1] - back
+    behind = np.arange(kept_before, max_length)
+    source[ends[long_rows, None] + behind] = cu_seqlens[long_rows + 1, None] - max_length + behind
     return PackedBatch(input_ids[source], ends, len(long_rows))
 
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from .averaging import AveragedWeights
@@ -34,6 +34,7 @@ from .growing import check_growing, hold_out_rows, keep_graphs, total_epochs, tr
 from .model_card import write_model_card
 from .question_answering import Squad
 from .tasks import TASKS, find_task
+from .tokenization import load_tokenizer
 
 SAVE_DTYPES = ("float32", "float16", "bfloat16")
 TRACKERS = {"none": None, "wandb": "wandb", "tensorboard": "tensorboard"}  # and the package each one needs
@@ -263,7 +264,8 @@ def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str
     ``task`` is one of GLUE's or "squad".
 
     Returns the task's metrics, ``standard_error`` where accuracy is one of them, num_examples, and num_truncated (texts
-    cut to the model's position table). Raises ValueError for a model of another task, else as ``read_rows`` does.
+    cut to the model's position table, or to the tokenizer's ``model_max_length`` where that is less). Raises ValueError
+    for a model of another task, else as ``read_rows`` does.
     """
     require_extra("sklearn")
     benchmark: Benchmark = (Squad(data_dir, with_train=False, split=split) if task == "squad" else
@@ -276,8 +278,9 @@ def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str
     if model.config.num_labels != benchmark.settings["num_labels"]:
         raise ValueError(f"{model_path} has {model.config.num_labels} labels, task {task!r} has "
                          f"{benchmark.settings['num_labels']}: pass a model trained on it.")
-    max_length = int(min(model.config.max_position_embeddings, benchmark.longest))
-    _, rows = benchmark.encode(AutoTokenizer.from_pretrained(model_path), max_length)
+    tokenizer = load_tokenizer(model_path)
+    max_length = int(min(model.config.max_position_embeddings, benchmark.longest, tokenizer.model_max_length))
+    _, rows = benchmark.encode(tokenizer, max_length)
     return {"task": task, **score(model, rows, benchmark), "num_examples": benchmark.num_dev,
             "num_truncated": sum(encoded.num_truncated for encoded in rows.values())}
 

@@ -1,7 +1,6 @@
 """TextClassifier against transformers' own text-classification pipeline, and against the model called by hand."""
 
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -64,11 +63,6 @@ def test_no_text(classifier):
     assert len(classifier("")) == 1
 
 
-@pytest.mark.parametrize("make", [tuple, np.array, iter, lambda texts: (text for text in texts)])
-def test_what_holds_the_texts(classifier, make):
-    assert classifier(make(TEXTS)) == classifier(TEXTS)
-
-
 def test_long_texts_are_cut_and_counted(tokenizer):
     model = small_model()
     classifier = TextClassifier(model, tokenizer)
@@ -83,53 +77,10 @@ def test_long_texts_are_cut_and_counted(tokenizer):
     assert classifier.num_truncated == 3
 
 
-def test_threads(classifier, monkeypatch):
-    """Batches go to as many workers as asked for, each with one torch thread; a single batch has all of them inside."""
-    seen = []
-    predict = classifier.predict
-    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(
-        (threading.current_thread(), torch.get_num_threads())) or predict(texts))
-    before = torch.get_num_threads()
-    classifier(TEXTS, batch_size=1, threads=3)
-    workers, torch_threads = zip(*seen)
-    assert 1 <= len(set(workers)) <= 3
-    assert threading.main_thread() not in workers
-    assert set(torch_threads) == {1}
-    seen.clear()
-    classifier(TEXTS, threads=3)
-    assert seen == [(threading.main_thread(), 3)]
-    seen.clear()
-    classifier(TEXTS, batch_size=5, threads=1)
-    assert set(seen) == {(threading.main_thread(), 1)}
-    assert torch.get_num_threads() == before
-
-
-@pytest.mark.parametrize(("texts", "message"), [
-    (b"bytes", "texts is a bytes, pass a list of str"),
-    ({"text": "a"}, "texts is a dict"),
-    (3, "texts is a int"),
-    (["a"] * 2000 + [None], r"texts\[2000\] is None of type NoneType"),
-])
-def test_texts_of_another_type(classifier, texts, message):
-    with pytest.raises(TypeError, match=message):
-        classifier(texts)
-
-
 @pytest.mark.parametrize("name", ["batch_size", "threads"])
 def test_numbers_below_one(classifier, name):
     with pytest.raises(ValueError, match=f"{name} is 0, it must be at least 1"):
         classifier(TEXTS, **{name: 0})
-
-
-def test_an_error_in_a_worker_reaches_the_caller(classifier, monkeypatch):
-    def predict(texts):
-        raise RuntimeError("from the kernel")
-
-    before = torch.get_num_threads()
-    monkeypatch.setattr(classifier, "predict", predict)
-    with pytest.raises(RuntimeError, match="from the kernel"):
-        classifier(TEXTS, batch_size=1, threads=2)
-    assert torch.get_num_threads() == before
 
 
 def test_tokenizer_of_another_model(tokenizer):

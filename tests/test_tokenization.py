@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_classifier import SPECIAL_TOKENS, hugging_face_tokenizer, train_tokenizer
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dendritic_bert.probes import PROBES
 from dendritic_bert.tokenization import ENGINES, PackedTokenizer, _WordCache
@@ -112,6 +112,15 @@ def test_padding_and_truncation_of_the_file_are_ignored():
     batch = ["the quick brown fox jumps over the lazy dog", "fox"]
     assert rows(PackedTokenizer(tokenizer)(batch)) == rows(bare(batch))
     assert tokenizer.truncation["max_length"] == 8, "the caller's tokenizer must be left as it was"
+
+
+def test_the_side_of_the_file_is_followed():
+    """As transformers does, which else takes nothing of it."""
+    tokenizer = train_tokenizer(lowercase=True)
+    tokenizer.enable_truncation(8, direction="left")
+    batch = ["the quick brown fox jumps over the lazy dog", "fox"]
+    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    assert rows(PackedTokenizer(tokenizer)(batch, 5)) == theirs(batch, truncation=True, max_length=5)["input_ids"]
 
 
 def test_nanotoken_that_differs_is_not_taken(hugging_face, monkeypatch):
