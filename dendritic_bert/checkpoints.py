@@ -140,7 +140,7 @@ def _refuse_files_of_others(output: Path, folder: Path) -> None:
     """Raise FileExistsError where a training would delete or replace what it has not written."""
     in_folder = set(os.listdir(folder)) if folder.is_dir() else set()
     if in_folder and not _is_journal(folder / JOURNAL) and in_folder != {f"{JOURNAL}.new"}:
-        raise FileExistsError(f"{folder} is no folder of this program, for it has no {JOURNAL} of one: move it away, or "
+        raise FileExistsError(f"{folder} is no folder of this program, for its {JOURNAL} is not there: move it away, or "
                               "name another output_dir.")
     if in_folder or _is_model(output / "config.json"):
         return

@@ -6,10 +6,11 @@ import hashlib
 import operator
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from numbers import Number
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel
 from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
 from .readers import Position, RecordReader
 from .streams import Input, PathOrStream, open_input
+from .threads import limit_threads, without_lost_threads
 from .tokenization import PackedBatch, PackedTokenizer, check_texts
 from .writers import FORMATTERS, file_id, open_output
 
@@ -33,6 +35,7 @@ BATCH_SIZE = 4096
 ENCODER_ROWS = 128  # rows that a model with BERT's encoder takes at a time: each is padded to the longest of them
 # Fields of a configuration that say where a checkpoint came from.
 INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype"}
+_COUNTING = threading.Lock()  # of num_truncated, where calls overlap
 
 
 class Prediction(NamedTuple):
@@ -60,22 +63,16 @@ class FileReport(NamedTuple):
 
 
 class NonFiniteScores(ValueError):
-    """A model whose logits are no numbers; ``row`` is the first text of the batch that has such."""
+    """A model whose logits are no numbers. row: the first text of the batch that has such. text: what it is called.
+    why: what is wrong with the model."""
 
-    def __init__(self, row: int, model: PreTrainedModel, text: str | None = None):
-        self.row, self.model = row, model
-        bad = next((name for name, values in model.state_dict().items() if not values.isfinite().all()), None)
-        why = "its weights are too large" if bad is None else f"its {bad} holds NaN or infinite values"
-        super().__init__(f"the model gives {text or f'texts[{row}]'} a score that is no number, since {why}: train it "
-                         "anew or load another checkpoint.")
+    def __init__(self, row: int, text: str, why: str):
+        super().__init__(row, text, why)  # by which it is pickled
+        self.row, self.text, self.why = row, text, why
 
-    def of_text(self, row: int) -> NonFiniteScores:
-        """The same for a text that is ``row``-th in a longer list."""
-        return NonFiniteScores(row, self.model)
-
-    def of_record(self, record: int, name: str) -> NonFiniteScores:
-        """The same for a record of a file, counted from 1."""
-        return NonFiniteScores(record - 1, self.model, f"record {record} of {name}")
+    def __str__(self) -> str:
+        return (f"the model gives {self.text} a score that is no number, since {self.why}: train it anew or load "
+                "another checkpoint.")
 
 
 class TextClassifier:
@@ -84,6 +81,9 @@ class TextClassifier:
     ``model`` is a ``DendriticBertForSequenceClassification``, ``tokenizer`` what ``PackedTokenizer`` takes. Texts
     longer than ``max_length``, the model's position table or the tokenizer's ``model_max_length`` where that is less,
     are cut on the tokenizer's ``truncation_side``; ``num_truncated`` counts them over the classifier's life.
+
+    Calls may overlap, and leave torch's number of threads alone. A classifier can be pickled and copied; the copy
+    counts from 0.
 
     Raises ValueError where the tokenizer has ids that the model has no embedding for, or the configuration's
     ``id2label`` does not name every label.
@@ -113,6 +113,9 @@ class TextClassifier:
         name = EMBEDDED_MODEL if name_or_path is None else str(name_or_path)
         return cls(DendriticBertForSequenceClassification.from_pretrained(name), PackedTokenizer.from_pretrained(name))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"num_truncated": 0}
+
     def __call__(
         self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, threads: int | None = None
     ) -> list[dict[str, Any]]:
@@ -130,25 +133,35 @@ class TextClassifier:
         results: list[dict[str, Any]] = []
         try:
             for _, prediction in _in_order(self.predict, batches, threads, len(batches)):
-                self.num_truncated += prediction.num_truncated
+                self._count_truncated(prediction.num_truncated)
                 results += [{"label": label, "score": score}
                             for label, score in zip(prediction.labels, prediction.scores.tolist())]
         except NonFiniteScores as error:
-            raise error.of_text(len(results) + error.row) from None
+            row = len(results) + error.row
+            raise NonFiniteScores(row, f"texts[{row}]", error.why) from None
         return results
 
     @torch.no_grad()
     def predict(self, texts: list[str]) -> Prediction:
         """The best label of each text, all in one batch on the calling thread; counts nothing."""
         batch = self.tokenizer(texts, self.max_length)
-        logits = self._logits(batch).float().cpu().numpy()
+        logits = without_lost_threads(self._logits, batch).float().cpu().numpy()
         if not np.isfinite(logits).all():
-            raise NonFiniteScores(int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]), self.model)
+            row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+            raise NonFiniteScores(row, f"texts[{row}]", self._why_not_finite())
         scores = self._scores(logits)
         best = scores.argmax(axis=1)
         labels = self.labels
         return Prediction([labels[label] for label in best.tolist()], scores[np.arange(len(best)), best],
                           batch.num_truncated)
+
+    def _count_truncated(self, number: int) -> None:
+        with _COUNTING:
+            self.num_truncated += number
+
+    def _why_not_finite(self) -> str:
+        bad = next((name for name, values in self.model.state_dict().items() if not values.isfinite().all()), None)
+        return "its weights are too large" if bad is None else f"its {bad} holds NaN or infinite values"
 
     def _logits(self, batch: PackedBatch) -> torch.Tensor:
         """``[B, C]``."""
@@ -238,7 +251,8 @@ class TextClassifier:
             try:
                 prediction = self.predict(texts)
             except NonFiniteScores as error:
-                raise error.of_record(behind.records - len(texts) + error.row + 1, source.name) from None
+                record = behind.records - len(texts) + error.row + 1
+                raise NonFiniteScores(error.row, f"record {record} of {source.name}", error.why) from None
             lines = to_lines(texts, prediction.labels, prediction.scores.tolist())
             for place in (place for place, text in enumerate(rows) if text is None):
                 lines.insert(place, null_line)
@@ -259,7 +273,7 @@ class TextClassifier:
                 file=sys.stderr, disable=_no_bar(progress)))
             work = stack.enter_context(closing(_in_order(classify, _error_last(reader.batches(batch_size)), threads)))
             for (_, behind), (lines, num_truncated) in work:  # type: ignore[misc]
-                self.num_truncated += num_truncated
+                self._count_truncated(num_truncated)
                 behind = behind._replace(num_truncated=position.num_truncated + num_truncated)
                 sink.write(lines, behind)
                 bar.update(behind.input_bytes - position.input_bytes)
@@ -306,10 +320,16 @@ def _label_names(id2label: Any, num_labels: int) -> list[str]:
 def _score_function(problem_type: str | None, num_labels: int) -> Callable[[np.ndarray], np.ndarray]:
     """Logits ``[B, C]`` to scores, by the rules of transformers' TextClassificationPipeline.postprocess."""
     if problem_type == "regression":
-        return lambda logits: logits
-    if problem_type == "multi_label_classification" or num_labels == 1:
-        return lambda logits: 1.0 / (1.0 + np.exp(-logits))
-    return _softmax
+        return _identity
+    return _sigmoid if problem_type == "multi_label_classification" or num_labels == 1 else _softmax
+
+
+def _identity(logits: np.ndarray) -> np.ndarray:
+    return logits
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-logits))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -344,31 +364,23 @@ def _thread_count(threads: int | None) -> int:
     return torch.get_num_threads() if threads is None else _check_positive("threads", threads)
 
 
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None
 ) -> Generator[tuple[Item, Result]]:
-    """Each item with its result, in order. Whole batches go to worker threads, which then run torch on one thread each:
-    tokenizer and kernel both release the GIL. One item alone runs here, with all threads inside the kernel."""
-    if threads == 1 or num_items == 1:
-        with _torch_threads(threads):
-            for item in items:
-                yield item, function(item)
+    """Each item with its result, in order. Whole batches go to worker threads, which run torch on one thread each:
+    tokenizer and kernel both release the GIL. One item alone has all threads inside the kernel. The caller's own
+    setting of torch stays as it is: where it is the one to run with, the caller runs."""
+    is_alone = threads == 1 or num_items == 1
+    if is_alone and threads == torch.get_num_threads():
+        for item in items:
+            yield item, function(item)
         return
-    with _torch_threads(1), ThreadPoolExecutor(threads) as pool:
+    workers, torch_threads = (1, threads) if is_alone else (threads, 1)
+    with ThreadPoolExecutor(workers, initializer=limit_threads, initargs=(torch_threads,)) as pool:
         running: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
             running.append((item, pool.submit(function, item)))
-            if len(running) > threads:  # one batch waits for the next free worker, no more stand in memory
+            if len(running) > workers:  # one batch waits for the next free worker, no more stand in memory
                 done, future = running.popleft()
                 yield done, future.result()
         for done, future in running:

@@ -54,7 +54,7 @@ class PackedTokenizer:
     direction), ``split_special_tokens``, and ``model_max_length``, which here is infinite where there is none. A
     ``Tokenizer``'s own padding and length are ignored. ``engine`` forces one of ``ENGINES`` and raises ValueError where
     it cannot serve; None takes the first that can. ``self.engine`` names the choice, ``self.reason`` says why no faster
-    one was taken ("" for the fastest).
+    one was taken ("" for the fastest). Pickled, it is made anew with the same arguments.
     """
 
     def __init__(self, tokenizer: Any, engine: str | None = None):
@@ -73,6 +73,7 @@ class PackedTokenizer:
         direction = (backend.truncation or {}).get("direction", "right")
         self.truncation_side: str = getattr(tokenizer, "truncation_side", direction)
         self.model_max_length = self._length_limit(getattr(tokenizer, "model_max_length", None))
+        self._wanted = engine
         self.engine, self._encode, self.reason = self._choose(engine)
 
     @classmethod
@@ -104,6 +105,16 @@ class PackedTokenizer:
                              "mend it in tokenizer_config.json.") from None
         # A limit that leaves no room for the special tokens is none to `tokenizers` either.
         return model_max_length if model_max_length >= len(self.prefix) + len(self.suffix) else math.inf
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The engine does not pickle, and `tokenizers` would forget encode_special_tokens.
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_encode", "engine", "reason")}
+        return state | {"backend": (self.backend.to_str(), self.backend.encode_special_tokens)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self.backend = _plain_copy(*state["backend"])
+        self.engine, self._encode, self.reason = self._choose(self._wanted)
 
     def _choose(self, wanted: str | None) -> tuple[str, Encode, str]:
         reasons: list[str] = []
