@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ JOURNAL = "runs.json"  # in that folder, and what shows that it is ours
 # What a training writes. In a folder that holds no model of ours a file of such a name is somebody else's.
 RESULTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # safetensors and torch.save report a failed write without an errno.
 NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing")
 
@@ -110,6 +112,11 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
         except Timeout:
             raise BlockingIOError(f"output_dir {output} is in use by another training: wait for it or name another "
                                   "folder.") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            warnings.warn(f"the file system of output_dir {output} has no locks ({error.strerror}): a second training "
+                          "there would not be noticed.", stacklevel=4)
     try:
         workspace = Workspace(folder, training, is_main)
         try:
@@ -140,7 +147,7 @@ def _refuse_files_of_others(output: Path, folder: Path) -> None:
     """Raise FileExistsError where a training would delete or replace what it has not written."""
     in_folder = set(os.listdir(folder)) if folder.is_dir() else set()
     if in_folder and not _is_journal(folder / JOURNAL) and in_folder != {f"{JOURNAL}.new"}:
-        raise FileExistsError(f"{folder} is no folder of this program, for its {JOURNAL} is not there: move it away, or "
+        raise FileExistsError(f"{folder} is no folder of this program, it has no {JOURNAL} of its own: move it, or "
                               "name another output_dir.")
     if in_folder or _is_model(output / "config.json"):
         return

@@ -1,5 +1,6 @@
 """Training through the Trainer: it learns, a seed decides everything, and what is written is what was scored."""
 
+import errno
 import itertools
 import json
 import os
@@ -408,6 +409,18 @@ def test_a_move_that_was_interrupted(options, tmp_path, monkeypatch):
             train(options())
     assert scores_alone(train(options())) == scores_alone(whole)
     assert sorted(os.listdir(tmp_path / "out")) == FILES
+
+
+def test_a_file_system_without_locks(options, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match=r"^the file system of output_dir .* has no locks") as caught:
+        train(options(epochs=1))
+    assert sum("has no locks" in str(warning.message) for warning in caught) == 1
 
 
 def test_a_disk_without_room(options, tmp_path, stop, capsys):
