@@ -57,10 +57,11 @@ class RecordReader:
         self.stream, self.name, self.column, self.on_error = stream, name, column, on_error
         self._done = Position(0, 0, 0, "", 0)  # but for its digest
         self._digest = hashlib.sha256()
-        self._unhashed: list[bytes] = []  # lines of the records given out since the digest was brought up to date
-        self._record: list[bytes] = []  # lines of the record that is being read
+        self._lines: list[bytes] = []  # those that were read since the digest was brought up to date
+        self._given_out = 0  # so many of them belong to records that were given out, the others to the one being read
         self._bytes = self._bytes_hashed = 0  # of all lines read, and of those that the digest has
-        self._replaced = 0  # bytes of that record
+        self._replaced = 0  # bytes of the record that is being read
+        self._at_start = True
         self._put_back: deque[bytes] = deque()
         self._next_text = {"text": self._next_line, "csv": self._next_of_csv, "tsv": self._next_of_tsv,
                            "jsonl": self._next_of_jsonl}[input_format]
@@ -71,12 +72,13 @@ class RecordReader:
 
     def position(self) -> Position:
         """Where the reader stands: behind the last record given out, or behind the header."""
-        lines = b"".join(self._unhashed)
+        lines = b"".join(self._lines[:self._given_out])
         self._digest.update(lines)
         self._done = self._done._replace(
-            lines=self._done.lines + len(self._unhashed), input_bytes=self._done.input_bytes + len(lines),
+            lines=self._done.lines + self._given_out, input_bytes=self._done.input_bytes + len(lines),
             input_sha256=self._digest.hexdigest())
-        self._unhashed.clear()
+        del self._lines[:self._given_out]
+        self._given_out = 0
         self._bytes_hashed = self._bytes
         return self._done
 
@@ -84,8 +86,9 @@ class RecordReader:
         """Move a stream that can be read again to ``done``; False where the bytes before it are not those of then."""
         self.stream.seek(0)
         self._digest = hashlib.sha256()
-        for lines in (self._unhashed, self._record, self._put_back):
-            lines.clear()
+        self._lines.clear()
+        self._put_back.clear()
+        self._given_out, self._at_start = 0, not done.lines
         left = done.input_bytes
         while left and (block := self.stream.read(min(left, BATCH_BYTES))):
             self._digest.update(block)
@@ -135,14 +138,13 @@ class RecordReader:
             yield text
 
     def _give_out(self) -> None:
-        self._unhashed += self._record
-        self._record.clear()
+        self._given_out = len(self._lines)
         if self._replaced:
             self._done = self._done._replace(num_replaced=self._done.num_replaced + self._replaced)
             self._replaced = 0
 
     def _pass_over(self, error: MalformedRecord) -> None:
-        part, self._replaced = self._record[-1], 0
+        part, self._replaced = self._lines[-1], 0
         self._let_go()
         self._done = self._done._replace(num_malformed=self._done.num_malformed + 1,
                                          first_malformed=self._done.first_malformed or str(error))
@@ -155,24 +157,23 @@ class RecordReader:
     def _let_go(self) -> None:
         """Count the lines that were read as done though no text came of them; however many follow, few are kept."""
         self._give_out()
-        if len(self._unhashed) > 1 << 14 or self._bytes - self._bytes_hashed > BATCH_BYTES:
+        if len(self._lines) > 1 << 14 or self._bytes - self._bytes_hashed > BATCH_BYTES:
             self.position()
 
     def _malformed(self, what: str) -> MalformedRecord:
-        line = self._done.lines + len(self._unhashed) + len(self._record)
-        return MalformedRecord(f"{self.name}, line {line}: {what}")
+        return MalformedRecord(f"{self.name}, line {self._done.lines + len(self._lines)}: {what}")
 
     def _line(self) -> str | None:
         """The next line with its end, decoded; None at the end of the input."""
         line = self._put_back.popleft() if self._put_back else self.stream.readline(MAX_LINE_BYTES + 1)
         if not line:
             return None
-        self._record.append(line)
+        self._lines.append(line)
         self._bytes += len(line)
         if len(line) > MAX_LINE_BYTES:
             raise self._malformed(f"longer than {MAX_LINE_BYTES >> 20} MiB, split it into several texts.")
-        if not self._done.lines and len(self._unhashed) + len(self._record) == 1:
-            line = line.removeprefix(BOM_UTF8)
+        if self._at_start:
+            line, self._at_start = line.removeprefix(BOM_UTF8), False
         try:
             return line.decode()
         except UnicodeDecodeError:
@@ -231,15 +232,15 @@ class RecordReader:
                 self._let_go()
             return row
         except csv.Error as error:
-            lines = len(self._record)
+            lines = len(self._lines) - self._given_out
             where = f" in the record that begins {lines - 1} lines above" if lines > 1 else ""
             malformed = self._malformed(f"not valid CSV ({error}{where}), mend the quotes or pass input_format.")
         except MalformedRecord as error:
             malformed = error
         if self.on_error != "stop":
             # A quote too many makes one record of all that follows: only its first line is passed over.
-            self._put_back.extendleft(reversed(self._record[1:]))
-            del self._record[1:]
+            self._put_back.extendleft(reversed(self._lines[self._given_out + 1:]))
+            del self._lines[self._given_out + 1:]
             self._csv_rows = self._read_csv()  # one that has met the end of its lines reads no more
         raise malformed
 
