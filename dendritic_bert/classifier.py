@@ -23,7 +23,7 @@ from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
 from .readers import Position, RecordReader
 from .streams import Input, PathOrStream, open_input
 from .threads import limit_threads, without_lost_threads
-from .tokenization import PackedBatch, PackedTokenizer, check_texts
+from .tokenization import PackedBatch, PackedTokenizer, check_texts, without_surrogates
 from .writers import FORMATTERS, file_id, open_output
 
 Item = TypeVar("Item")
@@ -314,7 +314,8 @@ def _label_names(id2label: Any, num_labels: int) -> list[str]:
         if not isinstance(name, (str, Number)):
             raise ValueError(f"id2label[{label}] is {name!r:.60}, expected a str: name the label in the model's "
                              "configuration.")
-    return [str.__str__(name) if isinstance(name, str) else str(name) for _, name in sorted(names.items())]
+    return [without_surrogates(str.__str__(name)) if isinstance(name, str) else str(name)
+            for _, name in sorted(names.items())]
 
 
 def _score_function(problem_type: str | None, num_labels: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -35,7 +35,7 @@ Classify texts: one line each with text, label and score, in order.
   dendritic-bert classify --file reviews.csv --column review --output labels.csv
 
 Without TEXT and --file the texts come from standard input, one a line. An output file appears when it is whole;
-after an interruption the same command goes on where the first one ended."""
+after an interruption, or when a malformed record was mended, the same command goes on where the first one ended."""
 
 TRAIN = """\
 Train on a task of GLUE and score the last epoch on the whole dev set; the results are printed as JSON.

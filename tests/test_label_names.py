@@ -14,6 +14,7 @@ from dendritic_bert.classifier import TextClassifier
 
 SEED = 8  # gives more than one label to the words
 
+
 class Name(str, enum.Enum):
     GOOD = "good"
 
@@ -37,6 +38,7 @@ def model_with(names, num_labels=3):
     ({np.int64(key): name for key, name in enumerate(["bad", "so-so", "good"])}, ["bad", "so-so", "good"]),
     (["bad", "so-so", "good"], ["bad", "so-so", "good"]),
     ({0: 1, 1: 5, 2: -1}, ["1", "5", "-1"]),
+    ({0: "\ud83d\ude00", 1: "b", 2: "lone \ud800"}, ["😀", "b", "lone \ufffd"]),  # as JSON's escapes may have it
     ({0: 0.5, 1: np.int64(3), 2: True}, ["0.5", "3", "True"]),
     ({0: np.str_("bad"), 1: Name.GOOD, 2: ""}, ["bad", "good", ""]),
     ({0: "the same", 1: "the same", 2: "another"}, ["the same", "the same", "another"]),
