@@ -130,13 +130,16 @@ def embed_pool_ref(
     row, column = token_places(input_ids, cu_seqlens)
     wide = torch.promote_types(word_embeddings.dtype, torch.float32)
     shown = attention_mask if pooling == "mean_masked" else None
-    words = F.embedding(_shown_ids(input_ids, shown), word_embeddings, sparse=sparse_grad).to(wide)
+    if sparse_grad:
+        words = F.embedding(_shown_ids(input_ids, shown), word_embeddings, sparse=True).to(wide)
+    else:  # widened first: the gradient of a row is added up in float32 too, and rounded once
+        words = F.embedding(_shown_ids(input_ids, shown), word_embeddings.to(wide))
     positions = F.embedding(_shown_ids(column if position_ids is None else position_ids, shown),
-                            position_embeddings).to(wide)
+                            position_embeddings.to(wide))
     if token_type_ids is None:
-        types = token_type_embeddings[0].to(wide)
+        types = token_type_embeddings.to(wide)[0]
     else:
-        types = F.embedding(_shown_ids(token_type_ids, shown), token_type_embeddings).to(wide)
+        types = F.embedding(_shown_ids(token_type_ids, shown), token_type_embeddings.to(wide))
     # Summed in the order of BertEmbeddings: the same bits as transformers.
     x = F.layer_norm(words + types + positions, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
     if p_embed > 0:

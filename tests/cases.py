@@ -1,23 +1,31 @@
 """Batches, tables and heads for the tests of the ops, all from a seed; and samples that cover many options at once."""
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from rounding import Rounded, tracked, value_of
 from torch import Tensor
 
 from dendritic_bert.kernels import weights
-from dendritic_bert.kernels.reference import dendritic_linear_ref, dsn_logits_ref, embed_pool_ref
+from dendritic_bert.kernels.reference import dendritic_linear_ref, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 
+# Added to the seed of everything here: other cases, other numbers. One that fails says so by its name and this number.
+SEED = int(os.environ.get("DENDRITIC_BERT_TEST_SEED", "0"))
 VOCAB_SIZE = 83
 LAYOUTS = ("padded", "padded with holes", "padded without a mask", "packed int32", "packed int64")
 PARAMETERS = ("word_embeddings", "position_embeddings", "token_type_embeddings", "ln_weight", "ln_bias")
 
 
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed + 1000 * SEED)
+
+
 def covering_sample(axes: dict[str, Sequence[Any]], count: int, seed: int = 0) -> list[dict[str, Any]]:
     """``count`` combinations in which every value of every axis comes up equally often, in an order of its own."""
-    rng = random.Random(seed)
+    rng = random.Random(seed + 1000 * SEED)
     columns = {}
     for name, values in axes.items():
         column: list[Any] = []
@@ -34,10 +42,10 @@ def case_id(case: dict[str, Any]) -> str:
 def parameters(hidden_size: int, dtype: torch.dtype = torch.float32, *, num_positions: int = 8, num_types: int = 2,
                offset: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
     """The five tensors of ``embed_pool``, by name; ``offset`` is added to every row, where LayerNorm takes it out."""
-    generator = torch.Generator().manual_seed(seed)
+    rng = generator(seed)
     shapes = [(VOCAB_SIZE, hidden_size), (num_positions, hidden_size), (num_types, hidden_size), (hidden_size,),
               (hidden_size,)]
-    values = [torch.randn(shape, generator=generator) for shape in shapes]
+    values = [torch.randn(shape, generator=rng) for shape in shapes]
     values[0] += offset
     return {name: value.to(dtype) for name, value in zip(PARAMETERS, values)}
 
@@ -46,17 +54,17 @@ def tokens(layout: str, rows: int, length: int, *, token_types: bool = False, po
            num_types: int = 2, num_positions: int | None = None, index_dtype: torch.dtype = torch.int64,
            mask_dtype: torch.dtype = torch.int64, seed: int = 0) -> dict[str, Tensor]:
     """The token arguments of an op, by name: rows of 0 to ``length`` tokens, the longest first and the second empty."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(length + 1, (rows,), generator=generator)
+    rng = generator(seed)
+    lengths = torch.randint(length + 1, (rows,), generator=rng)
     lengths[:1] = length
     lengths[1:2] = 0
     packed = layout.startswith("packed")
     shape = (int(lengths.sum()),) if packed else (rows, length)
-    result = {"input_ids": torch.randint(VOCAB_SIZE, shape, generator=generator)}
+    result = {"input_ids": torch.randint(VOCAB_SIZE, shape, generator=rng)}
     if token_types:
-        result["token_type_ids"] = torch.randint(num_types, shape, generator=generator)
+        result["token_type_ids"] = torch.randint(num_types, shape, generator=rng)
     if positions:
-        result["position_ids"] = torch.randint(num_positions or length + 3, shape, generator=generator)
+        result["position_ids"] = torch.randint(num_positions or length + 3, shape, generator=rng)
     result = {name: value.to(index_dtype) for name, value in result.items()}
     if packed:
         cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
@@ -64,7 +72,7 @@ def tokens(layout: str, rows: int, length: int, *, token_types: bool = False, po
     elif layout != "padded without a mask":
         keep = torch.arange(length) < lengths[:, None]
         if layout == "padded with holes":
-            keep &= torch.rand(shape, generator=generator) < 0.7
+            keep &= torch.rand(shape, generator=rng) < 0.7
         # Not 1 everywhere: any value but 0 keeps a token.
         result["attention_mask"] = (keep if mask_dtype == torch.bool else keep * 3).to(mask_dtype)
     return result
@@ -72,11 +80,11 @@ def tokens(layout: str, rows: int, length: int, *, token_types: bool = False, po
 
 def head(hidden_size: int, num_labels: int, num_dendrites: int, seed: int = 1) -> dict[str, Tensor]:
     """The tensors of a dendritic head, by name, scaled so that activations neither saturate nor vanish."""
-    generator = torch.Generator().manual_seed(seed)
+    rng = generator(seed)
     rows = (1 + num_dendrites) * num_labels
     shapes = {"weight": (rows, hidden_size), "bias": (rows,), "lateral": (num_dendrites, num_dendrites, num_labels),
               "top": (num_dendrites, num_labels)}
-    values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    values = {name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}
     values["weight"] /= hidden_size**0.5
     return values
 
@@ -106,14 +114,26 @@ def awkward(tensor: Tensor, view: str) -> Tensor:
     return result.copy_(tensor)
 
 
-def pooled_and_gradients(function: Any, values: dict[str, Tensor], grad_seed: int = 2, **options: Any
-                         ) -> dict[str, Tensor]:
+def random_gradient(pooled: Tensor, seed: int = 2) -> Tensor:
+    """Of numbers that every dtype holds: the same for all."""
+    grad = torch.randn(pooled.shape, generator=generator(seed)).bfloat16().half()
+    return Rounded(grad.double()) if isinstance(pooled, Rounded) else grad.to(pooled)
+
+
+def pooled_and_gradients(function: Any, values: dict[str, Tensor], **options: Any) -> dict[str, Tensor]:
     """``pooled`` and the gradient of every parameter for a random gradient of ``pooled``."""
     leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
     pooled = function(**leaves, **options)
-    grad = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(grad_seed)).to(pooled)
-    pooled.backward(grad)
+    pooled.backward(random_gradient(pooled))
     return {"pooled": pooled.detach()} | {name: leaf.grad for name, leaf in leaves.items()}
+
+
+def exact_pooled(ln_weight: Tensor, ln_bias: Tensor, **arguments: Any) -> Tensor:
+    """``embed_pool_ref`` with what rounds a kernel's sums, which are of x_hat alone: where gamma times such a sum and
+    beta cancel, its errors are left. Adds nothing but those."""
+    pooled = embed_pool_ref(**arguments, ln_weight=ln_weight, ln_bias=ln_bias)
+    without_beta = embed_pool_ref(**arguments, ln_weight=ln_weight, ln_bias=torch.zeros_like(ln_bias)).detach()
+    return pooled + (without_beta - value_of(without_beta))
 
 
 def in_float64(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -123,10 +143,14 @@ def in_float64(values: dict[str, Tensor]) -> dict[str, Tensor]:
 def exact_logits(token_arguments: dict[str, Tensor], table: weights.DsnTable, dsn_head: weights.DsnHead,
                  pooling: str = "mean_masked") -> Tensor:
     """The float64 run of the reference on prepared tables as they are: rounded or quantised."""
-    wide = [[value.cpu().double() if isinstance(value, Tensor) else value for value in prepared]
-            for prepared in (table, dsn_head)]
-    return dsn_logits_ref(**moved(token_arguments, "cpu"), table=weights.DsnTable(*wide[0]),
-                          head=weights.DsnHead(*wide[1]), pooling=pooling)
+    return dsn_logits_ref(**moved(token_arguments, "cpu"), table=tracked(table), head=tracked(dsn_head),
+                          pooling=pooling)
+
+
+def exact_token_logits(token_arguments: dict[str, Tensor], table: weights.DsnTable, dsn_head: weights.DsnHead
+                       ) -> Tensor:
+    return dsn_token_logits_ref(**moved(token_arguments, "cpu"), table=tracked(table),
+                                head=tracked(dsn_head))
 
 
 def logits_by_parameters(token_arguments: dict[str, Tensor], table_values: dict[str, Tensor],

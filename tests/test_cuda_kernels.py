@@ -18,14 +18,16 @@ from cases import (
     case_id,
     covering_sample,
     exact_logits,
+    exact_pooled,
+    exact_token_logits,
     head,
-    in_float64,
     parameters,
     pooled_and_gradients,
     tokens,
 )
 from cuda_on_cpu import build
-from helpers import REPOSITORY, assert_as_exact_as_torch
+from helpers import REPOSITORY, assert_within_rounding
+from rounding import tracked
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.reference import (
@@ -140,7 +142,7 @@ def test_logits(case):
                     case["pooling"])
     eager = dsn_logits_ref(**arguments, table=table, head=dsn_head, pooling=case["pooling"])
     exact = exact_logits(arguments, table, dsn_head, case["pooling"])
-    assert_as_exact_as_torch(actual, eager, exact, factor=4 if table.word_scale is not None else 2)
+    assert_within_rounding(actual, eager, exact)
 
 
 @cases(LOGITS_AXES, 50, seed=1)
@@ -151,10 +153,8 @@ def test_token_logits(case):
     actual = in_every_schedule(lambda: {"logits": ops.dsn_token_logits(
         **views[0], table=views[1], head=views[2], backend="cuda")})["logits"]
     eager = dsn_token_logits_ref(**arguments, table=table, head=dsn_head)
-    wide = [type(made)(*(value.double() if isinstance(value, torch.Tensor) else value for value in made))
-            for made in (table, dsn_head)]
-    exact = dsn_token_logits_ref(**arguments, table=DsnTable(*wide[0]), head=DsnHead(*wide[1]))
-    assert_as_exact_as_torch(actual, eager, exact, factor=4 if table.word_scale is not None else 2)
+    exact = exact_token_logits(arguments, table, dsn_head)
+    assert_within_rounding(actual, eager, exact)
     if "attention_mask" in arguments:
         assert not actual[arguments["attention_mask"] == 0].any()
 
@@ -188,9 +188,9 @@ def assert_gradients(case: dict, run: Callable = in_every_schedule) -> None:
                                               sparse_grad=case["sparse_grad"], backend="cuda"))
     options["seed"] = torch.tensor(SEED)
     eager = pooled_and_gradients(embed_pool_ref, values, **arguments, **options)
-    exact = pooled_and_gradients(embed_pool_ref, in_float64(values), **arguments, **options)
+    exact = pooled_and_gradients(exact_pooled, tracked(values), **arguments, **options)
     for name in actual:
-        assert_as_exact_as_torch(actual[name].to_dense(), eager[name], exact[name])
+        assert_within_rounding(actual[name].to_dense(), eager[name], exact[name])
 
 
 @pytest.mark.parametrize(("longest", "hidden_size"),
@@ -202,7 +202,7 @@ def test_long_rows_are_split_over_blocks(longest, hidden_size):
     arguments = {"input_ids": input_ids, "cu_seqlens": cu_seqlens}
     table, dsn_head = prepared({"hidden_size": hidden_size}, longest)
     actual = logits(arguments, table, dsn_head)
-    assert_as_exact_as_torch(actual, dsn_logits_ref(**arguments, table=table, head=dsn_head),
+    assert_within_rounding(actual, dsn_logits_ref(**arguments, table=table, head=dsn_head),
                              exact_logits(arguments, table, dsn_head))
 
 
@@ -211,7 +211,7 @@ def test_long_rows_are_split_over_blocks(longest, hidden_size):
 def test_short_rows_share_a_block(layout, hidden_size):
     arguments = tokens(layout, 2051, 5, token_types=True)
     table, dsn_head = prepared({"hidden_size": hidden_size}, 5)
-    assert_as_exact_as_torch(logits(arguments, table, dsn_head),
+    assert_within_rounding(logits(arguments, table, dsn_head),
                              dsn_logits_ref(**arguments, table=table, head=dsn_head),
                              exact_logits(arguments, table, dsn_head))
 
@@ -222,7 +222,7 @@ def test_hidden_sizes_beyond_the_registers_of_a_warp(hidden_size):
             "num_types": 2, "index_dtype": torch.int64, "mask_dtype": torch.bool, "hidden_size": hidden_size}
     arguments = token_arguments_of(case, 2**20)
     table, dsn_head = prepared(case, 12)
-    assert_as_exact_as_torch(logits(arguments, table, dsn_head),
+    assert_within_rounding(logits(arguments, table, dsn_head),
                              dsn_logits_ref(**arguments, table=table, head=dsn_head),
                              exact_logits(arguments, table, dsn_head))
     for dtype in (torch.float32, torch.bfloat16):

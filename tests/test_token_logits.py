@@ -7,6 +7,7 @@ from cases import (
     awkward,
     case_id,
     covering_sample,
+    exact_token_logits,
     head,
     in_float64,
     logits_by_parameters,
@@ -14,12 +15,11 @@ from cases import (
     parameters,
     tokens,
 )
-from helpers import assert_as_exact_as_torch, serving
+from helpers import assert_within_rounding, serving
 from test_dsn_logits import AXES, in_view, prepared, workload
 
 from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.reference import dsn_token_logits_ref, token_places
-from dendritic_bert.kernels.weights import DsnHead, DsnTable
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn]
 OP = "dsn_token_logits"
@@ -51,10 +51,8 @@ def test_token_logits(case, backend, device):
                                   head=in_view(dsn_head, case["view"], device), backend=backend)
     assert logits.dtype == torch.float32
     eager = dsn_token_logits_ref(**token_arguments, table=table, head=dsn_head)
-    wide = [type(made)(*(value.double() if isinstance(value, torch.Tensor) else value for value in made))
-            for made in (table, dsn_head)]
-    exact = dsn_token_logits_ref(**token_arguments, table=DsnTable(*wide[0]), head=DsnHead(*wide[1]))
-    assert_as_exact_as_torch(logits, eager, exact, factor=4 if table.word_scale is not None else 2)
+    exact = exact_token_logits(token_arguments, table, dsn_head)
+    assert_within_rounding(logits, eager, exact)
     if "attention_mask" in token_arguments:
         assert not logits.cpu()[token_arguments["attention_mask"] == 0].any()
 

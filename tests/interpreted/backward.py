@@ -5,10 +5,21 @@ Run by test_triton_backward.py. The three forms: all by atomics, words by id and
 
 import pytest
 import torch
-from cases import PARAMETERS, VOCAB_SIZE, awkward, case_id, covering_sample, in_float64, parameters, tokens
+from cases import (
+    PARAMETERS,
+    VOCAB_SIZE,
+    awkward,
+    case_id,
+    covering_sample,
+    exact_pooled,
+    parameters,
+    random_gradient,
+    tokens,
+)
 from cases import pooled_and_gradients as run
 from forward import SIZES, workload
-from helpers import assert_as_exact_as_torch
+from helpers import assert_within_rounding
+from rounding import tracked
 from test_embed_pool import AXES, SEED
 
 from dendritic_bert.kernels import ops, triton_configs
@@ -51,9 +62,9 @@ def test_gradients(case, monkeypatch):
                                case["form"], sparse_grad=case["sparse_grad"], seed=SEED, **options, **views)
     options["seed"] = torch.tensor(SEED)
     eager = run(embed_pool_ref, values, **token_arguments, **options)
-    exact = run(embed_pool_ref, in_float64(values), **token_arguments, **options)
+    exact = run(exact_pooled, tracked(values), **token_arguments, **options)
     for name in results:
-        assert_as_exact_as_torch(results[name], eager[name], exact[name])
+        assert_within_rounding(results[name], eager[name], exact[name])
 
 
 @each_form
@@ -94,9 +105,10 @@ def test_an_id_in_several_pieces(before, count, form):
     token_arguments = {"input_ids": ids, "cu_seqlens": torch.tensor([0, ids.numel() // 2, ids.numel()])}
     values = parameters(16, num_positions=256)
     results = triton_gradients(values, form, **token_arguments)
-    eager, exact = (run(embed_pool_ref, each, **token_arguments) for each in (values, in_float64(values)))
+    eager = run(embed_pool_ref, values, **token_arguments)
+    exact = run(exact_pooled, tracked(values), **token_arguments)
     for name in results:
-        assert_as_exact_as_torch(results[name], eager[name], exact[name])
+        assert_within_rounding(results[name], eager[name], exact[name])
 
 
 @pytest.mark.parametrize("vocab_size", [2**15 - 2, 2**15 - 1, 2**15])
@@ -119,7 +131,7 @@ def test_the_sparse_gradient_is_the_dense_one(layout):
     dense = triton_gradients(values, "sorted", **token_arguments)
     leaf = values["word_embeddings"].requires_grad_()
     pooled = ops.embed_pool(**values, **token_arguments, sparse_grad=True, backend="triton")
-    grad = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
+    grad = random_gradient(pooled)
     sparse = torch.autograd.grad(pooled, leaf, grad)[0]
     shown = token_arguments["input_ids"]
     if "attention_mask" in token_arguments:
@@ -160,7 +172,7 @@ def test_a_bad_index_has_no_gradient(name, bad, form):
     pooled = ops.embed_pool(**leaves, **spoilt, backend="triton")
     assert pooled.isnan().any(dim=1).tolist() == [False, False, False, True]
     grad = torch.zeros_like(pooled)
-    grad[:3] = torch.randn(3, 20, generator=torch.Generator().manual_seed(2))
+    grad[:3] = random_gradient(pooled[:3])
     pooled.backward(grad)
     for key in PARAMETERS[:3]:
         torch.testing.assert_close(leaves[key].grad, expected[key], rtol=1e-6, atol=1e-6)
@@ -211,7 +223,7 @@ def test_only_the_gradients_that_are_wanted(form):
     for name in PARAMETERS:
         leaves = {key: value.clone().requires_grad_(key == name) for key, value in values.items()}
         pooled = ops.embed_pool(**leaves, **token_arguments, backend="triton")
-        pooled.backward(torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2)))
+        pooled.backward(random_gradient(pooled))
         if form == "by id" and name != "word_embeddings":  # which goes by atomics: other sums
             torch.testing.assert_close(leaves[name].grad, full[name], rtol=1e-5, atol=1e-6)
         else:

@@ -10,8 +10,20 @@ import quick_interpreter
 import torch
 import triton
 import triton.language as tl
-from cases import LAYOUTS, awkward, case_id, covering_sample, exact_logits, head, in_float64, parameters, tokens
-from helpers import assert_as_exact_as_torch
+from cases import (
+    LAYOUTS,
+    awkward,
+    case_id,
+    covering_sample,
+    exact_logits,
+    exact_pooled,
+    exact_token_logits,
+    head,
+    parameters,
+    tokens,
+)
+from helpers import assert_within_rounding
+from rounding import tracked
 from test_dsn_logits import AXES, in_view, prepared
 from test_embed_pool import AXES as EMBED_AXES
 from test_embed_pool import SEED
@@ -20,7 +32,7 @@ from test_reference import KNOWN_ANSWERS
 from dendritic_bert.kernels import ops, triton_configs
 from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 from dendritic_bert.kernels.triton_configs import Config
-from dendritic_bert.kernels.weights import ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable
+from dendritic_bert.kernels.weights import TABLE_DTYPES, DsnHead, DsnTable
 
 # "whole": rows are not cut into pieces, which the interpreter's own configuration does to all of more than 64 columns.
 SIZES = {"length": [0, 1, 2, 31, 129, 512], "rows": [1, 3, 64], "hidden_size": [16, 20, 100, 128, 384],
@@ -65,7 +77,7 @@ def test_logits(case, monkeypatch):
     assert actual.dtype == torch.float32
     eager = dsn_logits_ref(**token_arguments, table=table, head=dsn_head, **options)
     exact = exact_logits(token_arguments, table, dsn_head, **options)
-    assert_as_exact_as_torch(actual, eager, exact, factor=4 if case["dtype"] in ROW_SCALED else 2)
+    assert_within_rounding(actual, eager, exact)
 
 
 @pytest.mark.parametrize("case", covering_sample(CASES, 25, seed=5), ids=case_id)
@@ -74,10 +86,8 @@ def test_token_logits(case, monkeypatch):
     table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
     actual = logits("dsn_token_logits", token_arguments, table, dsn_head, case["view"])
     eager = dsn_token_logits_ref(**token_arguments, table=table, head=dsn_head)
-    wide = [[value.double() if isinstance(value, torch.Tensor) else value for value in made]
-            for made in (table, dsn_head)]
-    exact = dsn_token_logits_ref(**token_arguments, table=DsnTable(*wide[0]), head=DsnHead(*wide[1]))
-    assert_as_exact_as_torch(actual, eager, exact, factor=4 if case["dtype"] in ROW_SCALED else 2)
+    exact = exact_token_logits(token_arguments, table, dsn_head)
+    assert_within_rounding(actual, eager, exact)
 
 
 @pytest.mark.parametrize("case", covering_sample(EMBED_AXES | SIZES, 40, seed=6), ids=case_id)
@@ -90,7 +100,7 @@ def test_embed_pool(case, monkeypatch):
     actual = ops.embed_pool(**views, **options, seed=SEED, backend="triton")
     options["seed"] = torch.tensor(SEED)
     eager = embed_pool_ref(**token_arguments, **values, **options)
-    assert_as_exact_as_torch(actual, eager, embed_pool_ref(**token_arguments, **in_float64(values), **options))
+    assert_within_rounding(actual, eager, exact_pooled(**token_arguments, **tracked(values), **options))
 
 
 CUTS = sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4), Config(8, 2, head_tile=64)})
@@ -121,7 +131,7 @@ def test_rows_in_pieces(lengths, pooling):
     ids = torch.randint(83, keep.shape, generator=torch.Generator().manual_seed(0))
     packed = {"input_ids": ids[keep], "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0)}
     actual = logits("dsn_logits", packed, table, dsn_head, pooling=pooling)
-    expected = exact_logits(packed, table, dsn_head, pooling)
+    expected = exact_logits(packed, table, dsn_head, pooling).value
     torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
     dropout = {"pooling": pooling, "p_embed": 0.3, "p_pool": 0.2, "seed": torch.tensor(3)}
     pooled = ops.embed_pool(**packed, **values, **dropout, backend="triton")
