@@ -1,6 +1,7 @@
 """Builds the extensions: ``dendritic_bert._cpu`` where a C++ compiler is there, ``dendritic_bert._cuda`` where nvcc and
 a torch with CUDA are; metadata stands in pyproject.toml. No GPU is needed. SKIP_CUDA_BUILD=1 leaves the second out,
-FORCE_CUDA=1 makes it an error where it cannot be built.
+FORCE_CUDA=1 makes it an error where it cannot be built. CXX is the compiler, with a launcher and options where it has
+them ("ccache g++ -m64"); TORCH_CUDA_ARCH_LIST the GPU architectures, as torch reads it ("8.0;9.0+PTX", "Hopper").
 
 Both use LibTorch's stable ABI and Python's limited API: one abi3 build serves Python >= 3.10 and torch >= 2.10. The CPU
 kernel source is compiled once for each instruction set and chosen when it is loaded, the CUDA kernels for each GPU
@@ -10,11 +11,14 @@ architecture, so that a wheel built here runs on any machine of the architecture
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -38,7 +42,13 @@ CUDA_HOME = cuda_home()
 if CUDA_HOME is not None:
     os.environ["CUDA_HOME"] = CUDA_HOME  # read by torch when the next line runs
 
-from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # noqa: E402
+from torch.utils.cpp_extension import (  # noqa: E402
+    BuildExtension,
+    CppExtension,
+    CUDAExtension,
+    _get_cuda_arch_flags,
+    include_paths,
+)
 
 # -O3 with -ffp-contract=fast lets one source use fused multiply-adds where the instruction set has them.
 CXX_FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
@@ -54,6 +64,7 @@ STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10
 # The sources use nothing newer than sm_90's additions of 16 bytes, and ptxas makes as much of it, within 4 % of the
 # gather loop: with a PTX for each architecture the build takes 45 % longer.
 CUDA_ARCHITECTURES = {"80": "80", "90": "90", "100": "90", "120": "90"}
+OLDEST_ARCHITECTURE = 80  # the first with bfloat16
 SANITIZE = os.environ.get("DENDRITIC_BERT_SANITIZE") == "1"
 if SANITIZE:
     CXX_FLAGS = [flag for flag in CXX_FLAGS if flag != "-O3"] + [
@@ -67,12 +78,20 @@ class BuildKernels(BuildExtension):
         """Objects lie in one place whoever builds: pip would compile an editable install in a folder it deletes."""
         super().finalize_options()
         self.build_temp = "build/sanitize/temp" if SANITIZE else "build/temp"
+        if len(shlex.split(os.environ.get("CXX", ""))) > 1:
+            os.environ["CXX"] = as_one_word(os.environ["CXX"])
+        # Nothing of ours includes what lies there, and it is another folder in every isolated environment.
+        elsewhere = os.path.join(sys.exec_prefix, "include")
+        self.include_dirs: list[str] = [path for path in self.include_dirs if path != elsewhere]
 
     def build_extensions(self):
-        """A wheel's build comes here twice, and torch adds its flags each time: others would compile all anew."""
+        """The commands are the same in every build, or ninja would compile all anew: a wheel's build comes here twice,
+        and torch adds its flags each time; an isolated one has a torch of its own, in another folder each time."""
+        link = torch_by_link()
         for ext in self.extensions:
             own = ext.__dict__.setdefault("own_compile_args", deepcopy(ext.extra_compile_args))
-            ext.extra_compile_args = deepcopy(own)
+            ext.extra_compile_args = {tool: [*flags, *link] for tool, flags in own.items()}
+            ext.include_dirs = [path for path in ext.include_dirs if path not in include_paths()]
         super().build_extensions()
 
     def build_extension(self, ext):
@@ -85,6 +104,31 @@ class BuildKernels(BuildExtension):
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 ext.extra_objects = [path for paths in pool.map(compiled, INSTRUCTION_SETS) for path in paths]
         super().build_extension(ext)
+
+
+def torch_by_link():
+    """Flags that find torch's headers by way of a link. As headers of the system, their dates do not count: what is
+    compiled for the stable ABI from those of one torch serves every other."""
+    home, link = Path(torch.__file__).parent, Path("build/torch").absolute()
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(home, target_is_directory=True)
+    return [f"-isystem{link / Path(path).relative_to(home)}" for path in include_paths()]
+
+
+def as_one_word(command):
+    """A script that runs ``command``: torch quotes CXX as a whole for ninja, and asks its first word for a version."""
+    script = Path("build", f"cxx_{sha256(command.encode()).hexdigest()[:8]}").absolute()
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def compiler_of(variable):
+    """``g++`` where CXX or CC is ``ccache g++ -m64``: the last word before the options; ``c++`` where it is not set."""
+    words = shlex.split(os.environ.get(variable, "")) or ["c++"]
+    return ([*takewhile(lambda word: not word.startswith("-"), words)] or words)[-1]
 
 
 def sources_of(backend):
@@ -102,24 +146,62 @@ def cpu_extension():
     )
 
 
-def cuda_extension(architectures):
-    code = [f"-gencode=arch=compute_{CUDA_ARCHITECTURES[number]},code=sm_{number}" for number in architectures]
+def architecture_flags():
+    """nvcc's flags for TORCH_CUDA_ARCH_LIST, which torch reads, or for CUDA_ARCHITECTURES as far as nvcc knows them."""
+    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        flags = _get_cuda_arch_flags()
+        return [flag for flag in flags if architecture_of(flag) >= OLDEST_ARCHITECTURE]
+    known = nvcc_says("--list-gpu-code", r"sm_(\d+)\b")
+    architectures = [number for number in CUDA_ARCHITECTURES if number in known]
     newest = CUDA_ARCHITECTURES[architectures[-1]]
-    ptx = f"-gencode=arch=compute_{newest},code=compute_{newest}"
+    return [*(f"-gencode=arch=compute_{CUDA_ARCHITECTURES[number]},code=sm_{number}" for number in architectures),
+            f"-gencode=arch=compute_{newest},code=compute_{newest}"]
+
+
+def architecture_of(flag):
+    return int(re.findall(r"compute_(\d+)", flag)[0])
+
+
+def no_architecture_because():
+    """Why TORCH_CUDA_ARCH_LIST names nothing to build for, or None; says which of it is left out."""
+    asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if not asked:
+        return None
+    try:
+        flags = _get_cuda_arch_flags()
+    except (ValueError, IndexError) as error:  # the second where it is "native" and there is no GPU
+        return f"TORCH_CUDA_ARCH_LIST is {asked!r}, expected architectures such as 8.0;9.0+PTX ({error})"
+    old = sorted({architecture_of(flag) for flag in flags if architecture_of(flag) < OLDEST_ARCHITECTURE})
+    names = ", ".join(f"sm_{number}" for number in old)
+    if len(old) == len({architecture_of(flag) for flag in flags}):
+        return f"TORCH_CUDA_ARCH_LIST is {asked!r}, and the kernels need sm_{OLDEST_ARCHITECTURE} or later (add 8.0)"
+    if old:
+        print(f"{names} of TORCH_CUDA_ARCH_LIST is left out: the CUDA kernels need sm_{OLDEST_ARCHITECTURE} or later.")
+    return None
+
+
+def host_compiler_flags():
+    """nvcc's own compiler is the one that CXX or, as torch has it, CC names."""
+    variable = next((name for name in ("CXX", "CC") if os.environ.get(name)), None)
+    return [] if variable is None else [f"-ccbin={compiler_of(variable)}"]
+
+
+def cuda_extension():
     return CUDAExtension(
         "dendritic_bert._cuda",
         ["csrc/cuda/binding.cpp", *sorted(str(path) for path in Path("csrc/cuda").glob("*.cu"))],
         depends=sources_of("cuda"),
         extra_compile_args={
             "cxx": ["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-DUSE_CUDA", STABLE_ABI],
-            "nvcc": ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", *code, ptx]},
+            "nvcc": ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", *host_compiler_flags(),
+                     *architecture_flags()]},
         extra_link_args=["-Wl,--as-needed"],
         py_limited_api=True,
     )
 
 
 def compiler_found():
-    return shutil.which(os.environ.get("CXX", "c++")) is not None
+    return shutil.which(compiler_of("CXX")) is not None
 
 
 def no_cuda_because():
@@ -136,7 +218,7 @@ def no_cuda_because():
         return "nvcc not found (install the CUDA toolkit or set CUDA_HOME)"
     if nvcc_says("--version", r"release (\d+)")[0] != torch.version.cuda.split(".")[0]:
         return f"nvcc of {CUDA_HOME} has another major version than torch's CUDA {torch.version.cuda}"
-    return None
+    return no_architecture_because()
 
 
 def nvcc_says(flag, pattern):
@@ -151,8 +233,7 @@ else:
     print("CPU kernels not built: no C++ compiler found (set CXX or install one); the PyTorch reference serves.")
 no_cuda = no_cuda_because()
 if no_cuda is None:
-    known = nvcc_says("--list-gpu-code", r"sm_(\d+)\b")
-    extensions.append(cuda_extension([number for number in CUDA_ARCHITECTURES if number in known]))
+    extensions.append(cuda_extension())
 elif os.environ.get("FORCE_CUDA") == "1":
     sys.exit(f"FORCE_CUDA is 1, but the CUDA kernels cannot be built: {no_cuda}.")
 else:

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -21,7 +22,7 @@ BUILD = REPOSITORY / "build" / "cuda_on_cpu"
 KERNELS = REPOSITORY / "csrc" / "cuda"
 EXECUTOR, RACES, COUNTING = HERE / "executor.cpp", HERE / "races.cpp", HERE / "counting.cpp"
 
-COMPILER = os.environ.get("CXX", "c++")
+COMPILER = shlex.split(os.environ.get("CXX", "")) or ["c++"]
 JOBS = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
 FLAGS = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-DCUDA_ON_CPU", f"-I{HERE}"]
 PLAIN = ["-O1"]
@@ -33,8 +34,8 @@ FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-en
 
 def missing() -> str | None:
     """Why nothing can be compiled here; None where it can."""
-    if shutil.which(COMPILER) is None:
-        return f"no C++ compiler ({COMPILER}) on this machine"
+    if shutil.which(COMPILER[0]) is None:
+        return f"no C++ compiler ({' '.join(COMPILER)}) on this machine"
     return None
 
 
@@ -60,14 +61,14 @@ def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, li
         flags = ()
     else:
         objects.append(compiled(EXECUTOR, flags))
-    command = [COMPILER, "-shared", *map(str, objects), *(flag for flag in flags if flag.startswith("-fsanitize")),
+    command = [*COMPILER, "-shared", *map(str, objects), *(flag for flag in flags if flag.startswith("-fsanitize")),
                *libraries]
     return _made(f"{name}-{_digest(command, [])}.so", command)
 
 
 def compiled(source: Path, flags: Sequence[str]) -> Path:
     """The object file of ``source``; made anew where the flags, its text or that of what it includes have changed."""
-    command = [COMPILER, *FLAGS, *flags]
+    command = [*COMPILER, *FLAGS, *flags]
     return _made(f"{source.stem}-{_digest(command, _with_includes(source))}.o",
                  [*command, "-x", "c++", "-c", str(source)])
 
@@ -75,7 +76,7 @@ def compiled(source: Path, flags: Sequence[str]) -> Path:
 @cache
 def sanitizer_environment() -> dict[str, str]:
     """What a Python process needs to load a library compiled with SANITIZE. Fresh memory is filled with 0xFF."""
-    libraries = [subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True,
+    libraries = [subprocess.run([*COMPILER, f"-print-file-name={name}"], capture_output=True, text=True,
                                 check=True).stdout.strip() for name in ("libasan.so", "libubsan.so", "libstdc++.so")]
     return {"LD_PRELOAD": " ".join(libraries), "UBSAN_OPTIONS": "print_stacktrace=1",
             "ASAN_OPTIONS": "detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255"}
