@@ -13,6 +13,7 @@ import pytest
 from perforated_networks import PerforatedAI
 
 if os.environ.get("TRITON_INTERPRET") == "1":
+    import memory_checker  # noqa: F401  before the next, whose thread it is to run in
     import quick_interpreter  # noqa: F401
 
 
