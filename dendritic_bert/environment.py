@@ -60,8 +60,11 @@ def _backends() -> list[tuple[str, str]]:
     for name, missing in backends.availability().items():
         extra = f", instruction set {cpu.instruction_set()}" if name == "cpu" and missing is None else ""
         lines.append((f"backend {name}", f"available{extra}" if missing is None else f"not available: {missing}"))
-    chosen = backends.choose(None, "dsn_logits", "cpu", torch.float32)
     why = f"forced by {backends.ENVIRONMENT_VARIABLE}" if backends.FORCED else "first that is available"
+    try:
+        chosen = backends.choose(None, "dsn_logits", "cpu", torch.float32)
+    except RuntimeError as error:  # the one that is forced serves a GPU
+        chosen = f"none on a CPU: {error}"
     return [*lines, ("backend in use", f"{chosen} ({why})")]
 
 

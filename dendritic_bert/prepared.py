@@ -27,7 +27,7 @@ class Tables:
         # (1024 x 32 tokens, H = 128: 3.0 times at 32 outputs, 2.3 at 48, 1.7 at 128), but its tables are as large as
         # the words' then, and the first call of a model waits for them.
         self._is_foldable = 2 * padded_outputs(head.weight.shape[0]) < table.word.shape[1] and backends.refusal(
-            backends.FORCED or "cpu", "dsn_logits_folded", table.word.device.type, torch.float32) is None
+            backends.FORCED or "cpu", "dsn_logits_folded", table.word.device, torch.float32) is None
 
     def logits(self, input_ids: Tensor, cu_seqlens: Tensor | None, pooling: str,
                tokens: dict[str, Tensor | None]) -> Tensor:

@@ -11,23 +11,24 @@ import torch
 
 from . import cpu, cuda, triton_backend
 
-# In the order of preference. A module has MISSING (why nothing of it can be used here, or None) and refusal(op,
-# device_type, dtype); its ops are dendritic_bert::<op>_<name>. The reference comes last and serves everything.
+# In the order of preference. A module has MISSING (why it is not there at all, or None: all that an import may find
+# out), missing() (that, or why no device of this machine will do) and refusal(op, device, dtype); its ops are
+# dendritic_bert::<op>_<name>. The reference comes last and serves everything.
 _MODULES = {"cpu": cpu, "cuda": cuda, "triton": triton_backend}
 BACKENDS = (*_MODULES, "reference")
 ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
 
 
-def refusal(name: str, op: str, device_type: str, dtype: torch.dtype) -> str | None:
-    """Why backend ``name`` cannot serve ``op`` with a word table of ``dtype`` on ``device_type``; None where it can."""
+def refusal(name: str, op: str, device: torch.device | str, dtype: torch.dtype) -> str | None:
+    """Why backend ``name`` cannot serve ``op`` with a word table of ``dtype`` on ``device``; None where it can."""
     if name == "reference":
         return None
     if name in _MODULES:
-        return _MODULES[name].refusal(op, device_type, dtype)
+        return _MODULES[name].refusal(op, torch.device(device), dtype)
     return f"there is no such backend, known are {', '.join(BACKENDS)}"
 
 
-def choose(requested: str | None, op: str, device_type: str, dtype: torch.dtype) -> str:
+def choose(requested: str | None, op: str, device: torch.device | str, dtype: torch.dtype) -> str:
     """The backend for a call of ``op``: ``requested``, else the environment's, else the first that can serve it.
 
     Raises RuntimeError where a requested backend cannot serve the call.
@@ -35,17 +36,17 @@ def choose(requested: str | None, op: str, device_type: str, dtype: torch.dtype)
     requested = requested or FORCED
     if requested is None:
         for name in BACKENDS:
-            if refusal(name, op, device_type, dtype) is None:
+            if refusal(name, op, device, dtype) is None:
                 return name
-    reason = refusal(str(requested), op, device_type, dtype)
+    reason = refusal(str(requested), op, device, dtype)
     if reason is not None:
         raise RuntimeError(f"backend {requested!r} cannot serve this call: {reason}.")
     return str(requested)
 
 
 def availability() -> dict[str, str | None]:
-    """Every backend with the reason why it cannot be used on this machine, or None where it can."""
-    return {name: module.MISSING for name, module in _MODULES.items()} | {"reference": None}
+    """Every backend with the reason why it cannot be used on this machine, or None where it can. Starts CUDA."""
+    return {name: module.missing() for name, module in _MODULES.items()} | {"reference": None}
 
 
 def _forced() -> str | None:
@@ -54,7 +55,8 @@ def _forced() -> str | None:
         if cpu.MISSING is not None:
             warnings.warn(f"dendritic_bert runs on the PyTorch reference: {cpu.MISSING}.", stacklevel=2)
         return None
-    reason = availability().get(name, f"there is no such backend, known are {', '.join(BACKENDS)}")
+    known = {name: module.MISSING for name, module in _MODULES.items()} | {"reference": None}
+    reason = known.get(name, f"there is no such backend, known are {', '.join(BACKENDS)}")
     if reason is not None:
         raise RuntimeError(f"{ENVIRONMENT_VARIABLE} is {name!r}, which cannot be used: {reason}.")
     return name

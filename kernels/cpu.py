@@ -22,17 +22,22 @@ def _load() -> str | None:
 MISSING = _load()
 
 
+def missing() -> str | None:
+    """Why the kernels cannot run on this machine, or None."""
+    return MISSING
+
+
 def instruction_set() -> str:
     """The variant of the kernel that serves this processor: "avx512", "avx2" or "baseline"."""
     return importlib.import_module("dendritic_bert._cpu").instruction_set()
 
 
-def refusal(op: str, device_type: str, dtype: torch.dtype) -> str | None:
-    """Why the C++ kernel cannot serve ``op`` with a word table of ``dtype`` on ``device_type``; None where it can."""
+def refusal(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the C++ kernel cannot serve ``op`` with a word table of ``dtype`` on ``device``; None where it can."""
     if MISSING is not None:
         return MISSING
-    if device_type != "cpu":
-        return f"the tensors are on {device_type}, the cpu backend reads host memory"
+    if device.type != "cpu":
+        return f"the tensors are on {device.type}, the cpu backend reads host memory"
     if op not in DTYPES:
         return f"the cpu backend has no kernel for {op}"
     if dtype not in DTYPES[op]:

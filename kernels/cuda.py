@@ -1,4 +1,4 @@
-"""The door to the CUDA extension ``dendritic_bert._cuda``: can it run here, what it refuses, and the backward's glue.
+"""The door to the CUDA extension ``dendritic_bert._cuda``: was it built, what it refuses, and the backward's glue.
 
 The extension needs the CUDA libraries that torch brings, but neither a driver nor a GPU to be imported: code can be
 traced and exported for a GPU on a machine that has none.
@@ -8,6 +8,8 @@ import importlib
 
 import torch
 from torch import Tensor
+
+from . import gpu
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _TABLES = (*_FLOATS, torch.int8, torch.float8_e4m3fn)
@@ -38,32 +40,26 @@ def _load() -> str | None:
     return None
 
 
-def _missing() -> str | None:
-    not_built = _load()
-    if not_built is not None:
-        return not_built
-    if not torch.cuda.is_available():
-        return NO_GPU
-    major, minor = torch.cuda.get_device_capability()
-    return None if major >= 8 else f"the GPU is sm_{major}{minor}, the kernels are made for sm_80 and later"
-
-
-NO_GPU = "torch sees no GPU"
-MISSING = _missing()
+MISSING = _load()
 DEVICE_TYPE = "cuda"
 
 
-def refusal(op: str, device_type: str, dtype: torch.dtype) -> str | None:
-    """Why the CUDA kernels cannot serve ``op`` with a word table of ``dtype`` on ``device_type``; None if they can."""
-    if MISSING is not None and MISSING != NO_GPU:  # what is on a GPU that is not here can be traced and exported
+def missing() -> str | None:
+    """Why the kernels cannot run on this machine, or None. Starts CUDA."""
+    return MISSING or gpu.missing()
+
+
+def refusal(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the CUDA kernels cannot serve ``op`` with a word table of ``dtype`` on ``device``; None where they can."""
+    if MISSING is not None:
         return MISSING
-    if device_type != DEVICE_TYPE:
-        return f"the tensors are on {device_type}, the cuda backend reads memory on {DEVICE_TYPE}"
+    if device.type != DEVICE_TYPE:
+        return f"the tensors are on {device.type}, the cuda backend reads memory on {DEVICE_TYPE}"
     if op not in DTYPES:
         return f"the cuda backend has no kernel for {op}"
     if dtype not in DTYPES[op]:
         return f"the word table is {dtype}, the cuda backend reads {', '.join(map(str, DTYPES[op]))}"
-    return None
+    return gpu.refusal(device)
 
 
 def embed_pool_backward(grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, input_ids: Tensor, word: Tensor,

@@ -7,12 +7,13 @@ formula.
 The schemas are defined here, in Python, so that an op exists where its kernels were not built.
 """
 
+import threading
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import backends, checks, triton_backend
+from . import backends, checks, gpu, triton_backend
 from .folding import FoldedDsn
 from .reference import (
     ACTIVATIONS,
@@ -50,6 +51,7 @@ _SCHEMAS = {
                          "-> Tensor",
 }
 _library = torch.library.Library("dendritic_bert", "FRAGMENT")
+_defining = threading.Lock()
 
 
 def _on_one_device(arguments: Any, fake: Any) -> Any:
@@ -143,22 +145,45 @@ def _not_differentiable(ctx: Any, *grads: Tensor | None) -> Any:
 _FAKES = {"embed_pool": _embed_pool_fake, "embed_pool_backward": _embed_pool_backward_fake,
           "dsn_logits": _dsn_logits_fake, "dsn_token_logits": _dsn_token_logits_fake,
           "dsn_logits_folded": _dsn_logits_folded_fake}
-for _backend in NATIVE_BACKENDS:
-    for _op, _schema in _SCHEMAS.items():
-        _names = triton_backend.define(_op, _schema) if _backend == "triton" else ()
-        if not _names:
-            _library.define(f"{_op}_{_backend}{_schema}")
-        for _name in _names or (f"{_op}_{_backend}",):
-            _arguments = getattr(torch.ops.dendritic_bert, _name).default._schema.arguments
-            torch.library.register_fake(f"dendritic_bert::{_name}", _on_one_device(_arguments, _FAKES[_op]),
+_OPS: dict[str, dict[str, Any]] = {op: {} for op in _SCHEMAS}  # and by backend
+
+
+def define(backend: str) -> None:
+    """Define the ops of a backend, once. Triton's are defined by the first call that it serves: who loads a program
+    that was exported with them calls this before."""
+    with _defining:
+        if backend in _OPS["embed_pool"]:
+            return
+        for op, schema in _SCHEMAS.items():
+            names = triton_backend.define(op, schema) if backend == "triton" else ()
+            if not names:
+                _library.define(f"{op}_{backend}{schema}")
+            for name in names or (f"{op}_{backend}",):
+                arguments = getattr(torch.ops.dendritic_bert, name).default._schema.arguments
+                torch.library.register_fake(f"dendritic_bert::{name}", _on_one_device(arguments, _FAKES[op]),
+                                            lib=_library)
+        torch.library.register_autograd(f"dendritic_bert::embed_pool_{backend}", _embed_pool_autograd(backend),
+                                        setup_context=_save_for_backward, lib=_library)
+        torch.library.register_autograd(f"dendritic_bert::embed_pool_backward_{backend}", _not_differentiable,
                                         lib=_library)
-    torch.library.register_autograd(f"dendritic_bert::embed_pool_{_backend}", _embed_pool_autograd(_backend),
-                                    setup_context=_save_for_backward, lib=_library)
-    torch.library.register_autograd(f"dendritic_bert::embed_pool_backward_{_backend}", _not_differentiable,
-                                    lib=_library)
-_EMBED_POOL, _DSN_LOGITS, _DSN_TOKEN_LOGITS, _DSN_LOGITS_FOLDED = (
-    {name: getattr(torch.ops.dendritic_bert, f"{op}_{name}").default for name in NATIVE_BACKENDS}
-    for op in ("embed_pool", "dsn_logits", "dsn_token_logits", "dsn_logits_folded"))
+        for op, by_backend in _OPS.items():
+            by_backend[backend] = getattr(torch.ops.dendritic_bert, f"{op}_{backend}").default
+
+
+@gpu.constant
+def _make_sure_of(backend: str) -> None:
+    if backend not in _OPS["embed_pool"]:
+        define(backend)
+
+
+def _op(op: str, backend: str) -> Any:
+    _make_sure_of(backend)
+    return _OPS[op][backend]
+
+
+for _backend in NATIVE_BACKENDS:
+    if _backend != "triton" or triton_backend.INTERPRETED or triton_backend.MISSING is not None:
+        define(_backend)
 
 
 def embed_pool(
@@ -209,7 +234,7 @@ def embed_pool(
     checks.check_eps(eps)
     checks.check_dropout(p_embed, p_pool)
     seed = checks.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
-    name = backends.choose(backend, "embed_pool", word_embeddings.device.type, word_embeddings.dtype)
+    name = backends.choose(backend, "embed_pool", word_embeddings.device, word_embeddings.dtype)
     if name == "reference":
         checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
                                 ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
@@ -221,7 +246,7 @@ def embed_pool(
     word_grad = NO_WORD_GRAD
     if word_embeddings.requires_grad:
         word_grad = SPARSE_WORD_GRAD if sparse_grad else DENSE_WORD_GRAD
-    pooled, _, _ = _EMBED_POOL[name](
+    pooled, _, _ = _op("embed_pool", name)(
         input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
         _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids, eps,
         _code("pooling", pooling, _POOLING_CODES), p_embed, p_pool, seed, word_grad)
@@ -249,7 +274,7 @@ def dsn_logits(
     """
     checks.check_eps(table.eps)
     activation = _code("activation", head.activation, _ACTIVATION_CODES)
-    name = backends.choose(backend, "dsn_logits", table.word.device.type, table.word.dtype)
+    name = backends.choose(backend, "dsn_logits", table.word.device, table.word.dtype)
     if name == "reference":
         checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                 pooling)
@@ -257,7 +282,7 @@ def dsn_logits(
                               token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
     word, word_scale, context, eps = table
     weight, bias, beta_bias, lateral, top, _ = head
-    return _DSN_LOGITS[name](
+    return _op("dsn_logits", name)(
         input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation,
         _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
         _code("pooling", pooling, _POOLING_CODES))
@@ -278,11 +303,11 @@ def dsn_token_logits(
 
     The arguments are those of ``dsn_logits``. Returns logits ``[B, L, C]``, or ``[T, C]`` beside ``cu_seqlens``, in
     the head's dtype (float32); a token that ``attention_mask`` hides is not looked up and its logits are 0. Raises
-    RuntimeError as ``embed_pool`` does.
+    RuntimeError as ``embed_pool`` does; on a GPU a token that more than one row of cu_seqlens holds is NaN instead.
     """
     checks.check_eps(table.eps)
     activation = _code("activation", head.activation, _ACTIVATION_CODES)
-    name = backends.choose(backend, "dsn_token_logits", table.word.device.type, table.word.dtype)
+    name = backends.choose(backend, "dsn_token_logits", table.word.device, table.word.dtype)
     if name == "reference":
         checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                 "mean_masked")
@@ -290,7 +315,7 @@ def dsn_token_logits(
                                     token_type_ids=token_type_ids, position_ids=position_ids)
     word, word_scale, context, eps = table
     weight, bias, beta_bias, lateral, top, _ = head
-    return _DSN_TOKEN_LOGITS[name](
+    return _op("dsn_token_logits", name)(
         input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation,
         _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids)
 
@@ -312,13 +337,13 @@ def dsn_logits_folded(
     ``folded.num_positions``. Returns logits ``[B, C]`` float32. Raises RuntimeError as ``embed_pool`` does.
     """
     activation = _code("activation", folded.activation, _ACTIVATION_CODES)
-    name = backends.choose(backend, "dsn_logits_folded", folded.word.device.type, folded.word.dtype)
+    name = backends.choose(backend, "dsn_logits_folded", folded.word.device, folded.word.dtype)
     if name == "reference":
         checks.check_dsn_logits_folded(input_ids, folded, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                        pooling)
         return dsn_logits_folded_ref(input_ids, folded, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                                      token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
-    return _DSN_LOGITS_FOLDED[name](
+    return _op("dsn_logits_folded", name)(
         input_ids, *folded[:-1], activation, _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
         _code("pooling", pooling, _POOLING_CODES))
 

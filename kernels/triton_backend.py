@@ -1,15 +1,18 @@
-"""The door to the Triton kernels: can they run here, what they refuse, and their registration with torch.library.
+"""The door to the Triton kernels: are they there, what they refuse, and their registration with torch.library.
 
-Triton is imported only where the kernels can run.
+Triton is imported by the first call that it may serve: what it needs of torch for a graph to hold its launches takes
+three seconds.
 """
 
 import importlib
 import importlib.util
 import os
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
+
+from . import gpu
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _TABLES = (*_FLOATS, torch.int8, torch.float8_e4m3fn)
@@ -19,19 +22,18 @@ SPARSE_WORD_GRAD = 2  # of ops.py
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _missing() -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed; run `pip install triton`"
-    if INTERPRETED:
-        return None
-    if not torch.cuda.is_available():
-        return "torch sees no GPU; TRITON_INTERPRET=1 runs the kernels on the CPU, slowly, to debug them"
-    capability = torch.cuda.get_device_capability()
-    if torch.version.hip is None and capability < (8, 0):
-        return f"the GPU is sm_{capability[0]}{capability[1]}, the kernels are made for sm_80 and later"
-    return None
+def _not_installed() -> str | None:
+    there = importlib.util.find_spec("triton") is not None
+    return None if there else "the package triton is not installed; run `pip install triton`"
 
 
+@gpu.constant
+def broken() -> str | None:
+    """Import Triton; return why not where that fails."""
+    return _broken()
+
+
+@cache
 def _broken() -> str | None:
     try:
         importlib.import_module("triton")
@@ -40,31 +42,41 @@ def _broken() -> str | None:
     return None
 
 
-MISSING = _missing() or _broken()
+MISSING = _not_installed()
 DEVICE_TYPE = "cpu" if INTERPRETED else "cuda"
 
 
-def refusal(op: str, device_type: str, dtype: torch.dtype) -> str | None:
-    """Why the Triton kernels cannot serve ``op`` with a word table of ``dtype`` on ``device_type``, or None."""
+def missing() -> str | None:
+    """Why the kernels cannot run on this machine, or None. Starts CUDA, unless they are interpreted."""
+    reason = MISSING or broken()
+    if reason is not None or INTERPRETED:
+        return reason
+    reason = gpu.missing()
+    remedy = "; TRITON_INTERPRET=1 runs the kernels on the CPU, slowly, to debug them"
+    return reason + remedy if reason == gpu.NO_GPU else reason
+
+
+def refusal(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the Triton kernels cannot serve ``op`` with a word table of ``dtype`` on ``device``, or None."""
     if MISSING is not None:
         return MISSING
-    if device_type != DEVICE_TYPE:
-        return f"the tensors are on {device_type}, the triton backend reads memory on {DEVICE_TYPE}"
+    if device.type != DEVICE_TYPE:
+        return f"the tensors are on {device.type}, the triton backend reads memory on {DEVICE_TYPE}"
     if op not in DTYPES:
         return f"the triton backend has no kernel for {op}"
     if dtype not in DTYPES[op]:
         return f"the word table is {dtype}, the triton backend reads {', '.join(map(str, DTYPES[op]))}"
-    return None
+    return gpu.refusal(device) or broken()
 
 
 def define(op: str, schema: str) -> tuple[str, ...]:
-    """Define ``dendritic_bert::<op>_triton`` with its kernels and return the names of what was defined: none where they
-    cannot run here or where there are none.
+    """Define ``dendritic_bert::<op>_triton`` with its kernels and return the names of what was defined: none where
+    Triton is not there or has no kernel for it.
 
     Inductor sees the launches and compiles them into its own code. Not those of the interpreter, and not those of the
     sparse word gradient, whose size only the data tell: an op of its own, which inductor calls as it is.
     """
-    if MISSING is not None:
+    if MISSING is not None or broken() is not None:
         return ()
     implementation = getattr(importlib.import_module(".triton_launch", __package__), op, None)
     if implementation is None:

@@ -15,6 +15,8 @@ from dendritic_bert.kernels import backends
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+if "cuda" in DEVICES:
+    torch.cuda.init()  # what a device refuses is asked of one that is in use
 
 
 def serving(op: str, *dtypes: torch.dtype) -> list[tuple[str, str]]:

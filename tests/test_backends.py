@@ -38,9 +38,9 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 def served(monkeypatch):
     """The backends that served, in order, instead of what they computed."""
     names: list[str] = []
-    for table in (ops._EMBED_POOL, ops._DSN_LOGITS, ops._DSN_TOKEN_LOGITS):
-        for name in table:
-            monkeypatch.setitem(table, name, lambda *_, name=name: names.append(name) or (None, None, None))
+    for by_backend in ops._OPS.values():
+        for name in by_backend:
+            monkeypatch.setitem(by_backend, name, lambda *_, name=name: names.append(name) or (None, None, None))
     for function in ("embed_pool_ref", "dsn_logits_ref", "dsn_token_logits_ref"):
         monkeypatch.setattr(ops, function, lambda *_, **__: names.append("reference"))
     return names

@@ -44,9 +44,9 @@ def arguments_of(monkeypatch, table: dict, backend: str, call) -> tuple:
 def test_opcheck_embed_pool(layout, options, dtype, backend, device, monkeypatch):
     values = {name: value.requires_grad_() for name, value in moved(parameters(20, dtype), device).items()}
     token_arguments = moved(tokens(layout, 4, 6, token_types=True), device)
-    arguments = arguments_of(monkeypatch, ops._EMBED_POOL, backend, lambda: ops.embed_pool(
+    arguments = arguments_of(monkeypatch, ops._OPS["embed_pool"], backend, lambda: ops.embed_pool(
         **token_arguments, **values, **options, backend=backend))
-    op = ops._EMBED_POOL[backend]
+    op = ops._OPS["embed_pool"][backend]
     # opcheck's own comparison of gradients takes no sparse ones; the rest of it does.
     sparse = {"test_utils": ("test_schema", "test_autograd_registration", "test_faketensor")}
     torch.library.opcheck(op, arguments, **(sparse if "sparse_grad" in options else {}))
@@ -64,9 +64,9 @@ def test_opcheck_embed_pool(layout, options, dtype, backend, device, monkeypatch
 def test_opcheck_dsn_logits(layout, dtype, backend, device, monkeypatch):
     table, dsn_head = prepared(device, dtype)
     token_arguments = moved(tokens(layout, 4, 6, positions=True, num_positions=8), device)
-    arguments = arguments_of(monkeypatch, ops._DSN_LOGITS, backend, lambda: ops.dsn_logits(
+    arguments = arguments_of(monkeypatch, ops._OPS["dsn_logits"], backend, lambda: ops.dsn_logits(
         **token_arguments, table=table, head=dsn_head, backend=backend))
-    torch.library.opcheck(ops._DSN_LOGITS[backend], arguments)
+    torch.library.opcheck(ops._OPS["dsn_logits"][backend], arguments)
 
 
 OTHER_OPS = [(op, *pair) for op in ("dsn_token_logits", "dsn_logits_folded") for pair in serving(op, torch.float32)
@@ -79,7 +79,7 @@ def test_opcheck_the_other_ops(layout, name, backend, device, monkeypatch):
     table, dsn_head = prepared(device)
     tables = {"folded": fold(table, dsn_head)} if name == "dsn_logits_folded" else {"table": table, "head": dsn_head}
     token_arguments = moved(tokens(layout, 4, 6, positions=True, num_positions=8), device)
-    registered = getattr(ops, f"_{name.upper()}")
+    registered = ops._OPS[name]
     arguments = arguments_of(monkeypatch, registered, backend, lambda: getattr(ops, name)(
         **token_arguments, **tables, backend=backend))
     torch.library.opcheck(registered[backend], arguments)

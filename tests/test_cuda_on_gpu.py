@@ -5,10 +5,11 @@ import pytest
 import torch
 from cases import head, parameters, tokens
 
-from dendritic_bert.kernels import cuda, ops
+from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
 
-pytestmark = pytest.mark.skipif(cuda.MISSING is not None, reason=str(cuda.MISSING))
+MISSING = backends.availability()["cuda"]
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 A_WHILE = 10**8  # clocks, about 60 ms
 
 
@@ -80,14 +81,3 @@ def test_a_graph_holds_a_step_of_training(request):
     graph.replay()
     for actual, value in zip(captured, expected):
         assert torch.equal(actual, value)
-
-
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU is needed beside the current one")
-def test_the_device_of_the_tensors_is_used():
-    table, dsn_head = prepared("cuda:1")
-    ids = batches(5, 7, "cuda:1")[0]
-    with torch.cuda.device(0):
-        actual = ops.dsn_logits(ids, table, dsn_head, backend="cuda")
-    assert actual.device == ids.device
-    here, head_here = prepared("cuda:0")
-    assert torch.equal(actual.cpu(), ops.dsn_logits(ids.to("cuda:0"), here, head_here, backend="cuda").cpu())

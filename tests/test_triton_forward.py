@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import run_interpreted
 
-from dendritic_bert.kernels import backends, triton_backend, triton_configs
+from dendritic_bert.kernels import backends, gpu, triton_backend, triton_configs
 from dendritic_bert.kernels.triton_configs import ANY, TABLE, Config, candidates, key_of
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -20,7 +20,7 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 
 @pytest.mark.slow
 def test_under_the_interpreter():
-    run_interpreted("interpreted/forward.py")
+    run_interpreted("interpreted/forward.py", "interpreted/memory.py")
 
 
 @pytest.mark.slow
@@ -39,7 +39,8 @@ def test_inductor_sees_the_launches():
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines() == [
         "dsn_logits ['logits']", "dsn_logits of long rows ['piece_kept', 'piece_sums'] ['logits']",
-        "dsn_token_logits ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
+        "dsn_token_logits ['logits']", "dsn_token_logits of 4 packed rows ['logits']",
+        "dsn_token_logits of 300 packed rows ['rising'] ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
         "embed_pool of long rows ['piece_kept', 'piece_sums', 'rstd'] ['pooled', 'pooled_hat']",
         "gradients ['attention_mask', 'd_context', 'd_ln_bias', 'd_ln_weight', 'd_word', 'input_ids']",
         "gradients by id ['attention_mask', 'input_ids', 'offsets'] "
@@ -50,27 +51,28 @@ def test_inductor_sees_the_launches():
         "['cut_sums', 'offsets', 'sums'] ['offsets', 'sums'] ['cut_sums', 'offsets', 'sums'] ['offsets', 'sums']"]
 
 
-@pytest.mark.parametrize(("installed", "interpreted", "capability", "reason"), [
-    (False, True, (9, 0), "triton is not installed; run `pip install triton`"),
-    (True, False, None, "torch sees no GPU; TRITON_INTERPRET=1"),
-    (True, False, (7, 5), "the GPU is sm_75, the kernels are made for sm_80 and later"),
-    (True, False, (8, 0), None),
-    (True, True, None, None),
-])
-def test_why_it_is_not_there(installed, interpreted, capability, reason, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+@needs_triton
+@pytest.mark.parametrize(("interpreted", "gpus", "reason"), [
+    (False, "torch sees no GPU", "torch sees no GPU; TRITON_INTERPRET=1 runs the kernels on the CPU"),
+    (False, "cuda:0 is sm_75", "cuda:0 is sm_75"), (False, None, None), (True, "torch sees no GPU", None)])
+def test_why_it_cannot_be_used(interpreted, gpus, reason, monkeypatch):
     monkeypatch.setattr(triton_backend, "INTERPRETED", interpreted)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    monkeypatch.setattr(torch.version, "hip", None)
-    missing = triton_backend._missing()
-    assert missing is None if reason is None else reason in missing
-    monkeypatch.setattr(triton_backend, "MISSING", missing)
-    assert backends.availability()["triton"] == missing
-    if reason is not None:
-        assert "\n" not in missing
-        with pytest.raises(RuntimeError, match="backend 'triton' cannot serve this call: .*" + reason[:20]):
-            backends.choose("triton", "embed_pool", "cpu", torch.float32)
+    monkeypatch.setattr(gpu, "missing", lambda: gpus)
+    missing = backends.availability()["triton"]
+    assert missing is None if reason is None else missing.startswith(reason)
+
+
+def refused(device: str) -> str:
+    with pytest.raises(RuntimeError, match="backend 'triton' cannot serve this call: ") as error:
+        backends.choose("triton", "embed_pool", device, torch.float32)
+    return str(error.value)
+
+
+def test_a_triton_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(triton_backend, "MISSING", triton_backend._not_installed())
+    assert backends.availability()["triton"] == "the package triton is not installed; run `pip install triton`"
+    assert "triton is not installed; run" in refused("cuda")
 
 
 def test_a_triton_that_cannot_be_imported(monkeypatch):
@@ -78,8 +80,17 @@ def test_a_triton_that_cannot_be_imported(monkeypatch):
         raise ImportError("libtriton.so: undefined symbol")
 
     monkeypatch.setattr(importlib, "import_module", fail)
-    assert triton_backend._broken() == ("triton cannot be imported (libtriton.so: undefined symbol); install the one "
-                                        "that this torch asks for")
+    monkeypatch.setattr(triton_backend, "MISSING", None)
+    monkeypatch.setattr(triton_backend, "DEVICE_TYPE", "cuda")
+    triton_backend._broken.cache_clear()
+    try:
+        reason = "triton cannot be imported (libtriton.so: undefined symbol); install the one that this torch asks for"
+        assert backends.availability()["triton"] == reason
+        assert reason in refused("cuda")
+        assert backends.choose(None, "embed_pool", "cuda", torch.float32) != "triton"
+        assert triton_backend.define("embed_pool", "") == ()
+    finally:
+        triton_backend._broken.cache_clear()
 
 
 @pytest.mark.parametrize(("device", "op", "dtype", "reason"), [
@@ -96,7 +107,8 @@ def test_a_triton_that_cannot_be_imported(monkeypatch):
 def test_what_it_refuses(device, op, dtype, reason, monkeypatch):
     monkeypatch.setattr(triton_backend, "MISSING", None)
     monkeypatch.setattr(triton_backend, "DEVICE_TYPE", "cuda")
-    refusal = triton_backend.refusal(op, device, dtype)
+    monkeypatch.setattr(triton_backend, "_broken", lambda: None)
+    refusal = backends.refusal("triton", op, device, dtype)
     if reason is None:
         assert refusal is None
     else:
