@@ -22,7 +22,7 @@ Nothing but ``rstd`` is kept from the forward pass: x and the mask are computed 
 An order holds the cells of tokens, ``row * width + column`` where no row is longer than ``width``: in the padded layout
 the token's place, packed a number from which its row need not be searched for again.
 
-Where cu_seqlens makes no sense anywhere (``sound`` is False), rows may share tokens and with them ``rstd``: G is NaN.
+Where cu_seqlens makes no sense anywhere, rows may share tokens, and the forward pass keeps no ``rstd``: G is NaN.
 """
 
 import triton
@@ -36,6 +36,7 @@ from .triton_forward import (
     divided,
     dropout_keep,
     embedded_tokens,
+    is_sound,
     piece_bounds,
     row_bounds,
     row_of,
@@ -43,6 +44,7 @@ from .triton_forward import (
     table_rows,
     token_indices,
 )
+from .triton_kernel import kernel
 
 MASK_TOKENS = tl.constexpr(128)  # of a row, looked at together where nothing but their number is wanted
 
@@ -61,8 +63,9 @@ def count_tokens(start, count, attention_mask, BLOCK_ROWS: tl.constexpr):
 
 
 @triton.jit
-def row_gradients(row, kept, num_rows, sound, grad_pooled, seed, pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr,
-                  SUM: tl.constexpr, DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+def row_gradients(row, kept, num_rows, num_tokens, num_rising, cu_seqlens, rising, grad_pooled, seed, pool_threshold,
+                  pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_POOL: tl.constexpr,
+                  BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr):
     """Of rows: the gradient before p_pool ``[R, H]``, which part of it a token gets, and how often the pooled row holds
     beta, both ``[R]``."""
     h = tl.arange(0, BLOCK_H)
@@ -72,17 +75,17 @@ def row_gradients(row, kept, num_rows, sound, grad_pooled, seed, pool_threshold,
         keep = dropout_keep(seed, row[:, None], row[:, None] * 0, pool_threshold, POOL_STREAM, BLOCK_H)
         grad = tl.where(tl.reshape(keep, (BLOCK_ROWS, BLOCK_H)), grad * pool_scale, 0.0)
     share = tl.full((BLOCK_ROWS, 1), 1.0, tl.float32)
-    if sound is not None:
-        share = tl.where(tl.load(sound) != 0, share, float("nan"))
+    if cu_seqlens is not None:
+        share = tl.where(is_sound(cu_seqlens, rising, num_rows, num_rising, num_tokens), share, float("nan"))
         grad *= share
     share, beta_share = divided(share, kept, SUM)
     return grad, tl.sum(share, axis=1), beta_share
 
 
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
+@kernel(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
 def row_gradients_kernel(
-        attention_mask, cu_seqlens, sound, grad_pooled, pooled_hat, seed, row_share, dropped, d_ln_weight, d_ln_bias,
-        num_rows, length, num_tokens, embed_threshold, embed_scale, pool_threshold, pool_scale,
+        attention_mask, cu_seqlens, rising, grad_pooled, pooled_hat, seed, row_share, dropped, d_ln_weight, d_ln_bias,
+        num_rows, length, num_tokens, num_rising, embed_threshold, embed_scale, pool_threshold, pool_scale,
         HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr,
         BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, ATOMIC: tl.constexpr):
     """Which part of a row's gradient a token gets ``[B]``, with p_pool that gradient before it ``[B, H]``, and what the
@@ -91,8 +94,9 @@ def row_gradients_kernel(
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
     kept = count_tokens(start, count, attention_mask, BLOCK_ROWS)
-    grad, share, beta_share = row_gradients(row, kept, num_rows, sound, grad_pooled, seed, pool_threshold, pool_scale,
-                                            HIDDEN_SIZE, SUM, DROP_POOL, BLOCK_H, BLOCK_ROWS)
+    grad, share, beta_share = row_gradients(
+        row, kept, num_rows, num_tokens, num_rising, cu_seqlens, rising, grad_pooled, seed, pool_threshold, pool_scale,
+        HIDDEN_SIZE, SUM, DROP_POOL, BLOCK_H, BLOCK_ROWS)
     h = tl.arange(0, BLOCK_H)
     places = row[:, None] * HIDDEN_SIZE + h[None, :]
     stored = (row < num_rows)[:, None] & (h < HIDDEN_SIZE)[None, :]
@@ -129,12 +133,12 @@ def token_gradients(x, factor, share, gradient, HIDDEN_SIZE: tl.constexpr):
     return (factor * share)[:, :, None] * (gradient - mean[:, :, None] - x * slope[:, :, None])
 
 
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
+@kernel(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
 def scatter_gradients_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, sound, grad_pooled, pooled_hat,
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, rising, grad_pooled, pooled_hat,
         word_embeddings, position_embeddings, token_type_embeddings, ln_weight, seed, rstd, d_word, d_context,
-        d_ln_weight, d_ln_bias, num_rows, length, num_tokens, vocab_size, num_types, num_positions, embed_threshold,
-        embed_scale, pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr,
+        d_ln_weight, d_ln_bias, num_rows, length, num_tokens, num_rising, vocab_size, num_types, num_positions,
+        embed_threshold, embed_scale, pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr,
         DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr,
         BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr):
     """Adds every token's gradient to ``d_word [V, H]`` and ``d_context [K * P, H]``, every row's to ``d_ln_weight [H]``
@@ -148,8 +152,9 @@ def scatter_gradients_kernel(
         start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
         begin, end = row * 0, count
     kept = count_tokens(start, count, attention_mask, BLOCK_ROWS)
-    grad, share, beta_share = row_gradients(row, kept, num_rows, sound, grad_pooled, seed, pool_threshold, pool_scale,
-                                            HIDDEN_SIZE, SUM, DROP_POOL, BLOCK_H, BLOCK_ROWS)
+    grad, share, beta_share = row_gradients(
+        row, kept, num_rows, num_tokens, num_rising, cu_seqlens, rising, grad_pooled, seed, pool_threshold, pool_scale,
+        HIDDEN_SIZE, SUM, DROP_POOL, BLOCK_H, BLOCK_ROWS)
     h = tl.arange(0, BLOCK_H)
     row_gradient = grad * tl.load(ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]
     first = (row < num_rows) & (begin == 0)  # a row's pieces add what is not a token's once
@@ -209,7 +214,7 @@ def found_tokens(place, input_ids, attention_mask, cu_seqlens, token_type_ids, p
     return cell, token_id, token_type * num_positions + position, shown & readable
 
 
-@triton.jit(do_not_specialize=[*SIZES, "width"])
+@kernel(do_not_specialize=[*SIZES, "width"])
 def token_keys_kernel(
         input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_keys, context_keys, cells, num_rows,
         length, num_tokens, vocab_size, num_types, num_positions, width, BLOCK_TOKENS: tl.constexpr):
@@ -229,7 +234,7 @@ def token_keys_kernel(
     tl.store(cells + place, cell.to(cells.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "width"])
+@kernel(do_not_specialize=[*SIZES, "width"])
 def order_tokens_kernel(
         input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, offsets, order, num_rows, length,
         num_tokens, vocab_size, num_types, num_positions, width, BLOCK_TOKENS: tl.constexpr):
@@ -270,7 +275,7 @@ def segment_rows(segment, read, word_ids, word_embeddings, position_embeddings, 
     return rows
 
 
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "num_segments", "num_pieces", "width"])
+@kernel(do_not_specialize=[*SIZES, "embed_threshold", "num_segments", "num_pieces", "width"])
 def segment_gradients_kernel(
         input_ids, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
         token_type_embeddings, ln_weight, seed, rstd, grad_rows, row_share, order, offsets, word_ids, sums, cut_sums,
@@ -345,7 +350,7 @@ def segment_gradients_kernel(
              mask=cut[:, None] & (h < HIDDEN_SIZE))
 
 
-@triton.jit(do_not_specialize=["num_segments"])
+@kernel(do_not_specialize=["num_segments"])
 def segment_combine_kernel(offsets, sums, cut_sums, num_segments, HIDDEN_SIZE: tl.constexpr, BLOCK_H: tl.constexpr,
                            CHUNK: tl.constexpr):
     """The segments that ``segment_gradients_kernel`` cut: their pieces, added in their order, into ``sums [S, H]``. A

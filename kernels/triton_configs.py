@@ -18,6 +18,9 @@ LENGTHS = (64, 256, ANY)  # a length belongs to the first bucket it does not exc
 FEW_ROWS = 1024
 # A row of so many columns may be cut into pieces where rows are few; 16 steps of 16 tokens each.
 CHUNK = 256
+# Of so many rows every program that must know looks at all bounds, 40 instructions beside the 1,800 of four tokens with
+# a head at H = 384. Of more a launch of its own does, with a program for every chunk.
+FEW_BOUNDS, BOUNDS_CHUNK = 256, 1024
 SEGMENT_CHUNK = 64  # of a frequent id's tokens, one program's work in the backward pass: 8 to 16 steps
 KEY_TOKENS = 512  # of a program that writes sort keys: 4 a thread, one 16-byte load of ids
 HEAD_TILE = 1024  # of a warp: 32 registers of a thread

@@ -12,7 +12,9 @@ How a launch is put together (``triton_launch`` does it):
 * An optional tensor that is absent is passed as None, which makes a kernel of its own without it.
 * Table sizes are checked in the kernel: a token whose id, type or position lies outside, and a row whose bounds in
   cu_seqlens make no sense, is read nowhere and turns its row's result into NaN. So does a piece that went to another
-  row, as it may where rows overlap: a row that is not NaN is right, whatever its neighbours are.
+  row, as it may where rows overlap: a row that is not NaN is right, whatever its neighbours are. What is written for
+  every token is written once: where rows may overlap, logits of a token that two of them hold are NaN, and nothing is
+  kept for the backward pass, whose gradients are NaN.
 
 All loads are widened to float32 at once; every offset that can pass 2^31 elements is int64. Why no mean is taken of a
 "centred" token, and what ``beta_share`` is, stands at the head of ``weights``.
@@ -20,6 +22,8 @@ All loads are widened to float32 at once; every offset that can pass 2^31 elemen
 
 import triton
 import triton.language as tl
+
+from .triton_kernel import kernel
 
 # The place of a name in reference.ACTIVATIONS.
 SIGMOID = tl.constexpr(0)
@@ -30,7 +34,8 @@ EMBED_STREAM = tl.constexpr(0)
 POOL_STREAM = tl.constexpr(1)
 
 # Sizes of a batch and of tables change from call to call: a kernel made for one value of them would be made anew.
-SIZES = ["num_rows", "length", "num_tokens", "vocab_size", "num_types", "num_positions"]
+SIZES = ["num_rows", "length", "num_tokens", "num_rising", "vocab_size", "num_types", "num_positions"]
+LOOKED_AT = tl.constexpr(64)  # bounds of rows at a time, by a program that looks at all of them
 
 
 @triton.jit
@@ -53,6 +58,39 @@ def row_bounds(row, num_rows, length, num_tokens, cu_seqlens):
 
 
 @triton.jit
+def falls(bounds, first, end, COUNT: tl.constexpr):
+    """Which of ``bounds[first:end]`` ``[COUNT]`` are above the one behind them."""
+    i = first + tl.arange(0, COUNT)
+    here = tl.load(bounds + i, mask=i < end, other=0)
+    return here > tl.load(bounds + i + 1, mask=i < end, other=0)
+
+
+@triton.jit
+def is_sound(cu_seqlens, rising, num_rows, num_rising, num_tokens):
+    """Whether cu_seqlens rises from 0 to T, so that every token lies in one row.
+
+    ``rising [num_rising + 1]`` is cu_seqlens, or of many rows what ``rising_kernel`` makes of it. A program looks at
+    all of it: less would not do, since rows that overlap may be any two.
+    """
+    fallen = tl.zeros((LOOKED_AT,), tl.int1)
+    for first in range(0, num_rising, LOOKED_AT):
+        fallen = fallen | falls(rising, first, num_rising, LOOKED_AT)
+    whole = (tl.load(cu_seqlens) == 0) & (tl.load(cu_seqlens + num_rows) == num_tokens)
+    return whole & (tl.max(fallen.to(tl.int32)) == 0)
+
+
+@kernel(do_not_specialize=["num_rows"])
+def rising_kernel(cu_seqlens, rising, num_rows, CHUNK: tl.constexpr):
+    """A program for every ``CHUNK`` rows: 0, 1, 2 ... in ``rising``, with -1 behind the chunks in which cu_seqlens
+    falls, so that one falls where the other does."""
+    chunk = tl.program_id(0)
+    first = chunk.to(tl.int64) * CHUNK
+    fallen = tl.max(falls(cu_seqlens, first, num_rows, CHUNK).to(tl.int32))
+    tl.store(rising, 0, mask=chunk == 0)
+    tl.store(rising + chunk + 1, tl.where(fallen != 0, -1, chunk + 1))
+
+
+@triton.jit
 def row_of(place, cu_seqlens, num_rows, CHUNK: tl.constexpr):
     """The row of a token, or with CHUNK the row of a piece; the last one that starts at or before ``place``.
 
@@ -69,6 +107,20 @@ def row_of(place, cu_seqlens, num_rows, CHUNK: tl.constexpr):
         low = tl.where(first <= place, middle, low)
         size -= half
     return low
+
+
+@triton.jit
+def holding_rows(place, row, sound, cu_seqlens, num_rows, length, num_tokens):
+    """Of tokens ``[T]`` and the row that a search has found for each: the column, and whether that row holds the token
+    and no other does. Where cu_seqlens is not ``sound`` the search may be wrong, and all rows are looked at."""
+    holders = tl.where(sound, place * 0 + 1, 0)
+    for other in range(0, tl.where(sound, 0, num_rows)):
+        holds = (tl.load(cu_seqlens + other) <= place) & (place < tl.load(cu_seqlens + other + 1))
+        holders += holds.to(tl.int64)
+        row = tl.where(holds, other, row)
+    start, count, _ = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
+    column = place - start
+    return column, sound | ((holders == 1) & (column >= 0) & (column < count))
 
 
 @triton.jit
@@ -280,7 +332,7 @@ def store_logits(x, beta_share, row, stored, weight, bias, beta_bias, lateral, t
         tl.store(logits + row[:, None] * NUM_LABELS + c[None, :], y, mask=stored[:, None] & known[None, :])
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def dsn_logits_kernel(
         input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word, word_scale, context, weight, bias,
         beta_bias, lateral, top, logits, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps,
@@ -298,7 +350,7 @@ def dsn_logits_kernel(
                  NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def dsn_pieces_kernel(
         input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word, word_scale, context, piece_sums,
         piece_kept, piece_row, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps,
@@ -313,7 +365,7 @@ def dsn_pieces_kernel(
     store_piece(piece, row, total, kept, total, piece_sums, None, piece_kept, piece_row, HIDDEN_SIZE, BLOCK_H)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def dsn_combine_kernel(
         cu_seqlens, piece_sums, piece_kept, piece_row, weight, bias, beta_bias, lateral, top, logits, num_rows, length,
         num_tokens, HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr,
@@ -328,28 +380,29 @@ def dsn_combine_kernel(
                  NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@kernel(do_not_specialize=SIZES)
 def dsn_token_logits_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word, word_scale, context, weight, bias,
-        beta_bias, lateral, top, logits, num_rows, length, num_tokens, vocab_size, num_types, num_positions, eps,
-        HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr,
-        BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_TOKENS: tl.constexpr):
-    """Token ids -> logits of every token ``[B * L, C]`` or ``[T, C]``, 0 where the mask hides it."""
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, rising, word, word_scale, context, weight,
+        bias, beta_bias, lateral, top, logits, num_rows, length, num_tokens, num_rising, vocab_size, num_types,
+        num_positions, eps, HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr, NUM_DENDRITES: tl.constexpr,
+        ACTIVATION: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_TOKENS: tl.constexpr):
+    """Token ids -> logits of every token ``[B * L, C]`` or ``[T, C]``, 0 where the mask hides it, NaN where no row
+    holds it or more than one."""
     place = tl.program_id(0).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     inside = place < num_tokens
-    if position_ids is not None:
-        column = place * 0
-    elif cu_seqlens is None:
+    column = place * 0
+    if cu_seqlens is not None:
+        row = row_of(place, cu_seqlens, num_rows, 0) if position_ids is None else place * 0
+        sound = is_sound(cu_seqlens, rising, num_rows, num_rising, num_tokens)
+        column, held = holding_rows(place, row, sound, cu_seqlens, num_rows, length, num_tokens)
+    elif position_ids is None:
         column = place % length
-    else:
-        start, count, _ = row_bounds(row_of(place, cu_seqlens, num_rows, 0), num_rows, length, num_tokens, cu_seqlens)
-        column = place - start
-        # Where cu_seqlens makes no sense, the row that was found need not hold the token: no table has position -1.
-        column = tl.where((column >= 0) & (column < count), column, -1)
     shown = shown_tokens(place, place, num_tokens, attention_mask)
     e, factor = centred_tokens(place[:, None], column[:, None], shown[:, None], input_ids, token_type_ids, position_ids,
                                word, word_scale, context, vocab_size, num_types, num_positions, eps, HIDDEN_SIZE,
                                BLOCK_H)
+    if cu_seqlens is not None:
+        factor = tl.where(held[:, None], factor, float("nan"))
     x = tl.reshape(e * factor[:, :, None], (BLOCK_TOKENS, BLOCK_H))
     store_logits(x, shown.to(tl.float32), place, shown, weight, bias, beta_bias, lateral, top, logits, HIDDEN_SIZE,
                  NUM_LABELS, NUM_DENDRITES, ACTIVATION, BLOCK_H, BLOCK_C)
@@ -401,13 +454,16 @@ def dropout_keep(seed, row, column, threshold, STREAM: tl.constexpr, BLOCK_H: tl
 
 
 @triton.jit
-def pool_embedded(row, start, begin, end, input_ids, attention_mask, token_type_ids, position_ids, word_embeddings,
-                  position_embeddings, token_type_embeddings, seed, rstd, vocab_size, num_types, num_positions, eps,
-                  embed_threshold, embed_scale, HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr,
-                  BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
-                  NUM_STAGES: tl.constexpr):
+def pool_embedded(row, start, begin, end, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, rising,
+                  word_embeddings, position_embeddings, token_type_embeddings, seed, rstd, num_rows, num_tokens,
+                  num_rising, vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale,
+                  HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr,
+                  BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
     """``pool_centred`` from the parameters and with dropout; third, how often each channel kept beta: ``[R, H]``, or
-    ``[R, 1]`` without dropout. Stores ``rstd`` of every token."""
+    ``[R, 1]`` without dropout. Stores ``rstd`` of every token where cu_seqlens is sound: elsewhere two rows may."""
+    stored_end = end
+    if cu_seqlens is not None:
+        stored_end = tl.where(is_sound(cu_seqlens, rising, num_rows, num_rising, num_tokens), end, 0)
     total = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS, BLOCK_H), tl.float32)
     kept = tl.zeros((BLOCK_ROWS, BLOCK_TOKENS), tl.int32)
     if DROP_EMBED:
@@ -422,7 +478,7 @@ def pool_embedded(row, start, begin, end, input_ids, attention_mask, token_type_
                             position_embeddings, token_type_embeddings, HIDDEN_SIZE, BLOCK_H)
         factor = tl.rsqrt(tl.sum(x * x, axis=2) / HIDDEN_SIZE + eps)
         factor = tl.where(shown, tl.where(readable, factor, float("nan")), 0.0)
-        tl.store(rstd + place, factor, mask=column < end[:, None])
+        tl.store(rstd + place, factor, mask=column < stored_end[:, None])
         x = x * factor[:, :, None]
         if DROP_EMBED:
             keep = dropout_keep(seed, row[:, None], column, embed_threshold, EMBED_STREAM, BLOCK_H)
@@ -458,13 +514,14 @@ def store_pooled(row, total, kept, beta_kept, num_rows, ln_weight, ln_bias, seed
     tl.store(pooled + places, result.to(pooled.dtype.element_ty), mask=stored)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
+@kernel(do_not_specialize=[*SIZES, "embed_threshold", "pool_threshold"])
 def embed_pool_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
-        token_type_embeddings, ln_weight, ln_bias, seed, pooled, pooled_hat, rstd, num_rows, length, num_tokens,
-        vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale, pool_threshold, pool_scale,
-        HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr, DROP_POOL: tl.constexpr,
-        BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, rising, word_embeddings,
+        position_embeddings, token_type_embeddings, ln_weight, ln_bias, seed, pooled, pooled_hat, rstd, num_rows,
+        length, num_tokens, num_rising, vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale,
+        pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr, DROP_EMBED: tl.constexpr,
+        DROP_POOL: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
+        NUM_STAGES: tl.constexpr):
     """Token ids -> ``pooled [B, H]``, ``pooled_hat [B, H]`` before gamma, beta and p_pool, and ``rstd [T]`` a token.
 
     Dropout keeps a channel whose word is at least ``threshold`` and multiplies it by ``scale = 1 / (1 - p)``; gamma and
@@ -473,31 +530,33 @@ def embed_pool_kernel(
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     start, count, poison = row_bounds(row, num_rows, length, num_tokens, cu_seqlens)
     total, kept, beta_kept = pool_embedded(
-        row, start, 0, count, input_ids, attention_mask, token_type_ids, position_ids, word_embeddings,
-        position_embeddings, token_type_embeddings, seed, rstd, vocab_size, num_types, num_positions, eps,
-        embed_threshold, embed_scale, HIDDEN_SIZE, DROP_EMBED, BLOCK_H, BLOCK_ROWS, BLOCK_TOKENS, NUM_STAGES)
+        row, start, 0, count, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, rising,
+        word_embeddings, position_embeddings, token_type_embeddings, seed, rstd, num_rows, num_tokens, num_rising,
+        vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale, HIDDEN_SIZE, DROP_EMBED, BLOCK_H,
+        BLOCK_ROWS, BLOCK_TOKENS, NUM_STAGES)
     store_pooled(row, total + poison[:, None], kept, beta_kept, num_rows, ln_weight, ln_bias, seed, pooled, pooled_hat,
                  pool_threshold, pool_scale, HIDDEN_SIZE, SUM, DROP_EMBED, DROP_POOL, BLOCK_H, BLOCK_ROWS)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "embed_threshold"])
+@kernel(do_not_specialize=[*SIZES, "embed_threshold"])
 def embed_pool_pieces_kernel(
-        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, word_embeddings, position_embeddings,
-        token_type_embeddings, seed, piece_sums, piece_beta, piece_kept, piece_row, rstd, num_rows, length, num_tokens,
-        vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale, HIDDEN_SIZE: tl.constexpr,
-        DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_TOKENS: tl.constexpr, CHUNK: tl.constexpr,
-        NUM_STAGES: tl.constexpr):
+        input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, rising, word_embeddings,
+        position_embeddings, token_type_embeddings, seed, piece_sums, piece_beta, piece_kept, piece_row, rstd, num_rows,
+        length, num_tokens, num_rising, vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale,
+        HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
+        CHUNK: tl.constexpr, NUM_STAGES: tl.constexpr):
     """``dsn_pieces_kernel`` from the parameters; with dropout also how often each channel kept beta ``[pieces, H]``."""
     piece = tl.program_id(0).to(tl.int64) + tl.zeros((1,), tl.int64)
     row, start, begin, end = piece_bounds(piece, num_rows, length, num_tokens, cu_seqlens, CHUNK)
     total, kept, beta_kept = pool_embedded(
-        row, start, tl.max(begin), end, input_ids, attention_mask, token_type_ids, position_ids, word_embeddings,
-        position_embeddings, token_type_embeddings, seed, rstd, vocab_size, num_types, num_positions, eps,
-        embed_threshold, embed_scale, HIDDEN_SIZE, DROP_EMBED, BLOCK_H, 1, BLOCK_TOKENS, NUM_STAGES)
+        row, start, tl.max(begin), end, input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, rising,
+        word_embeddings, position_embeddings, token_type_embeddings, seed, rstd, num_rows, num_tokens, num_rising,
+        vocab_size, num_types, num_positions, eps, embed_threshold, embed_scale, HIDDEN_SIZE, DROP_EMBED, BLOCK_H, 1,
+        BLOCK_TOKENS, NUM_STAGES)
     store_piece(piece, row, total, kept, beta_kept, piece_sums, piece_beta, piece_kept, piece_row, HIDDEN_SIZE, BLOCK_H)
 
 
-@triton.jit(do_not_specialize=[*SIZES, "pool_threshold"])
+@kernel(do_not_specialize=[*SIZES, "pool_threshold"])
 def embed_pool_combine_kernel(
         cu_seqlens, ln_weight, ln_bias, seed, piece_sums, piece_beta, piece_kept, piece_row, pooled, pooled_hat,
         num_rows, length, num_tokens, pool_threshold, pool_scale, HIDDEN_SIZE: tl.constexpr, SUM: tl.constexpr,

@@ -5,6 +5,7 @@ sparse gradient's, whose size only the data tell. Strided views are copied; what
 ``checks``, but for indices, which the kernels check.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from .triton_forward import (
     embed_pool_combine_kernel,
     embed_pool_kernel,
     embed_pool_pieces_kernel,
+    rising_kernel,
 )
 from .weights import DsnHead, DsnTable
 
@@ -48,19 +50,29 @@ _ACTIVATIONS = tuple(ACTIVATIONS)
 _MEAN_MASKED, _, _SUM_ALL = range(len(POOLINGS))
 
 
-def architecture() -> str:
-    """ "sm_90", "gfx942" and the like, or "interpreter"."""
+def architecture(tensor: Tensor) -> str:
+    """Of the tensor's device: "sm_90", "gfx942" and the like, or "interpreter"."""
     if INTERPRETED:
         return "interpreter"
-    target = triton.runtime.driver.active.get_current_target()
+    with _current(tensor):
+        target = triton.runtime.driver.active.get_current_target()
     return f"sm_{target.arch}" if target.backend == "cuda" else target.arch
 
 
+def _current(tensor: Tensor) -> Any:
+    """Makes the device of ``tensor`` the current one. Nothing for a GPU that is not here: code is traced for it."""
+    here = torch.cuda.is_initialized() or torch.cuda.is_available()
+    return torch.cuda.device_of(tensor) if here else contextlib.nullcontext()
+
+
 def _configuration(op: str, word: Tensor, length: int, num_rows: int, launch: Callable[[Config], Any]) -> Config:
-    key = triton_configs.key_of(op, word.shape[1], length, num_rows, word.dtype, architecture())
-    if not triton_configs.AUTOTUNE or not _can_be_timed(word):
+    key = triton_configs.key_of(op, word.shape[1], length, num_rows, word.dtype, architecture(word))
+    if not triton_configs.AUTOTUNE:
         return triton_configs.choose(key)
-    return triton_configs.choose(key, lambda config: triton.testing.do_bench(lambda: launch(config)))
+    with _current(word):
+        if not _can_be_timed(word):
+            return triton_configs.choose(key)
+        return triton_configs.choose(key, lambda config: triton.testing.do_bench(lambda: launch(config)))
 
 
 def _can_be_timed(tensor: Tensor) -> bool:
@@ -73,14 +85,14 @@ def _launch_options(config: Config, tensor: Tensor, *, dropout: bool = False) ->
     """Warps, and on NVIDIA's GPUs a ceiling for registers of 128, 16 warps on a multiprocessor (with dropout 168, 12):
     left to itself, ptxas spills a word or two to fit in more. A traced graph has no such option."""
     options = {"num_warps": config.num_warps}
-    if architecture().startswith("sm_") and type(tensor) in (Tensor, torch.nn.Parameter):
+    if architecture(tensor).startswith("sm_") and type(tensor) in (Tensor, torch.nn.Parameter):
         options["maxnreg"] = 168 if dropout else 128
     return options
 
 
 def _readable(word: Tensor) -> Tensor:
     """Triton reads float8_e4m3fn on sm_89 and later; the kernels take its bytes apart themselves anywhere else."""
-    arch = architecture()
+    arch = architecture(word)
     native = word.dtype != torch.float8_e4m3fn or (arch.startswith("sm_") and int(arch[3:]) >= 89)
     return word if native else word.view(torch.uint8)
 
@@ -117,6 +129,16 @@ def _tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor
     else:
         num_rows, length = cu_seqlens.shape[0] - 1, 0
     return pointers, num_rows, length, input_ids.numel()
+
+
+def _rising(cu_seqlens: Tensor | None, num_rows: int) -> tuple[Tensor | None, int]:
+    """What ``is_sound`` looks at, and how much of it: cu_seqlens, or of many rows one number for a chunk of them."""
+    if cu_seqlens is None or num_rows <= triton_configs.FEW_BOUNDS:
+        return cu_seqlens, 0 if cu_seqlens is None else num_rows
+    chunks = triton.cdiv(num_rows, triton_configs.BOUNDS_CHUNK)
+    rising = torch.empty((chunks + 1,), dtype=torch.int32, device=cu_seqlens.device)
+    wrap_triton(rising_kernel)[(chunks,)](cu_seqlens, rising, num_rows, CHUNK=triton_configs.BOUNDS_CHUNK)
+    return rising, chunks
 
 
 def _longest(tokens: tuple[Tensor | None, ...], length: int, num_tokens: int, num_positions: int) -> int:
@@ -204,14 +226,15 @@ def dsn_token_logits(input_ids: Tensor, word: Tensor, word_scale: Tensor | None,
     logits = weight.new_empty((*input_ids.shape, num_labels))
     tables = [None if tensor is None else tensor.contiguous() for tensor in (_readable(word), word_scale, context)]
     head = [tensor.contiguous() for tensor in (weight, bias, beta_bias, lateral, top)]
+    rising, num_rising = _rising(tokens[2], num_rows)
 
     def launch(config: Config) -> None:
         config = triton_configs.with_head(config, hidden_size, num_dendrites)
         block_tokens = config.rows * config.tokens
         wrap_triton(dsn_token_logits_kernel)[(triton.cdiv(num_tokens, block_tokens),)](
-            *tokens, *tables, *head, logits, num_rows, length, num_tokens, word.shape[0], num_types, num_positions, eps,
-            HIDDEN_SIZE=hidden_size, NUM_LABELS=num_labels, NUM_DENDRITES=num_dendrites, ACTIVATION=activation,
-            BLOCK_H=_block_h(hidden_size), BLOCK_TOKENS=block_tokens,
+            *tokens, rising, *tables, *head, logits, num_rows, length, num_tokens, num_rising, word.shape[0], num_types,
+            num_positions, eps, HIDDEN_SIZE=hidden_size, NUM_LABELS=num_labels, NUM_DENDRITES=num_dendrites,
+            ACTIVATION=activation, BLOCK_H=_block_h(hidden_size), BLOCK_TOKENS=block_tokens,
             BLOCK_C=block_c(num_labels, num_dendrites, block_tokens, hidden_size, config),
             **_launch_options(config, word))
 
@@ -237,8 +260,9 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
 
     longest = _longest(tokens, length, num_tokens, position_embeddings.shape[0])
     batch = (num_rows, length, num_tokens)
-    sizes = (*batch, word_embeddings.shape[0], token_type_embeddings.shape[0], position_embeddings.shape[0], eps,
-             *dropout_arguments(p_embed))
+    rising, num_rising = _rising(tokens[2], num_rows)
+    sizes = (*batch, num_rising, word_embeddings.shape[0], token_type_embeddings.shape[0],
+             position_embeddings.shape[0], eps, *dropout_arguments(p_embed))
     constants = {"HIDDEN_SIZE": hidden_size, "BLOCK_H": _block_h(hidden_size), "DROP_EMBED": p_embed > 0}
     row_constants = {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0}
 
@@ -251,13 +275,14 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
         num_pieces = _num_pieces(tokens, *batch, longest, config.chunk)
         if num_pieces == 0:
             wrap_triton(embed_pool_kernel)[programs](
-                *tokens, *parameters, seed, pooled, pooled_hat, rstd, *sizes, *dropout_arguments(p_pool), **constants,
-                **row_constants, **gather, BLOCK_ROWS=config.rows, **options)
+                *tokens, rising, *parameters, seed, pooled, pooled_hat, rstd, *sizes, *dropout_arguments(p_pool),
+                **constants, **row_constants, **gather, BLOCK_ROWS=config.rows, **options)
             return
         sums, kept, row = _piece_tensors(num_pieces, cu_seqlens, pooled)
         pieces = (sums, torch.empty_like(sums) if p_embed > 0 else None, kept, row)
         wrap_triton(embed_pool_pieces_kernel)[(num_pieces,)](
-            *tokens, *parameters[:3], seed, *pieces, rstd, *sizes, **constants, **gather, CHUNK=config.chunk, **options)
+            *tokens, rising, *parameters[:3], seed, *pieces, rstd, *sizes, **constants, **gather, CHUNK=config.chunk,
+            **options)
         wrap_triton(embed_pool_combine_kernel)[programs](
             tokens[2], *parameters[3:], seed, *pieces, pooled, pooled_hat, *batch, *dropout_arguments(p_pool),
             **constants, **row_constants, BLOCK_ROWS=config.rows, CHUNK=config.chunk, **options)
@@ -288,7 +313,8 @@ def embed_pool_backward(
     (vocab_size, hidden_size), dtype = word_embeddings.shape, word_embeddings.dtype
     num_types, num_positions = token_type_embeddings.shape[0], position_embeddings.shape[0]
     longest = _longest(tokens, length, num_tokens, num_positions)
-    key = triton_configs.key_of("embed_pool_backward", hidden_size, longest, num_rows, dtype, architecture())
+    key = triton_configs.key_of("embed_pool_backward", hidden_size, longest, num_rows, dtype,
+                                architecture(word_embeddings))
     config, segments = triton_configs.choose_backward(key), triton_configs.choose_segments(key)
     config = triton_configs.halved(config) if p_embed > 0 else config
 
@@ -297,11 +323,12 @@ def embed_pool_backward(
                 "BLOCK_ROWS": config.rows, "BLOCK_TOKENS": config.tokens,
                 **_launch_options(config, word_embeddings, dropout=p_embed > 0)}
 
+    rising, num_rising = _rising(tokens[2], num_rows)
     call = _Backward(
-        tokens, (_sound(tokens[2], num_tokens), grad_pooled.contiguous(), pooled_hat),
+        tokens, (rising, grad_pooled.contiguous(), pooled_hat),
         [tensor.contiguous() for tensor in (word_embeddings, position_embeddings, token_type_embeddings, ln_weight)],
-        seed, rstd, (num_rows, length, num_tokens), (vocab_size, num_types, num_positions), dropout_arguments(p_embed),
-        dropout_arguments(p_pool), longest, config.chunk, gather(config), gather(segments),
+        seed, rstd, (num_rows, length, num_tokens), num_rising, (vocab_size, num_types, num_positions),
+        dropout_arguments(p_embed), dropout_arguments(p_pool), longest, config.chunk, gather(config), gather(segments),
         {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0})
     if torch.are_deterministic_algorithms_enabled():
         form = _sorted_gradients
@@ -317,10 +344,10 @@ def embed_pool_backward(
 
 
 class _Backward(NamedTuple):
-    """What the three forms of the backward pass are given. tokens: of ``_tokens``. rows: whether cu_seqlens is sound,
-    grad_pooled and pooled_hat. tables: word, position, token type, gamma. batch: rows, columns, tokens. sizes: rows of
-    the first three tables. embed_dropout, pool_dropout: of ``dropout_arguments``. gather, segments: how kernels are cut
-    that go through rows, and through segments."""
+    """What the three forms of the backward pass are given. tokens: of ``_tokens``. rows: what ``is_sound`` looks at,
+    ``num_rising`` long, grad_pooled and pooled_hat. tables: word, position, token type, gamma. batch: rows, columns,
+    tokens. sizes: rows of the first three tables. embed_dropout, pool_dropout: of ``dropout_arguments``. gather,
+    segments: how kernels are cut that go through rows, and through segments."""
 
     tokens: tuple[Tensor | None, ...]
     rows: tuple[Tensor | None, Tensor, Tensor]
@@ -328,6 +355,7 @@ class _Backward(NamedTuple):
     seed: Tensor | None
     rstd: Tensor
     batch: tuple[int, int, int]
+    num_rising: int
     sizes: tuple[int, int, int]
     embed_dropout: tuple[int, float]
     pool_dropout: tuple[int, float]
@@ -368,7 +396,8 @@ def _scattered_gradients(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
         cut = {"CHUNK": call.chunk, "BLOCK_ROWS": 1} if num_pieces else {"CHUNK": 0}
         wrap_triton(scatter_gradients_kernel)[(num_pieces or call.row_programs,)](
             *call.tokens, *call.rows, *call.tables, call.seed, call.rstd, d_word, d_context, d_gamma, d_beta,
-            *call.batch, *call.sizes, *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather | cut)
+            *call.batch, call.num_rising, *call.sizes, *call.embed_dropout, *call.pool_dropout, **call.pooled,
+            **call.gather | cut)
     return call.zeros(0) if d_word is None else d_word, call.integers(0, dtype=torch.int64), d_context, d_gamma, d_beta
 
 
@@ -429,7 +458,8 @@ def _row_gradients(call: _Backward, shares: int) -> tuple[tuple[Tensor, Tensor],
     if call.batch[0] > 0:
         wrap_triton(row_gradients_kernel)[(call.row_programs,)](
             call.tokens[1], call.tokens[2], *call.rows, call.seed, row_share, dropped, d_gamma, d_beta, *call.batch,
-            *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather, ATOMIC=shares < call.row_programs)
+            call.num_rising, *call.embed_dropout, *call.pool_dropout, **call.pooled, **call.gather,
+            ATOMIC=shares < call.row_programs)
     return (grad_pooled if dropped is None else dropped, row_share), d_gamma, d_beta
 
 
@@ -459,13 +489,6 @@ def _each_token(kernel: Any, call: _Backward, *outputs: Tensor | None) -> None:
     if num_tokens > 0:
         wrap_triton(kernel)[(triton.cdiv(num_tokens, block),)](*call.tokens, *outputs, *call.batch, *call.sizes,
                                                                call.longest, BLOCK_TOKENS=block)
-
-
-def _sound(cu_seqlens: Tensor | None, num_tokens: int) -> Tensor | None:
-    """Whether cu_seqlens rises from 0 to T: one bool that stays on the device. None in the padded layout."""
-    if cu_seqlens is None:
-        return None
-    return (cu_seqlens[1:] >= cu_seqlens[:-1]).all() & (cu_seqlens[0] == 0) & (cu_seqlens[-1] == num_tokens)
 
 
 def _keys(num_tokens: int, num_keys: int, like: Tensor) -> Tensor:

@@ -10,10 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-
-# The kernels are registered as on a machine with an H100; nothing is launched.
-with patch("torch.cuda.is_available", lambda: True), patch("torch.cuda.get_device_capability", lambda: (9, 0)):
-    from dendritic_bert.kernels import ops
 from cases import head, parameters, tokens
 from torch._functorch.aot_autograd import aot_function
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -21,7 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from dendritic_bert.kernels import triton_configs
+from dendritic_bert.kernels import ops, triton_configs
 from dendritic_bert.kernels.weights import DsnHead, DsnTable, prepare_head, prepare_table
 
 
@@ -57,10 +53,10 @@ def main() -> None:
     dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head(128, 3, 1))
     inputs = [*batch.values(), *table[:3], *dsn_head[:5]]
 
-    def logits(op: str) -> Any:
-        def call(ids: Any, mask: Any, *prepared: Any) -> Any:
+    def logits(op: str, second: str = "attention_mask") -> Any:
+        def call(ids: Any, given: Any, *prepared: Any) -> Any:
             return getattr(ops, op)(ids, DsnTable(*prepared[:3], 1e-12), DsnHead(*prepared[3:], "tanh"),
-                                    attention_mask=mask, backend="triton")
+                                    backend="triton", **{second: given})
         return call
 
     def embed_pool(ids: Any, mask: Any, *parameters: Any) -> Any:
@@ -77,6 +73,10 @@ def main() -> None:
         long = [*tokens("padded", 4, 600).values(), *inputs[2:]]
         print("dsn_logits of long rows", *launches(logits("dsn_logits"), *long))
         print("dsn_token_logits", *launches(logits("dsn_token_logits"), *inputs))
+        for rows in (4, 300):
+            packed = tokens("packed int32", rows, 6).values()
+            print(f"dsn_token_logits of {rows} packed rows",
+                  *launches(logits("dsn_token_logits", "cu_seqlens"), *packed, *inputs[2:]))
         print("embed_pool", *launches(embed_pool, *batch.values(), *values.values()))
         print("embed_pool of long rows", *launches(embed_pool, *long[:2], *values.values()))
         saved = [torch.empty(4, 128), torch.empty(4, 128), torch.empty(4 * 6), *batch.values(), *values.values()]

@@ -29,10 +29,11 @@ from test_embed_pool import AXES as EMBED_AXES
 from test_embed_pool import SEED
 from test_reference import KNOWN_ANSWERS
 
-from dendritic_bert.kernels import ops, triton_configs
+from dendritic_bert.kernels import ops, triton_configs, triton_launch
 from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 from dendritic_bert.kernels.triton_configs import Config
-from dendritic_bert.kernels.weights import TABLE_DTYPES, DsnHead, DsnTable
+from dendritic_bert.kernels.triton_forward import is_sound
+from dendritic_bert.kernels.weights import ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable
 
 # "whole": rows are not cut into pieces, which the interpreter's own configuration does to all of more than 64 columns.
 SIZES = {"length": [0, 1, 2, 31, 129, 512], "rows": [1, 3, 64], "hidden_size": [16, 20, 100, 128, 384],
@@ -186,6 +187,16 @@ def test_a_bad_index_poisons_its_row_alone(name, size, layout, call):
         assert torch.equal(actual[~poisoned], expected[~poisoned])
 
 
+@pytest.mark.parametrize("op", ["dsn_logits", "dsn_token_logits"])
+@pytest.mark.parametrize("bad", [-1, 83, 2**31 - 1, 2**40])
+def test_the_scale_of_a_bad_id_is_not_read(bad, op):
+    """Nor is its row: memory_checker sees where kernels read."""
+    table, dsn_head = prepared(parameters(20), head(20, 3, 1), torch.int8)
+    ids = torch.tensor([[1, bad, 3], [3, 7, 1]])
+    nan = logits(op, {"input_ids": ids}, table, dsn_head).isnan().all(dim=-1)
+    assert nan.tolist() == ([True, False] if op == "dsn_logits" else [[False, True, False], [False] * 3])
+
+
 @pytest.mark.parametrize("call", CALLS[:3])
 def test_a_bad_index_that_the_mask_hides(call):
     good = tokens("padded with holes", 5, 7, token_types=True, positions=True, num_positions=8)
@@ -224,19 +235,60 @@ def test_bounds_of_rows_that_make_no_sense(cu_seqlens, poisoned, call):
     torch.testing.assert_close(pieces[~spoilt], actual[~spoilt], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("cu_seqlens", "poisoned"), BROKEN, ids=str)
-def test_a_token_has_the_column_of_a_row_it_is_in(cu_seqlens, poisoned):
-    """Or it is NaN, as is every token that lies in no row with bounds that make sense."""
+OVERLAPPING = [[0, 8, 6, 10, 12], [0, 12, 2, 3, 4, 5, 11, 12], [0, 3, 0, 12], [0, 9, 3, 7, 5, 12], [0, 4, 4, 2, 2, 12]]
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize(("config", "few_bounds"), [(Config(16, 16), 256), (Config(1, 4), 2)], ids=["large", "small"])
+@pytest.mark.parametrize("cu_seqlens", [*(broken for broken, _ in BROKEN), *OVERLAPPING, [0, 4, 4, 9, 12]], ids=str)
+def test_a_token_is_of_the_one_row_that_holds_it(cu_seqlens, config, few_bounds, positions, monkeypatch):
+    """Row b holds the tokens from ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``. A token that no row holds, or more
+    than one, or one with bounds outside the batch, is NaN. Of few rows the kernel looks at all bounds itself."""
+    monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
+    monkeypatch.setattr(triton_configs, "FEW_BOUNDS", few_bounds)
+    monkeypatch.setattr(triton_configs, "BOUNDS_CHUNK", 2)
     ids, values = tokens("padded without a mask", 1, 12)["input_ids"][0], parameters(20, num_positions=12)
-    actual = results("dsn_token_logits", {"input_ids": ids, "cu_seqlens": torch.tensor(cu_seqlens)}, values)
-    rows = [range(*bounds) for row, bounds in enumerate(pairwise(cu_seqlens)) if row not in poisoned]
-    for place, result in enumerate(actual):
-        columns = [row.index(place) for row in rows if place in row]
-        expected = [results("dsn_token_logits", {"input_ids": ids[place:place + 1, None],
-                                                 "position_ids": torch.tensor([[column]])}, values)[0, 0]
-                    for column in columns]
-        assert result.isnan().all() or any(torch.equal(result, right) for right in expected)
-        assert not result.isnan().any() or not columns or cu_seqlens != sorted(cu_seqlens)
+    position_ids = torch.arange(12).flip(0) if positions else None
+    arguments = {"input_ids": ids, "position_ids": position_ids, "cu_seqlens": torch.tensor(cu_seqlens)}
+    actual = results("dsn_token_logits", {name: value for name, value in arguments.items() if value is not None},
+                     values)
+    rows = [range(*bounds) for bounds in pairwise(cu_seqlens)]
+    inside = [0 <= row.start <= row.stop <= 12 for row in rows]
+    inside[0], inside[-1] = inside[0] and rows[0].start == 0, inside[-1] and rows[-1].stop == 12
+    columns = torch.full((12, 1), -1)
+    for place in range(12):
+        holders = [number for number, row in enumerate(rows) if place in row]
+        if len(holders) == 1 and inside[holders[0]]:
+            columns[place] = place - rows[holders[0]].start if position_ids is None else position_ids[place]
+    expected = results("dsn_token_logits", {"input_ids": ids[:, None], "position_ids": columns}, values)[:, 0]
+    assert torch.equal(expected.isnan(), (columns < 0).expand(12, 3))
+    assert torch.equal(actual.isnan(), expected.isnan())
+    assert torch.equal(actual.nan_to_num(), expected.nan_to_num())
+
+
+@triton.jit
+def soundness(cu_seqlens, rising, num_rows, num_rising, num_tokens, result):
+    tl.store(result, is_sound(cu_seqlens, rising, num_rows, num_rising, num_tokens).to(tl.int32))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize(("num_rows", "chunk"), [(1, 1024), (2, 1024), (255, 1024), (256, 1024), (257, 1024),
+                                                 (1024, 1024), (1025, 1024), (3 * 1024, 1024), (2100, 8)])
+def test_bounds_that_fall_anywhere(num_rows, chunk, dtype, monkeypatch):
+    """In any step of looking at them, and at its ends: of few rows a kernel looks itself, of more at what another
+    makes of them, which for 263 chunks takes two steps."""
+    monkeypatch.setattr(triton_configs, "BOUNDS_CHUNK", chunk)
+    rise = torch.arange(num_rows + 1, dtype=dtype)
+    cases = [(rise, num_rows, True), (rise + 1, num_rows + 1, False), (rise, num_rows + 1, False)]
+    for place in sorted({1, 2, 255, 256, 257, 1023, 1024, 1025, 2048, num_rows - 1} & set(range(1, num_rows))):
+        fallen = rise.clone()
+        fallen[place] += 2
+        cases.append((fallen, num_rows, False))
+    for cu_seqlens, num_tokens, expected in cases:
+        result = torch.full((1,), -1, dtype=torch.int32)
+        rising, num_rising = triton_launch._rising(cu_seqlens, num_rows)
+        soundness[(1,)](cu_seqlens, rising, num_rows, num_rising, num_tokens, result)
+        assert bool(result) == expected
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
