@@ -8,13 +8,15 @@ faults that a GPU shows:
 * A race: a place that one program of a launch stores to, and that is stored to, added to or loaded from elsewhere in
   the same launch. Atomics may meet atomics. The lanes of one program race as well, but for loads of what it stored.
 
-What a launch loads is kept of tensors alone that kernels of its kind have stored to, and of all in the first launch of
-a kind: our kernels load nothing that they store, and to keep all of it would take half the time again.
+What a launch loads is kept of all tensors in the first launch of a kind, later of those alone that its kind has stored
+to: our kernels load nothing that they store, and what they load is most of what there is to keep.
 
 The functions that are replaced are those of Triton 3.8; where another version has others, the import fails.
 """
 
 import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,8 +43,8 @@ class MemoryFault(Exception):
 class TensorPointer(tl.pointer_type):
     """The type of the pointers into one tensor argument, and what the programs of the launch did there.
 
-    ``stored`` and ``added`` hold for every element which program was there last, ``loaded`` which was there first, all
-    counted from 1; ``SEVERAL`` stands for more than one.
+    ``marks["stored"]``, "added" and "loaded" hold for every element the program that did it, counted from 1: 0 for
+    none, ``SEVERAL`` for more than one.
     """
 
     SEVERAL = -1
@@ -61,15 +63,17 @@ class TensorPointer(tl.pointer_type):
         return self.marks[kind]
 
 
+@dataclass
 class _Launch:
     """Of the launch that runs: its kernel, the arguments to come, and which tensors its loads are kept of."""
 
-    kernel = ""
-    arguments: Any = iter(())
-    stores: set[str] = set()
-    keeps_all_loads = False
+    kernel: str
+    arguments: Iterator[str]
+    stores: set[str]
+    keeps_all_loads: bool
 
 
+_launch = _Launch("", iter(()), set(), False)
 _kinds: dict[tuple, set[str]] = {}
 
 
@@ -77,23 +81,24 @@ def _run_grid(self: Any, *args: Any, **kwargs: Any) -> None:
     given = inspect.getcallargs(self.fn, *args, **{name: value for name, value in kwargs.items()
                                                    if name in self.arg_names})
     kind = (self.fn, *(value if name in self.constexprs else value is None for name, value in given.items()))
-    _Launch.kernel, _Launch.keeps_all_loads = self.fn.__name__, kind not in _kinds
-    _Launch.stores = _kinds.setdefault(kind, set())
-    _Launch.arguments = iter([name for name in given if name not in self.constexprs])
+    first = kind not in _kinds
+    global _launch
+    _launch = _Launch(self.fn.__name__, iter([name for name in given if name not in self.constexprs]),
+                      _kinds.setdefault(kind, set()), first)
     _run(self, *args, **kwargs)
 
 
 def _converted(arg: Any) -> Any:
     if isinstance(arg, tuple):
         raise NotImplementedError("a kernel with a tuple for an argument: its pointers would have no bounds")
-    name, result = next(_Launch.arguments), _convert(arg)
+    name, result = next(_launch.arguments), _convert(arg)
     if isinstance(arg, torch.Tensor):
         result.handle.dtype = TensorPointer(name, arg, result.handle.dtype.element_ty)
     return result
 
 
 def _fault(tensor: TensorPointer, what: str) -> MemoryFault:
-    return MemoryFault(f"{_Launch.kernel}, program {_program() - 1}: {tensor.argument} {tensor.shape} is {what}")
+    return MemoryFault(f"{_launch.kernel}, program {_program() - 1}: {tensor.argument} {tensor.shape} is {what}")
 
 
 def _program() -> int:
@@ -105,7 +110,7 @@ def _places(pointers: interpreter.TensorHandle, mask: np.ndarray | None, kept: b
     """Which elements are used, after a look at the bounds; where they are to be ``kept``."""
     tensor = pointers.dtype
     if not isinstance(tensor, TensorPointer):
-        raise MemoryFault(f"{_Launch.kernel}: a pointer that was computed from no tensor argument")
+        raise MemoryFault(f"{_launch.kernel}: a pointer that was computed from no tensor argument")
     offsets = pointers.data - tensor.base  # below the base, more than any tensor has
     limit = tensor.numel * tensor.itemsize
     if offsets.size and int(offsets.max()) >= limit:
@@ -132,11 +137,11 @@ def _meets(tensor: TensorPointer, kind: str, places: np.ndarray, own: bool) -> b
 def _seen(pointers: interpreter.TensorHandle, mask: interpreter.TensorHandle | None, kind: str) -> None:
     tensor, flags = pointers.dtype, None if mask is None else np.broadcast_to(mask.data, pointers.data.shape)
     name = getattr(tensor, "argument", "")
-    places = _places(pointers, flags, kind != "loaded" or _Launch.keeps_all_loads or name in _Launch.stores)
+    places = _places(pointers, flags, kind != "loaded" or _launch.keeps_all_loads or name in _launch.stores)
     if places is None:
         return
     if kind != "loaded":
-        _Launch.stores.add(name)
+        _launch.stores.add(name)
     if kind == "stored" and np.unique(places).size < places.size:
         raise _fault(tensor, "stored to twice at one place by one store")
     for other, own in {"stored": (("stored", True), ("added", True), ("loaded", False)),

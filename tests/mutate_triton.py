@@ -1,14 +1,16 @@
 """Breaks every Triton kernel in ten ways and more, and sees whether the tests notice.
 
-    python tests/mutate_triton.py [--kernels NAME ...] [--table tests/README.md]
+    python tests/mutate_triton.py [--kernels NAME ...] [--only WORDS ...] [--unchecked] [--table tests/README.md]
 
 Each mutant is one replacement in a copy of the sources. A copy's tests run in a fork of this process, which has
 imported torch but nothing of ours, until the first one fails; a mutant that none fails for has survived, and the exit
-status is 1. ``--table`` writes what was found between the marks of that file; kernels that were not broken keep theirs.
+status is 1. ``--table`` writes what was found between the marks of that file; mutants that were not run keep theirs.
+``--unchecked`` leaves out tests/memory_checker.py, which shows what only it finds.
 """
 
 import argparse
 import os
+import re
 import resource
 import shutil
 import signal
@@ -28,12 +30,14 @@ TESTS = {
                    f"{FORWARD}::test_activations_at_their_ends", f"{FORWARD}::test_bounds_of_rows_that_make_no_sense",
                    f"{PROPERTIES}::test_a_row_that_ends_just_behind_the_batch", f"{PROPERTIES}::test_a_token_of_zeros",
                    f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan", f"{FORWARD}::test_every_cut",
+                   f"{FORWARD}::test_the_scale_of_a_bad_id_is_not_read",
                    f"{FORWARD}::test_offsets_beyond_two_to_the_31", f"{FORWARD}::test_rows_in_pieces",
                    f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_logits"],
     "dsn_token_logits": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
                          f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
                          f"{FORWARD}::test_every_cut", f"{FORWARD}::test_offsets_beyond_two_to_the_31",
-                         f"{FORWARD}::test_a_token_has_the_column_of_a_row_it_is_in",
+                         f"{FORWARD}::test_a_token_is_of_the_one_row_that_holds_it",
+                         f"{FORWARD}::test_the_scale_of_a_bad_id_is_not_read",
                          f"{FORWARD}::test_a_bad_index_poisons_its_row_alone",
                          f"{FORWARD}::test_a_row_longer_than_the_position_table", f"{FORWARD}::test_token_logits"],
     "embed_pool": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
@@ -42,6 +46,9 @@ TESTS = {
                    f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_rows_in_pieces",
                    f"{FORWARD}::test_embed_pool",
                    f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_every_cut"],
+    "bounds": [f"{FORWARD}::test_bounds_that_fall_anywhere",
+               f"{FORWARD}::test_a_token_is_of_the_one_row_that_holds_it",
+               f"{BACKWARD}::test_rows_that_make_no_sense_leave_no_gradient_to_trust"],
     "pieces": [f"{FORWARD}::test_bounds_of_rows_that_make_no_sense", f"{FORWARD}::test_rows_in_pieces",
                f"{FORWARD}::test_no_token_at_all", f"{FORWARD}::test_every_cut",
                f"{BACKWARD}::test_every_cut[Config(rows=1, tokens=4, num_warps=4, num_stages=1, chunk=4, "
@@ -72,15 +79,16 @@ class Mutant:
     def tests(self) -> list[str]:
         if self.kernel.endswith(("_pieces_kernel", "_combine_kernel")) and not self.kernel.startswith("segment"):
             return TESTS["pieces"]
-        for prefix in ("dsn_token_logits", "embed_pool"):
+        for prefix, tests in (("dsn_token_logits", "dsn_token_logits"), ("embed_pool", "embed_pool"),
+                              ("rising", "bounds")):
             if self.kernel.startswith(prefix):
-                return TESTS[prefix]
+                return TESTS[tests]
         return TESTS["dsn_logits" if self.kernel.startswith("dsn") else "gradients"]
 
     def applied(self, source: str) -> str:
         start = source.index(f"\ndef {self.function}(")
-        end = source.find("\n@triton.jit", start)
-        body = source[start:end if end > 0 else len(source)]
+        end = re.compile(r"\n@(triton\.jit|kernel)").search(source, start)
+        body = source[start:end.start() if end else len(source)]
         if self.old not in body:
             raise ValueError(f"{self.kernel}, {self.what}: {self.old!r} is no longer in {self.function}.")
         return source[:start] + body.replace(self.old, self.new, 1) + source[start + len(body):]
@@ -112,6 +120,24 @@ BLOCK_FOR_SIZE = ("the variance is over the padded size", "centred_tokens", "axi
 NO_SCALE = ("the scale of an int8 row is left out", "centred_tokens", "if word_scale is not None", "if False")
 CONTEXT_OF_TYPE = ("types are as far apart as tokens", "centred_tokens", "token_type * num_positions", "token_type")
 NO_POISON = ("a bad index is no NaN", "centred_tokens", 'tl.where(readable, rstd, float("nan"))', "rstd")
+# What memory_checker alone finds: lanes that lie outside a tensor, where nothing depends on what they read.
+MASK_UNMASKED = ("the mask is read behind its end", "shown_tokens", "attention_mask + place, mask=shown, other=0)",
+                 "attention_mask + place)")
+IDS_UNMASKED = ("ids are read behind their end", "token_indices", "input_ids + place, mask=shown, other=0)",
+                "input_ids + place)")
+SCALE_UNMASKED = ("the scale of a bad id is read", "centred_tokens", "word_scale + token_id, mask=read, other=0.0)",
+                  "word_scale + token_id)")
+TOP_UNMASKED = ("top is read behind its end", "store_logits", "top + k * NUM_LABELS + c, mask=known, other=0.0)",
+                "top + k * NUM_LABELS + c)")
+BIAS_UNMASKED = ("the bias is read behind its end", "layer", "bias + first + c, mask=known, other=0.0)",
+                 "bias + first + c)")
+BOUNDS_UNMASKED = ("bounds of rows are read behind their end", "row_bounds",
+                   "cu_seqlens + row + 1, mask=inside, other=0)", "cu_seqlens + row + 1)")
+LOGITS_UNMASKED = ("logits of rows behind the last are written", "store_logits", "mask=stored[:, None] & known",
+                   "mask=(row >= 0)[:, None] & known")
+GAMMA_UNMASKED = ("gamma is read behind its end", "store_pooled", "ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0)",
+                  "ln_weight + h)")
+OVERLAPPING_RSTD = ("rows that overlap write one rstd", "pool_embedded", "column < stored_end", "column < end")
 LAST_STEP_ALONE = ("sums start anew in every step", "pool_centred", "total += e", "total = e")
 COUNT_OF_LAST_STEP = ("tokens of the last step alone are counted", "pool_centred", "kept += shown", "kept = shown")
 DIVIDED_BY_TWO = ("a row of one token is halved", "divided", "tl.maximum(kept, 1)", "tl.maximum(kept, 2)")
@@ -170,7 +196,8 @@ MUTANTS = [
         WRONG_POSITION, NO_TYPES, LARGE_ID, NEGATIVE_ID, LARGE_POSITION, START_OF_ROW, PACKED_BOUNDS, NO_EPS,
         BLOCK_FOR_SIZE, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON, LAST_STEP_ALONE, COUNT_OF_LAST_STEP, DIVIDED_BY_TWO,
         EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA, SWAPPED_TOP, LATERAL, LAST_LABELS, NO_BIAS, BETA_BIAS, TANH, GELU, RELU,
-        ("a bad row is no NaN", "dsn_logits_kernel", "total + poison[:, None]", "total")),
+        ("a bad row is no NaN", "dsn_logits_kernel", "total + poison[:, None]", "total"),
+        MASK_UNMASKED, IDS_UNMASKED, SCALE_UNMASKED, TOP_UNMASKED, BIAS_UNMASKED, BOUNDS_UNMASKED, LOGITS_UNMASKED),
     *of("dsn_pieces_kernel", "triton_forward.py", *PIECES,
         ("a piece starts at the row", "dsn_pieces_kernel", "tl.max(begin), end", "0, end")),
     *of("dsn_combine_kernel", "triton_forward.py", *COMBINE,
@@ -181,10 +208,14 @@ MUTANTS = [
         MASK_DROPPED, INT32_OFFSET, NO_TYPES, LARGE_ID, LARGE_POSITION, NO_EPS, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON,
         SWAPPED_TOP, BETA_BIAS,
         ("a column is the place in the batch", "dsn_token_logits_kernel", "column = place % length", "column = place"),
-        ("a packed column is the place in the batch", "dsn_token_logits_kernel",
-         "column = place - start", "column = place"),
-        ("a token has a column of any row", "dsn_token_logits_kernel", "(column >= 0) & (column < count)",
-         "column > -2**62"),
+        ("a packed column is the place in the batch", "holding_rows", "column = place - start", "column = place"),
+        ("a token has a column of any row", "holding_rows", "(column >= 0) & (column < count)", "(column > -2**62)"),
+        ("a token is the last row's of those that hold it", "holding_rows", "(holders == 1)", "(holders >= 1)"),
+        ("tokens are searched for where rows overlap", "holding_rows", "tl.where(sound, 0, num_rows)", "0"),
+        ("a row that holds a token holds the next too", "holding_rows", "(place < tl.load", "(place <= tl.load"),
+        ("a token that no row holds is no NaN", "dsn_token_logits_kernel",
+         'tl.where(held[:, None], factor, float("nan"))', "factor"),
+        SCALE_UNMASKED, TOP_UNMASKED,
         ("hidden tokens are not written", "dsn_token_logits_kernel", "(inside & (shown == 0))",
          "(inside & (place < 0))"),
         ("beta is left out", "dsn_token_logits_kernel", "x, shown.to(tl.float32)", "x, 0.0 * shown"),
@@ -208,7 +239,8 @@ MUTANTS = [
         ("beta is left out", "store_pooled", "+ beta_share * beta\n", "\n"),
         ("dropout of the pooled row is not made up for", "store_pooled", "result * pool_scale", "result"),
         ("what backward gets has gamma and beta", "store_pooled", "pooled_hat + places, hat",
-         "pooled_hat + places, result")),
+         "pooled_hat + places, result"),
+        GAMMA_UNMASKED, OVERLAPPING_RSTD),
     *of("embed_pool_pieces_kernel", "triton_forward.py", *PIECES,
         ("a piece starts at the row", "embed_pool_pieces_kernel", "tl.max(begin), end", "0, end"),
         ("dropout goes by the column in the piece", "pool_embedded", "row[:, None], column, embed_threshold",
@@ -221,7 +253,29 @@ MUTANTS = [
         ("gamma is left out", "store_pooled", "hat * gamma", "hat"),
         ("the last row is not written", "store_pooled", "(row < num_rows)", "(row < num_rows - 1)"),
         PHILOX_STREAM, EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
+    *of("rising_kernel", "triton_forward.py",
+        ("the last bound is not looked at", "falls", "i < end, other=0)\n    return",
+         "i < end - 1, other=0)\n    return"),
+        ("bounds that stay are taken for a fall", "falls", "here > tl", "here >= tl"),
+        ("the bound behind the next is looked at", "falls", "bounds + i + 1", "bounds + i + 2"),
+        ("the first step alone is looked at", "is_sound", "fallen = fallen |", "fallen ="),
+        ("the first bound may be anything", "is_sound", "(tl.load(cu_seqlens) == 0) & ", ""),
+        ("the last bound may be anything", "is_sound", " & (tl.load(cu_seqlens + num_rows) == num_tokens)", ""),
+        ("a chunk's number is the next one's", "rising_kernel", "rising + chunk + 1", "rising + chunk"),
+        ("a chunk that falls is forgotten", "rising_kernel", "tl.where(fallen != 0, -1, chunk + 1)", "chunk + 1"),
+        ("chunks begin at the first row", "rising_kernel", "chunk.to(tl.int64) * CHUNK", "chunk.to(tl.int64) * 0"),
+        ("every program writes the first number", "rising_kernel", "0, mask=chunk == 0)", "0)")),
     *of("row_gradients_kernel", "triton_backward.py",
+        ("gamma's gradient is added without an atomic", "row_gradients_kernel",
+         "tl.atomic_add(d_ln_weight + h, tl.sum(gamma_grad, axis=0), mask=h < HIDDEN_SIZE, sem=\"relaxed\")",
+         "tl.store(d_ln_weight + h, tl.load(d_ln_weight + h, mask=h < HIDDEN_SIZE) + tl.sum(gamma_grad, axis=0), "
+         "mask=h < HIDDEN_SIZE)"),
+        ("beta's gradient is added without an atomic", "row_gradients_kernel",
+         "tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem=\"relaxed\")",
+         "tl.store(d_ln_bias + h, tl.load(d_ln_bias + h, mask=h < HIDDEN_SIZE) + tl.sum(beta_grad, axis=0), "
+         "mask=h < HIDDEN_SIZE)"),
+        ("pooled_hat is read behind its end", "row_gradients_kernel", "pooled_hat + places, mask=stored, other=0.0,",
+         "pooled_hat + places, mask=(row >= 0)[:, None] & (h < HIDDEN_SIZE)[None, :], other=0.0,"),
         ("the gradient is not divided", "row_gradients", "divided(share, kept, SUM)", "share, 1.0 * (kept > 0)"),
         ("gamma's gradient from the divided one", "row_gradients_kernel", "gamma_grad = grad *",
          "gamma_grad = share[:, None] * grad *"),
@@ -246,6 +300,12 @@ MUTANTS = [
          "d_ln_bias + h, tl.sum(beta_grad", "d_ln_bias + h, tl.max(beta_grad"),
         ("bounds that make no sense are taken for sound", "row_gradients", 'float("nan"))', "share)")),
     *of("scatter_gradients_kernel", "triton_backward.py",
+        ("gamma's gradient is added without an atomic", "scatter_gradients_kernel",
+         "tl.atomic_add(d_ln_weight + h, tl.sum(grad * hat, axis=0), mask=h < HIDDEN_SIZE, sem=\"relaxed\")",
+         "tl.store(d_ln_weight + h, tl.load(d_ln_weight + h, mask=h < HIDDEN_SIZE) + tl.sum(grad * hat, axis=0), "
+         "mask=h < HIDDEN_SIZE)"),
+        ("rstd is read behind its end", "scatter_gradients_kernel", "rstd + place, mask=read, other=0.0)",
+         "rstd + place)"),
         ("the mean of the gradient is not taken off", "token_gradients", "gradient - mean[:, :, None] - x",
          "gradient - x"),
         ("the slope along x is not taken off", "token_gradients", " - x * slope[:, :, None]", ""),
@@ -434,10 +494,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernels", nargs="+", choices=[*dict.fromkeys(mutant.kernel for mutant in MUTANTS)],
                         help="break these alone")
+    parser.add_argument("--only", nargs="+", default=[], help="break in these ways alone, by words of the table")
+    parser.add_argument("--unchecked", action="store_true", help="without tests/memory_checker.py")
     parser.add_argument("--table", type=Path, help="the file whose table is written anew")
     arguments = parser.parse_args()
-    mutants = [mutant for mutant in MUTANTS if arguments.kernels is None or mutant.kernel in arguments.kernels]
-    os.environ["TRITON_INTERPRET"] = "1"
+    mutants = [mutant for mutant in MUTANTS if (arguments.kernels is None or mutant.kernel in arguments.kernels)
+               and (not arguments.only or any(words in mutant.what for words in arguments.only))]
+    os.environ |= {"TRITON_INTERPRET": "1", "MEMORY_UNCHECKED": "1" if arguments.unchecked else ""}
     import hypothesis  # noqa: F401  imported once for all forks, as are the next two
     import transformers  # noqa: F401
     import triton  # noqa: F401
@@ -474,10 +537,10 @@ def write_table(path: Path, results: list[tuple[Mutant, str]]) -> None:
     before, mark, rest = path.read_text(encoding="utf-8").partition("<!-- mutants -->\n")
     old, end, after = rest.partition("<!-- end of mutants -->\n")
     lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
-    for kernel in dict.fromkeys(mutant.kernel for mutant in MUTANTS):
-        new = [f"| {kernel} | {mutant.what} | {'**nothing**' if found == 'none' else found} |"
-               for mutant, found in results if mutant.kernel == kernel]
-        lines += new or [line for line in old.splitlines() if line.startswith(f"| {kernel} |")]
+    rows = {line.rpartition("|")[0].rpartition("|")[0]: line for line in old.splitlines() if line.startswith("|")}
+    rows |= {f"| {mutant.kernel} | {mutant.what} ": f"| {mutant.kernel} | {mutant.what} | "
+             f"{'**nothing**' if found == 'none' else found} |" for mutant, found in results}
+    lines += [rows[start] for mutant in MUTANTS if (start := f"| {mutant.kernel} | {mutant.what} ") in rows]
     path.write_text(before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after, encoding="utf-8")
 
 

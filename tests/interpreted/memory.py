@@ -112,7 +112,7 @@ def test_masks_are_left_out():
 
 def test_two_programs_add_to_one_place():
     add_kernel[(1,)](middle_of(4), ATOMIC=False, BLOCK=4)
-    with pytest.raises(InterpreterError, match="program 1: target .* is loaded where the launch has stored before"):
+    with pytest.raises(InterpreterError, match=r"program 1: target .* is loaded where the launch has stored before"):
         add_kernel[(2,)](middle_of(4), ATOMIC=False, BLOCK=4)
 
 
@@ -124,7 +124,7 @@ def test_two_programs_meet(first, second):
         if first == second != "store":
             meeting_kernel[(2,)](middle_of(1), middle_of(2), FIRST=first, SECOND=second)
         else:
-            with pytest.raises(InterpreterError, match="program 1: target .* where the launch has"):
+            with pytest.raises(InterpreterError, match=r"program 1: target .* where the launch has"):
                 meeting_kernel[(2,)](middle_of(1), middle_of(2), FIRST=first, SECOND=second)
 
 
