@@ -33,7 +33,7 @@ from dendritic_bert.kernels import ops, triton_configs, triton_launch
 from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 from dendritic_bert.kernels.triton_configs import Config
 from dendritic_bert.kernels.triton_forward import is_sound
-from dendritic_bert.kernels.weights import ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable
+from dendritic_bert.kernels.weights import TABLE_DTYPES, DsnHead, DsnTable
 
 # "whole": rows are not cut into pieces, which the interpreter's own configuration does to all of more than 64 columns.
 SIZES = {"length": [0, 1, 2, 31, 129, 512], "rows": [1, 3, 64], "hidden_size": [16, 20, 100, 128, 384],
