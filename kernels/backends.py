@@ -8,6 +8,7 @@ import os
 import warnings
 
 import torch
+from torch.autograd import forward_ad
 
 from . import cpu, cuda, triton_backend
 
@@ -31,9 +32,18 @@ def refusal(name: str, op: str, device: torch.device | str, dtype: torch.dtype) 
 def choose(requested: str | None, op: str, device: torch.device | str, dtype: torch.dtype) -> str:
     """The backend for a call of ``op``: ``requested``, else the environment's, else the first that can serve it.
 
-    Raises RuntimeError where a requested backend cannot serve the call.
+    A trace and an ONNX graph are for machines that do not have our ops: without a request they get the reference.
+
+    Raises RuntimeError where a requested backend cannot serve the call, and in a functorch transform or forward-mode
+    differentiation, which know plain operators alone.
     """
+    is_onnx = torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export()
+    if requested is None and (is_onnx or torch.jit.is_tracing()):
+        return "reference"
     requested = requested or FORCED
+    if requested != "reference" and (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):
+        raise RuntimeError(f"{op} has no kernel for functorch transforms (vmap, grad, jvp) and forward-mode "
+                           f"derivatives: pass backend=\"reference\" or set {ENVIRONMENT_VARIABLE}=reference.")
     if requested is None:
         for name in BACKENDS:
             if refusal(name, op, device, dtype) is None:

@@ -167,8 +167,8 @@ def check_values(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: T
                  token_type_ids: Tensor | None, position_ids: Tensor | None, pooling: str, vocab_size: int,
                  num_types: int, num_positions: int) -> None:
     """Every index inside its table, cu_seqlens rising from 0 to T; synchronises a GPU. Raises RuntimeError."""
-    if torch.compiler.is_compiling():
-        return
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+        return  # there are no values to look at
     if cu_seqlens is not None:
         _check_cu_seqlens(cu_seqlens, input_ids.numel())
         lengths = cu_seqlens.diff()

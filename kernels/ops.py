@@ -139,7 +139,8 @@ def _embed_pool_autograd(name: str) -> Any:
 
 
 def _not_differentiable(ctx: Any, *grads: Tensor | None) -> Any:
-    raise RuntimeError("embed_pool is differentiable once: pass backend=\"reference\" for second derivatives.")
+    raise RuntimeError("embed_pool is differentiable once: pass backend=\"reference\" for second derivatives, "
+                       f"or set {backends.ENVIRONMENT_VARIABLE}=reference.")
 
 
 _FAKES = {"embed_pool": _embed_pool_fake, "embed_pool_backward": _embed_pool_backward_fake,
