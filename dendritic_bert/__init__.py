@@ -16,7 +16,11 @@ from .dendrites import DendriticLinear
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier
-    from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
+    from .modeling import (
+        DendriticBertForQuestionAnswering,
+        DendriticBertForSequenceClassification,
+        DendriticBertModel,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +28,7 @@ __all__ = [
     "DendriticBertConfig",
     "DendriticBertForQuestionAnswering",
     "DendriticBertForSequenceClassification",
+    "DendriticBertModel",
     "DendriticLinear",
     "TextClassifier",
     "__version__",
@@ -36,7 +41,7 @@ AutoConfig.register("dendritic_bert", DendriticBertConfig)
 
 # Their modules double the time of `import dendritic_bert`, so they wait until they are asked for.
 _LAZY = {"DendriticBertForQuestionAnswering": "modeling", "DendriticBertForSequenceClassification": "modeling",
-         "TextClassifier": "classifier"}
+         "DendriticBertModel": "modeling", "TextClassifier": "classifier"}
 
 
 def __getattr__(name: str) -> Any:

@@ -39,8 +39,8 @@ class DendriticBertConfig(BertConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        # Registers the model with AutoModelForSequenceClassification, which always builds a configuration first. Only
-        # here, because transformers' modeling code takes as long to import as torch itself.
+        # Registers the models with the Auto classes, which always build a configuration first. Only here, because
+        # transformers' modeling code takes as long to import as torch itself.
         from . import modeling  # noqa: F401
 
     @classmethod

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import BertPreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.models.bert.modeling_bert import BertEmbeddings
 from transformers.utils import logging
 
+from .body import Parts, are_plain, parts_of
 from .configuration import DendriticBertConfig
 from .dendrites import DendriticLinear, DendriticMLP, dendritic_layers
+from .kernels.reference import pool_ref, token_places
 from .kernels.weights import TABLE_DTYPES, prepare_head, prepare_table
 from .perforated import find_perforated, read_perforated
 from .prepared import Prepared, Tables
@@ -25,14 +26,6 @@ from .prepared import Prepared, Tables
 logger = logging.get_logger(f"transformers.{__name__}")
 Model = TypeVar("Model", bound="DendriticBertPreTrainedModel")
 _IGNORE_MISFITS: ContextVar[bool] = ContextVar("ignore_mismatched_sizes", default=False)
-
-
-class DsnBody(nn.Module):
-    """What a DSN keeps of ``BertModel``, under the same names."""
-
-    def __init__(self, config: DendriticBertConfig) -> None:
-        super().__init__()
-        self.embeddings = BertEmbeddings(config)
 
 
 class DendriticBertPreTrainedModel(BertPreTrainedModel):
@@ -44,13 +37,17 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
     config: DendriticBertConfig
     bert: Any
     head_name: str
+    pooling: str = "mean_masked"
+    accepts_loss_kwargs = False  # the Trainer scales the loss of accumulated steps, as of any model that does not
 
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
+        self._no_split_modules = {"BertEmbeddings", "BertLayer"}  # device_map moves them as a whole
         self._fusable = config.dsn and config.head_hidden is None
         self._table_dtype: torch.dtype | None = None
         self._prepared: Prepared | None = None
+        self._had_gradients = False
 
     def _make_head(self) -> DendriticLinear | DendriticMLP:
         config = self.config
@@ -64,9 +61,19 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         """Make the inference tables now, and store the word table as ``dtype`` from now on; returns the model.
 
         ``dtype`` is float32, bfloat16, float16 or int8 (one scale a row); None is that of the parameters. Nothing of it
-        is saved. Calling this is optional, except after writing to a parameter through ``.data``, which leaves no trace
-        that torch could show. Raises ValueError where ``config.dsn`` is False or the head has a hidden layer.
+        is saved.
+
+        Calling this is optional. Tables follow the parameters: every step of an optimizer, gradients and writes that
+        torch counts are seen at once, and on a CPU what is written past torch (``.data``, numpy, another process) too,
+        since the parameters are compared with a copy. In a loop of calls that comparing them would slow down by more
+        than a fiftieth only a sample is, and a write to a few numbers may show as many milliseconds late as 50
+        comparisons take (2 for a table of 1 MB, 50 for one of 16 MB). On a GPU nothing is compared, which would have to
+        be waited for: call this after writing through ``.data`` there.
+
+        Raises ValueError where ``config.dsn`` is False, the head has a hidden layer, or there is none.
         """
+        if not self.head_name:
+            raise ValueError("prepare() needs a model with a head: load one with AutoModelForSequenceClassification.")
         if not self.config.dsn:
             raise ValueError("prepare() needs a DSN, but dsn is False: BERT's encoder has no inference tables.")
         if self.config.head_hidden is not None:
@@ -88,13 +95,22 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         """Grow one dendrite for every output of the head; see ``DendriticLinear.add_dendrite``."""
         self.resize_dendrites(self.config.num_dendrites + 1)
 
-    def _prepare(self) -> Prepared:
-        tables = None
-        embeddings, layer = self.bert.embeddings, getattr(self, self.head_name)
-        words = embeddings.word_embeddings.weight
-        is_exact = self._table_dtype is not None or words.dtype != torch.float64  # a table is float32 at most
-        if is_exact and isinstance(layer, DendriticLinear):
-            norm = embeddings.LayerNorm
+    def _embedding_parts(self) -> Parts:
+        """The modules that ``ops.embed_pool`` stands for, with their classes; a classifier has dropout of its own."""
+        dropout: Any = self._modules.get("dropout")
+        return parts_of(self.bert) + ([] if dropout is None else [(dropout, nn.Dropout)])
+
+    def _prepare(self) -> Prepared | None:
+        """None where a module does more than its weights say, or where hidden states are asked for."""
+        layer = getattr(self, self.head_name)
+        parts: Parts = [*self._embedding_parts(), (layer, DendriticLinear)]
+        dropped = any(isinstance(module, nn.Dropout) and module.training for module, _ in parts)
+        if dropped or self.config.output_hidden_states or not are_plain(parts):
+            return None
+        embeddings = self.bert.embeddings
+        words, norm = embeddings.word_embeddings.weight, embeddings.LayerNorm
+        prepared = Prepared(self, [module for module, _ in parts], self._had_gradients)
+        if self._table_dtype is not None or words.dtype != torch.float64:  # a table is float32 at most
             table = prepare_table(
                 words, embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight, norm.eps,
                 self._table_dtype,
@@ -102,22 +118,58 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             head = prepare_head(
                 norm.weight, norm.bias, layer.weight, layer.bias, layer.lateral, layer.top, layer.activation
             )
-            tables = Tables(table, head)
-        parts = [part for module in self.modules() for part in (module._modules, module._parameters)]
-        return Prepared(
-            tables,
-            places=[(part, name, member) for part in parts for name, member in part.items()],
-            parameters=[(p, p.data_ptr(), None if p.is_inference() else p._version) for p in self.parameters()],
-        )
+            prepared.tables = Tables(table, head)
+        return prepared
 
     def _current_tables(self) -> Tables | None:
-        """The inference tables, made anew where a parameter changed; None where the fused op does not serve."""
-        if not self._fusable or torch.compiler.is_compiling():
+        """The inference tables, made anew where something changed; None where the fused op does not serve."""
+        if not self._fusable or torch.compiler.is_compiling() or torch.jit.is_tracing() or (
+                torch._C._are_functorch_transforms_active()):
+            return None
+        if torch.is_grad_enabled():
+            # What the gradients are for will change the parameters, and may leave no trace.
+            if not self._had_gradients or self._prepared is not None:
+                self._had_gradients, self._prepared = True, None
+            return None
+        if self.training:
             return None
         prepared = self._prepared
         if prepared is None or not prepared.is_current():
             prepared = self._prepared = self._prepare()
-        return prepared.tables
+        return None if prepared is None else prepared.tables
+
+    def _embed(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        cu_seqlens: Tensor | None,
+        tokens: dict[str, Tensor | None],
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        **kwargs: Any,
+    ) -> Any:
+        """The output of ``self.bert``, a DSN's or BERT's, called as the modules that it is made of."""
+        if output_attentions is not None:
+            kwargs["output_attentions"] = output_attentions  # BERT takes None for False, not for the configuration's
+        if self.config.dsn:
+            kwargs["cu_seqlens"] = cu_seqlens
+        elif cu_seqlens is not None:
+            raise ValueError("cu_seqlens is given, but dsn is False: BERT's encoder takes [B, L] and attention_mask.")
+        return self.bert(input_ids=input_ids, inputs_embeds=inputs_embeds, output_hidden_states=output_hidden_states,
+                         **tokens, **kwargs | {"return_dict": True})
+
+    def _pool(self, output: Any, attention_mask: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        """``[B, H]`` of what ``_embed`` returned."""
+        x = output.last_hidden_state
+        if self.config.dsn:
+            pooling = self.pooling
+        elif self.config.encoder_pooling == "cls":
+            return output.pooler_output
+        else:
+            pooling = "mean_masked"
+        row, _ = token_places(x[..., 0], cu_seqlens)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return pool_ref(x.to(wide), row, attention_mask, cu_seqlens, pooling).to(x.dtype)
 
     def train(self: Model, mode: bool = True) -> Model:
         # Some training code writes through .data, which counts no version.
@@ -129,6 +181,17 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         # .to(), .half(), .cuda(), ...: what is freed may come back at the same address.
         self._prepared = None
         return super()._apply(fn, recurse)
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """As in BERT. A DSN has no layers to compute a second time: it says so and goes on."""
+        if self.config.dsn:
+            logger.warning("gradient_checkpointing_enable() has no effect: a DSN has no layers to compute again.")
+        else:
+            super().gradient_checkpointing_enable(*args, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        if not self.config.dsn:
+            super().gradient_checkpointing_disable()
 
     def _replicate_for_data_parallel(self) -> Any:
         # A replica lives for one call on another device: tables would be made anew each time.
