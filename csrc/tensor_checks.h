@@ -52,6 +52,14 @@ inline void expect_ids_shape(const char* name, const Tensor& tensor, const Tenso
   if (!same) fail(name, " has shape ", shape_of(tensor), ", expected ", shape_of(input_ids), ", that of input_ids.");
 }
 
+// Without a row there is no place for a token: the shapes alone tell, so this is refused where no value can be read too.
+inline void expect_cu_seqlens_shape(const Tensor& cu_seqlens, const Tensor& input_ids) {
+  if (cu_seqlens.dim() != 1 || cu_seqlens.numel() == 0)
+    fail("cu_seqlens has shape ", shape_of(cu_seqlens), ", expected [B + 1].");
+  if (cu_seqlens.numel() == 1 && input_ids.numel() > 0)
+    fail("cu_seqlens has shape [1], no row, beside ", input_ids.numel(), " input_ids: pass the end of each row too.");
+}
+
 inline void expect_probability(const char* name, double p) {
   if (!(p >= 0 && p < 1)) fail(name, " is ", p, ", expected 0 <= ", name, " < 1.");
 }

@@ -147,6 +147,9 @@ def check_layout(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: T
         raise RuntimeError(f"input_ids has shape {list(input_ids.shape)}, expected [B, L], or [T] beside cu_seqlens.")
     if cu_seqlens is not None and (cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0):
         raise RuntimeError(f"cu_seqlens has shape {list(cu_seqlens.shape)}, expected [B + 1].")
+    if cu_seqlens is not None and cu_seqlens.numel() == 1 and input_ids.numel() > 0:
+        raise RuntimeError(f"cu_seqlens has shape [1], no row, beside {input_ids.numel()} input_ids: pass the end of "
+                           "each row too.")
     if cu_seqlens is not None and attention_mask is not None:
         raise RuntimeError("attention_mask and cu_seqlens are both given: pass the mask with [B, L], cu_seqlens with "
                            "[T].")

@@ -184,7 +184,6 @@ def test_indices_that_are_no_int32_or_int64(dtype, name, op, backend, device):
     ([-1, 5], "cu_seqlens runs from -1 to 5, expected 0 to 5"),
     ([0, 3, 4], "cu_seqlens runs from 0 to 4, expected 0 to 5"),
     ([0, 3, 6], "cu_seqlens runs from 0 to 6, expected 0 to 5"),
-    ([0], "cu_seqlens runs from 0 to 0, expected 0 to 5"),
 ], ids=str)
 @each_checking_backend
 def test_cu_seqlens_that_bound_no_rows(cu_seqlens, message, index_dtype, op, backend, device):
@@ -198,6 +197,8 @@ def test_cu_seqlens_that_bound_no_rows(cu_seqlens, message, index_dtype, op, bac
     ([], r"cu_seqlens has shape \[0\], expected \[B \+ 1\]"),
     ([[0, 5]], r"cu_seqlens has shape \[1, 2\], expected \[B \+ 1\]"),
     (5, r"cu_seqlens has shape \[\], expected \[B \+ 1\]"),
+    ([0], r"cu_seqlens has shape \[1\], no row, beside 5 input_ids: pass the end of each row too\."),
+    ([5], r"cu_seqlens has shape \[1\], no row, beside 5 input_ids: pass the end of each row too\."),
 ], ids=str)
 @each_backend
 def test_cu_seqlens_of_another_shape(cu_seqlens, message, index_dtype, op, backend, device):

@@ -62,6 +62,7 @@ struct TokenTensors {
     if (cu) {
       if (mask)
         fail("attention_mask and cu_seqlens are both given: pass the mask with [B, L], cu_seqlens with [T].");
+      expect_cu_seqlens_shape(*cu, input_ids);
       take_cu_seqlens(*cu);
     } else {
       tokens.rows = input_ids.size(0);
@@ -132,7 +133,6 @@ struct TokenTensors {
   }
 
   void take_cu_seqlens(const Tensor& cu) {
-    if (cu.dim() != 1 || cu.numel() == 0) fail("cu_seqlens has shape ", shape_of(cu), ", expected [B + 1].");
     const Indices values = indices("cu_seqlens", cu, keep);
     tokens.rows = cu.numel() - 1;
     if (values.is_int64) {

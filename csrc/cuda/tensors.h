@@ -57,8 +57,7 @@ struct TokenTensors {
     if (cu_seqlens) {
       if (mask)
         fail("attention_mask and cu_seqlens are both given: pass the mask with [B, L], cu_seqlens with [T].");
-      if (cu_seqlens->dim() != 1 || cu_seqlens->numel() == 0)
-        fail("cu_seqlens has shape ", shape_of(*cu_seqlens), ", expected [B + 1].");
+      expect_cu_seqlens_shape(*cu_seqlens, input_ids);
       tokens.cu_seqlens = indices("cu_seqlens", *cu_seqlens);
       tokens.rows = cu_seqlens->numel() - 1;
     } else {
