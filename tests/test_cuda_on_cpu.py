@@ -25,13 +25,14 @@ def library(*flags: str) -> ctypes.CDLL:
 
 
 def run(name: str, values: torch.Tensor, outputs: int, *, n: int = 0, grid=(1, 1, 1), block=(32, 1, 1),
-        shared_bytes: int = 0, schedule: int = FORWARD, seed: int = 0, tiny: ctypes.CDLL | None = None) -> torch.Tensor:
+        shared_bytes: int = 0, schedule: int = FORWARD, seed: int = 0, tiny: ctypes.CDLL | None = None,
+        out: torch.Tensor | None = None) -> torch.Tensor:
     """The kernel's output, NaN where it wrote nothing. Raises RuntimeError with the executor's words."""
-    out = torch.full((outputs,), float("nan"))
+    out = torch.full((outputs,), float("nan")) if out is None else out
     failure = (tiny or library()).run_tiny(
-        name.encode(), ctypes.c_void_p(values.data_ptr()), ctypes.c_void_p(out.data_ptr()), n,
-        (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), ctypes.c_long(shared_bytes), schedule,
-        ctypes.c_ulong(seed))
+        name.encode(), ctypes.c_void_p(values.data_ptr()), ctypes.c_long(values.numel()),
+        ctypes.c_void_p(out.data_ptr()), ctypes.c_long(out.numel()), n, (ctypes.c_uint * 3)(*grid),
+        (ctypes.c_uint * 3)(*block), ctypes.c_long(shared_bytes), schedule, ctypes.c_ulong(seed))
     if failure:
         raise RuntimeError(failure.decode())
     return out
@@ -121,6 +122,7 @@ def test_a_missing_barrier_shows_in_one_schedule_or_another():
     ("source_outside_the_mask", {}, "a shuffle reads a lane outside its mask"),
     ("short_warp", {"block": (20, 1, 1)}, "the mask names lanes that the warp does not have"),
     ("misaligned_load", {}, "a misaligned load"),
+    ("copy_vector", {"n": 2}, "a misaligned access of a vector of 16 bytes"),
     ("past_dynamic_shared", {"n": 16, "shared_bytes": 64}, "wrote past its 64 bytes of dynamic shared memory"),
     ("block_sums", {"block": (1025, 1, 1)}, "a block of 1025 x 1 x 1 threads"),
     ("block_sums", {"block": (0, 1, 1)}, "a block of 0 x 1 x 1 threads"),
@@ -162,8 +164,11 @@ def test_the_way_without_assembly():
     ("add_over_blocks_without_atomic", {}, None),
     ("add_over_blocks_without_atomic", {"grid": (3, 1, 1)}, "global memory: thread 0 of another block"),
     ("add_with_atomic", {"grid": (3, 1, 1)}, None),
-    ("last_block_adds_up<true>", {"grid": (5, 1, 1)}, None),
-    ("last_block_adds_up<false>", {"grid": (5, 1, 1)}, "global memory: thread [0-9]+ of another block wrote"),
+    ("last_block_adds_up<by_all>", {"grid": (5, 1, 1)}, None),
+    ("last_block_adds_up<by_the_first>", {"grid": (5, 1, 1)}, None),
+    ("last_block_adds_up<no_release>", {"grid": (5, 1, 1)}, "global memory: thread [0-9]+ of another block wrote"),
+    ("last_block_adds_up<no_acquire>", {"grid": (5, 1, 1)}, "global memory: thread [0-9]+ of another block wrote"),
+    ("last_block_adds_up<by_the_first_too_early>", {"grid": (5, 1, 1)}, "global memory: thread .* of another block"),
     ("exchange_within_a_warp", {"n": 1}, None),
     ("exchange_within_a_warp", {"n": 0}, "shared memory"),
     ("warp_primitives", {"n": 8}, None), ("halves_of_a_warp", {}, None), ("indices", {"grid": (3, 2, 1)}, None),
@@ -178,6 +183,36 @@ def test_races_are_found_in_every_schedule(name, options, race, schedule, seed):
     else:
         with pytest.raises(RuntimeError, match=f"kernel {name}, block .*: a race for {race}"):
             call()
+
+
+@pytest.mark.parametrize(("name", "n", "finding"), [
+    ("read_beside", 0, None), ("read_beside", 63, None), ("read_beside", -1, "a load of 4 bytes .* lies outside every"),
+    ("read_beside", 64, "a load of 4 bytes at tiny_kernels.cpp:[0-9]+ lies outside every array of the call"),
+    ("past_its_memory", 0, None), ("past_its_memory", 63, None), ("past_its_memory", -1, "a store of 4 .* outside"),
+    ("past_its_memory", 64, "a store of 4 bytes .* outside"), ("copy_vector", 60, None),
+    ("copy_vector", 64, "lies outside"), ("copy_vector", 58, "a misaligned access of a vector"),
+    ("read_eight_bytes", 62, None), ("read_eight_bytes", 63, "a load of 8 bytes .* (outside|misaligned)"),
+    ("read_eight_bytes", 3, "a load of 8 bytes at .* is misaligned"),
+])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole tensors", "parts of one tensor"])
+def test_every_access_is_held_to_the_bounds_and_the_alignment_of_its_array(name, n, finding, whole):
+    """Though what lies beside the array is the same tensor's, or another array's of the call."""
+    values, out = (torch.zeros(2, 64) if whole else torch.zeros(8 + 64 + 64 + 8)[8:-8].view(2, 64)).unbind()
+    if whole:
+        values, out = values.clone(), out.clone()
+    tiny = library(*build.FIND_RACES)
+    if finding is None:
+        run(name, values, 64, n=n, block=(1, 1, 1), tiny=tiny, out=out)
+    else:
+        with pytest.raises(RuntimeError, match=f"kernel {name}, block .*: .*{finding}"):
+            run(name, values, 64, n=n, block=(1, 1, 1), tiny=tiny, out=out)
+
+
+def test_what_a_watched_kernel_writes_is_in_its_array():
+    values, out = torch.arange(130.0).view(2, 65)[:, 1:].unbind()
+    run("copy_vector", values.clone(), 64, n=4, block=(1, 1, 1), tiny=library(*build.FIND_RACES), out=out.clone())
+    out = run("past_its_memory", values, 64, n=5, block=(1, 1, 1), tiny=library(*build.FIND_RACES), out=out)
+    assert out.tolist() == [1.0 if i == 5 else 66.0 + i for i in range(64)]
 
 
 def convert(name: str, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -212,7 +247,8 @@ floats, ones = (ctypes.c_float * 64)(), (ctypes.c_uint * 3)(1, 1, 1)
 tiny.run_tiny.restype = ctypes.c_char_p
 out = ctypes.CDLL(None).malloc
 out.restype = ctypes.c_void_p
-tiny.run_tiny(sys.argv[2].encode(), floats, ctypes.c_void_p(out(64 * 4)), int(sys.argv[3]), ones,
+tiny.run_tiny(sys.argv[2].encode(), floats, ctypes.c_long(64), ctypes.c_void_p(out(64 * 4)), ctypes.c_long(64),
+              int(sys.argv[3]), ones,
               (ctypes.c_uint * 3)(32, 1, 1), ctypes.c_long(int(sys.argv[4])), 0, ctypes.c_ulong(0))
 """
 

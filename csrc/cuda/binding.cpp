@@ -10,8 +10,9 @@
 #ifdef CUDA_ON_CPU  // the same code on host tensors: tests/cuda_on_cpu
 #define DISPATCH_KEY CPU
 struct OnDevice {
-  explicit OnDevice(const Tensor&) {}
+  cuda_on_cpu::CallArrays arrays;  // of this call
   void* stream = nullptr;
+  explicit OnDevice(const Tensor&) {}
 };
 #else
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -33,8 +34,6 @@ Tensor new_tensor(const Tensor& like, std::vector<int64_t> shape, ScalarType typ
   return torch::stable::new_empty(like, shape, type);
 }
 
-float* floats(const Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
-
 void expect_gpu([[maybe_unused]] const Tensor& input_ids) {
 #ifndef CUDA_ON_CPU
   if (!input_ids.is_cuda()) fail("input_ids is not on a GPU, where other tensors are: move it.");
@@ -48,8 +47,8 @@ struct SplitMemory {
     if (plan.splits == 1) return;
     keep = {new_tensor(like, {partial_size(plan, tokens, hidden_size)}), new_tensor(like, {tokens.rows}, ScalarType::Int)};
     torch::stable::zero_(keep[1]);
-    plan.partial = floats(keep[0]);
-    plan.arrived = static_cast<int*>(keep[1].mutable_data_ptr());
+    plan.partial = data_of<float>(keep[0]);
+    plan.arrived = data_of<int>(keep[1]);
   }
 };
 
@@ -66,7 +65,7 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
   Plan plan = plan_rows(tokens.tokens, prepared.table.hidden_size);
   const SplitMemory memory(plan, weight, tokens.tokens, prepared.table.hidden_size);
   const Tensor result = new_tensor(weight, {tokens.tokens.rows, prepared.head.num_labels});
-  logits({tokens.tokens, prepared.table, prepared.head, plan, floats(result)}, on.stream);
+  logits({tokens.tokens, prepared.table, prepared.head, plan, data_of<float>(result)}, on.stream);
   return result;
 }
 
@@ -84,14 +83,14 @@ Tensor dsn_token_logits(const Tensor& input_ids, const Tensor& word, const Optio
   const Tensor result = cu_seqlens ? new_tensor(weight, {input_ids.size(0), labels})
                                    : new_tensor(weight, {input_ids.size(0), input_ids.size(1), labels});
   token_logits({tokens.tokens, prepared.table, prepared.head, plan_rows(tokens.tokens, prepared.table.hidden_size),
-                floats(result)}, on.stream);
+                data_of<float>(result)}, on.stream);
   return result;
 }
 
 // The context table of a training call, from torch's allocator.
 Tensor make_context(TrainingTensors& call, const Tensor& like, void* stream) {
   const Tensor table = new_tensor(like, {call.context.num_types, call.context.num_positions, call.context.hidden_size});
-  call.table.context = call.context.context = floats(table);
+  call.table.context = call.context.context = data_of<float>(table);
   context(call.context, call.tokens.tokens, stream);
   return table;
 }
@@ -113,8 +112,8 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool_forward(
   const Tensor pooled = new_tensor(word_embeddings, {tokens.rows, call.table.hidden_size}, call.type);
   const Tensor pooled_hat = new_tensor(word_embeddings, {tokens.rows, call.table.hidden_size});
   const Tensor rstd = new_tensor(word_embeddings, {tokens.total});
-  embed_pool({tokens, call.table, call.dropout, plan, call.ln_weight, call.ln_bias, pooled.mutable_data_ptr(),
-              floats(pooled_hat), floats(rstd)}, on.stream);
+  embed_pool({tokens, call.table, call.dropout, plan, call.ln_weight, call.ln_bias, data_of<void>(pooled),
+              data_of<float>(pooled_hat), data_of<float>(rstd)}, on.stream);
   return {pooled, pooled_hat, rstd};
 }
 
@@ -155,11 +154,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   Plan plan = plan_rows(tokens, call.table.hidden_size);
   plan.splits = 1;  // a row's blocks would have to share its terms
   token_gradients({tokens, call.table, call.dropout, plan, call.ln_weight, call.tokens.data("grad_pooled", grad_pooled),
-                   call.tokens.float_data("pooled_hat", pooled_hat), runs ? floats(row_gradient) : nullptr,
-                   floats(weight_terms), floats(bias_terms),
-                   runs ? static_cast<TokenGradient*>(token_gradient.mutable_data_ptr()) : nullptr,
-                   static_cast<int32_t*>(word_keys.mutable_data_ptr()), static_cast<int32_t*>(context_keys.mutable_data_ptr()),
-                   atomics && atomic_word ? floats(d_word) : nullptr, atomics ? floats(d_context) : nullptr}, on.stream);
+                   call.tokens.float_data("pooled_hat", pooled_hat), runs ? data_of<float>(row_gradient) : nullptr,
+                   data_of<float>(weight_terms), data_of<float>(bias_terms),
+                   runs ? data_of<TokenGradient>(token_gradient) : nullptr,
+                   data_of<int32_t>(word_keys), data_of<int32_t>(context_keys),
+                   atomics && atomic_word ? data_of<float>(d_word) : nullptr, atomics ? data_of<float>(d_context) : nullptr}, on.stream);
   return {row_gradient, weight_terms, bias_terms, token_gradient, word_keys, context_keys, context_table, d_word, d_context};
 }
 
@@ -172,24 +171,24 @@ void embed_pool_run_sums(const Tensor& keys, const Tensor& order, const Optional
   arguments.table.hidden_size = int(word_embeddings.size(1));
   arguments.table.word_type = word_type("word_embeddings", word_embeddings, false);
   std::vector<Tensor> keep;
-  arguments.table.word = contiguous_data(word_embeddings, keep);
-  arguments.table.context = static_cast<const float*>(context_table.const_data_ptr());
+  arguments.table.word = contiguous_data_of(word_embeddings, keep);
+  arguments.table.context = data_of<const float>(context_table);
   if (p_embed > 0) {
-    arguments.dropout.seed = static_cast<const int64_t*>(seed->const_data_ptr());
+    arguments.dropout.seed = data_of<const int64_t>(*seed);
     arguments.dropout.embed_threshold = uint32_t(p_embed * 4294967296.0);
   }
-  arguments.row_gradient = static_cast<const float*>(row_gradient.const_data_ptr());
-  arguments.token_gradient = static_cast<const TokenGradient*>(token_gradient.const_data_ptr());
-  arguments.keys = static_cast<const int32_t*>(keys.const_data_ptr());
-  arguments.order = static_cast<const int64_t*>(order.const_data_ptr());
-  arguments.target = target ? static_cast<const int64_t*>(target->const_data_ptr()) : nullptr;
+  arguments.row_gradient = data_of<const float>(row_gradient);
+  arguments.token_gradient = data_of<const TokenGradient>(token_gradient);
+  arguments.keys = data_of<const int32_t>(keys);
+  arguments.order = data_of<const int64_t>(order);
+  arguments.target = target ? data_of<const int64_t>(*target) : nullptr;
   arguments.num_tokens = keys.numel();
   arguments.no_part = no_part;
   const int64_t chunks = (keys.numel() + run_chunk - 1) / run_chunk;
   const Tensor partial = new_tensor(row_gradient, {2 * chunks, word_embeddings.size(1)});
-  arguments.partial = floats(partial);
+  arguments.partial = data_of<float>(partial);
   arguments.type = word_type("sums", sums, false);
-  arguments.sums = sums.mutable_data_ptr();
+  arguments.sums = data_of<void>(sums);
   Tokens tokens;
   tokens.rows = row_gradient.size(0);
   tokens.total = keys.numel();

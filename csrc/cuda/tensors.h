@@ -2,9 +2,34 @@
 // device. What depends on values, an id outside its table above all, the kernels answer with NaN.
 #pragma once
 
+#include <type_traits>
+
+#ifdef CUDA_ON_CPU
+#include "executor.h"
+#endif
+
 #include "../tensor_checks.h"
 #include "arguments.h"
 #include "plan.h"
+
+// The memory of a contiguous tensor, const where no kernel writes it. On a CPU the executor is told of its bounds.
+template <class T>
+T* data_of(const Tensor& tensor) {
+  void* data = nullptr;
+  if constexpr (std::is_const_v<T>) data = const_cast<void*>(tensor.const_data_ptr());
+  else data = tensor.mutable_data_ptr();
+#ifdef CUDA_ON_CPU
+  cuda_on_cpu::add_array(data, size_t(tensor.numel()) * tensor.element_size());
+#endif
+  return static_cast<T*>(data);
+}
+
+// That of a contiguous view or copy; `keep` owns it while the kernel runs.
+inline const void* contiguous_data_of(const Tensor& tensor, std::vector<Tensor>& keep) {
+  if (tensor.is_contiguous()) return data_of<const void>(tensor);
+  keep.push_back(torch::stable::contiguous(tensor));
+  return data_of<const void>(keep.back());
+}
 
 // The device of a call, that of input_ids; all tensors must be there.
 struct CallDevice {
@@ -82,7 +107,7 @@ struct TokenTensors {
 
   const void* data(const char* name, const Tensor& tensor) {
     device.expect(name, tensor);
-    return contiguous_data(tensor, keep);
+    return contiguous_data_of(tensor, keep);
   }
 
   const float* float_data(const char* name, const Tensor& tensor) {

@@ -57,8 +57,8 @@ struct Block {
   Context scheduler;
   Stacks stacks;
   std::string kernel;
-  void (*call)(const void*) = nullptr;
-  const void* arguments = nullptr;
+  void (*call)(const void*, const void*) = nullptr;
+  const void *function = nullptr, *arguments = nullptr;
   std::string failure;
   uint64_t random = 0;
 };
@@ -138,7 +138,7 @@ void wait() {
 void yield() { switch_context(block.threads[block.current].context, block.scheduler); }
 
 void thread_main() {
-  block.call(block.arguments);
+  block.call(block.function, block.arguments);
   block.warps[block.current / warp_size].ended |= 1u << block.current % warp_size;
   ++block.num_ended;
   wait();
@@ -208,8 +208,8 @@ std::string refusal(const void* kernel, dim3 grid, dim3 size, size_t shared_byte
 
 // The launch as the race listener sees it, which ends with an exception too.
 struct Listening {
-  Listening() {
-    if (race_listener) race_listener->begin_launch();
+  Listening(void* arguments, size_t bytes) {
+    if (race_listener) race_listener->begin_launch(arguments, bytes);
   }
   ~Listening() {
     if (race_listener) race_listener->end_launch();
@@ -222,6 +222,10 @@ unsigned lane() { return block.current % warp_size; }
 
 void fail(const char* what, Place place) {
   fail("thread " + text(threadIdx) + " at " + text(place) + ": " + what);
+}
+
+void fail_misaligned(size_t alignment) {
+  fail("thread " + text(threadIdx) + ": a misaligned access of a vector of " + std::to_string(alignment) + " bytes");
 }
 
 void fail(const std::string& what) {
@@ -315,7 +319,7 @@ bool allow_dynamic_shared(const void* kernel, int64_t bytes) {
 }
 
 void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t shared_bytes,
-              void (*call)(const void* arguments), const void* arguments) {
+              void (*call)(const void* kernel, const void* arguments), void* arguments, size_t argument_bytes) {
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
   refused = refusal(kernel, grid, size, shared_bytes);
   if (!refused.empty()) return;
@@ -325,6 +329,7 @@ void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t
   blockDim = size;
   gridDim = grid;
   block.call = call;
+  block.function = kernel;
   block.arguments = arguments;
   block.num_threads = size.x * size.y * size.z;
   block.num_warps = (block.num_threads + warp_size - 1) / warp_size;
@@ -333,7 +338,7 @@ void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t
   block.random = settings.seed * 0x9E3779B97F4A7C15u + 88172645463325252u;
 
   const ThreadLocals locals = thread_locals();
-  const Listening listening;
+  const Listening listening(arguments, argument_bytes);
   const uint64_t num_blocks = uint64_t(grid.x) * grid.y * grid.z;
   std::vector<uint64_t> order;
   if (settings.schedule == Schedule::shuffled) {

@@ -10,7 +10,10 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <type_traits>
+
+#include "arrays.h"
 
 struct uint3 {
   unsigned x, y, z;
@@ -60,6 +63,7 @@ uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsi
 unsigned lane();
 [[noreturn]] void fail(const char* what, Place place);
 [[noreturn]] void fail(const std::string& what);
+[[noreturn]] void fail_misaligned(size_t alignment);
 
 // For what races.h looks at.
 void fence();
@@ -72,13 +76,17 @@ std::string kernel_and_block();
 bool allow_dynamic_shared(const void* kernel, int64_t bytes);
 
 void run_grid(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
-              void (*call)(const void* arguments), const void* arguments);
+              void (*call)(const void* kernel, const void* arguments), void* arguments, size_t argument_bytes);
 
-template <class Kernel, class... Arguments>
-void launch(const char* name, Kernel* kernel, dim3 grid, dim3 block, size_t shared_bytes, Arguments... arguments) {
-  const auto call = [&] { kernel(arguments...); };
-  run_grid(name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
-           [](const void* body) { (*static_cast<decltype(&call)>(body))(); }, &call);
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+            Arguments... given) {
+  using Tuple = std::tuple<std::remove_const_t<Parameters>...>;
+  Tuple arguments(given...);
+  const auto call = [](const void* kernel, const void* arguments) {
+    std::apply(reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(kernel)), *static_cast<const Tuple*>(arguments));
+  };
+  run_grid(name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, call, &arguments, sizeof arguments);
 }
 
 }  // namespace cuda_on_cpu

@@ -1,9 +1,8 @@
-#include "races.h"
-
 #include <dlfcn.h>
 
 #include <algorithm>
 #include <array>
+#include <bitset>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -13,8 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "executor.h"
-#include "shared_memory.h"
+#include "accesses.h"
 
 namespace cuda_on_cpu {
 namespace {
@@ -37,21 +35,27 @@ struct Cell {
 constexpr uintptr_t cell_bytes = 2, page_bytes = 4096;
 using Page = std::array<Cell, page_bytes / cell_bytes>;
 
-// An atomic operation on a word makes what its thread knows known to whoever comes to the word later.
+// An atomic operation that follows a fence makes what its thread knows known to whoever comes to the word later.
 struct Release {
   uint32_t epoch;
   uint16_t thread;
-  std::vector<uint32_t> fences;
+  uint32_t fence_epoch;          // of the thread's last fence
+  std::vector<uint32_t> fences;  // of each thread of the block
 };
 
-struct Acquired {
+// Another block's release that an atomic operation of this block has met. A thread may rely on it once it has passed a
+// fence of its own behind that operation (or behind a barrier behind it), and the whole block after the next barrier.
+struct Observed {
+  uint32_t block;
   Release release;
-  uint32_t epoch;   // of the block that has learned of it; the others of that block know after the next barrier
   uint16_t thread;
+  uint32_t epoch;
+  std::bitset<1024> fenced = {};
+  uint32_t fence_epoch = UINT32_MAX;  // the first of them
 };
 
 struct Thread {
-  uint32_t clock, fences;
+  uint32_t clock, fences, fence_epoch;
   std::array<uint32_t, warp_size> seen;  // what the lanes of its warp did before these clocks lies before
 };
 
@@ -67,18 +71,26 @@ struct State {
   std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
   std::array<std::pair<uintptr_t, Page*>, 256> recent_pages{};  // by the low bits of their number
   std::vector<Thread> threads;
-  ThreadLocals shared;
+  OtherMemory other;
+  std::unique_ptr<ArraysApart> apart;
   uint32_t block = 0, epoch = 0;
   uint16_t thread = 0;
   bool running = false, atomic = false;
   std::unordered_map<const void*, std::map<uint32_t, Release>> releases;
-  std::unordered_map<uint32_t, Acquired> acquired;
+  std::vector<Observed> observed;
   Doubt doubt;
 };
 State state;
 
-bool in_shared(uintptr_t address) {
-  return address - reinterpret_cast<uintptr_t>(state.shared.begin) < state.shared.bytes;
+bool relies_on(const Observed& observed) {
+  return observed.fenced[state.thread] || observed.fence_epoch < state.epoch;
+}
+
+// A fence speaks for what its own thread did before it and, after a barrier, for what all of the block did before that.
+bool released(const Access& before, bool is_write, const Release& release) {
+  if (before.epoch < release.fence_epoch) return true;
+  if (before.epoch >= release.epoch && before.thread != release.thread) return false;
+  return !is_write || before.fences < release.fences[before.thread];
 }
 
 bool ordered(const Access& before, bool is_write) {
@@ -87,25 +99,25 @@ bool ordered(const Access& before, bool is_write) {
     return before.thread / warp_size == state.thread / warp_size &&
            before.clock < state.threads[state.thread].seen[before.thread % warp_size];
   }
-  const auto found = state.acquired.find(before.block);
-  if (found == state.acquired.end()) return false;
-  const Acquired& acquired = found->second;
-  if (acquired.thread != state.thread && acquired.epoch == state.epoch) return false;
-  const Release& release = acquired.release;
-  const bool released = before.epoch < release.epoch || before.thread == release.thread;
-  return released && (!is_write || before.fences < release.fences[before.thread]);
+  return std::any_of(state.observed.begin(), state.observed.end(), [&](const Observed& observed) {
+    return observed.block == before.block && relies_on(observed) && released(before, is_write, observed.release);
+  });
 }
 
+// The line of the kernel: what of the executor's own is inlined there is passed over.
 std::string source_of(const void* code) {
   Dl_info info;
   if (!dladdr(code, &info)) return "?";
   std::ostringstream command;
   const auto offset = static_cast<const char*>(code) - static_cast<const char*>(info.dli_fbase) - 1;
-  command << "addr2line -s -e '" << info.dli_fname << "' 0x" << std::hex << offset;
+  command << "addr2line -i -s -e '" << info.dli_fname << "' 0x" << std::hex << offset;
   std::string place = "?";
   if (FILE* pipe = popen(command.str().c_str(), "r")) {
     char line[256];
-    if (fgets(line, sizeof line, pipe)) place = line;
+    do {
+      if (!fgets(line, sizeof line, pipe)) break;
+      place = line;
+    } while (place.compare(0, 14, "vector_types.h") == 0);
     pclose(pipe);
   }
   return place.substr(0, place.find_first_of("\n "));
@@ -113,7 +125,7 @@ std::string source_of(const void* code) {
 
 std::string report(const Access& before, bool before_is_write, const void* address, bool is_write, const Access& now) {
   std::ostringstream text;
-  text << "a race for " << (in_shared(reinterpret_cast<uintptr_t>(address)) ? "shared" : "global") << " memory: thread "
+  text << "a race for " << (state.other.shared.holds(address) ? "shared" : "global") << " memory: thread "
        << before.thread << (before.block == now.block ? "" : " of another block")
        << (before_is_write ? " wrote at " : " read at ") << source_of(before.code) << ", thread " << now.thread
        << (is_write ? " writes at " : " reads at ") << source_of(now.code) << ", and nothing puts them in an order";
@@ -145,11 +157,106 @@ void complain(const std::string& what) {
   if (!what.empty()) fail(what);
 }
 
-void access(const void* pointer, size_t bytes, bool is_write, const void* code) {
+void begin_launch(void* arguments, size_t bytes) {
+  state.apart = std::make_unique<ArraysApart>(arguments, bytes);
+  state.pages.clear();
+  state.recent_pages.fill({});
+  state.releases.clear();
+  state.block = 0;
+  state.other = OtherMemory::now();
+}
+
+void begin_block(unsigned threads) {
+  ++state.block;
+  state.epoch = 0;
+  state.observed.clear();
+  state.doubt.address = nullptr;
+  state.threads.assign(threads, Thread{1, 0, 0, {}});
+  state.atomic = false;
+  state.running = true;
+}
+
+void check_doubt() {
+  const std::string what = settle_doubt();
+  if (!what.empty()) throw Failure("kernel " + kernel_and_block() + ": " + what + ".");
+}
+
+void run(unsigned thread) {
+  check_doubt();
+  state.thread = uint16_t(thread);
+}
+
+void warp_barrier(unsigned warp, unsigned lanes) {
+  std::array<uint32_t, warp_size> seen{};
+  for (unsigned i = 0; i < warp_size; ++i) {
+    if (!(lanes >> i & 1)) continue;
+    Thread& thread = state.threads[warp * warp_size + i];
+    thread.seen[i] = ++thread.clock;
+    for (unsigned k = 0; k < warp_size; ++k) seen[k] = std::max(seen[k], thread.seen[k]);
+  }
+  for (unsigned i = 0; i < warp_size; ++i)
+    if (lanes >> i & 1) state.threads[warp * warp_size + i].seen = seen;
+}
+
+void begin_atomic(const void* address) {
+  state.atomic = true;
+  const Thread& self = state.threads[state.thread];
+  const auto found = state.releases.find(address);
+  if (found != state.releases.end())
+    for (const auto& [block, release] : found->second)
+      if (block != state.block) state.observed.push_back({block, release, state.thread, state.epoch});
+  if (self.fences == 0) return;  // nothing is passed on without a fence
+  std::vector<uint32_t> fences;
+  for (const Thread& thread : state.threads) fences.push_back(thread.fences);
+  state.releases[address][state.block] = {state.epoch, state.thread, self.fence_epoch, std::move(fences)};
+}
+
+void fence() {
+  Thread& self = state.threads[state.thread];
+  ++self.fences;
+  self.fence_epoch = state.epoch;
+  for (Observed& observed : state.observed) {
+    if (observed.thread != state.thread && observed.epoch == state.epoch) continue;
+    observed.fenced.set(state.thread);
+    observed.fence_epoch = std::min(observed.fence_epoch, state.epoch);
+  }
+}
+
+void end_launch() {
+  state.running = false;
+  state.apart.reset();
+}
+
+const RaceListener listener{begin_launch,
+                            begin_block,
+                            run,
+                            [] { ++state.epoch; },
+                            warp_barrier,
+                            fence,
+                            begin_atomic,
+                            [] { state.atomic = false; },
+                            check_doubt,
+                            end_launch};
+
+[[gnu::constructor]] void listen() { race_listener = &listener; }
+
+// What is wrong with the place of an access, in words: it lies outside the arrays of the call, or is misaligned.
+std::string misplaced(const void* pointer, size_t bytes, bool is_write, size_t alignment, const void* code) {
+  const bool outside = state.other.is_global(pointer) && !is_in_an_array(pointer, bytes);
+  const bool misaligned = reinterpret_cast<uintptr_t>(pointer) % alignment != 0;
+  if (!outside && !misaligned) return "";
+  return std::string(is_write ? "a store of " : "a load of ") + std::to_string(bytes) + " bytes at " + source_of(code) +
+         (outside ? " lies outside every array of the call" : " is misaligned");
+}
+
+}  // namespace
+
+void access(const void* pointer, size_t bytes, bool is_write, size_t alignment, const void* code) {
   if (!state.running || on_a_fiber_stack(pointer)) return;
   complain(settle_doubt());
   const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
-  const bool shared = in_shared(begin);
+  const bool shared = state.other.shared.holds(pointer);
+  complain(misplaced(pointer, bytes, is_write, alignment, code));
   const Thread& self = state.threads[state.thread];
   const Access now{state.block, state.epoch, self.clock, self.fences, state.thread, state.atomic, code};
   const auto races_with = [&](const Access& before, bool before_is_write) {
@@ -180,98 +287,4 @@ void access(const void* pointer, size_t bytes, bool is_write, const void* code) 
   }
 }
 
-void begin_launch() {
-  state.pages.clear();
-  state.recent_pages.fill({});
-  state.releases.clear();
-  state.block = 0;
-  state.shared = thread_locals();
-}
-
-void begin_block(unsigned threads) {
-  ++state.block;
-  state.epoch = 0;
-  state.acquired.clear();
-  state.doubt.address = nullptr;
-  state.threads.assign(threads, Thread{1, 0, {}});
-  state.atomic = false;
-  state.running = true;
-}
-
-void check_doubt() {
-  const std::string what = settle_doubt();
-  if (!what.empty()) throw Failure("kernel " + kernel_and_block() + ": " + what + ".");
-}
-
-void run(unsigned thread) {
-  check_doubt();
-  state.thread = uint16_t(thread);
-}
-
-void warp_barrier(unsigned warp, unsigned lanes) {
-  std::array<uint32_t, warp_size> seen{};
-  for (unsigned i = 0; i < warp_size; ++i) {
-    if (!(lanes >> i & 1)) continue;
-    Thread& thread = state.threads[warp * warp_size + i];
-    thread.seen[i] = ++thread.clock;
-    for (unsigned k = 0; k < warp_size; ++k) seen[k] = std::max(seen[k], thread.seen[k]);
-  }
-  for (unsigned i = 0; i < warp_size; ++i)
-    if (lanes >> i & 1) state.threads[warp * warp_size + i].seen = seen;
-}
-
-void begin_atomic(const void* address) {
-  state.atomic = true;
-  const auto found = state.releases.find(address);
-  if (found != state.releases.end())
-    for (const auto& [block, release] : found->second)
-      if (block != state.block) state.acquired[block] = {release, state.epoch, state.thread};
-  if (state.threads[state.thread].fences == 0) return;  // nothing is passed on without a fence
-  std::vector<uint32_t> fences;
-  for (const Thread& thread : state.threads) fences.push_back(thread.fences);
-  state.releases[address][state.block] = {state.epoch, state.thread, std::move(fences)};
-}
-
-const RaceListener listener{begin_launch,
-                            begin_block,
-                            run,
-                            [] { ++state.epoch; },
-                            warp_barrier,
-                            [] { ++state.threads[state.thread].fences; },
-                            begin_atomic,
-                            [] { state.atomic = false; },
-                            check_doubt,
-                            [] { state.running = false; }};
-
-[[gnu::constructor]] void listen() { race_listener = &listener; }
-
-}  // namespace
 }  // namespace cuda_on_cpu
-
-// What the compiler inserts under -fsanitize=thread.
-#define ON_ACCESS(name, bytes, is_write) \
-  extern "C" void name(void* address) {  \
-    cuda_on_cpu::access(address, bytes, is_write, __builtin_return_address(0)); \
-  }
-#define ON_ACCESSES(bytes)                              \
-  ON_ACCESS(__tsan_read##bytes, bytes, false)           \
-  ON_ACCESS(__tsan_write##bytes, bytes, true)           \
-  ON_ACCESS(__tsan_unaligned_read##bytes, bytes, false) \
-  ON_ACCESS(__tsan_unaligned_write##bytes, bytes, true)
-ON_ACCESSES(1)
-ON_ACCESSES(2)
-ON_ACCESSES(4)
-ON_ACCESSES(8)
-ON_ACCESSES(16)
-extern "C" void __tsan_read_range(void* address, unsigned long bytes) {
-  cuda_on_cpu::access(address, bytes, false, __builtin_return_address(0));
-}
-extern "C" void __tsan_write_range(void* address, unsigned long bytes) {
-  cuda_on_cpu::access(address, bytes, true, __builtin_return_address(0));
-}
-extern "C" void __tsan_vptr_update(void*, void*) {}
-extern "C" void __tsan_vptr_read(void*) {}
-extern "C" void __tsan_init() {}
-extern "C" char __tsan_atomic8_load(const volatile char* address, int) { return *address; }  // guards of host statics
-extern "C" void __tsan_func_entry(void*) {}
-extern "C" void __tsan_func_exit() {}

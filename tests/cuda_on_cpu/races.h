@@ -6,11 +6,13 @@
 // sanitizer's own library, which knows nothing of blocks and warps.
 #pragma once
 
+#include <cstddef>
+
 namespace cuda_on_cpu {
 
 // What the executor tells about the threads; null where races.cpp is not linked.
 struct RaceListener {
-  void (*begin_launch)();
+  void (*begin_launch)(void* arguments, size_t bytes);  // the kernel's, before any thread has them
   void (*begin_block)(unsigned threads);
   void (*run)(unsigned thread);  // whose the accesses are until the next call; may throw Failure
   void (*block_barrier)();       // all threads of the block have met

@@ -104,6 +104,16 @@ __global__ void past_dynamic_shared(const float*, float*, int n) {
 
 __global__ void past_its_memory(const float*, float* out, int n) { out[n] = 1; }
 
+__global__ void read_beside(const float* in, float* out, int n) { out[0] = in[n]; }
+
+__global__ void copy_vector(const float* in, float* out, int n) {
+  *reinterpret_cast<float4*>(out + n) = *reinterpret_cast<const float4*>(in);
+}
+
+__global__ void read_eight_bytes(const float* in, float* out, int n) {
+  out[0] = float(*reinterpret_cast<const int64_t*>(in + n));
+}
+
 __global__ void divergent_barrier(const float*, float*, int) {
   if (threadIdx.x < 40) __syncthreads();
 }
@@ -158,19 +168,27 @@ __global__ void add_over_blocks_without_atomic(const float* in, float* out, int)
 
 __global__ void add_with_atomic(const float* in, float* out, int) { atomicAdd(out, in[threadIdx.x]); }
 
-// Every block leaves a value, the last to come adds them up; right with the fence, wrong without.
-template <bool fenced>
+// Every block leaves values, and one that comes last adds them up. Right with a fence of every thread before the count and
+// one behind it, or with both by the thread that counts, between barriers; wrong where one is left out.
+enum Fences { by_all, no_release, no_acquire, by_the_first, by_the_first_too_early };
+template <Fences fences>
 __global__ void last_block_adds_up(const float* counter, float* out, int) {
   __shared__ bool last;
   out[1 + blockIdx.x * blockDim.x + threadIdx.x] = 1;
-  if (fenced) __threadfence();
-  __syncthreads();
+  if (fences == by_all || fences == no_acquire) __threadfence();
+  if (fences != by_the_first_too_early) __syncthreads();
   int* const arrived = reinterpret_cast<int*>(const_cast<float*>(counter));
-  if (threadIdx.x == 0) last = atomicAdd(arrived, 1) == int(gridDim.x) - 1;
+  if (threadIdx.x == 0) {
+    if (fences == by_the_first || fences == by_the_first_too_early) __threadfence();
+    last = atomicAdd(arrived, 1) == int(gridDim.x) - 1;
+    if (fences == by_the_first || fences == by_the_first_too_early) __threadfence();
+  }
   __syncthreads();
-  if (!last || threadIdx.x > 0) return;
-  out[0] = 0;
-  for (unsigned i = 0; i < gridDim.x * blockDim.x; ++i) out[0] += out[1 + i];
+  if (!last || threadIdx.x != 7) return;
+  if (fences == by_all || fences == no_release) __threadfence();
+  float sum = 0;
+  for (unsigned i = 0; i < gridDim.x * blockDim.x; ++i) sum += out[1 + i];
+  out[0] = sum;
 }
 
 __global__ void exchange_within_a_warp(const float* in, float* out, int synchronised) {
@@ -186,12 +204,16 @@ __global__ void exchange_within_a_warp(const float* in, float* out, int synchron
 }  // namespace
 
 // Returns the failure in words, "" where there was none.
-extern "C" const char* run_tiny(const char* name, const float* in, float* out, int n, const unsigned* grid,
-                                const unsigned* block, long shared_bytes, int schedule, unsigned long seed) {
+extern "C" const char* run_tiny(const char* name, const float* in, long in_size, float* out, long out_size, int n,
+                                const unsigned* grid, const unsigned* block, long shared_bytes, int schedule,
+                                unsigned long seed) {
   static std::string message;
   message.clear();
   cuda_on_cpu::settings.schedule = cuda_on_cpu::Schedule(schedule);
   cuda_on_cpu::settings.seed = seed;
+  const cuda_on_cpu::CallArrays arrays;
+  cuda_on_cpu::add_array(in, size_t(in_size) * sizeof(float));
+  cuda_on_cpu::add_array(out, size_t(out_size) * sizeof(float));
   const dim3 grid_size(grid[0], grid[1], grid[2]), block_size(block[0], block[1], block[2]);
   using Kernel = void(const float*, float*, int);
   const struct { const char* name; Kernel* kernel; } kernels[] = {
@@ -202,7 +224,10 @@ extern "C" const char* run_tiny(const char* name, const float* in, float* out, i
       NAMED(two_barriers), NAMED(barrier_against_shuffle), NAMED(ended_lane), NAMED(lane_outside_its_mask),
       NAMED(source_outside_the_mask), NAMED(short_warp), NAMED(misaligned_load),
       NAMED(add_without_atomic), NAMED(add_over_blocks_without_atomic), NAMED(add_with_atomic),
-      NAMED(last_block_adds_up<true>), NAMED(last_block_adds_up<false>), NAMED(exchange_within_a_warp)};
+      NAMED(read_beside), NAMED(copy_vector), NAMED(read_eight_bytes), NAMED(last_block_adds_up<by_all>),
+      NAMED(last_block_adds_up<no_release>), NAMED(last_block_adds_up<no_acquire>),
+      NAMED(last_block_adds_up<by_the_first>), NAMED(last_block_adds_up<by_the_first_too_early>),
+      NAMED(exchange_within_a_warp)};
   for (const auto& entry : kernels)
     if (std::strcmp(entry.name, name) == 0) try {
         cuda_on_cpu::launch(entry.name, entry.kernel, grid_size, block_size, size_t(shared_bytes), in, out, n);
