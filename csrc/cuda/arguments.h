@@ -18,6 +18,8 @@ struct Tokens {
   const void* mask = nullptr;           // [B, L] integers of mask_bytes each, only where the pooling heeds it
   int mask_bytes = 0;
   Indices cu_seqlens;                   // [B + 1], or absent: row b starts at b * length
+  const int* sound = nullptr;           // one int on the device: 0 where cu_seqlens does not rise from 0 to total, so that
+                                        // rows may overlap; null where that cannot be or does not matter
   int64_t rows = 0, length = 0, total = 0;
   Pooling pooling = Pooling::mean_masked;
   int64_t vocab_size = 0, num_types = 0, num_positions = 0;
@@ -51,6 +53,13 @@ struct Plan {
   int splits = 1;
   float* partial = nullptr;             // [rows, splits, 2 * H + 1]: sums, kept counts, number of tokens
   int* arrived = nullptr;               // [rows], zero before the launch
+};
+
+struct SoundArguments {
+  Indices cu_seqlens;                   // [rows + 1]
+  int64_t rows, total;
+  int* sound;                           // one int
+  float* rstd;                          // [total], filled with NaN where cu_seqlens is not sound; or null
 };
 
 struct LogitsArguments {
@@ -87,7 +96,7 @@ struct ForwardArguments {
   const void *ln_weight, *ln_bias;      // [H]
   void* pooled;                         // [B, H]
   float* pooled_hat;                    // [B, H], the pooled row before gamma, beta and p_pool
-  float* rstd;                          // [tokens.total], 0 for masked tokens
+  float* rstd;                          // [tokens.total], 0 for masked tokens; not written where `sound` is 0
 };
 
 // LayerNorm's backward as a * G - c * e + d, see backward.cuh; `row` is negative where a token takes no part.

@@ -14,6 +14,9 @@
 //      lanes sums d e over each run of equal keys in registers. A run inside a chunk is written; parts of a longer run,
 //      [CLS] above all, are kept.
 //   3. join_kernel adds up the parts in order. The bits depend on shapes and ids alone.
+//
+// Where cu_seqlens does not rise from 0 to the number of tokens, rows may share tokens: G is NaN, and a token that several
+// rows hold goes into the gradients once, with the first of them.
 #pragma once
 
 #include "forward.cuh"
@@ -36,6 +39,7 @@ __device__ __forceinline__ void begin_row(const BackwardArguments& arguments, co
   const Dropout& dropout = arguments.dropout;
   const float2 factors = pooling_factors(arguments.tokens.pooling, kept_tokens(arguments.tokens, share.range));
   const float scale = factors.x * dropout.embed_scale;
+  const bool sound = is_sound(arguments.tokens);
   float keep[4] = {1, 1, 1, 1};
 #pragma unroll
   for (int i = 0; i < S::values; ++i) {
@@ -46,7 +50,8 @@ __device__ __forceinline__ void begin_row(const BackwardArguments& arguments, co
     gradient[i] = 0;
     if (channel >= hidden_size || share.row >= arguments.tokens.rows) continue;
     const int64_t at = share.row * hidden_size + channel;
-    const float g = as_float(static_cast<const Word*>(arguments.grad_pooled)[at]) * keep[i % 4] * dropout.pool_scale;
+    const float given = as_float(static_cast<const Word*>(arguments.grad_pooled)[at]);
+    const float g = sound ? given * keep[i % 4] * dropout.pool_scale : NAN;
     gradient[i] = g * scale * as_float(static_cast<const Word*>(arguments.ln_weight)[channel]);
     if (!writes) continue;
     if (arguments.row_gradient) arguments.row_gradient[at] = gradient[i];
@@ -140,7 +145,8 @@ __global__ void __launch_bounds__(max_threads<S>, 1) token_gradient_kernel(const
   const bool drop = arguments.dropout.embed_threshold > 0;
   BlockSums block;
   place_sums<S>(arguments.plan, hidden_size, false, reinterpret_cast<float*>(memory), block);
-  const Share share = share_of_warp<S>(tokens, arguments.plan, hidden_size);
+  Share share = share_of_warp<S>(tokens, arguments.plan, hidden_size);
+  start_at(own_columns(tokens, share.row, share.range).first, share);
   const Table table = at_lane<S, Word>(arguments.table, share.first_channel);
   const uint64_t seed = arguments.dropout.seed ? uint64_t(*arguments.dropout.seed) : 0;
   TokenList& list = lists[warp];

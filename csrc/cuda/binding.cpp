@@ -40,6 +40,18 @@ void expect_gpu([[maybe_unused]] const Tensor& input_ids) {
 #endif
 }
 
+// Whether cu_seqlens is sound, for kernels that write a result for each token; only the device ever knows.
+struct Soundness {
+  std::vector<Tensor> keep;
+  Soundness(Tokens& tokens, const Tensor& like, int hidden_size, float* rstd, void* stream) {
+    if (!tokens.cu_seqlens.data) return;
+    keep = {new_tensor(like, {1}, ScalarType::Int)};
+    int* const flag = data_of<int>(keep[0]);
+    sound({tokens.cu_seqlens, tokens.rows, tokens.total, flag, rstd}, tokens, hidden_size, stream);
+    tokens.sound = flag;
+  }
+};
+
 // What the blocks of a split row need, from torch's allocator.
 struct SplitMemory {
   std::vector<Tensor> keep;
@@ -82,6 +94,7 @@ Tensor dsn_token_logits(const Tensor& input_ids, const Tensor& word, const Optio
   const int64_t labels = prepared.head.num_labels;
   const Tensor result = cu_seqlens ? new_tensor(weight, {input_ids.size(0), labels})
                                    : new_tensor(weight, {input_ids.size(0), input_ids.size(1), labels});
+  const Soundness soundness(tokens.tokens, weight, prepared.table.hidden_size, nullptr, on.stream);
   token_logits({tokens.tokens, prepared.table, prepared.head, plan_rows(tokens.tokens, prepared.table.hidden_size),
                 data_of<float>(result)}, on.stream);
   return result;
@@ -105,13 +118,14 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool_forward(
   const OnDevice on(input_ids);
   TrainingTensors call(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
                        attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
-  const Tokens& tokens = call.tokens.tokens;
+  Tokens& tokens = call.tokens.tokens;
   const Tensor context_table = make_context(call, word_embeddings, on.stream);
   Plan plan = plan_rows(tokens, call.table.hidden_size);
   const SplitMemory memory(plan, word_embeddings, tokens, call.table.hidden_size);
   const Tensor pooled = new_tensor(word_embeddings, {tokens.rows, call.table.hidden_size}, call.type);
   const Tensor pooled_hat = new_tensor(word_embeddings, {tokens.rows, call.table.hidden_size});
   const Tensor rstd = new_tensor(word_embeddings, {tokens.total});
+  const Soundness soundness(tokens, word_embeddings, call.table.hidden_size, data_of<float>(rstd), on.stream);
   embed_pool({tokens, call.table, call.dropout, plan, call.ln_weight, call.ln_bias, data_of<void>(pooled),
               data_of<float>(pooled_hat), data_of<float>(rstd)}, on.stream);
   return {pooled, pooled_hat, rstd};
@@ -130,7 +144,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const OnDevice on(input_ids);
   TrainingTensors call(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
                        attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
-  const Tokens& tokens = call.tokens.tokens;
+  Tokens& tokens = call.tokens.tokens;
   const int64_t hidden_size = call.table.hidden_size;
   expect_shape("grad_pooled", grad_pooled, {tokens.rows, hidden_size});
   expect_shape("pooled_hat", pooled_hat, {tokens.rows, hidden_size});
@@ -153,12 +167,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Tensor d_context = zeros(atomics, {call.context.num_types, call.context.num_positions, hidden_size});
   Plan plan = plan_rows(tokens, call.table.hidden_size);
   plan.splits = 1;  // a row's blocks would have to share its terms
+  const Soundness soundness(tokens, word_embeddings, call.table.hidden_size, nullptr, on.stream);
   token_gradients({tokens, call.table, call.dropout, plan, call.ln_weight, call.tokens.data("grad_pooled", grad_pooled),
                    call.tokens.float_data("pooled_hat", pooled_hat), runs ? data_of<float>(row_gradient) : nullptr,
                    data_of<float>(weight_terms), data_of<float>(bias_terms),
-                   runs ? data_of<TokenGradient>(token_gradient) : nullptr,
-                   data_of<int32_t>(word_keys), data_of<int32_t>(context_keys),
-                   atomics && atomic_word ? data_of<float>(d_word) : nullptr, atomics ? data_of<float>(d_context) : nullptr}, on.stream);
+                   runs ? data_of<TokenGradient>(token_gradient) : nullptr, data_of<int32_t>(word_keys),
+                   data_of<int32_t>(context_keys), atomics && atomic_word ? data_of<float>(d_word) : nullptr,
+                   atomics ? data_of<float>(d_context) : nullptr}, on.stream);
   return {row_gradient, weight_terms, bias_terms, token_gradient, word_keys, context_keys, context_table, d_word, d_context};
 }
 

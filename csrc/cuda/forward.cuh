@@ -66,6 +66,13 @@ __device__ __forceinline__ Share share_of_warp(const Tokens& tokens, const Plan&
   return share;
 }
 
+// Leaves out the columns before `first`, which an earlier row holds too.
+__device__ __forceinline__ void start_at(int64_t first, Share& share) {
+  if (first <= share.first_column) return;
+  const int64_t step = share.column_step;
+  share.first_column += (first - share.first_column + step - 1) / step * step;
+}
+
 template <class S>
 struct RowSum {
   float sum[S::values] = {}, kept[S::values] = {}, count = 0;
@@ -130,9 +137,15 @@ __device__ __forceinline__ void pool(const Arguments& arguments, const Share& sh
                                      RowSum<S>& row) {
   const int lane = threadIdx.x % 32, group = lane / S::lanes;
   const Table table = at_lane<S, Word>(arguments.table, share.first_channel);
-  bool drop = false, bad = share.range.bad;
+  bool drop = false, bad = share.range.bad, sound = true, keeps_rstd = false;
   uint64_t seed = 0;
   if constexpr (training) {
+    sound = is_sound(arguments.tokens);
+    keeps_rstd = sound && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0;
+    if (bad && sound)
+      for (int64_t column = share.first_column + int64_t(lane) * share.column_step; column < share.end;
+           column += int64_t(tile_tokens) * share.column_step)
+        arguments.rstd[share.range.begin + column] = NAN;
     drop = arguments.dropout.embed_threshold > 0;
     if (drop) seed = uint64_t(*arguments.dropout.seed);
   }
@@ -142,7 +155,7 @@ __device__ __forceinline__ void pool(const Arguments& arguments, const Share& sh
     Token token;
     if (column < end) token = read_token(arguments.tokens, share.range, column);
     if constexpr (training)
-      if (column < end && !token.kept) arguments.rstd[share.range.begin + column] = 0;
+      if (sound && column < end && !token.kept) arguments.rstd[share.range.begin + column] = 0;
     bad |= token.bad;
     const int count = fill<has_scale<Word>>(list, token, column, table.word_scale);
     row.count += float(count);
@@ -152,7 +165,7 @@ __device__ __forceinline__ void pool(const Arguments& arguments, const Share& sh
       float rstd = normalise<Word, S, !training>(table, list, mine, share, exchange, e).rstd;
       const bool live = mine + owned_token<S>() < count;
       if constexpr (training)
-        if (live && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0)
+        if (keeps_rstd && live)
           arguments.rstd[share.range.begin + list.column[mine + owned_token<S>()]] = rstd;
       rstd = live ? rstd : 0;  // the list ends in copies of its first token
 #pragma unroll

@@ -4,6 +4,7 @@
 
 #include "arguments.h"
 
+void sound(const SoundArguments& arguments, const Tokens& tokens, int hidden_size, void* stream);
 void logits(const LogitsArguments& arguments, void* stream);
 void token_logits(const TokenLogitsArguments& arguments, void* stream);
 void context(const ContextArguments& arguments, const Tokens& tokens, void* stream);

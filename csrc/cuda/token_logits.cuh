@@ -30,7 +30,7 @@ __device__ __forceinline__ float label_logit(const Head& head, int label, const 
   return y;
 }
 
-// What no group computes: 0 for a masked token, NaN for one whose index or row does not fit.
+// What no group computes: 0 for a masked token, NaN for one whose index or row does not fit or that two rows hold.
 __device__ __forceinline__ void fill_label_row(float* logits, int labels, float value) {
   for (int c = 0; c < labels; ++c) logits[c] = value;
 }
@@ -45,16 +45,23 @@ __global__ void __launch_bounds__(max_threads<S>, S::width == Width::any ? 1 : 4
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / S::lanes;
   const int hidden_size = arguments.table.hidden_size, labels = head.num_labels;
   float* const activations = reinterpret_cast<float*>(memory) + (warp * S::groups + group) * head.num_dendrites;
-  const Share share = share_of_warp<S>(arguments.tokens, arguments.plan, hidden_size);
+  Share share = share_of_warp<S>(arguments.tokens, arguments.plan, hidden_size);
+  const OwnColumns own = own_columns(arguments.tokens, share.row, share.range);
+  start_at(own.first, share);
+  for (int64_t column = share.first_column + int64_t(lane) * share.column_step; column < share.end;
+       column += int64_t(tile_tokens) * share.column_step)
+    if (column >= own.end && share.first_channel == 0)
+      fill_label_row(arguments.logits + (share.range.begin + column) * labels, labels, NAN);
+  if (own.end < share.end) share.end = own.end;
   const Table table = at_lane<S, Word>(arguments.table, share.first_channel);
   float* const logits = arguments.logits + share.range.begin * labels;
 
   for (int64_t tile = share.first_column; tile < share.end; tile += int64_t(tile_tokens) * share.column_step) {
     const int64_t column = tile + int64_t(lane) * share.column_step;
     Token token;
-    if (column < share.end && !share.range.bad) token = read_token(arguments.tokens, share.range, column);
+    if (column < share.end) token = read_token(arguments.tokens, share.range, column);
     if (column < share.end && !token.kept && share.first_channel == 0)
-      fill_label_row(logits + column * labels, labels, share.range.bad || token.bad ? NAN : 0.0f);
+      fill_label_row(logits + column * labels, labels, token.bad ? NAN : 0.0f);
     const int count = fill<has_scale<Word>>(lists[warp], token, column, table.word_scale);
     for (int first = 0; first < count; first += S::step) {
       const int mine = first + group * S::unroll;

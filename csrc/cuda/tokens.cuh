@@ -28,6 +28,34 @@ __device__ __forceinline__ RowRange row_range(const Tokens& tokens, int64_t row)
   return {first, last > first ? last - first : 0, true};
 }
 
+// Of a row's columns those that a kernel may write a token's own result for: from `first` on no earlier row holds them, and
+// before `end` no later one does either. Columns from `end` on are this row's to make NaN.
+struct OwnColumns {
+  int64_t first, end;
+};
+
+__device__ __forceinline__ bool is_sound(const Tokens& tokens) { return !tokens.sound || *tokens.sound; }
+
+// All of a good row, where cu_seqlens is sound. Where it is not, the rows' bounds still lead from 0 to `total`, so that the
+// way up passes every token: in an earlier row too if a bound before the row lies behind the token, in a later one too if
+// a bound behind the row lies at or before it. All lanes take part.
+__device__ __forceinline__ OwnColumns own_columns(const Tokens& tokens, int64_t row, const RowRange& range) {
+  if (is_sound(tokens)) return {0, range.bad ? 0 : range.length};
+  int64_t first = range.begin, end = range.begin + range.length;
+  for (int64_t i = 1 + threadIdx.x % 32; i < tokens.rows; i += 32) {
+    const int64_t bound = at(tokens.cu_seqlens, i);
+    if (i <= row && bound > first) first = bound;
+    if (i > row && bound < end) end = bound;
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    const int64_t other_first = __shfl_xor_sync(all_lanes, first, distance), other_end = __shfl_xor_sync(all_lanes, end, distance);
+    if (other_first > first) first = other_first;
+    if (other_end < end) end = other_end;
+  }
+  return {first - range.begin, range.bad ? 0 : end - range.begin};
+}
+
 struct Token {
   int32_t id = 0, context = 0;
   bool kept = false, bad = false;
