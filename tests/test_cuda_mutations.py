@@ -18,7 +18,7 @@ from cuda_on_cpu.mutations import FEWER_INSTANCES, MUTATIONS, Mutation
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))]
 # Not optimised: compiling is what takes the time.
-WATCHES = {"results": ["-O0"], "bounds": build.SANITIZE, "races": ["-O0", *build.FIND_RACES[1:]]}
+WATCHES = {"results": ["-O0"], "bounds": build.SANITIZE, "accesses": ["-O0", *build.FIND_RACES[1:]]}
 TABLE = re.compile(r"(?<=<!-- mutations -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 

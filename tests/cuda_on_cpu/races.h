@@ -1,6 +1,7 @@
 // Finds data races whatever the schedule: two accesses of one piece of memory, one of them a write, not both atomic, by
 // threads that nothing puts in an order: no barrier of their block, no __syncwarp (shuffles and ballots promise nothing
-// about memory), and between blocks no atomic on the same word that follows a fence of the writer.
+// about memory), and between blocks no atomics on the same word with a fence of the writer before and one of the reader
+// behind. And accesses that have no business where they are: outside the array they came from, or misaligned.
 //
 // For this the kernels are compiled with -fsanitize=thread, but linked to the functions of races.cpp in the place of the
 // sanitizer's own library, which knows nothing of blocks and warps.

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 
+import test_cuda_degenerate as degenerate_tests
 import test_cuda_kernels as kernel_tests
 import torch
 from cases import parameters
@@ -35,6 +36,7 @@ def check_logits() -> None:
 def check_token_logits() -> None:
     for hidden_size in (16, 101, 128):
         kernel_tests.test_token_logits(CASE | {"hidden_size": hidden_size})
+    kernel_tests.test_more_labels_than_a_group_has_lanes(128, 33)
 
 
 def check_split_rows() -> None:
@@ -42,7 +44,8 @@ def check_split_rows() -> None:
 
 
 def check_gradients() -> None:
-    for changes in ({}, {"hidden_size": 16, "length": 129, "layout": "packed int64"}, {"hidden_size": 101}):
+    for changes in ({}, {"hidden_size": 16, "length": 129, "layout": "packed int64"}, {"hidden_size": 101},
+                    {"length": 32, "rows": 1, "layout": "padded"}):
         kernel_tests.assert_gradients(CASE | changes)
     torch.use_deterministic_algorithms(False)
     kernel_tests.assert_gradients(CASE, kernel_tests.once)
@@ -70,7 +73,27 @@ def check_offsets() -> None:
     assert torch.equal(ops.dsn_logits(used[ids], table._replace(word=word), dsn_head, backend="cuda"), expected)
 
 
-CHECKS = [check_logits, check_split_rows, check_token_logits, check_bad_indices, check_gradients, check_offsets]
+def check_alignment() -> None:
+    for name in ("word", "context", "weight"):
+        for num_bytes in (4, 8):
+            kernel_tests.test_one_argument_that_16_byte_loads_cannot_serve(torch.float32, num_bytes, name)
+
+
+def check_short_rows() -> None:
+    kernel_tests.test_short_rows_share_a_block("packed int64", 16)
+    kernel_tests.test_short_rows_share_a_block_in_training("packed int32")
+
+
+def check_overlaps() -> None:
+    cu_seqlens = degenerate_tests.OVERLAPS[0]
+    degenerate_tests.test_a_token_that_several_rows_claim_is_nan_and_every_other_is_its_row_s(128, False, cu_seqlens)
+    degenerate_tests.test_the_rstd_of_every_token_is_written_once([0, 7, 3, 12], "NaN")
+    degenerate_tests.test_gradients_of_overlapping_rows_are_nan(True, False, cu_seqlens)
+    degenerate_tests.test_tokens_without_a_row_are_refused_before_anything_is_launched(0, 1, True)
+
+
+CHECKS = [check_logits, check_split_rows, check_token_logits, check_bad_indices, check_gradients, check_alignment,
+          check_overlaps, check_short_rows, check_offsets]
 
 
 def verdict(library: str, mutant: str) -> str:
