@@ -52,7 +52,7 @@ MUTATIONS = [
     Mutation("two rows write the logits of a token that both hold", "token_logits.cuh",
              "start_at(own.first, share);", "start_at(BUG ? 0 : own.first, share);", "accesses"),
     Mutation("the first row that holds a token answers for it", "token_logits.cuh",
-             "column >= own.end && share", "column >= (BUG ? share.range.length : own.end) && share"),
+             "if (own.end < share.end)", "if (!BUG && own.end < share.end)"),
     Mutation("a later row that holds the same tokens is not looked for", "tokens.cuh",
              "if (i > row && bound < end)", "if (!BUG && i > row && bound < end)"),
     Mutation("bounds that fall pass for sound", "sound.cu", "fall |= at(", "fall |= !BUG && at("),
