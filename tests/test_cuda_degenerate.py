@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from cases import VOCAB_SIZE, exact_logits, head, in_float64, parameters, pooled_and_gradients
+from cases import VOCAB_SIZE, exact_logits, exact_pooled, head, parameters, pooled_and_gradients
 from cuda_on_cpu import build
-from helpers import assert_as_exact_as_torch
+from helpers import assert_within_rounding
+from rounding import tracked
 from test_cuda_kernels import (  # noqa: F401
     _kernels,
     _outputs_start_as_nan,
@@ -57,18 +58,18 @@ def test_training_on_next_to_nothing(deterministic, trained, sparse_grad, batch)
     actual = (in_every_schedule if deterministic else once)(lambda: pooled_and_gradients(
         ops.embed_pool, values, **frozen, **batch, **options, sparse_grad=sparse_grad, backend="cuda"))
     eager = pooled_and_gradients(embed_pool_ref, values, **frozen, **batch, **options)
-    exact = pooled_and_gradients(embed_pool_ref, in_float64(values), **in_float64(frozen), **batch, **options)
+    exact = pooled_and_gradients(exact_pooled, tracked(values), **tracked(frozen), **batch, **options)
     for name in actual:
-        assert_as_exact_as_torch(actual[name].to_dense(), eager[name], exact[name])
+        assert_within_rounding(actual[name].to_dense(), eager[name], exact[name])
 
 
 @pytest.mark.parametrize("batch", BATCHES, ids=batch_id)
 @pytest.mark.parametrize(("num_labels", "num_dendrites"), [(0, 0), (0, 2), (2, 0), (2, 2)])
 def test_inference_on_next_to_nothing(num_labels, num_dendrites, batch):
     table, dsn_head = prepared({"hidden_size": 16, "num_labels": num_labels, "num_dendrites": num_dendrites}, 3)
-    assert_as_exact_as_torch(logits(batch, table, dsn_head), dsn_logits_ref(**batch, table=table, head=dsn_head),
-                             exact_logits(batch, table, dsn_head))
-    assert_as_exact_as_torch(token_logits(batch, table, dsn_head), *expected_token_logits(batch, table, dsn_head))
+    assert_within_rounding(logits(batch, table, dsn_head), dsn_logits_ref(**batch, table=table, head=dsn_head),
+                           exact_logits(batch, table, dsn_head))
+    assert_within_rounding(token_logits(batch, table, dsn_head), *expected_token_logits(batch, table, dsn_head))
 
 
 @pytest.mark.parametrize("batch", WITHOUT_TOKENS, ids=batch_id)
@@ -147,7 +148,7 @@ def test_a_token_that_several_rows_claim_is_nan_and_every_other_is_its_row_s(hid
     for row in filter(len, rows_of(cu_seqlens)):
         alone = ~several[row.start:row.stop]
         eager, exact = expected_token_logits(row_alone(batch, row), table, dsn_head)
-        assert_as_exact_as_torch(actual[row.start:row.stop][alone], eager[alone], exact[alone])
+        assert_within_rounding(actual[row.start:row.stop][alone], eager[alone], exact[alone])
 
 
 @pytest.mark.parametrize("hidden_size", [100, 1032])
@@ -193,10 +194,10 @@ def test_pooled_results_of_overlapping_rows(cu_seqlens):
         if row.start > row.stop:
             continue
         alone, this = row_alone(batch, row), slice(number, number + 1)
-        assert_as_exact_as_torch(results["logits"][this], dsn_logits_ref(**alone, table=table, head=dsn_head),
-                                 exact_logits(alone, table, dsn_head))
-        assert_as_exact_as_torch(results["pooled"][this], embed_pool_ref(**alone, **values),
-                                 embed_pool_ref(**alone, **in_float64(values)))
+        assert_within_rounding(results["logits"][this], dsn_logits_ref(**alone, table=table, head=dsn_head),
+                               exact_logits(alone, table, dsn_head))
+        assert_within_rounding(results["pooled"][this], embed_pool_ref(**alone, **values),
+                               exact_pooled(**alone, **tracked(values)))
 
 
 @pytest.mark.parametrize("cu_seqlens", OVERLAPS, ids=str)
