@@ -113,7 +113,8 @@ def torch_by_link():
     link.parent.mkdir(exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(home, target_is_directory=True)
-    return [f"-isystem{link / Path(path).relative_to(home)}" for path in include_paths()]
+    folders = [str(link / Path(path).relative_to(home)) for path in include_paths()]
+    return [word for folder in folders for word in ("-isystem", folder)]  # nvcc knows them as two words alone
 
 
 def as_one_word(command):
