@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import LAYOUTS, head, in_float64, moved, parameters, pooled_and_gradients, tokens
+from cases import LAYOUTS, head, in_float64, moved, parameters, pooled_and_gradients, random_gradient, tokens
 from helpers import CHECKING, KERNELS, each_backend, each_kernel, serving
 from torch import nn
 
@@ -139,7 +139,7 @@ def test_gradients_are_those_of_the_kernel_s_own_forward(hidden_size, layout, po
     values = moved(parameters(hidden_size, num_positions=6), device)
     options = options | {"pooling": pooling, "backend": backend} | token_arguments
     gradients = pooled_and_gradients(ops.embed_pool, values, **options)
-    grad = torch.randn(gradients["pooled"].shape, generator=torch.Generator().manual_seed(2)).to(device).double()
+    grad = random_gradient(gradients["pooled"]).double()
     generator, h = torch.Generator().manual_seed(3), 1e-2
     for name, value in values.items():
         for _ in range(3):
