@@ -284,7 +284,7 @@ def torch_bytes(target: str) -> Iterator[_Bytes]:
     """Inside, what a launcher's own torch operations move is counted, and its kernels are left out."""
     mode = _Bytes()
     with (patch.object(triton_launch, "wrap_triton", mode.no_kernel), mode,
-          patch.object(triton_launch, "architecture", lambda: target)):
+          patch.object(triton_launch, "architecture", lambda _: target)):
         yield mode
 
 
