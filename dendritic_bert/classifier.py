@@ -246,6 +246,7 @@ class TextClassifier:
                 raise batch
             rows, behind = batch
             texts = [text for text in rows if text is not None]
+            nulls = [place for place, text in enumerate(rows) if text is None] if len(texts) < len(rows) else []
             if not texts:
                 return null_line * len(rows), 0
             try:
@@ -254,7 +255,7 @@ class TextClassifier:
                 record = behind.records - len(texts) + error.row + 1
                 raise NonFiniteScores(error.row, f"record {record} of {source.name}", error.why) from None
             lines = to_lines(texts, prediction.labels, prediction.scores.tolist())
-            for place in (place for place, text in enumerate(rows) if text is None):
+            for place in nulls:
                 lines.insert(place, null_line)
             return "".join(lines), prediction.num_truncated
 

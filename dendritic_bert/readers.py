@@ -122,9 +122,10 @@ class RecordReader:
         return self.position()
 
     def _records(self) -> Iterator[str | None]:
+        next_text = self._next_text
         while True:
             try:
-                text = self._next_text()
+                text = next_text()
             except MalformedRecord as error:
                 if self.on_error == "stop":
                     raise
@@ -168,9 +169,10 @@ class RecordReader:
         line = self._put_back.popleft() if self._put_back else self.stream.readline(MAX_LINE_BYTES + 1)
         if not line:
             return None
+        size = len(line)
         self._lines.append(line)
-        self._bytes += len(line)
-        if len(line) > MAX_LINE_BYTES:
+        self._bytes += size
+        if size > MAX_LINE_BYTES:
             raise self._malformed(f"longer than {MAX_LINE_BYTES >> 20} MiB, split it into several texts.")
         if self._at_start:
             line, self._at_start = line.removeprefix(BOM_UTF8), False
