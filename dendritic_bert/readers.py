@@ -118,7 +118,8 @@ class RecordReader:
             yield texts, last
 
     def _count(self, texts: list[str | None]) -> Position:
-        self._done = self._done._replace(records=self._done.records + len(texts) - texts.count(None))
+        nulls = texts.count(None) if self.on_error == "null" else 0  # 20 ns a text, a twentieth of reading it
+        self._done = self._done._replace(records=self._done.records + len(texts) - nulls)
         return self.position()
 
     def _records(self) -> Iterator[str | None]:
