@@ -21,10 +21,11 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first in the share of every worker, which xdist cuts from one end of the list to the other: so that
     none begins one when the others have nothing left to take over. Those of a file stay together, for what they share
-    is made once a worker."""
+    is made once a worker; files with the longest tests come first."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     files = [list(group) for _, group in itertools.groupby(slow, key=lambda item: item.path)]
+    files.sort(key=lambda group: -max(item.get_closest_marker("slow").kwargs.get("seconds", 0) for item in group))
     others = [item for item in items if not item.get_closest_marker("slow")]
     items.clear()
     for worker in range(workers):

@@ -202,6 +202,7 @@ def test_a_text_that_is_the_name_of_a_file(run, model_path, tmp_path, monkeypatc
     assert run("classify", "--model", model_path, "reviews.csv", "b")[2] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the redirections are those of bash")
 def test_streams_that_are_closed_and_paths_that_are_pipes(model_path, tmp_path):
     """Each line is a shell's; the files it makes say what went where."""

@@ -353,7 +353,7 @@ def test_a_launch_that_fails_names_kernel_and_shape():
         ops.dsn_logits(**tokens("padded", 5, 7), table=table, head=dsn_head, backend="cuda")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=90)
 @pytest.mark.skipif(WATCHED, reason="this is the watched run")
 @pytest.mark.parametrize("watch", ["memory and undefined behaviour", "races"])
 def test_the_same_while_every_access_is_watched(watch):

@@ -16,7 +16,8 @@ import pytest
 from cuda_on_cpu import build
 from cuda_on_cpu.mutations import FEWER_INSTANCES, MUTATIONS, Mutation
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))]
+pytestmark = [pytest.mark.slow(seconds=45),
+              pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))]
 # Not optimised: compiling is what takes the time.
 WATCHES = {"results": ["-O0"], "bounds": build.SANITIZE, "accesses": ["-O0", *build.FIND_RACES[1:]]}
 TABLE = re.compile(r"(?<=<!-- mutations -->\n).*(?=<!-- end -->)", re.DOTALL)

@@ -40,7 +40,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=55)
 def test_everything_small(inputs, tmp_path, capfd):
     """The command line makes all files, every cell of the table what numpy makes of the rows. What two processes have
     trained for one part and one seed is not trained again; another run finds everything and writes the same bytes."""

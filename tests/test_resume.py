@@ -276,6 +276,7 @@ def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float,
     classify(classifier, input, output, threads=threads, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 @pytest.mark.parametrize(("journal_seconds", "threads"), [(0.0, 1), (0.01, 2)])
 def test_kill_at_any_moment(classifier, tmp_path, journal_seconds, threads):

@@ -23,7 +23,7 @@ def test_under_the_interpreter():
     run_interpreted("interpreted/forward.py", "interpreted/memory.py")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=65)
 def test_the_interpreted_ops_are_ops_of_torch():
     """opcheck, torch.compile, torch.export; the choice of a backend; bad input, of which a GPU sees all but values."""
     run_interpreted("test_compile.py", "test_backends.py", "test_bad_input.py", "-k", "triton")
