@@ -23,7 +23,7 @@ MODEL_TYPE = "dendritic_bert"
 FOLDER = ".unfinished"
 JOURNAL = "runs.json"  # in that folder, and what shows that it is ours
 # What a training writes. In a folder that holds no model of ours a file of such a name is somebody else's.
-RESULTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md")
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # safetensors and torch.save report a failed write without an errno.
@@ -151,7 +151,7 @@ def _refuse_files_of_others(output: Path, folder: Path) -> None:
                               "name another output_dir.")
     if in_folder or _is_model(output / "config.json"):
         return
-    for name in RESULTS:
+    for name in MODEL_FILES:
         if (output / name).exists():
             raise FileExistsError(f"output_dir {output} holds {name} and no model of this program, which would replace "
                                   "it: name another folder.")

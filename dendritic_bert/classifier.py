@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from numbers import Number
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from .checkpoints import MODEL_FILES
 from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
 from .readers import Position, RecordReader
 from .streams import Input, PathOrStream, open_input
@@ -283,10 +285,10 @@ class TextClassifier:
                           position.num_malformed, position.first_malformed)
 
     def _files_to_keep(self, source: Input) -> dict[tuple[int, int], str]:
-        """Files that no output may take the place of: the input and those of the model's folder."""
+        """Files that no output may take the place of: the input and those that the model was loaded from."""
         folder = self.model.name_or_path
-        kept = {entry.path: entry.stat() for entry in os.scandir(folder)} if os.path.isdir(folder) else {}
-        files = {file_id(status): f"{path}, a file of the model" for path, status in kept.items()}
+        paths = [path for name in MODEL_FILES if folder and (path := Path(folder, name)).exists()]
+        files = {file_id(path.stat()): f"{path}, a file of the model" for path in paths}
         return {key: name for key, name in {**files, file_id(source.status): "the input"}.items() if key is not None}
 
     def fingerprint(self) -> str:

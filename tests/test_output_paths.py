@@ -116,6 +116,8 @@ def test_a_file_of_the_model_is_never_written_over(folder):
             loaded.classify_file("in.txt", f"model/{name}")
     loaded.classify_file("in.txt", "model/labels.json")  # a new file harms nothing
     assert {name: data for name, data in contents(folder / "model").items() if name != "labels.json"} == before
+    os.symlink("nowhere", "model/dangling")
+    loaded.classify_file("in.txt", "model/labels.json")  # nor does one of ours, or a link to nothing
 
 
 # ---- the name it gets ------------------------------------------------------------------------------------------------
