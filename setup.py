@@ -22,7 +22,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import torch
-from setuptools import setup
+from setuptools import find_packages, setup
 
 
 def cuda_home():
@@ -133,7 +133,7 @@ def compiler_of(variable):
 
 
 def sources_of(backend):
-    return [str(path) for path in (*Path("csrc").glob("*.h"), *sorted(Path("csrc", backend).iterdir()))]
+    return [str(path) for path in (*Path("csrc/common").iterdir(), *sorted(Path("csrc", backend).iterdir()))]
 
 
 def cpu_extension():
@@ -241,9 +241,10 @@ else:
     print(f"CUDA kernels not built: {no_cuda}.")
 
 setup(
-    packages=["dendritic_bert", "dendritic_bert.kernels"],
+    packages=[*find_packages(include=["dendritic_bert*"]), "dendritic_bert.kernels",
+              *(f"dendritic_bert.kernels.{name}" for name in find_packages("kernels"))],
     package_dir={"dendritic_bert.kernels": "kernels"},
-    package_data={"dendritic_bert": ["assets/*", "py.typed", "sweep.yaml"]},
+    package_data={"dendritic_bert": ["assets/*", "py.typed"], "dendritic_bert.training": ["sweep.yaml"]},
     ext_modules=extensions,
     cmdclass={"build_ext": BuildKernels},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

@@ -17,7 +17,7 @@ from race import Bar, Contender, largest_error
 from workload import SEED, SMALL, Texts, sst2
 
 from dendritic_bert import EMBEDDED_MODEL
-from dendritic_bert.tokenization import PackedTokenizer
+from dendritic_bert.inference.tokenization import PackedTokenizer
 
 EMBEDDED, DSN_OF_BERT_TINY = "dendritic-bert, embedded model", "dendritic-bert, DSN of BERT-tiny"
 TRANSFORMERS = "transformers BERT-tiny"

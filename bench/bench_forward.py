@@ -24,7 +24,7 @@ from workload import (
     row_lengths,
 )
 
-from dendritic_bert.kernels import backends, folding, ops, weights
+from dendritic_bert.kernels import backends, ops, prepare
 from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
 
 # An eager call takes 10 ms at H = 128 and 400 ms at H = 768.
@@ -60,11 +60,11 @@ def fused(tokens: Tokens, model: Weights, dtype: torch.dtype, layout: str, backe
           folded: bool = False) -> Callable[[], Tensor]:
     """``dsn_logits``, or ``dsn_logits_folded``, on tables prepared beforehand, as the model keeps them."""
     gamma, beta = model.embeddings[3:]
-    table = weights.prepare_table(*model.embeddings[:3], dtype=dtype)
-    head = weights.prepare_head(gamma, beta, *model.head)
+    table = prepare.prepare_table(*model.embeddings[:3], dtype=dtype)
+    head = prepare.prepare_head(gamma, beta, *model.head)
     logits = partial(ops.dsn_logits, table=table, head=head, backend=backend)
     if folded:
-        tables = folding.fold(table, head, tokens.padded.shape[1], num_types=1)
+        tables = prepare.fold(table, head, tokens.padded.shape[1], num_types=1)
         logits = partial(ops.dsn_logits_folded, folded=tables, backend=backend)
     if layout == "packed":
         return partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
@@ -163,8 +163,8 @@ def empty_op() -> Callable[..., Tensor]:
 def test_single_row(race) -> None:
     """One row of 32 tokens: what a call costs when there is next to nothing to compute."""
     tokens, model = make_tokens(row_lengths("full")[:1]), make_weights(128)
-    table = weights.prepare_table(*model.embeddings[:3])
-    head = weights.prepare_head(*model.embeddings[3:], *model.head)
+    table = prepare.prepare_table(*model.embeddings[:3])
+    head = prepare.prepare_head(*model.embeddings[3:], *model.head)
     arguments = (tokens.packed, table.word, table.word_scale, table.context, table.eps, *head[:5], 0, None,
                  tokens.cu_seqlens, None, None, 0)
     runs = {name: entry for name, entry in runs_with_errors(tokens, model).items()

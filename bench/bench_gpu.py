@@ -17,7 +17,7 @@ from race import Contender, hot, largest_error
 from torch import Tensor
 from workload import SEED, VOCAB_SIZE, Tokens, Weights, make_tokens, make_weights
 
-from dendritic_bert.kernels import backends, ops, weights
+from dendritic_bert.kernels import backends, ops, prepare
 from dendritic_bert.kernels.reference import embed_pool_ref
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
@@ -93,14 +93,14 @@ def test_logits(race, hidden_size: int, rows: int, state: str) -> None:
     runs: dict[str, Callable[[], Tensor]] = {
         "eager reference": partial(eager_logits, *padded, model),
         "reference, torch.compile": partial(compiled(eager_logits), *padded, model)}
-    head = weights.prepare_head(*model.embeddings[3:], *model.head)
+    head = prepare.prepare_head(*model.embeddings[3:], *model.head)
     allowed = bounds_of("dsn_logits", hidden_size, rows) if state == "hot" else {}
     bounds: dict[str, float | None] = {}
     for backend in ops.NATIVE_BACKENDS:
         for name, dtype in DTYPES.items():
             if backends.refusal(backend, "dsn_logits", "cuda", dtype) is not None:
                 continue
-            table = weights.prepare_table(*model.embeddings[:3], dtype=dtype)
+            table = prepare.prepare_table(*model.embeddings[:3], dtype=dtype)
             logits = partial(ops.dsn_logits, table=table, head=head, backend=backend)
             packed = partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
             of_table: dict[str, Callable[[], Tensor]] = {
@@ -115,7 +115,7 @@ def test_logits(race, hidden_size: int, rows: int, state: str) -> None:
          title=f"GPU, H = {hidden_size}, {rows} x {LENGTH} tokens, {state} cache", unit="token",
          baseline="eager reference", bars=[], rounds=ROUNDS,
          conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no dendrite, "
-                    f"seed {SEED}; between two events on the device; the bound: bench/roofline.py")
+                    f"seed {SEED}; between two events on the device; the bound: bench/analysis/roofline.py")
 
 
 @pytest.mark.parametrize(("hidden_size", "rows"), CASES)

@@ -16,7 +16,7 @@ import torch
 import workload
 from race import run_race
 
-from dendritic_bert.kernels import cpu
+from dendritic_bert.kernels.backends import cpu
 
 PACKAGES = ("torch", "transformers", "tokenizers", "nanotoken", "numpy", "model2vec", "fasttext-community",
             "scikit-learn")

@@ -11,12 +11,12 @@ if (Path(__file__).resolve().parent.parent / "kernels" / "ops.py").exists():
 
 from transformers import AutoConfig
 
-from .configuration import DendriticBertConfig
-from .dendrites import DendriticLinear
+from .model.configuration import DendriticBertConfig
+from .model.dendritic_linear import DendriticLinear
 
 if TYPE_CHECKING:
-    from .classifier import TextClassifier
-    from .modeling import (
+    from .inference.classifier import TextClassifier
+    from .model.modeling import (
         DendriticBertForQuestionAnswering,
         DendriticBertForSequenceClassification,
         DendriticBertModel,
@@ -40,8 +40,8 @@ AutoConfig.register("dendritic_bert", DendriticBertConfig)
 
 
 # Their modules double the time of `import dendritic_bert`, so they wait until they are asked for.
-_LAZY = {"DendriticBertForQuestionAnswering": "modeling", "DendriticBertForSequenceClassification": "modeling",
-         "DendriticBertModel": "modeling", "TextClassifier": "classifier"}
+_LAZY = {"DendriticBertForQuestionAnswering": "model.modeling", "DendriticBertForSequenceClassification": "model.modeling",
+         "DendriticBertModel": "model.modeling", "TextClassifier": "inference.classifier"}
 
 
 def __getattr__(name: str) -> Any:

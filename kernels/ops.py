@@ -13,17 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import backends, checks, gpu, triton_backend
-from .folding import FoldedDsn
-from .reference import (
-    ACTIVATIONS,
-    POOLINGS,
-    dsn_logits_folded_ref,
-    dsn_logits_ref,
-    dsn_token_logits_ref,
-    embed_pool_ref,
-)
-from .weights import DsnHead, DsnTable
+from . import backends, validation
+from .backends import gpu
+from .backends import triton as triton_backend
+from .contract import ACTIVATIONS, POOLINGS, DsnHead, DsnTable, FoldedDsn
+from .reference import dsn_logits_folded_ref, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 
 NATIVE_BACKENDS = tuple(name for name in backends.BACKENDS if name != "reference")
 _POOLING_CODES = {name: code for code, name in enumerate(POOLINGS)}
@@ -232,12 +226,12 @@ def embed_pool(
             nothing where an id, position, type or cu_seqlens does not fit and make the row NaN: the backend
             "reference" then says which it is.
     """
-    checks.check_eps(eps)
-    checks.check_dropout(p_embed, p_pool)
-    seed = checks.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
+    validation.check_eps(eps)
+    validation.check_dropout(p_embed, p_pool)
+    seed = validation.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
     name = backends.choose(backend, "embed_pool", word_embeddings.device, word_embeddings.dtype)
     if name == "reference":
-        checks.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
+        validation.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
                                 ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
         return embed_pool_ref(
             input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
@@ -273,11 +267,11 @@ def dsn_logits(
     dtype: float32, or float64 where table and head are, which the reference serves. Raises RuntimeError as
     ``embed_pool`` does.
     """
-    checks.check_eps(table.eps)
+    validation.check_eps(table.eps)
     activation = _code("activation", head.activation, _ACTIVATION_CODES)
     name = backends.choose(backend, "dsn_logits", table.word.device, table.word.dtype)
     if name == "reference":
-        checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
+        validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                 pooling)
         return dsn_logits_ref(input_ids, table, head, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                               token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
@@ -306,11 +300,11 @@ def dsn_token_logits(
     the head's dtype (float32); a token that ``attention_mask`` hides is not looked up and its logits are 0. Raises
     RuntimeError as ``embed_pool`` does; on a GPU a token that more than one row of cu_seqlens holds is NaN instead.
     """
-    checks.check_eps(table.eps)
+    validation.check_eps(table.eps)
     activation = _code("activation", head.activation, _ACTIVATION_CODES)
     name = backends.choose(backend, "dsn_token_logits", table.word.device, table.word.dtype)
     if name == "reference":
-        checks.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
+        validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                 "mean_masked")
         return dsn_token_logits_ref(input_ids, table, head, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                                     token_type_ids=token_type_ids, position_ids=position_ids)
@@ -340,7 +334,7 @@ def dsn_logits_folded(
     activation = _code("activation", folded.activation, _ACTIVATION_CODES)
     name = backends.choose(backend, "dsn_logits_folded", folded.word.device, folded.word.dtype)
     if name == "reference":
-        checks.check_dsn_logits_folded(input_ids, folded, attention_mask, cu_seqlens, token_type_ids, position_ids,
+        validation.check_dsn_logits_folded(input_ids, folded, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                        pooling)
         return dsn_logits_folded_ref(input_ids, folded, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                                      token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)

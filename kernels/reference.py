@@ -15,24 +15,13 @@ gradient-descent mode. Dropout: Philox 4x32-10, Salmon et al. 2011, "Parallel ra
 Everything accumulates in float32, or in float64 where the parameters are float64.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .folding import FoldedDsn
-    from .weights import DsnHead, DsnTable
-
-POOLINGS = ("mean_masked", "mean_all", "sum_all")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "gelu": F.gelu,
-}
+from .contract import ACTIVATIONS, DsnHead, DsnTable, FoldedDsn
 
 # Which draw a Philox counter belongs to: dropout on every token's x_t, or on the pooled row.
 EMBED_STREAM, POOL_STREAM = 0, 1

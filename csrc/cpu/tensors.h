@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "../tensor_checks.h"
+#include "../common/tensor_checks.h"
 #include "arguments.h"
 
 inline void expect_cpu(const char* name, const Tensor& tensor) {

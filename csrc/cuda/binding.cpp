@@ -1,4 +1,4 @@
-// The CUDA kernels of the ops that kernels/ops.py defines, and of those that kernels/cuda.py defines for the backward.
+// The CUDA kernels of the ops that kernels/ops.py defines, and of those that kernels/backends/cuda.py defines for the backward.
 #ifndef Py_LIMITED_API  // newer versions of torch's build extension define it themselves
 #define Py_LIMITED_API 0x030a0000
 #endif
@@ -7,7 +7,7 @@
 #include "launch.h"
 #include "tensors.h"
 
-#ifdef CUDA_ON_CPU  // the same code on host tensors: tests/cuda_on_cpu
+#ifdef CUDA_ON_CPU  // the same code on host tensors: tests/support/cuda_on_cpu
 #define DISPATCH_KEY CPU
 struct OnDevice {
   cuda_on_cpu::CallArrays arrays;  // of this call

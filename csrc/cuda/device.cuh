@@ -1,5 +1,5 @@
 // The one place that knows which compiler this is: nvcc for a GPU, or a host compiler that runs every thread of a block as
-// a fiber (tests/cuda_on_cpu), for which CUDA_ON_CPU is defined.
+// a fiber (tests/support/cuda_on_cpu), for which CUDA_ON_CPU is defined.
 #pragma once
 
 #ifdef CUDA_ON_CPU

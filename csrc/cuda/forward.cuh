@@ -3,7 +3,7 @@
 // finishes the row while it is still in shared memory. Nothing but ids is read per token beside the two table rows.
 //
 // What makes it fast. The numbers are instructions a token of the inner loop at H = 128 in bfloat16 on sm_90, as
-// bench/cuda_resources.py counts them in the compiled kernel: 22.6, and so many more where the trick alone is taken out.
+// bench/analysis/cuda_resources.py counts them in the compiled kernel: 22.6, and so many more where the trick alone is taken out.
 //   - 16 lanes hold a row, in 16-byte loads, so that a warp takes two tokens at once (22.9: half of what H = 256 takes);
 //   - four tokens a group in flight: 12 loads hide one another's latency, and the four share addresses, `rsqrt` and the
 //     sums over lanes (4.6, of which 2.2 are the sums);

@@ -8,7 +8,7 @@
 #include "executor.h"
 #endif
 
-#include "../tensor_checks.h"
+#include "../common/tensor_checks.h"
 #include "arguments.h"
 #include "plan.h"
 

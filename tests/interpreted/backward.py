@@ -17,14 +17,16 @@ from cases import (
     tokens,
 )
 from cases import pooled_and_gradients as run
+from embed_workload import AXES, SEED
 from forward import SIZES, workload
 from helpers import assert_within_rounding
 from rounding import tracked
-from test_embed_pool import AXES, SEED
 
-from dendritic_bert.kernels import ops, triton_configs
-from dendritic_bert.kernels.reference import POOLINGS, embed_pool_ref
-from dendritic_bert.kernels.triton_configs import Config
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.backends.triton import configs
+from dendritic_bert.kernels.backends.triton.configs import Config
+from dendritic_bert.kernels.contract import POOLINGS
+from dendritic_bert.kernels.reference import embed_pool_ref
 
 FORMS = ("atomics", "by id", "sorted")
 CASES = AXES | SIZES | {"form": FORMS, "sparse_grad": [False, False, True]}
@@ -33,14 +35,14 @@ each_form = pytest.mark.parametrize("form", FORMS)
 
 @pytest.fixture(autouse=True)
 def _set_back(monkeypatch):
-    monkeypatch.setattr(triton_configs, "adds_in_cache", triton_configs.adds_in_cache)
+    monkeypatch.setattr(configs, "adds_in_cache", configs.adds_in_cache)
     yield
     torch.use_deterministic_algorithms(False)
 
 
 def take(form: str) -> None:
     """Until the test ends."""
-    triton_configs.adds_in_cache = lambda *_: form == "atomics"
+    configs.adds_in_cache = lambda *_: form == "atomics"
     torch.use_deterministic_algorithms(form == "sorted")
 
 
@@ -68,14 +70,14 @@ def test_gradients(case, monkeypatch):
 
 
 @each_form
-@pytest.mark.parametrize("config", sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4)}),
+@pytest.mark.parametrize("config", sorted({line.config for line in configs.TABLE} | {Config(1, 4, chunk=4)}),
                          ids=str)
 def test_every_cut(config, form, monkeypatch):
     """As the table cuts it for a GPU, in pieces of four tokens of an id. Without types and positions the rows of a
     program share those of a column, whose gradient the atomics then add once for all of them."""
-    monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
-    monkeypatch.setattr(triton_configs, "SEGMENT_CHUNK", 4)
-    monkeypatch.setattr(triton_configs, "choose_backward", lambda _: config._replace(tokens=max(1, config.tokens // 2)))
+    monkeypatch.setattr(configs, "choose", lambda *_: config)
+    monkeypatch.setattr(configs, "SEGMENT_CHUNK", 4)
+    monkeypatch.setattr(configs, "choose_backward", lambda _: config._replace(tokens=max(1, config.tokens // 2)))
     token_arguments = tokens("padded with holes", 5, 9, token_types=form == "sorted")
     values = parameters(20, num_positions=9)
     options = {"p_embed": 0.3, "p_pool": 0.2}

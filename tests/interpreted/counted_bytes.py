@@ -1,20 +1,18 @@
-"""The bytes that bench/traffic.py counts are those that pass through Triton's interpreter; run by test_roofline.py."""
+"""The bytes that bench/analysis/traffic.py counts are those that pass through Triton's interpreter; run by
+test_roofline.py."""
 
 import sys
 
+import launches
 import pytest
 import torch
-from helpers import REPOSITORY
-from memory_trace import traced_memory
-
-from dendritic_bert.kernels import triton_configs
-from dendritic_bert.kernels.triton_configs import Config
-
-sys.path.append(str(REPOSITORY / "bench"))
-import launches
 import traffic
 from launches import VOCAB_SIZE, Call
+from memory_trace import traced_memory
 from traffic import traffic_of
+
+from dendritic_bert.kernels.backends.triton import configs
+from dendritic_bert.kernels.backends.triton.configs import Config
 
 HEAD = ("weight", "bias", "beta_bias", "lateral", "top")
 # What a launcher makes itself, its outputs and what its kernels hand to each other, and how much of it kernels touch:
@@ -29,8 +27,8 @@ def written(call: Call) -> dict[str, torch.Tensor]:
     return tensors | {"input_ids": ids.int(), "attention_mask": torch.ones(call.rows, call.length, dtype=torch.bool)}
 
 
-def call_key() -> triton_configs.Key:
-    return triton_configs.key_of("dsn_logits", 16, 32, 4, torch.float32, "interpreter")
+def call_key() -> configs.Key:
+    return configs.key_of("dsn_logits", 16, 32, 4, torch.float32, "interpreter")
 
 
 @pytest.mark.parametrize(("config", "rows", "length"), [
@@ -40,8 +38,8 @@ def call_key() -> triton_configs.Key:
     ("embed_pool", torch.float32), ("embed_pool_backward", torch.float32)], ids=str)
 def test_traffic(op, dtype, rows, length, config, monkeypatch):
     call = Call(op, 16, dtype, rows, length)
-    monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
-    cut = triton_configs.choose_backward(call_key()) if op == "embed_pool_backward" else config
+    monkeypatch.setattr(configs, "candidates", lambda key: [config])
+    cut = configs.choose_backward(call_key()) if op == "embed_pool_backward" else config
     tensors = written(call)
     with traced_memory(tensors) as trace:
         call.launch(tensors)
@@ -73,13 +71,13 @@ def test_traffic_in_the_order_of_ids(word_grad, config, few_words, monkeypatch):
     """What the kernels read of the tensors they are given. No id comes twice, so as many words are read as the model
     takes for uniform ids."""
     call = Call("embed_pool_backward", 16, torch.float32, 5, 37, word_grad=word_grad)
-    monkeypatch.setattr(triton_configs, "candidates", lambda key: [config])
+    monkeypatch.setattr(configs, "candidates", lambda key: [config])
     tensors = written(call)
     ids = torch.randperm(VOCAB_SIZE, generator=torch.Generator().manual_seed(0))[:call.num_tokens]
     tensors["input_ids"].copy_(ids.view(call.rows, call.length))
     with traced_memory(tensors) as trace:
         call.launch(tensors)
-    streams = {stream.name: stream for stream in traffic_of(call, triton_configs.choose_backward(call_key())).streams}
+    streams = {stream.name: stream for stream in traffic_of(call, configs.choose_backward(call_key())).streams}
     words = [streams[name].requested for name in ("words in their order", "words again") if name in streams]
     assert trace.read["word"] == sum(words)
     for name in ("input_ids", "attention_mask", "position", "token_type", "grad_pooled", "pooled_hat", "rstd"):

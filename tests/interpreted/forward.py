@@ -22,18 +22,19 @@ from cases import (
     parameters,
     tokens,
 )
+from dsn_workload import AXES, in_view, prepared
+from embed_workload import AXES as EMBED_AXES
+from embed_workload import SEED
 from helpers import assert_within_rounding
+from philox_vectors import KNOWN_ANSWERS
 from rounding import tracked
-from test_dsn_logits import AXES, in_view, prepared
-from test_embed_pool import AXES as EMBED_AXES
-from test_embed_pool import SEED
-from test_reference import KNOWN_ANSWERS
 
-from dendritic_bert.kernels import ops, triton_configs, triton_launch
-from dendritic_bert.kernels.reference import ACTIVATIONS, POOLINGS, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
-from dendritic_bert.kernels.triton_configs import Config
-from dendritic_bert.kernels.triton_forward import is_sound
-from dendritic_bert.kernels.weights import TABLE_DTYPES, DsnHead, DsnTable
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.backends.triton import configs, launch
+from dendritic_bert.kernels.backends.triton.configs import Config
+from dendritic_bert.kernels.backends.triton.forward import is_sound
+from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, TABLE_DTYPES, DsnHead, DsnTable
+from dendritic_bert.kernels.reference import dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 
 # "whole": rows are not cut into pieces, which the interpreter's own configuration does to all of more than 64 columns.
 SIZES = {"length": [0, 1, 2, 31, 129, 512], "rows": [1, 3, 64], "hidden_size": [16, 20, 100, 128, 384],
@@ -53,8 +54,8 @@ def workload(case: dict, monkeypatch: pytest.MonkeyPatch, most: int) -> tuple[di
     """Tokens, parameters and head of a case, to be cut as it says; a batch of more than ``most`` elements gets fewer
     rows, none fewer than five."""
     if case["whole"]:
-        config = triton_configs.TABLE[0].config._replace(chunk=triton_configs.ANY)
-        monkeypatch.setattr(triton_configs, "candidates", lambda _: [config])
+        config = configs.TABLE[0].config._replace(chunk=configs.ANY)
+        monkeypatch.setattr(configs, "candidates", lambda _: [config])
     length, hidden_size = case["length"], case["hidden_size"]
     rows = min(case["rows"], max(5, most // (length * hidden_size + 1)))
     token_arguments = tokens(case["layout"], rows, length, **{
@@ -104,14 +105,14 @@ def test_embed_pool(case, monkeypatch):
     assert_within_rounding(actual, eager, exact_pooled(**token_arguments, **tracked(values), **options))
 
 
-CUTS = sorted({line.config for line in triton_configs.TABLE} | {Config(1, 4, chunk=4), Config(8, 2, head_tile=64)})
+CUTS = sorted({line.config for line in configs.TABLE} | {Config(1, 4, chunk=4), Config(8, 2, head_tile=64)})
 
 
 @pytest.mark.parametrize("layout", ["padded with holes", "packed int64"])
 @pytest.mark.parametrize("config", CUTS, ids=str)
 def test_every_cut(config, layout, monkeypatch):
     """Rows of 0 to 21 tokens, cut as the table does it for a GPU: the interpreter's own cut is another one."""
-    monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
+    monkeypatch.setattr(configs, "choose", lambda *_: config)
     token_arguments, values = tokens(layout, 5, 21, token_types=True), parameters(20, num_positions=21)
     table, dsn_head = prepared(values, head(20, 5, 2), torch.float32)
     for op, reference in (("dsn_logits", dsn_logits_ref), ("dsn_token_logits", dsn_token_logits_ref)):
@@ -152,7 +153,7 @@ def results(call: str, token_arguments: dict, values: dict, view: str = "plain")
     """What a call makes of every row or token: ``[..., channels]``."""
     with pytest.MonkeyPatch.context() as patch:
         if call.endswith("in pieces"):
-            patch.setattr(triton_configs, "choose", lambda *_: PIECES_OF_FOUR)
+            patch.setattr(configs, "choose", lambda *_: PIECES_OF_FOUR)
         return _results(call.split()[0], token_arguments, values, view)
 
 
@@ -244,9 +245,9 @@ OVERLAPPING = [[0, 8, 6, 10, 12], [0, 12, 2, 3, 4, 5, 11, 12], [0, 3, 0, 12], [0
 def test_a_token_is_of_the_one_row_that_holds_it(cu_seqlens, config, few_bounds, positions, monkeypatch):
     """Row b holds the tokens from ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``. A token that no row holds, or more
     than one, or one with bounds outside the batch, is NaN. Of few rows the kernel looks at all bounds itself."""
-    monkeypatch.setattr(triton_configs, "choose", lambda *_: config)
-    monkeypatch.setattr(triton_configs, "FEW_BOUNDS", few_bounds)
-    monkeypatch.setattr(triton_configs, "BOUNDS_CHUNK", 2)
+    monkeypatch.setattr(configs, "choose", lambda *_: config)
+    monkeypatch.setattr(configs, "FEW_BOUNDS", few_bounds)
+    monkeypatch.setattr(configs, "BOUNDS_CHUNK", 2)
     ids, values = tokens("padded without a mask", 1, 12)["input_ids"][0], parameters(20, num_positions=12)
     position_ids = torch.arange(12).flip(0) if positions else None
     arguments = {"input_ids": ids, "position_ids": position_ids, "cu_seqlens": torch.tensor(cu_seqlens)}
@@ -277,7 +278,7 @@ def soundness(cu_seqlens, rising, num_rows, num_rising, num_tokens, result):
 def test_bounds_that_fall_anywhere(num_rows, chunk, dtype, monkeypatch):
     """In any step of looking at them, and at its ends: of few rows a kernel looks itself, of more at what another
     makes of them, which for 263 chunks takes two steps."""
-    monkeypatch.setattr(triton_configs, "BOUNDS_CHUNK", chunk)
+    monkeypatch.setattr(configs, "BOUNDS_CHUNK", chunk)
     rise = torch.arange(num_rows + 1, dtype=dtype)
     cases = [(rise, num_rows, True), (rise + 1, num_rows + 1, False), (rise, num_rows + 1, False)]
     for place in sorted({1, 2, 255, 256, 257, 1023, 1024, 1025, 2048, num_rows - 1} & set(range(1, num_rows))):
@@ -286,7 +287,7 @@ def test_bounds_that_fall_anywhere(num_rows, chunk, dtype, monkeypatch):
         cases.append((fallen, num_rows, False))
     for cu_seqlens, num_tokens, expected in cases:
         result = torch.full((1,), -1, dtype=torch.int32)
-        rising, num_rising = triton_launch._rising(cu_seqlens, num_rows)
+        rising, num_rising = launch._rising(cu_seqlens, num_rows)
         soundness[(1,)](cu_seqlens, rising, num_rows, num_rising, num_tokens, result)
         assert bool(result) == expected
 

@@ -8,9 +8,10 @@ import torch
 from cases import VOCAB_SIZE, head, parameters, tokens
 from test_properties import *  # noqa: F403
 
-from dendritic_bert.kernels import ops, triton_configs
-from dendritic_bert.kernels.triton_configs import Config
-from dendritic_bert.kernels.weights import prepare_head, prepare_table
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.backends.triton import configs
+from dendritic_bert.kernels.backends.triton.configs import Config
+from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 CUTS = {"whole rows": Config(4, 4), "pieces": Config(2, 4, chunk=8)}
 
@@ -18,7 +19,7 @@ CUTS = {"whole rows": Config(4, 4), "pieces": Config(2, 4, chunk=8)}
 @pytest.fixture(autouse=True, scope="module", params=CUTS.values(), ids=CUTS)
 def _cut(request):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triton_configs, "candidates", lambda key: [request.param])
+        patch.setattr(configs, "candidates", lambda key: [request.param])
         yield
 
 

@@ -1,0 +1,152 @@
+"""Series of trainings: each one a row of a CSV file, so that an interrupted series goes on, and their tables."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from dendritic_bert.training.model_card import changed_fields
+from dendritic_bert.training.trainer import TrainingOptions, train
+
+Row = dict[str, str]
+
+
+class Experiment(NamedTuple):
+    """A training and what it is called: name of a column -> value. ``run`` takes its options, returns its results."""
+
+    columns: dict[str, str]
+    options: TrainingOptions
+    run: Callable[[Any], dict[str, Any]] = train
+
+
+class Summary(NamedTuple):
+    """The rows of one experiment: mean and standard deviation (None for one seed) of a metric over its seeds."""
+
+    columns: dict[str, str]
+    mean: float
+    sd: float | None
+    num_seeds: int
+    rows: list[Row]
+
+    def parameters(self, part: str = "all") -> int:
+        """Live parameters of "embeddings", "encoder", "head" or "all"."""
+        return int(self.rows[0][f"parameters_{part}"])
+
+    def seconds(self) -> float:
+        """Mean time of a training."""
+        return float(np.mean([float(row["seconds"]) for row in self.rows]))
+
+    def percent(self) -> str:
+        """Such as "82.9 +- 0.4", in percent."""
+        return f"{100 * self.mean:.1f}" + ("" if self.sd is None else f" ± {100 * self.sd:.1f}")
+
+
+def run_experiments(experiments: Iterable[Experiment], seeds: Iterable[int], path: Path, jobs: int = 1) -> list[Row]:
+    """Train every experiment with every seed that ``path``, a CSV file, does not hold yet, and add a row for each;
+    ``jobs`` of them at a time.
+
+    A row holds the experiment's columns, seed, the task's metrics, ``metric`` (the first of them), live parameters by
+    part, rows trained on and scored on, seconds, and ``settings``, a digest of the options: rows of other settings are
+    not taken for these. Returns the rows of these experiments. The models are not kept.
+    """
+    trainings = [(experiment, {**experiment.columns, "seed": str(seed), "settings": digest(experiment.options)})
+                 for experiment in experiments for seed in seeds]
+    rows = _read_rows(path)
+
+    def is_of(row: Row, key: Row, *free: str) -> bool:
+        return all(row.get(name) == value for name, value in key.items() if name not in free)
+
+    def found() -> list[Row]:
+        """In the order of the experiments, whichever ended first."""
+        return [row for _, key in trainings for row in rows if is_of(row, key)]
+
+    others = [row for row in rows if not any(is_of(row, key, "settings") for _, key in trainings)]
+    folder = path.with_suffix(".unfinished")
+    calls = [(experiment, key, folder / f"{key['settings']}-{key['seed']}") for experiment, key in trainings
+             if not any(is_of(row, key) for row in rows)]
+    for row in in_parallel(_run, calls, jobs):
+        rows.append(row)
+        _write_rows(path, others + found())
+    shutil.rmtree(folder, ignore_errors=True)
+    return found()
+
+
+def in_parallel(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+    """What ``function`` returns for each tuple of arguments, whichever is first; ``jobs`` processes of one thread.
+
+    Two trainings of these sizes on a core each take less time than one after the other on both. After an error none
+    is begun.
+    """
+    if jobs == 1:
+        yield from (function(*call) for call in calls)
+        return
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
+    try:
+        for future in as_completed([pool.submit(function, *call) for call in calls]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def summarise(rows: list[Row], names: list[str], metric: str | None = None) -> list[Summary]:
+    """A summary for each combination of the columns ``names``, in the order of the rows; of ``metric``, or each row's
+    own main metric."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    summaries = []
+    for values, group in groups.items():
+        scores = [float(row[metric or row["metric"]]) for row in group]
+        sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+        summaries.append(Summary(dict(zip(names, values)), float(np.mean(scores)), sd, len(scores), group))
+    return summaries
+
+
+def _run(experiment: Experiment, key: Row, folder: Path) -> Row:
+    print(f"{', '.join(experiment.columns.values())}, seed {key['seed']}", file=sys.stderr, flush=True)
+    results = experiment.run(replace(experiment.options, seeds=[int(key["seed"])], output_dir=str(folder)))
+    shutil.rmtree(folder)
+    scores = {name: value for name, value in results["runs"][0].items() if name != "seed"}
+    parts = {f"parameters_{part}": number for part, number in results["live_parameters"].items()}
+    row = {**scores, "metric": results["metric"], "majority": results["majority"], "num_train": results["num_train"],
+           "num_dev": results["num_dev"], **parts}
+    return {name: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+            for name, value in row.items()} | key
+
+
+def digest(options: TrainingOptions) -> str:
+    """Of everything that a training's result follows from, the data apart; an option that is added later, and left at
+    its default, changes nothing."""
+    free = {"output_dir", "data_dir", "seeds", "teacher_dir", "report_to", "wandb_project"}
+    settings = {name: value for name, value in changed_fields(options).items() if name not in free}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_rows(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    new = path.with_suffix(".csv.new")
+    with open(new, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    new.replace(path)

@@ -1,0 +1,115 @@
+"""Calls of the Triton ops for compiling and counting: tensors of the right shapes, which nobody has written.
+
+Large ones cost no memory, since no page of theirs is ever touched where kernels are compiled and not run.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.backends.triton import configs, launch
+from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS
+
+VOCAB_SIZE = 30522
+NUM_POSITIONS = 512
+NUM_TYPES = 2
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of an op on ``rows`` rows of ``length`` tokens, none of them masked; ids are int32, the mask is bool.
+
+    layout: "padded" or "packed". dropout: of both kinds. word_grad: of ``embed_pool_backward``, "scattered" by atomics,
+    "by id" or "sparse" in the order of sorted ids with the context's by atomics, or "segmented", where that is in a
+    sorted order too. num_labels, num_dendrites: of the ops with a head.
+    """
+
+    op: str
+    hidden_size: int
+    dtype: torch.dtype
+    rows: int
+    length: int
+    layout: str = "padded"
+    dropout: float = 0.0
+    word_grad: str = "scattered"
+    num_labels: int = 2
+    num_dendrites: int = 2
+
+    def __str__(self) -> str:
+        words = [self.op, str(self.dtype).removeprefix("torch."), f"H={self.hidden_size}",
+                 f"{self.rows}x{self.length}", self.layout]
+        words += [self.word_grad] * (self.op == "embed_pool_backward") + ["dropout"] * (self.dropout > 0)
+        words += [f"C={self.num_labels}", f"N={self.num_dendrites}"] * ((self.num_labels, self.num_dendrites) != (2, 2))
+        return " ".join(words)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Call":
+        """``values`` are the fields, the dtype by its name in torch."""
+        return cls(**(values | {"dtype": getattr(torch, values["dtype"])}))
+
+    @property
+    def num_tokens(self) -> int:
+        return self.rows * self.length
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors of the call by name, unwritten."""
+        h, wide = self.hidden_size, torch.float32
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"word": ((VOCAB_SIZE, h), self.dtype)}
+        if self.layout == "packed":
+            shapes["input_ids"] = ((self.num_tokens,), torch.int32)
+            shapes["cu_seqlens"] = ((self.rows + 1,), torch.int32)
+        else:
+            shapes["input_ids"] = ((self.rows, self.length), torch.int32)
+            shapes["attention_mask"] = ((self.rows, self.length), torch.bool)
+        if self.op.startswith("embed_pool"):
+            shapes |= {"position": ((NUM_POSITIONS, h), self.dtype), "token_type": ((NUM_TYPES, h), self.dtype),
+                       "ln_weight": ((h,), self.dtype), "ln_bias": ((h,), self.dtype), "seed": ((1,), torch.int64)}
+            if self.op == "embed_pool_backward":
+                shapes |= {"grad_pooled": ((self.rows, h), self.dtype), "pooled_hat": ((self.rows, h), wide),
+                           "rstd": ((self.num_tokens,), wide)}
+        else:
+            labels, dendrites = self.num_labels, self.num_dendrites
+            units = (1 + dendrites) * labels
+            shapes |= {"context": ((NUM_TYPES, NUM_POSITIONS, h), wide), "weight": ((units, h), wide),
+                       "bias": ((units,), wide), "beta_bias": ((units,), wide),
+                       "lateral": ((dendrites, dendrites, labels), wide), "top": ((dendrites, labels), wide)}
+            if self.dtype in (torch.int8, torch.float8_e4m3fn):
+                shapes["word_scale"] = ((VOCAB_SIZE,), wide)
+        return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+
+    def launch(self, tensors: dict[str, torch.Tensor]) -> Any:
+        """The op, mean_masked, with one token type and columns as positions."""
+        t = tensors
+        tokens = (t.get("attention_mask"), t.get("cu_seqlens"), None, None)
+        pooling, eps = POOLINGS.index("mean_masked"), 1e-12
+        if self.op.startswith("embed_pool"):
+            embed = (t["input_ids"], t["word"], t["position"], t["token_type"], t["ln_weight"], t["ln_bias"], *tokens,
+                     eps, pooling, self.dropout, self.dropout, t["seed"] if self.dropout else None)
+            if self.op == "embed_pool":
+                return launch.embed_pool(*embed, ops.NO_WORD_GRAD)
+            in_cache = patch.object(configs, "adds_in_cache", lambda *_: self.word_grad == "scattered")
+            with in_cache, _deterministic(self.word_grad == "segmented"):
+                return launch.embed_pool_backward(
+                    t["grad_pooled"], t["pooled_hat"], t["rstd"], *embed,
+                    ops.SPARSE_WORD_GRAD if self.word_grad == "sparse" else ops.DENSE_WORD_GRAD)
+        prepared = (t["input_ids"], t["word"], t.get("word_scale"), t["context"], eps, t["weight"], t["bias"],
+                    t["beta_bias"], t["lateral"], t["top"], list(ACTIVATIONS).index("sigmoid"), *tokens)
+        if self.op == "dsn_logits":
+            return launch.dsn_logits(*prepared, pooling)
+        return launch.dsn_token_logits(*prepared)
+
+
+@contextmanager
+def _deterministic(on: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(on)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,88 @@
+"""What ``make demo`` shows: sentences classified, and the kernel that did it beside plain PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..inference.classifier import TextClassifier
+from ..kernels import backends
+from ..kernels.backends import cpu
+from ..kernels.reference import embed_pool_ref
+from ..model.modeling import DendriticBertForSequenceClassification
+
+SENTENCES = (
+    "It's a charming and often affecting journey.",
+    "Unflinchingly bleak and desperate.",
+    "A masterpiece: funny, moving, and beautifully acted.",
+    "The plot is a mess, the jokes are dull, and it goes on forever.",
+    "I laughed, I cried, and I would see it again tomorrow.",
+    "Two hours of my life that I will never get back.",
+)
+ROWS, ROW_LENGTH = 1024, 32  # 20 ms a repeat in plain PyTorch
+REPEATS = 15
+
+
+def run(classifier: TextClassifier) -> None:
+    """Print labels and scores, then tokens/s and the largest difference between kernel and reference."""
+    for sentence, result in zip(SENTENCES, classifier(SENTENCES)):
+        print(f"{result['label']:8}  {result['score']:.3f}  {sentence}")
+
+    model, tokenizer = classifier.model, classifier.tokenizer
+    backend = backends.choose(None, "dsn_logits", "cpu", model.dtype)
+    instruction_set = f", instruction set {cpu.instruction_set()}" if backend == "cpu" else ""
+    parameters = sum(p.numel() for p in model.bert.parameters()) + model.classifier.num_live_parameters()
+    print(f"\nmodel      {parameters:,} live parameters in {str(model.dtype).removeprefix('torch.')}")
+    print(f"tokenizer  {tokenizer.engine}{f' ({tokenizer.reason})' if tokenizer.reason else ''}")
+    print(f"backend    {backend}{instruction_set}")
+    _race(model)
+
+
+@torch.no_grad()
+def _race(model: DendriticBertForSequenceClassification) -> None:
+    length = min(ROW_LENGTH, model.config.max_position_embeddings)
+    uniform = torch.rand(ROWS, length, generator=torch.Generator().manual_seed(0))
+    input_ids = (model.config.vocab_size ** uniform - 1).int()  # p(id) ~ 1 / (id + 1), as the words of a language
+    packed, cu_seqlens = input_ids.flatten(), torch.arange(ROWS + 1) * length  # what the tokenizer hands over
+    wide = copy.deepcopy(model).float()
+    embeddings, norm = wide.bert.embeddings, wide.bert.embeddings.LayerNorm
+
+    def fused() -> Tensor:
+        return model(input_ids=packed, cu_seqlens=cu_seqlens).logits
+
+    def reference() -> Tensor:
+        pooled = embed_pool_ref(
+            input_ids, embeddings.word_embeddings.weight, embeddings.position_embeddings.weight,
+            embeddings.token_type_embeddings.weight, norm.weight, norm.bias, eps=norm.eps, pooling=wide.pooling)
+        return wide.classifier(pooled)
+
+    difference = (fused() - reference()).abs().max().item()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        fused_seconds, reference_seconds = _medians(fused, reference)
+    finally:
+        torch.set_num_threads(threads)
+    tokens = input_ids.numel() / 1e6
+    print(f"\n{ROWS} rows of {length} tokens, one thread, median of {REPEATS} repeats in turn")
+    print(f"PyTorch, float32 {tokens / reference_seconds:8.1f} million tokens/s")
+    print(f"fused kernel     {tokens / fused_seconds:8.1f} million tokens/s, "
+          f"{reference_seconds / fused_seconds:.1f} times as fast")
+    print(f"largest difference between their logits {difference:.1e}")
+
+
+def _medians(*functions: Callable[[], Tensor]) -> list[float]:
+    """Seconds that each function takes; run in turn, so that a noisy moment of the machine hits all of them."""
+    seconds: list[list[float]] = [[] for _ in functions]
+    for _ in range(REPEATS):
+        for function, times in zip(functions, seconds):
+            function()  # untimed: the others have emptied its caches
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in seconds]

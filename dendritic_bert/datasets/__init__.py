@@ -1,0 +1,1 @@
+"""Labelled texts for training and evaluation: GLUE, SQuAD, and rows in memory."""

@@ -1,0 +1,259 @@
+"""SQuAD: passages cut into overlapping windows, answers as spans of their tokens, the best spans back as text.
+
+    read_questions -> Question -> encode_windows -> Windows -> a model -> best_spans -> exact match and F1
+
+The windows are those of BERT's own SQuAD code: [CLS] question [SEP] a part of the passage [SEP], each part beginning
+``stride`` tokens before the one before it ends (Devlin et al. 2018; transformers' ``run_qa.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model.modeling import DendriticBertForQuestionAnswering
+from .glue import Benchmark
+from .rows import EncodedRows, pad_rows
+
+HUB_DATASET = "rajpurkar/squad"
+# XQuAD has no training questions: its English file counts as a dev set.
+FILES = {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json", "xquad.en.json")}
+WINDOW, STRIDE = 384, 128  # tokens
+NUM_CANDIDATES = 20  # starts and ends of a window that are tried with one another, as in run_qa.py
+MAX_ANSWER_TOKENS = 30
+
+
+class Question(NamedTuple):
+    """A question on a passage; ``starts[i]`` is the place of ``answers[i]`` in ``context``, in characters."""
+
+    id: str
+    title: str
+    question: str
+    context: str
+    answers: tuple[str, ...]
+    starts: tuple[int, ...]
+
+
+class Windows(NamedTuple):
+    """What a model reads of questions.
+
+    rows: a row for each window, ``labels`` ``[n, 2]`` the first and last token of the first answer, or 0 and 0 ([CLS])
+    where it is not in the window. questions: ``[n]``, the place of the window's question. offsets: ``[T, 2]``, what a
+    token covers of the passage, in characters; -1 outside of it, where no answer can be.
+    """
+
+    rows: EncodedRows
+    questions: np.ndarray
+    offsets: np.ndarray
+
+
+class Span(NamedTuple):
+    """A candidate for an answer, and the sum of its two logits."""
+
+    text: str
+    score: float
+
+
+def read_questions(split: str, data_dir: str | None = None) -> list[Question]:
+    """The questions of "train" or "dev", from a folder with SQuAD 1.1's files, a file of that form, or the hub.
+
+    Raises:
+        FileNotFoundError: ``data_dir`` does not hold the split.
+        ValueError: the file is not in SQuAD 1.1's form, or an answer does not stand where it says; it names the
+            question.
+    """
+    if data_dir is None:
+        return _read_hub(split)
+    path = Path(data_dir)
+    if path.is_dir():
+        path = next((path / name for name in FILES[split] if (path / name).is_file()), path)
+    if not path.is_file():
+        raise FileNotFoundError(f"data_dir {data_dir} holds no {' or '.join(FILES[split])}: pass the folder of SQuAD "
+                                "1.1, or no data_dir to fetch it from the hub"
+                                f"{', or hold_out to train on dev questions' if split == 'train' else ''}.")
+    try:
+        articles = json.loads(path.read_bytes())["data"]
+        questions = [
+            Question(entry["id"], article.get("title", str(number)), entry["question"].strip(), paragraph["context"],
+                     tuple(answer["text"] for answer in entry["answers"]),
+                     tuple(answer["answer_start"] for answer in entry["answers"]))
+            for number, article in enumerate(articles) for paragraph in article["paragraphs"]
+            for entry in paragraph["qas"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not in the form of SQuAD 1.1 ({type(error).__name__}: {error}): fetch it "
+                         "again.") from error
+    return _checked(questions, str(path))
+
+
+def _read_hub(split: str) -> list[Question]:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(HUB_DATASET, split={"dev": "validation"}.get(split, split))
+    except (OSError, ValueError) as error:
+        raise OSError(f"{HUB_DATASET} cannot be fetched from the hub ({type(error).__name__}): check the network, or "
+                      "pass data_dir, the folder of SQuAD 1.1.") from error
+    return _checked([Question(row["id"], row["title"], row["question"].strip(), row["context"],
+                              tuple(row["answers"]["text"]), tuple(row["answers"]["answer_start"])) for row in table],
+                    HUB_DATASET)
+
+
+def _checked(questions: list[Question], source: str) -> list[Question]:
+    if not questions:
+        raise ValueError(f"{source} holds no question: fetch it again.")
+    for question in questions:
+        if not question.answers:
+            raise ValueError(f"{source}: question {question.id} has no answer, as in SQuAD 2.0: pass SQuAD 1.1.")
+        for text, start in zip(question.answers, question.starts):
+            if not text or question.context[start:start + len(text)] != text:
+                raise ValueError(f"{source}: question {question.id} has the answer {text!r:.40}, which does not stand "
+                                 f"at {start} of its passage: fetch the file again.")
+    return questions
+
+
+# ---- windows ---------------------------------------------------------------------------------------------------------
+
+
+def encode_windows(
+    questions: list[Question], tokenizer: Any, max_length: int = WINDOW, stride: int = STRIDE
+) -> Windows:
+    """Tokenize with a fast tokenizer of transformers. Raises ValueError, naming the question, where ``max_length``
+    leaves no room for it beside ``stride`` tokens of the passage."""
+    texts = [question.question for question in questions]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
+    longest = int(np.argmax(lengths))
+    needed = lengths[longest] + tokenizer.num_special_tokens_to_add(pair=True) + stride + 1
+    if max_length < needed:
+        raise ValueError(f"max_length is {max_length}, question {questions[longest].id} takes {needed} with a stride "
+                         f"of {stride}: raise it.")
+    encoded = tokenizer(texts, [question.context for question in questions], truncation="only_second",
+                        max_length=max_length, stride=stride, return_overflowing_tokens=True,
+                        return_offsets_mapping=True, return_token_type_ids=True)
+    owners = np.array(encoded["overflow_to_sample_mapping"])
+    offsets, labels = [], []
+    for window, owner in enumerate(owners):
+        covered = np.array(encoded["offset_mapping"][window])
+        covered[[part != 1 for part in encoded.sequence_ids(window)]] = -1
+        offsets.append(covered)
+        labels.append(_answer_tokens(covered, questions[owner]))
+    ids = encoded["input_ids"]
+    return Windows(
+        EncodedRows(np.fromiter(chain.from_iterable(ids), np.int32), np.cumsum([0, *map(len, ids)]),
+                    np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.int32), np.array(labels),
+                    int(np.sum(np.bincount(owners) > 1))),
+        owners, np.concatenate(offsets))
+
+
+def _answer_tokens(covered: np.ndarray, question: Question) -> tuple[int, int]:
+    """First and last token of the first answer in a window, [CLS] twice where it is not whole."""
+    start = question.starts[0]
+    end = start + len(question.answers[0])
+    inside = np.flatnonzero((covered[:, 1] > start) & (covered[:, 0] < end) & (covered[:, 0] >= 0))
+    if not len(inside) or covered[inside[0], 0] > start or covered[inside[-1], 1] < end:
+        return 0, 0
+    return int(inside[0]), int(inside[-1])
+
+
+def pad_windows(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Collate rows of a ``RowDataset`` into ``[B, L]`` and ``start_positions``, ``end_positions`` ``[B]``."""
+    batch = pad_rows(rows)
+    labels = batch.pop("labels")
+    return {**batch, "start_positions": labels[:, 0], "end_positions": labels[:, 1]}
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+def best_spans(logits: Any, windows: Windows, questions: list[Question], num_best: int = 20) -> list[list[Span]]:
+    """For each question its ``num_best`` best spans over all windows, the best one first.
+
+    ``logits[i]`` is ``[L, 2]``, start and end of the tokens of window i (and of padding behind them). A span lies in
+    the passage, does not end before it starts, and has at most ``MAX_ANSWER_TOKENS`` tokens.
+    """
+    spans: list[list[Span]] = [[] for _ in questions]
+    for window, owner in enumerate(windows.questions):
+        tokens = slice(windows.rows.cu_seqlens[window], windows.rows.cu_seqlens[window + 1])
+        covered = windows.offsets[tokens]
+        scores = np.where(covered >= 0, np.asarray(logits[window])[:len(covered)], -np.inf)
+        starts, ends = np.argsort(-scores, axis=0, kind="stable")[:NUM_CANDIDATES].T
+        sums = scores[starts, 0][:, None] + scores[ends, 1]
+        lengths = ends - starts[:, None] + 1
+        sums[(lengths < 1) | (lengths > MAX_ANSWER_TOKENS)] = -np.inf
+        for place in np.argsort(-sums, axis=None, kind="stable")[:num_best]:
+            first, last = starts[place // len(ends)], ends[place % len(ends)]
+            if np.isfinite(score := sums.flat[place]):
+                text = questions[owner].context[covered[first, 0]:covered[last, 1]]
+                spans[owner].append(Span(text, float(score)))
+    return [sorted(found, key=lambda span: -span.score)[:num_best] for found in spans]
+
+
+class Squad(Benchmark):
+    """SQuAD 1.1, or XQuAD's English part; see ``Glue`` for the arguments. ``share`` is one of the articles.
+
+    Raises as ``read_questions`` does.
+    """
+
+    model_class = DendriticBertForQuestionAnswering
+    label_names = ("start_positions", "end_positions")
+    main_metric = "f1"
+    longest = WINDOW
+
+    def __init__(self, data_dir: str | None, share: float | None = None, with_train: bool = True,
+                 split: str = "dev", fraction: float = 1.0) -> None:
+        is_read = with_train and share is None
+        self.train = read_questions("train", data_dir) if is_read else []
+        self.dev = read_questions(split, data_dir)
+        if share is not None:
+            self.train, self.dev = _hold_out(self.dev, share)
+        if self.train and fraction < 1:
+            order = np.random.default_rng(0).permutation(len(self.train))[:max(1, round(fraction * len(self.train)))]
+            self.train = [self.train[place] for place in np.sort(order)]
+        self.settings: dict[str, Any] = {"num_labels": 2}
+        self.source = data_dir or HUB_DATASET
+        self.num_train, self.num_dev = len(self.train), len(self.dev)
+
+    def texts(self) -> Iterable[str]:
+        contexts = dict.fromkeys(question.context for question in self.train)
+        return chain(contexts, (question.question for question in self.train))
+
+    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+        self.windows = encode_windows(self.dev, tokenizer, max_length)
+        train = encode_windows(self.train, tokenizer, max_length).rows if self.train else None
+        return train, {"dev": self.windows.rows}
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return pad_windows(rows)
+
+    def logits(self, output: Any) -> Tensor:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1).float()
+
+    def scores(self, logits: Any, split: str) -> dict[str, float]:
+        from torchmetrics.functional.text import squad
+
+        if isinstance(logits, tuple):  # the Trainer's: starts and ends
+            logits = np.stack(logits, axis=-1)
+        spans = best_spans(logits, self.windows, self.dev, num_best=1)
+        found = squad(
+            [{"id": question.id, "prediction_text": best[0].text if best else ""}
+             for question, best in zip(self.dev, spans)],
+            [{"id": question.id, "answers": {"text": list(question.answers), "answer_start": list(question.starts)}}
+             for question in self.dev])
+        return {name: found[name].item() / 100 for name in ("f1", "exact_match")}
+
+
+def _hold_out(questions: list[Question], share: float) -> tuple[list[Question], list[Question]]:
+    """Whole articles, the same at every call: questions of one passage do not stand on both sides."""
+    titles = sorted({question.title for question in questions})
+    held = set(np.random.default_rng(0).permutation(titles)[:round(share * len(titles))].tolist())
+    if not 0 < len(held) < len(titles):
+        raise ValueError(f"hold_out is {share}, which of {len(titles)} articles leaves none on one side: change it.")
+    return ([question for question in questions if question.title not in held],
+            [question for question in questions if question.title in held])

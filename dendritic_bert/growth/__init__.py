@@ -1,0 +1,1 @@
+"""Adding dendrites while a model trains, after PerforatedAI."""

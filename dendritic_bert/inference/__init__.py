@@ -1,0 +1,1 @@
+"""From text to labels: tokenization, the classifier, and files of any size."""

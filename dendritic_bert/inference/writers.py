@@ -1,0 +1,170 @@
+"""Classified texts as JSON Lines, CSV and TSV, and where they go: a stream or a file."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from json.encoder import encode_basestring
+from pathlib import Path
+from typing import Any
+
+from ..training.workspace import NO_SPACE
+from .readers import Position
+from .resumable_output import NotWritableHere, ResumableOutput
+from .streams import PathOrStream, descriptor_of, is_as_started, status_of, takes_text
+
+Formatter = Callable[[Iterable[str], Sequence[str], Iterable[float]], list[str]]
+
+
+def _json_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[float]) -> list[str]:
+    quoted = {label: encode_basestring(label) for label in set(labels)}
+    return [f'{{"text": {encode_basestring(text)}, "label": {quoted[label]}, "score": {score:.6f}}}\n'
+            for text, label, score in zip(texts, labels, scores)]
+
+
+def _csv_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[float]) -> list[str]:
+    # csv.writer leaves a lone CR unquoted before Python 3.13, and csv.reader then ends the row there.
+    def quote(field: str) -> str:
+        return '"' + field.replace('"', '""') + '"'
+
+    quoted = {label: quote(label) if re.search('[",\r\n]', label) else label for label in set(labels)}
+    return [f"{quote(text)},{quoted[label]},{score:.6f}\n" for text, label, score in zip(texts, labels, scores)]
+
+
+def _tsv_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[float]) -> list[str]:
+    def on_one_line(field: str) -> str:
+        return field.replace("\t", " ").replace("\r", " ").replace("\n", " ")
+
+    return [f"{on_one_line(text)}\t{on_one_line(label)}\t{score:.6f}\n"
+            for text, label, score in zip(texts, labels, scores)]
+
+
+# format -> its header, the line of a record without a text, and (texts, labels, scores) -> lines
+FORMATTERS: dict[str, tuple[str, str, Formatter]] = {
+    "json": ("", '{"text": null, "label": null, "score": null}\n', _json_lines),
+    "csv": ("text,label,score\n", ",,\n", _csv_lines),
+    "tsv": ("text\tlabel\tscore\n", "\t\t\n", _tsv_lines),
+}
+
+
+class StreamOutput:
+    """A stream, flushed after every batch so that what reads the other end can go on; not resumed."""
+
+    done = None
+
+    def __init__(self, stream: Any, name: str):
+        self.stream, self.name = stream, name
+        self._takes_text = takes_text(stream)
+
+    def begin(self, position: Position, header: str) -> None:
+        """Write ``header``; ``position`` is the reader's, which a stream has no use for."""
+        self.write(header, position)
+
+    def write(self, lines: str, position: Position) -> None:
+        """Append the lines of one batch."""
+        if self._takes_text:
+            self._write_text(lines)
+        else:
+            self._write_bytes(lines.encode())
+        if hasattr(self.stream, "flush"):
+            self.stream.flush()
+
+    def _write_text(self, lines: str) -> None:
+        try:
+            self.stream.write(lines)
+        except UnicodeEncodeError as error:
+            character = error.object[error.start]
+            raise ValueError(f"{self.name} is a stream in {error.encoding}, which has no {character!a}: open it with "
+                             "encoding='utf-8'.") from None
+
+    def _write_bytes(self, data: bytes) -> None:
+        while data:
+            count = self.stream.write(data)
+            if count is None and isinstance(self.stream, io.RawIOBase):
+                raise BlockingIOError(f"{self.name} takes no more at the moment: pass a stream that waits.")
+            data = data[count:] if isinstance(count, int) else b""  # a raw stream may take a part of it
+
+    def __enter__(self) -> StreamOutput:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if hasattr(self.stream, "flush"):
+            self.stream.flush()
+
+
+def open_output(
+    output: PathOrStream | None, inputs: dict[tuple[int, int], str], run: dict[str, Any], resume: bool, stack: ExitStack
+) -> StreamOutput | ResumableOutput:
+    """Where ``output`` points: a path, "-" or None for standard output, or a stream; closed by ``stack``.
+
+    ``inputs`` are the files that must not be written, by ``file_id``, with their names; ``run`` and ``resume`` are
+    ``ResumableOutput``'s. Raises OSError where it cannot be written, ValueError where it is an input, TypeError for
+    what is neither a path nor a stream.
+    """
+    stack.enter_context(_naming_what_has_no_room(output))  # left last, so that it sees what closing meets
+    descriptor = descriptor_of(output) if isinstance(output, (str, os.PathLike)) and output != "-" else None
+    if descriptor is None and isinstance(output, (str, os.PathLike)) and output != "-":
+        sink = _open_path(output, inputs, run, resume, stack)
+    else:
+        sink = _open_stream(output, descriptor, stack)
+        if file_id(status_of(sink.stream)) in inputs:
+            raise ValueError(f"{sink.name} is the input, choose another.")
+    stack.enter_context(sink)  # type: ignore[arg-type]
+    return sink
+
+
+def file_id(status: os.stat_result | None) -> tuple[int, int] | None:
+    """Device and inode of a regular file, whatever it is called; None for all else."""
+    return (status.st_dev, status.st_ino) if status is not None and stat.S_ISREG(status.st_mode) else None
+
+
+def _open_stream(output: Any, descriptor: int | None, stack: ExitStack) -> StreamOutput:
+    if sys.stdout is not None:
+        sys.stdout.flush()  # what the program printed before comes first
+    if descriptor is not None:
+        return StreamOutput(stack.enter_context(open(os.dup(descriptor), "wb")), f"output {output}")
+    if output is None or isinstance(output, str):
+        if sys.stdout is None:
+            raise OSError("standard output is closed: pass the path of an output.")
+        binary = is_as_started(sys.stdout, sys.__stdout__)
+        return StreamOutput(sys.stdout.buffer if binary else sys.stdout, "standard output")
+    if not hasattr(output, "write"):
+        raise TypeError(f"output is a {type(output).__name__}, pass a path or a stream that can be written.")
+    return StreamOutput(output, "output")
+
+
+def _open_path(output: str | os.PathLike[str], inputs: dict[tuple[int, int], str], run: dict[str, Any], resume: bool,
+               stack: ExitStack) -> StreamOutput | ResumableOutput:
+    path = Path(os.path.realpath(output))  # a link stays a link
+    if path.is_dir():
+        raise IsADirectoryError(f"output {output} is a directory, name a file.")
+    if path.exists() and not path.is_file():  # a pipe or a device
+        return StreamOutput(stack.enter_context(open(path, "wb")), f"output {output}")
+    for written in (path, *ResumableOutput.beside(path)):
+        name = inputs.get(file_id(written.stat())) if written.exists() else None  # type: ignore[arg-type]
+        if name is not None:
+            how = "is" if written == path else f"keeps what it has so far in {written}, which is"
+            raise ValueError(f"output {output} {how} {name}, choose another path.")
+    try:
+        return ResumableOutput(path, run, resume)
+    except NotWritableHere as error:
+        warnings.warn(f"output {output} is written in place and not resumed: {error}.", stacklevel=5)
+        return StreamOutput(stack.enter_context(open(path, "wb")), f"output {output}")
+
+
+@contextmanager
+def _naming_what_has_no_room(output: PathOrStream | None) -> Iterator[None]:
+    """A write that finds no room does not say of what: put the output into its error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        name = "standard output" if output is None or output == "-" else output
+        raise OSError(f"output {name} cannot be written ({error.strerror}): make room for it.") from error

@@ -1,0 +1,1 @@
+"""The Hugging Face model: configuration, modules, and the tables that inference reads."""

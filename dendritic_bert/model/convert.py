@@ -1,0 +1,119 @@
+"""Checkpoints of others into ours: BERT's (its embeddings and tokenizer, without the encoder) and PerforatedAI's; and
+ours into the form in which PerforatedAI trains."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers.utils import logging
+
+from ..inference.tokenization import load_tokenizer
+from .base import DendriticBertPreTrainedModel
+from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
+from .perforatedai_checkpoint import find_perforated, save_perforated
+
+logger = logging.get_logger(f"transformers.{__name__}")
+
+
+def convert(
+    name_or_path: str | os.PathLike[str], output_dir: str | os.PathLike[str], *,
+    config: str | os.PathLike[str] | None = None, activation: str | None = None, to_perforated: bool = False,
+    **options: Any,
+) -> DendriticBertPreTrainedModel:
+    """Write a model of ours, and its tokenizer, to ``output_dir``; returns the model.
+
+    What was kept, dropped and newly initialised goes to the transformers logger, in one line. The folder appears
+    when everything is in it.
+
+    Args:
+        name_or_path: a folder or a hub id of a BERT, with any head, of any age, or of a model of ours; or a file of
+            PerforatedAI's, in either of its forms, or a folder that holds one. Those have no tokenizer: one that lies
+            beside the file or the configuration is copied.
+        output_dir: a folder that does not exist or is empty.
+        config: for PerforatedAI's, the path of BERT's config.json; None looks beside the file.
+        activation: for PerforatedAI's, the activation of the dendrites; None reads it from its configuration beside
+            the file.
+        to_perforated: write PerforatedAI's training form, with ours and its configuration (see ``save_perforated``).
+        options: fields of ``DendriticBertConfig``, such as ``num_labels``, ``pooling`` or ``num_dendrites``.
+
+    Raises:
+        ValueError: ``output_dir`` holds something; the checkpoint is damaged, no BERT or without a vocabulary; or
+            what ``perforated.read_perforated`` refuses.
+        OSError: the checkpoint or its tokenizer is not there, or ``output_dir`` cannot be written.
+    """
+    output = Path(output_dir)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise ValueError(f"output_dir {output} holds something already: name a new folder or empty this one.")
+    file = find_perforated(name_or_path)
+    if file is None and Path(name_or_path).is_file():
+        raise ValueError(f"{name_or_path} is no checkpoint of PerforatedAI's in safetensors, and of others the folder "
+                         "is needed: pass that.")
+    if file is None and (config or activation):
+        raise ValueError(f"{name_or_path} is no checkpoint of PerforatedAI's: leave out config and activation.")
+    if file is not None:
+        options |= {name: value for name, value in (("config", config), ("dendrite_activation", activation)) if value}
+    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
+    try:
+        model = _load(name_or_path, "model", _model_class(name_or_path, file).from_pretrained, **options)
+        if file is not None:
+            tokenizer = _tokenizer_beside(Path(config or file).parent, file.parent)
+        elif to_perforated and Path(name_or_path).is_dir():
+            tokenizer = _tokenizer_beside(Path(name_or_path))
+        else:
+            tokenizer = _load(name_or_path, "tokenizer", load_tokenizer)
+        if to_perforated:
+            save_perforated(model, partial, output.name)
+        else:
+            model.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        os.replace(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return model
+
+
+def _model_class(name_or_path: str | os.PathLike[str], file: Path | None) -> type[DendriticBertPreTrainedModel]:
+    """What PerforatedAI's head, or the configuration of a model of ours, is for; a BERT becomes a classifier."""
+    if file is not None:
+        with safe_open(file, framework="pt") as opened:
+            is_token_head = any(name.startswith("qa_outputs.") for name in opened.keys())  # noqa: SIM118
+    else:
+        config = Path(name_or_path) / "config.json"
+        is_token_head = config.is_file() and DendriticBertForQuestionAnswering.__name__ in config.read_text("utf-8")
+    return DendriticBertForQuestionAnswering if is_token_head else DendriticBertForSequenceClassification
+
+
+def _tokenizer_beside(*folders: Path) -> Any:
+    """The tokenizer in one of the folders; None, said in one line, where there is none."""
+    for folder in folders:
+        if (folder / "tokenizer.json").exists() or (folder / "vocab.txt").exists():
+            return load_tokenizer(folder)
+    logger.warning(f"there is no tokenizer in {folders[-1]}: put that of its BERT beside the model to classify text.")
+    return None
+
+
+def _load(name_or_path: str | os.PathLike[str], what: str, load: Any, **options: Any) -> Any:
+    """``load(name_or_path)``, whose own errors about a missing file take a paragraph."""
+    no_vocabulary = ValueError(f"{name_or_path} has no vocabulary: put its tokenizer.json or vocab.txt there.")
+    try:
+        loaded = load(name_or_path, **options)
+    except OSError as error:
+        reason = str(error).splitlines()[0] if Path(name_or_path).is_dir() else "no such folder, nor on the hub"
+        raise OSError(
+            f"the {what} of {name_or_path} cannot be loaded ({reason}): pass a folder or a hub id."
+        ) from error
+    except ValueError as error:
+        if load is load_tokenizer:
+            raise no_vocabulary from error
+        raise
+    # What transformers makes up where there are no files.
+    if load is load_tokenizer and len(loaded) <= len(loaded.all_special_ids):
+        raise no_vocabulary
+    return loaded

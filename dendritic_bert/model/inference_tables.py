@@ -1,0 +1,186 @@
+"""The inference tables of a model: made once, known to be current, and run."""
+
+import itertools
+import time
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import PreTrainedModel
+
+from ..kernels import backends, ops
+from ..kernels.contract import DsnHead, DsnTable, FoldedDsn, padded_outputs
+from ..kernels.prepare import fold
+from .body import GLOBAL_HOOKS, hooks_of
+from .dendritic_linear import DendriticLinear
+
+# LayerNorm's factors of every id at 64 positions are half of BERT's word table at H = 128; most texts have no more.
+FIRST_POSITIONS = 64
+LARGEST_RSTD = 2**28  # bytes; all 512 positions and both types of BERT's vocabulary are half of it
+# Options of modules that tables depend on.
+_OPTIONS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Embedding: ("max_norm",), nn.LayerNorm: ("eps",), nn.Dropout: ("training",), DendriticLinear: ("activation",)}
+_ALL_PREPARED: "weakref.WeakValueDictionary[int, Prepared]" = weakref.WeakValueDictionary()
+
+
+class Tables:
+    """What ids are run through: the head folded into the tables where that serves, else table and head.
+
+    Folded tables are made for the rows and token types that occur, and grow with them.
+    """
+
+    def __init__(self, table: DsnTable, head: DsnHead) -> None:
+        self.table, self.head = table, head
+        self.folded: FoldedDsn | None = None
+        # Where a folded row is less than half of a word's, and the backend has the op. Up to a whole one it is faster
+        # (1024 x 32 tokens, H = 128: 3.0 times at 32 outputs, 2.3 at 48, 1.7 at 128), but its tables are as large as
+        # the words' then, and the first call of a model waits for them.
+        self._is_foldable = 2 * padded_outputs(head.weight.shape[0]) < table.word.shape[1] and backends.refusal(
+            backends.FORCED or "cpu", "dsn_logits_folded", table.word.device, torch.float32) is None
+
+    def logits(self, input_ids: Tensor, cu_seqlens: Tensor | None, pooling: str,
+               tokens: dict[str, Tensor | None]) -> Tensor:
+        """Token ids, and the other token arguments of ``ops.dsn_logits``, to logits ``[B, C]``."""
+        folded = self._folded_for(input_ids, cu_seqlens, tokens) if self._is_foldable else None
+        if folded is not None:
+            return ops.dsn_logits_folded(input_ids, folded, cu_seqlens=cu_seqlens, pooling=pooling, **tokens)
+        return ops.dsn_logits(input_ids, self.table, self.head, cu_seqlens=cu_seqlens, pooling=pooling, **tokens)
+
+    def _folded_for(self, input_ids: Tensor, cu_seqlens: Tensor | None,
+                    tokens: dict[str, Tensor | None]) -> FoldedDsn | None:
+        if tokens["position_ids"] is not None:
+            return None
+        folded = self.folded
+        num_types, num_positions = (1, 0) if folded is None else (folded.rstd.shape[0], folded.num_positions)
+        all_types, all_positions, _ = self.table.context.shape
+        if tokens["token_type_ids"] is not None:
+            num_types = all_types
+        longest = _longest_row(input_ids, cu_seqlens, num_positions)
+        if longest > all_positions:
+            return None  # dsn_logits says which row
+        if longest > num_positions:
+            num_positions = min(all_positions, max(FIRST_POSITIONS, 2 ** (longest - 1).bit_length()))
+        if folded is None or (num_types, num_positions) != (folded.rstd.shape[0], folded.num_positions):
+            if 4 * num_types * num_positions * self.table.word.shape[0] > LARGEST_RSTD:
+                return None
+            folded = self.folded = fold(self.table, self.head, num_positions, num_types)
+        return folded
+
+
+def _longest_row(input_ids: Tensor, cu_seqlens: Tensor | None, enough: int) -> int:
+    """Tokens of the longest row; where no row can be longer than ``enough``, any number up to that."""
+    if cu_seqlens is None:
+        return input_ids.shape[-1]
+    if input_ids.numel() <= enough or cu_seqlens.numel() < 2:
+        return 0
+    return int(cu_seqlens.diff().max())
+
+
+class Prepared:
+    """Inference tables, what they were made of, and every sign that it may have changed.
+
+    ``plain_modules`` are those that ``body.are_plain`` has just found to be so. ``tables`` are made after this, of
+    what it has noted; they stay None where no fused op serves the parameters. ``with_gradients`` asks for a look at
+    gradients too.
+    """
+
+    tables: Tables | None = None
+
+    def __init__(self, model: PreTrainedModel, plain_modules: list[nn.Module], with_gradients: bool) -> None:
+        members: list[Any] = [part for module in model.modules() for part in (module._modules, module._parameters)]
+        self._places: list[tuple[dict[str, Any], str, Any]] = [
+            (part, name, member) for part in members for name, member in part.items()]
+        # What of a plain module is no parameter: it has no forward of its own, and its options stay as they are.
+        self._places += [(vars(module), "forward", None) for module in plain_modules]
+        self._places += [(vars(module), name, vars(module)[name]) for module in plain_modules
+                         for kind, names in _OPTIONS.items() if isinstance(module, kind) for name in names]
+        self._places.append((vars(model.config), "output_hidden_states", model.config.output_hidden_states))
+        self._hooks = GLOBAL_HOOKS + [hooks for module in plain_modules for hooks in hooks_of(module)]
+        parameters = list(model.parameters())
+        self._parameters = [(p, p.data_ptr(), _version(p)) for p in parameters]
+        self._gradients: list[Any] = [
+            (p, p.grad, _version(p.grad)) for p in parameters if with_gradients and p.is_leaf]
+        self._contents = Contents(parameters)
+        self._ids = {id(p) for p in parameters}
+        self._stepped = False
+        _ALL_PREPARED[id(self)] = self
+
+    def note_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take note that ``optimizer`` has made a step: a fused one raises no version."""
+        if any(id(p) in self._ids for group in optimizer.param_groups for p in group["params"]):
+            self._stepped = True
+
+    def is_current(self) -> bool:
+        """Whether nothing has changed that the tables were made of; 2.5 us, in every call."""
+        if self._stepped or any(self._hooks):
+            return False
+        for members, name, member in self._places:
+            if members.get(name) is not member:
+                return False
+        for parameter, pointer, version in self._parameters:
+            if parameter.data_ptr() != pointer or (version is not None and parameter._version != version):
+                return False
+        for parameter, gradient, version in self._gradients:
+            if parameter.grad is not gradient or (version is not None and gradient._version != version):
+                return False
+        return self._contents.are_same()
+
+
+class Contents:
+    """A copy of parameters in host memory, and the parameters compared with it as far as that costs next to nothing.
+
+    What is written through ``.data``, numpy or another process leaves no trace but the bytes. All of them are compared
+    in every call until that has taken 50 ms more than a fiftieth of the time. From there on it waits until the fiftieth
+    allows it again, and samples are compared in between, one parameter after the other, with a fiftieth for them too.
+    """
+
+    SHARE, AHEAD = 50, 2.5  # seconds
+    SAMPLE = 32  # numbers, from all over the parameter
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self._pairs = [(numbers, numbers.clone()) for numbers in map(_as_integers, parameters)
+                       if numbers.device.type == "cpu" and numbers.numel()]
+        self._samples = itertools.cycle([
+            (numbers[::step], copy[::step].contiguous()) for numbers, copy in self._pairs
+            for step in (max(1, len(numbers) // self.SAMPLE),)])
+        # On perf_counter's clock: up to when comparisons have had their share of the time, and when to compare again.
+        self._paid_until = self._next = 0.0
+
+    def are_same(self) -> bool:
+        start = time.perf_counter()
+        if start < self._next or not self._pairs:
+            return True
+        if start + self.AHEAD < self._paid_until:
+            same = torch.equal(*next(self._samples))
+            self._next = start + self.SHARE * (time.perf_counter() - start)
+        else:
+            same = all(torch.equal(numbers, copy) for numbers, copy in self._pairs)
+            self._paid_until = max(self._paid_until, start) + self.SHARE * (time.perf_counter() - start)
+        return same
+
+
+def _version(tensor: Tensor | None) -> int | None:
+    """None where torch counts none: of a tensor made in inference mode."""
+    return None if tensor is None or tensor.is_inference() else tensor._version
+
+
+def _as_integers(parameter: Tensor) -> Tensor:
+    """The same memory as integers, flat where it can be: NaN is equal to NaN, and eight bytes at a time are faster."""
+    data = parameter.data  # not detach(), whose result would hold on to the parameter
+    if data.is_contiguous() and data.nbytes % 8 == 0 and data.storage_offset() * data.itemsize % 8 == 0:
+        return data.view(-1).view(torch.int64)
+    return data.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[data.itemsize])
+
+
+def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Called by torch after every step of every optimizer."""
+    for reference in _ALL_PREPARED.valuerefs():
+        prepared = reference()
+        if prepared is not None:
+            prepared.note_step(optimizer)
+
+
+register_optimizer_step_post_hook(_after_step)

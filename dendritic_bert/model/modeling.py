@@ -1,0 +1,341 @@
+"""The models: BERT's embeddings, pooled or not, under a dendritic head, as Hugging Face ``PreTrainedModel``s."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from transformers import (
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertModel,
+)
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+)
+from transformers.utils import TransformersKwargs
+
+from ..inference.tokenization import BertFolderTokenizer
+from ..kernels import ops
+from .base import DendriticBertPreTrainedModel, logger
+from .body import DsnBody, are_plain
+from .configuration import DendriticBertConfig
+
+# What BERT's forward swallows without a word: its own arguments, those of all models, and what tokenizers return.
+_KEYWORDS = {*inspect.signature(BertModel.forward).parameters, *TransformersKwargs.__annotations__, "cache_position",
+             "head_mask", "length", "offset_mapping", "overflow_to_sample_mapping", "past_key_values",
+             "special_tokens_mask"}
+
+
+class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
+    """Text classification from BERT's embeddings, pooled, through a ``DendriticLinear`` head.
+
+    In evaluation without gradients a DSN runs as one fused op, from token ids to logits, on tables prepared from the
+    parameters: at the first call, and again whenever a parameter has changed. Everywhere else, and where
+    ``config.head_hidden`` makes two layers of the head, it runs as the differentiable ``embed_pool`` followed by the
+    head in PyTorch. With ``config.dsn`` False it is ``BertModel``, pooled as ``config.encoder_pooling`` says, under the
+    same head.
+    """
+
+    head_name = "classifier"
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__(config)
+        self.pooling = config.pooling
+        self.bert = _make_body(config)
+        p_pool = config.classifier_dropout
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if p_pool is None else p_pool)
+        self.classifier = self._make_head()
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
+        """Token ids (or their embeddings) to logits, and to a loss where there are labels.
+
+        Args:
+            input_ids: ``[B, L]``, or packed ``[T]`` beside ``cu_seqlens``; int32 or int64.
+            attention_mask: ``[B, L]``, zero means padding.
+            token_type_ids, position_ids: shaped as ``input_ids``, or ``[1, L]``; default 0, and the index in the row.
+            inputs_embeds: ``[B, L, H]`` (or ``[T, H]``) word embeddings in the place of ``input_ids``.
+            labels: ``[B]`` classes or targets of a single regression, else ``[B, num_labels]``; the loss follows
+                ``config.problem_type`` as in ``BertForSequenceClassification``.
+            cu_seqlens: ``[B + 1]``, row b holds the tokens ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``.
+            output_attentions: as in BERT; a DSN has none, and returns None.
+            output_hidden_states: as in BERT; a DSN has one, what its embeddings give: ``[B, L, H]`` (or ``[T, H]``).
+                None follows the configuration.
+            return_dict: False returns ``(loss, logits)`` or ``(logits,)``, and hidden states after them; None follows
+                the configuration.
+            kwargs: BERT's other keywords, which mean nothing to a DSN; one that BERT does not know is warned of.
+
+        Returns:
+            ``SequenceClassifierOutput`` with logits ``[B, num_labels]``: float32 from the fused op, elsewhere what
+            the parameters' dtype and autocast give.
+
+        Raises:
+            ValueError: both or neither of ``input_ids`` and ``inputs_embeds``; ``cu_seqlens`` where ``dsn`` is False.
+            RuntimeError: ids, positions, types or shapes that do not fit, naming the row.
+        """
+        tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
+        if kwargs:
+            _warn_of_unknown(kwargs)
+        tables = self._current_tables()
+        if output_hidden_states is None:  # where there are tables, the configuration asks for none
+            output_hidden_states = tables is None and self.config.output_hidden_states
+        output = None
+        if tables is not None and input_ids is not None and not output_hidden_states:
+            logits = tables.logits(input_ids, cu_seqlens, self.pooling, tokens)
+        elif self.config.dsn and not output_hidden_states and are_plain(self._embedding_parts()):
+            logits = self.classifier(self._embed_pool(input_ids, inputs_embeds, cu_seqlens, tokens))
+        else:
+            output = self._embed(input_ids, inputs_embeds, cu_seqlens, tokens, output_attentions, output_hidden_states,
+                                 **kwargs)
+            logits = self.classifier(self.dropout(self._pool(output, tokens["attention_mask"], cu_seqlens)))
+
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, logits=logits, pooled_logits=logits, config=self.config)
+        result = _output(loss, logits, output)
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        return result if return_dict else result.to_tuple()
+
+    def _embed_pool(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        cu_seqlens: Tensor | None,
+        tokens: dict[str, Tensor | None],
+    ) -> Tensor:
+        """``[B, H]``, with dropout of the pooled row."""
+        embeddings = self.bert.embeddings
+        words, positions = embeddings.word_embeddings.weight, embeddings.position_embeddings.weight
+        padding_idx = embeddings.word_embeddings.padding_idx
+        if inputs_embeds is not None:
+            # Every token brings its own row, so together they are a word table that is looked up in order.
+            words = inputs_embeds.reshape(-1, inputs_embeds.shape[-1]).to(positions.dtype)
+            input_ids = torch.arange(words.shape[0], device=words.device).view(inputs_embeds.shape[:-1])
+        elif padding_idx is not None and torch.is_grad_enabled() and forward_ad._current_level < 0:
+            words = _WithoutGradientOf.apply(words, padding_idx)
+        p_embed, p_pool = (dropout.p if dropout.training else 0.0 for dropout in (embeddings.dropout, self.dropout))
+        return ops.embed_pool(
+            input_ids, words, positions, embeddings.token_type_embeddings.weight,
+            embeddings.LayerNorm.weight, embeddings.LayerNorm.bias,
+            cu_seqlens=cu_seqlens, eps=embeddings.LayerNorm.eps, pooling=self.pooling,
+            p_embed=p_embed, p_pool=p_pool, **tokens,
+        )
+
+
+class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
+    """Start and end of an answer: a dendritic head with two outputs on every token, nothing is pooled.
+
+    As a DSN a token knows its id, its place and which text it stands in, and nothing of its neighbours: question and
+    passage never meet. In evaluation without gradients it then runs as one fused op. With ``config.dsn`` False it is
+    ``BertModel`` under the same head.
+    """
+
+    head_name = "qa_outputs"
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__(config)
+        if config.num_labels != 2:
+            raise ValueError(f"num_labels is {config.num_labels}, a span has 2 logits a token: pass num_labels=2.")
+        self.bert = DsnBody(config) if config.dsn else BertModel(config, add_pooling_layer=False)
+        self.qa_outputs = self._make_head()
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput | tuple[Tensor, ...]:
+        """Token ids to two logits a token, and to a loss where there are positions.
+
+        Args:
+            start_positions, end_positions: ``[B]``, first and last token of the answer; one outside of the row is left
+                out of the loss, the mean of the two cross-entropies over the row's tokens.
+            others: as in ``DendriticBertForSequenceClassification``; packed rows without a loss.
+
+        Returns:
+            ``QuestionAnsweringModelOutput`` with start_logits and end_logits ``[B, L]`` (or ``[T]``). Those of a DSN
+            are 0 where ``attention_mask`` is.
+
+        Raises:
+            ValueError: both or neither of ``input_ids`` and ``inputs_embeds``; ``cu_seqlens`` where ``dsn`` is False,
+                or with positions.
+            RuntimeError: ids, positions, types or shapes that do not fit, naming the row (in evaluation).
+        """
+        if cu_seqlens is not None and not (self.config.dsn and start_positions is None):
+            raise ValueError("cu_seqlens is given, but packed rows are for a DSN without a loss: pass [B, L] and "
+                             "attention_mask.")
+        tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
+        if kwargs:
+            _warn_of_unknown(kwargs)
+        tables = self._current_tables()
+        if output_hidden_states is None:  # where there are tables, the configuration asks for none
+            output_hidden_states = tables is None and self.config.output_hidden_states
+        output = None
+        if tables is not None and input_ids is not None and not output_hidden_states:
+            logits = ops.dsn_token_logits(input_ids, tables.table, tables.head, cu_seqlens=cu_seqlens, **tokens)
+        else:
+            output = self._embed(input_ids, inputs_embeds, cu_seqlens, tokens, output_attentions, output_hidden_states,
+                                 **kwargs)
+            logits = self.qa_outputs(output.last_hidden_state)
+            if self.config.dsn and tokens["attention_mask"] is not None:
+                logits = logits * (tokens["attention_mask"] != 0)[..., None]
+        start_logits, end_logits = (values.contiguous() for values in logits.unbind(dim=-1))
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = self.loss_function(start_logits, end_logits, start_positions, end_positions)
+        result = QuestionAnsweringModelOutput(
+            loss=loss, start_logits=start_logits, end_logits=end_logits, **_states_of(output))
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        return result if return_dict else result.to_tuple()
+
+
+class DendriticBertModel(DendriticBertPreTrainedModel):
+    """The pooled embeddings alone, without a head: what ``AutoModel`` loads of a checkpoint.
+
+    It runs through PyTorch's modules, since it returns every token's embedding too. With ``config.dsn`` False it is
+    ``BertModel``, pooled as ``config.encoder_pooling`` says.
+    """
+
+    head_name = ""
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__(config)
+        self.pooling = config.pooling
+        self.bert = _make_body(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
+        """Token ids (or their embeddings) to embeddings of tokens and of rows.
+
+        The arguments, and what is raised, are those of ``DendriticBertForSequenceClassification``. Returns
+        ``BaseModelOutputWithPooling`` in the parameters' dtype: last_hidden_state ``[B, L, H]`` (or ``[T, H]``) and
+        pooler_output ``[B, H]``, a DSN's row of pooled embeddings as the heads read it.
+        """
+        tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
+        if kwargs:
+            _warn_of_unknown(kwargs)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        output = self._embed(input_ids, inputs_embeds, cu_seqlens, tokens, output_attentions, output_hidden_states,
+                             **kwargs)
+        result = BaseModelOutputWithPooling(
+            last_hidden_state=output.last_hidden_state,
+            pooler_output=self._pool(output, tokens["attention_mask"], cu_seqlens), **_states_of(output))
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        return result if return_dict else result.to_tuple()
+
+
+def _make_body(config: DendriticBertConfig) -> nn.Module:
+    return DsnBody(config) if config.dsn else BertModel(config, add_pooling_layer=config.encoder_pooling == "cls")
+
+
+def _tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None,
+            token_type_ids: Tensor | None, position_ids: Tensor | None) -> dict[str, Tensor | None]:
+    """The arguments of tokens that come beside ids or embeddings. Raises ValueError where not one of these is given."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("input_ids and inputs_embeds are both given or both missing: pass exactly one of them.")
+    rows: Tensor = input_ids if inputs_embeds is None else inputs_embeds[..., 0]  # type: ignore[assignment]
+    return {
+        "attention_mask": _expand_rows(attention_mask, rows),
+        "token_type_ids": _expand_rows(token_type_ids, rows),
+        "position_ids": _expand_rows(position_ids, rows),
+    }
+
+
+def _warn_of_unknown(kwargs: dict[str, Any]) -> None:
+    for name in kwargs.keys() - _KEYWORDS:
+        logger.warning_once(f"{name} is no argument of this model or of BERT's: it is ignored.")
+
+
+class _WithoutGradientOf(torch.autograd.Function):
+    """A view of a word table, one row of which gets no gradient, as the padding token's in ``nn.Embedding``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(words: Tensor, row: int) -> Tensor:
+        return words.view_as(words)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.row = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        if torch.compiler.is_compiling():
+            return grad.index_fill(0, torch.tensor([ctx.row], device=grad.device), 0), None
+        grad[ctx.row].zero_()  # it was made for this, and is as large as the table
+        return grad, None
+
+
+def _expand_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    """``[1, L]`` stands for every row, as in BERT."""
+    if values is None or values.shape == rows.shape or values.dim() != 2 or values.shape[0] != 1 or rows.dim() != 2:
+        return values
+    return values.expand(rows.shape[0], -1).contiguous()
+
+
+def _states_of(output: Any) -> dict[str, Any]:
+    """Hidden states and attentions of what a body returned; None where there are none."""
+    return {name: getattr(output, name, None) for name in ("hidden_states", "attentions")}
+
+
+def _output(loss: Tensor | None, logits: Tensor, output: Any) -> SequenceClassifierOutput:
+    if output is not None or torch.compiler.is_compiling():
+        return SequenceClassifierOutput(loss=loss, logits=logits, **_states_of(output))
+    # The constructor's checks take 10 us, as long as a whole row of 32 tokens does.
+    result = SequenceClassifierOutput.__new__(SequenceClassifierOutput)
+    if loss is not None:
+        result["loss"] = loss
+    result["logits"] = logits
+    return result
+
+
+AutoModel.register(DendriticBertConfig, DendriticBertModel)
+AutoModelForSequenceClassification.register(DendriticBertConfig, DendriticBertForSequenceClassification)
+AutoModelForQuestionAnswering.register(DendriticBertConfig, DendriticBertForQuestionAnswering)
+AutoTokenizer.register(DendriticBertConfig, tokenizer_class=BertFolderTokenizer)

@@ -1,0 +1,149 @@
+"""The benches still run, their contenders still compute the same thing, and the report's arithmetic is right."""
+
+import csv
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import REPOSITORY, shared_path
+
+
+def run(*command: str) -> str:
+    # pytest-benchmark times nothing in what it takes for a worker of xdist's.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    process = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True,
+                             env=environment | {"DENDRITIC_BERT_BENCH_SMALL": "1"})
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def largest_allowed_error(contender: str) -> float:
+    """fp32 rounds to 2^-24 and the logits are about 0.2; the other tables keep 8 bits (bf16, int8) or 11.
+
+    The embedded model is stored in fp16, and its centred table rounded to it once more.
+    """
+    return 1e-2 if any(name in contender for name in ("bf16", "fp16", "int8", "embedded model")) else 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bench", ["forward", "backward", "end_to_end"])
+def test_bench_runs_and_its_contenders_agree(bench: str, tmp_path: Path) -> None:
+    pytest.importorskip("pytest_benchmark")
+    if bench == "end_to_end":
+        shared_path("data/glue/SST-2")
+        shared_path("models/bert-tiny")
+    run("-m", "pytest", f"bench/bench_{bench}.py", "-q", "-p", "no:cacheprovider",
+        f"--benchmark-json={tmp_path / 'results.json'}")
+    run("bench/report.py", str(tmp_path / "results.json"), "--output", str(tmp_path))
+    with (tmp_path / f"{bench}.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wrong = {row["contender"]: row["max_error"] for row in rows
+             if row["max_error"] and float(row["max_error"]) > largest_allowed_error(row["contender"])}
+    assert not wrong
+    assert sum(row["max_error"] != "" for row in rows) >= 2
+    assert "Sizes were shrunk" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
+    """Ratios 2, 4, 5 within rounds, median 4; the ratio of the medians would be 30 / 5 = 6."""
+    race = {
+        "title": "a race", "unit": "token", "conditions": "none", "baseline": "slow",
+        "bars": [{"contender": "fast", "baseline": "slow", "at_least": 3.9, "at_most": None},
+                 {"contender": "fast", "baseline": "slow", "at_least": 4.1, "at_most": None},
+                 {"contender": "slow", "baseline": "fast", "at_least": None, "at_most": 4.1},
+                 {"contender": "absent", "baseline": "slow", "at_least": 1.0, "at_most": None}],
+        "contenders": {"slow": {"samples": [20e-9, 30e-9, 40e-9], "error": 1.5e-7, "accuracy": None},
+                       "fast": {"samples": [10e-9, 7.5e-9, 8e-9], "error": None, "accuracy": 0.8125, "bound": 5e8}},
+    }
+    machine = {"cpu": {"brand_raw": "A CPU", "count": 2, "flags": ["avx2", "nonsense"]}, "instruction_set": "avx2",
+               "torch_cpu_capability": "AVX2", "system": "Linux", "machine": "x86_64", "python_version": "3.11.0",
+               "versions": {"torch": "2.14.1"}, "command": "python -m pytest bench", "seed": 0, "small": False,
+               "node": "the-host-name"}
+    result = {"machine_info": machine, "commit_info": {"id": "0123456789abcdef", "dirty": True},
+              "datetime": "2026-01-02T03:04:05.6", "benchmarks": [
+                  {"fullname": "bench/bench_things.py::test_race", "extra_info": race}]}
+    (tmp_path / "results.json").write_text(json.dumps(result), encoding="utf-8")
+    printed = run("bench/report.py", str(tmp_path / "results.json"), "--output", str(tmp_path / "new" / "folder"))
+
+    with (tmp_path / "new" / "folder" / "things.csv").open(encoding="utf-8", newline="") as file:
+        slow, fast = csv.DictReader(file)
+    assert (slow["speed_p50"], fast["speed_p50"]) == ("1", "4")
+    assert (fast["seconds_p50"], fast["units_per_second_p50"]) == ("8e-09", "1.25e+08")
+    assert float(fast["speed_p20"]) == pytest.approx(2.8)  # 40 % of the way from 2 to 4
+    assert (slow["max_error"], fast["max_error"], fast["accuracy"]) == ("1.5e-07", "", "0.8125")
+    assert (fast["flags"], fast["commit"], fast["date"]) == ("avx2", "0123456789ab+changes", "2026-01-02T03:04:05")
+
+    assert [line.rsplit("|", 2)[1].strip() for line in printed.splitlines()[2:6]] == ["yes", "**no**", "yes", "-"]
+    readme = (tmp_path / "new" / "folder" / "README.md").read_text(encoding="utf-8")
+    assert printed.strip() in readme
+    assert "| fast | 8.00 ns | 7.70 ns - 9.20 ns | 125 M | 4.00 | - | 81.2 % | 25.0 % |" in readme
+    assert "the-host-name" not in readme
+
+
+def test_the_gpu_race_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What of it needs no GPU: its data, its contenders but for the kernels, and its clock."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "bench"))
+    bench = importlib.import_module("bench_gpu")
+
+    class Event:
+        def __init__(self, enable_timing: bool):
+            assert enable_timing
+
+        def record(self) -> None:
+            self.time = time.perf_counter()
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, end: "Event") -> float:
+            return 1000 * (end.time - self.time)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    monkeypatch.setattr(bench, "compiled", lambda function: function)
+    monkeypatch.setattr(bench.backends, "refusal", lambda *_: "there is no GPU")
+    races = []
+    bench.test_logits(lambda contenders, **race: races.append((contenders, race)), 16, 3, "hot")
+    bench.test_forward_and_backward(lambda contenders, **race: races.append((contenders, race)), 16, 3)
+    for contenders, race in races:
+        assert len(contenders) >= 2
+        assert race["baseline"] in contenders
+        for contender in contenders.values():
+            assert contender.work == 3 * 32
+            assert contender.error < 1e-4
+            assert 0 < importlib.import_module("harness").sample(contender) < 10
+
+
+def test_contenders_run_in_turn_and_preparing_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "bench"))
+    race = importlib.import_module("harness")
+    clock, calls = [0.0], []
+    monkeypatch.setattr(race.time, "perf_counter", lambda: clock[0])
+
+    def spend(seconds: float, name: str) -> None:
+        clock[0] += seconds
+        calls.append(name)
+
+    class Benchmark:
+        extra_info: dict = {}  # noqa: RUF012
+
+        def pedantic(self, function, rounds, iterations):
+            for _ in range(rounds * iterations):
+                function()
+
+    contenders = {
+        "a": race.Contender(lambda seconds: spend(seconds, "a"), lambda: spend(100, "prepare a") or (3.0,), work=4,
+                            calls=2),
+        "b": race.Contender(lambda: spend(5, "b")),
+    }
+    race.run_race(Benchmark(), contenders, title="", unit="token", conditions="", baseline="a", bars=[], rounds=2)
+    assert calls == ["prepare a", "a", "a", "b"] * 3  # the first round warms up
+    samples = {name: entry["samples"] for name, entry in Benchmark.extra_info["contenders"].items()}
+    assert samples == {"a": [0.75, 0.75], "b": [5.0, 5.0]}

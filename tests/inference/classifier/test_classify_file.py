@@ -1,0 +1,322 @@
+"""classify_file: formats in and out, what is not well-formed, streams, memory; resuming is in test_resume.py."""
+
+import csv
+import errno
+import io
+import json
+import sys
+import threading
+import tracemalloc
+
+import pytest
+import torch
+from small_classifier import WORDS, hugging_face_tokenizer, small_model
+
+from dendritic_bert.inference import readers
+from dendritic_bert.inference.classifier import FileReport, TextClassifier
+
+# What a reader or a writer of these formats may trip over; no line ends, which a text file cannot hold.
+ONE_LINERS = ["", "the quick brown fox", " leading and trailing blanks ", 'a "quoted" word', '"', "comma, comma",
+              "tab\there", "back\\slash", "\x01", "#",
+              "世界 😀 caf\u00e9", "\u2028 \u0085 \x0b \x0c \x1c are no line ends", *WORDS]
+ANY_TEXTS = [*ONE_LINERS, "two\nlines", "two\r\nlines", "lone\rCR", "\n", '"\n"']
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return TextClassifier(small_model(id2label={0: 'good, "very"', 1: "bad"}), hugging_face_tokenizer())
+
+
+def read_csv(data: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(data.decode(), newline="")))
+
+
+def read_tsv(data: bytes) -> list[list[str]]:
+    return [line.split("\t") for line in data.decode().removesuffix("\n").split("\n")]
+
+
+def read_json(data: bytes) -> list[list[str]]:
+    objects = [json.loads(line) for line in data.decode().removesuffix("\n").split("\n")]
+    assert all(list(record) == ["text", "label", "score"] for record in objects)
+    return [["text", "label", "score"], *([*record.values()] for record in objects)]
+
+
+READERS = {"json": read_json, "csv": read_csv, "tsv": read_tsv}
+
+
+def as_text(texts: list[str]) -> bytes:
+    return "".join(text + "\n" for text in texts).encode()
+
+
+def as_csv(texts: list[str]) -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows([["id", "text", "more"], *([i, text, "x\ny"] for i, text in enumerate(texts))])
+    return file.getvalue().encode()
+
+
+def as_tsv(texts: list[str]) -> bytes:
+    return "".join(f"{number}\t{text}\n" for number, text in [("id", "text"), *enumerate(texts)]).encode()
+
+
+def as_jsonl(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)).encode()
+
+
+WRITERS = {"text": as_text, "csv": as_csv, "tsv": as_tsv, "jsonl": as_jsonl}
+
+
+def classify_bytes(classifier, data: bytes, **options) -> tuple[list[list[str]], FileReport]:
+    """Rows of the output without its header."""
+    output = io.BytesIO()
+    report = classifier.classify_file(io.BytesIO(data), output, **options)
+    header, *rows = READERS[options.get("format", "json")](output.getvalue())
+    assert header == ["text", "label", "score"]
+    return rows, report
+
+
+@pytest.mark.parametrize("format", READERS)
+@pytest.mark.parametrize("input_format", WRITERS)
+def test_formats(classifier, tmp_path, input_format, format):
+    texts = ANY_TEXTS if input_format in ("csv", "jsonl") else ONE_LINERS
+    if input_format == "tsv":
+        texts = [text.replace("\t", " ") for text in texts]
+    (tmp_path / f"in.{input_format}").write_bytes(WRITERS[input_format](texts))
+    report = classifier.classify_file(tmp_path / f"in.{input_format}", str(tmp_path / f"out.{format}"), batch_size=7)
+    assert report == FileReport(num_records=len(texts), num_resumed=0, num_truncated=0, num_replaced=0)
+    header, *rows = READERS[format]((tmp_path / f"out.{format}").read_bytes())
+    expected = classifier(texts)
+    if format == "tsv":
+        texts = [text.replace("\t", " ").replace("\n", " ").replace("\r", " ") for text in texts]
+    assert header == ["text", "label", "score"]
+    assert [row[0] for row in rows] == texts
+    assert [row[1] for row in rows] == [result["label"] for result in expected]
+    assert [f"{float(row[2]):.6f}" for row in rows] == [f"{result['score']:.6f}" for result in expected]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"in.{input_format}", f"out.{format}"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 5, 10_000])
+def test_batches_and_threads_do_not_show(classifier, threads, batch_size):
+    texts = [f"{word} {i}" for i in range(5) for word in WORDS]
+    expected, _ = classify_bytes(classifier, as_text(texts))
+    assert classify_bytes(classifier, as_text(texts), threads=threads, batch_size=batch_size)[0] == expected
+
+
+@pytest.mark.parametrize(("input_format", "data", "texts"), [
+    ("text", b"a\r\nb\r\nlast", ["a", "b", "last"]),
+    ("text", b"\xef\xbb\xbfa\n\nb\n", ["a", "", "b"]),
+    ("text", b"", []),
+    ("csv", b'\xef\xbb\xbf"text",id\r\n"a\r\nb",1\r\n\r\nc,2', ["a\r\nb", "c"]),
+    ("csv", b"text\n", []),
+    ("tsv", b'id\ttext\r\n1\t"unbalanced\r\n\r\n2\tb\r\n', ['"unbalanced', "b"]),
+    ("jsonl", b'\xef\xbb\xbf{"text": "a"}\n\n  \n{"text": "b", "id": [1]}', ["a", "b"]),
+])
+def test_corners_of_the_formats(classifier, input_format, data, texts):
+    output = io.BytesIO()
+    report = classifier.classify_file(io.BytesIO(data), output, input_format=input_format, batch_size=1)
+    assert [json.loads(line)["text"] for line in output.getvalue().splitlines()] == texts
+    assert report.num_records == len(texts)
+
+
+def test_the_column_can_be_chosen(classifier):
+    rows, _ = classify_bytes(classifier, b"sentence,text\na,b\n", input_format="csv", column="sentence")
+    assert [row[0] for row in rows] == ["a"]
+    rows, _ = classify_bytes(classifier, b'{"text": 1, "sentence": "a"}\n', input_format="jsonl", column="sentence")
+    assert [row[0] for row in rows] == ["a"]
+
+
+@pytest.mark.parametrize(("input_format", "header", "before", "after"), [
+    ("text", b"", b"", b"\n"), ("csv", b"text\n", b'"', b'"\n'), ("tsv", b"text\n", b"", b"\n"),
+    ("jsonl", b"", b'{"text": "', b'"}\n')])
+def test_bytes_that_are_not_utf8_are_replaced_and_counted(classifier, input_format, header, before, after):
+    data = header + before + b"caf\xe9 \xff\xfe" + after + before + "\ufffd 世".encode() + after
+    rows, report = classify_bytes(classifier, data, input_format=input_format)
+    assert [row[0] for row in rows] == ["caf\ufffd \ufffd\ufffd", "\ufffd 世"]
+    assert report.num_replaced == 3  # the one that was there before is none of ours
+
+
+def test_lone_surrogates_of_json(classifier):
+    data = rb'{"text": "\ud83d\ude00 \ud800 \uDFFF"}' + b"\n"
+    rows, report = classify_bytes(classifier, data, input_format="jsonl")
+    assert rows[0][0] == "😀 \ufffd \ufffd"
+    assert report.num_replaced == 2
+
+
+def test_truncated_texts_are_counted(classifier):
+    before = classifier.num_truncated
+    _, report = classify_bytes(classifier, as_text(["fox " * 100, "fox", "dog " * 100]), batch_size=1)
+    assert report.num_truncated == 2
+    assert classifier.num_truncated == before + 2
+
+
+@pytest.mark.parametrize(("input_format", "data", "message"), [
+    ("csv", b"id,sentence\n1,a\n", "column is 'text', which input does not have: the columns are id, sentence"),
+    ("tsv", b"id\tsentence\n1\ta\n", "the columns are id, sentence"),
+    ("csv", b"", "column is 'text', which input does not have: the file has no header line"),
+    ("csv", b"id,text\n1,a\n2\n", "input, line 3: column 'text' is missing, 1 columns for the header's 2"),
+    ("csv", b'text\na\n"b\nc\n', "input, line 4: not valid CSV"),
+    ("jsonl", b'{"text": "a"}\n\n{"text": "b"\n', "input, line 3: not valid JSON"),
+    ("jsonl", b"[" * 100_000 + b"\n", "line 1: not to be read as JSON"),
+    ("jsonl", b'{"text": ' + b"1" * 5000 + b"}\n", "line 1: not to be read as JSON"),
+    ("jsonl", b'["a"]\n', "input, line 1: a JSON list, every line must be one object"),
+    ("jsonl", b'{"text": "a"}\n{"sentence": "a"}\n', "line 2: column 'text' is None, not a string; .* has sentence"),
+    ("jsonl", b'{"text": 3}\n', "line 1: column 'text' is 3, not a string"),
+    ("jsonl", b"{}\n", "line 1: column 'text' is None, not a string; the object has no columns"),
+    ("text", b"a\n" + b"x" * (1 << 20) + b"\n", "line 2: longer than 1 MiB, split it"),
+])
+@pytest.mark.parametrize("batch_size", [1, 100])
+def test_malformed_input_is_named_by_its_line(classifier, monkeypatch, input_format, data, message, batch_size):
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match=message) as error:
+        classifier.classify_file(io.BytesIO(data), io.BytesIO(), input_format=input_format, batch_size=batch_size)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"input_format": "xml"}, "input_format is 'xml', known are text, csv, tsv, jsonl"),
+    ({"format": "xml"}, "format is 'xml', known are json, csv, tsv"),
+    ({"batch_size": 0}, "batch_size is 0"),
+    ({"threads": 0}, "threads is 0"),
+])
+def test_bad_options(classifier, options, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.classify_file(io.BytesIO(b"a\n"), io.BytesIO(), **options)
+
+
+def test_paths_that_cannot_be_read_or_written(classifier, tmp_path, monkeypatch):
+    """Found out before any work: no text is classified, no file appears."""
+    monkeypatch.setattr(classifier, "predict", lambda texts: pytest.fail("work was done before the paths were tried"))
+    path = tmp_path / "in.txt"
+    path.write_bytes(b"a\n")
+    with pytest.raises(FileNotFoundError, match=r"input .*missing\.txt does not exist"):
+        classifier.classify_file(tmp_path / "missing.txt", tmp_path / "out")
+    with pytest.raises(IsADirectoryError, match=r"input .* cannot be read"):
+        classifier.classify_file(tmp_path, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"output .*missing/out cannot be written"):
+        classifier.classify_file(path, tmp_path / "missing" / "out")
+    with pytest.raises(IsADirectoryError, match=r"output .* is a directory"):
+        classifier.classify_file(path, tmp_path)
+    with pytest.raises(ValueError, match=r"output .*in\.txt is the input"):
+        classifier.classify_file(path, path)
+    path.write_bytes(b"id\n1\n")
+    with pytest.raises(ValueError, match="column is 'text'"):
+        classifier.classify_file(path, tmp_path / "out", input_format="csv")
+    assert [left.name for left in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_what_was_printed_before_comes_first(classifier, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    print("before")
+    classifier.classify_file(io.BytesIO(b"a fox\n"))
+    assert [line[:6] for line in written.getvalue().splitlines()] == [b"before", b'{"text']
+
+
+def test_standard_streams(classifier, monkeypatch, capsysbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the quick brown fox\nlazy\n")))
+    expected, _ = classify_bytes(classifier, b"the quick brown fox\nlazy\n")
+    assert classifier.classify_file("-", "-").num_records == 2
+    assert read_json(capsysbinary.readouterr().out)[1:] == expected
+    classifier.classify_file(io.BytesIO(b"the quick brown fox\nlazy\n"))
+    assert read_json(capsysbinary.readouterr().out)[1:] == expected
+
+
+def test_a_device_is_written_not_replaced(classifier, tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"a\n")
+    (tmp_path / "link").symlink_to("/dev/null")
+    classifier.classify_file(tmp_path / "in.txt", tmp_path / "link")
+    assert (tmp_path / "link").is_char_device()
+
+
+def test_a_link_stays_a_link(classifier, tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"a\n")
+    (tmp_path / "real.csv").write_bytes(b"old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    classifier.classify_file(tmp_path / "in.txt", tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert read_csv((tmp_path / "real.csv").read_bytes())[1][0] == "a"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("format", READERS)
+def test_a_score_that_is_no_number_is_an_error(tmp_path, format, value):
+    """It names the record and the weight; what was written before it stays, and is valid."""
+    diverged = TextClassifier(small_model(), hugging_face_tokenizer())
+    bad_id = diverged.tokenizer(["bleak!"]).input_ids[1]
+    with torch.no_grad():
+        diverged.model.bert.embeddings.word_embeddings.weight[bad_id, 3] = value
+    path, output = tmp_path / "in.txt", tmp_path / f"out.{format}"
+    path.write_text("fox\n" * 5 + "a bleak! fox\n")
+    with pytest.raises(ValueError, match=r"the model gives record 6 of .*in\.txt a score that is no number, since its "
+                                         r"bert\.embeddings\.word_embeddings\.weight holds NaN or infinite values"):
+        diverged.classify_file(path, output, batch_size=2, threads=2)
+    written = (tmp_path / f"out.{format}.partial").read_bytes()
+    assert [row[0] for row in READERS[format](written)[1:]] == ["fox"] * 4
+    with pytest.raises(ValueError, match=r"the model gives texts\[3\] a score that is no number"):
+        diverged(["fox", "fox", "fox", "bleak!"], batch_size=2)
+
+
+def test_progress(classifier, capsys):
+    for progress, shown in ((True, True), (False, False), (None, False)):  # None: standard error is no terminal here
+        classifier.classify_file(io.BytesIO(b"a\n"), io.BytesIO(), progress=progress)
+        assert ("B/s" in capsys.readouterr().err) == shown
+
+
+def test_an_output_that_fails_stops_the_workers(classifier):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = threading.active_count(), torch.get_num_threads()
+    with pytest.raises(OSError, match="No space left") as error:
+        classifier.classify_file(io.BytesIO(as_text(ONE_LINERS)), Full(), batch_size=1, threads=3)
+    assert error.value.__traceback__ is not None  # which keeps the frames alive, and what they hold
+    assert (threading.active_count(), torch.get_num_threads()) == before
+
+
+class Endless(io.RawIOBase):
+    """About ``size`` bytes of one line again and again, which are nowhere in memory."""
+
+    def __init__(self, size: int, line: bytes):
+        self.left, self.block = size // len(line) * len(line), line
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        start = -self.left % len(self.block)
+        count = min(len(buffer), self.left, len(self.block) - start)
+        buffer[:count] = self.block[start:start + count]
+        self.left -= count
+        return count
+
+
+class Counter(io.RawIOBase):
+    """Forgets what is written."""
+
+    written = 0
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.written += len(data)
+        return len(data)
+
+
+@pytest.mark.parametrize(("input_format", "line"), [
+    ("text", b"fox " * 1000 + b"\n"), ("jsonl", b'{"text": "fox", "more": "' + b"x" * 4000 + b'"}\n')])
+def test_memory_stays_constant(classifier, monkeypatch, input_format, line):
+    """Long lines and a huge batch_size: what a batch may take in bytes is the bound that holds."""
+    monkeypatch.setattr(readers, "BATCH_BYTES", 1 << 16)
+    size, sink = 16 << 20, Counter()
+    tracemalloc.start()
+    try:
+        report = classifier.classify_file(io.BufferedReader(Endless(size, line)), sink, input_format=input_format,
+                                          batch_size=1 << 20, threads=2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.num_records == size // len(line)
+    assert sink.written > report.num_records
+    assert peak < size / 4

@@ -1,0 +1,305 @@
+"""An interrupted classify_file, taken up again, ends in the same bytes as one that was not."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from small_classifier import WORDS, hugging_face_tokenizer, small_model
+
+from dendritic_bert.inference import resumable_output
+from dendritic_bert.inference.classifier import TextClassifier
+
+BATCH_SIZE = 16
+BAD_UTF8 = b"\xff"
+
+
+def make_classifier(**config) -> TextClassifier:
+    return TextClassifier(small_model(**config), hugging_face_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return make_classifier()
+
+
+def write_input(path: Path, num_records: int) -> Path:
+    """Records of one to three lines, with truncated texts and bytes that are not UTF-8 among them."""
+    rng = random.Random(0)
+    with open(path, "wb") as file:
+        file.write(b"id,text\r\n")
+        for i in range(num_records):
+            words = " ".join(rng.choices(WORDS, k=rng.choice([1, 3, 10, 60])))
+            text = words.replace("the", "\n", 1).encode() + BAD_UTF8 * (i % 50 == 7)
+            file.write(b'%d,"%s"\r\n' % (i, text))
+    return path
+
+
+def stop_after(monkeypatch, classifier, num_batches: int) -> None:
+    """Let classify_file fail at a batch, as an interrupt from the keyboard would."""
+    predict = classifier.predict
+    left = iter(range(num_batches))
+
+    def interrupted(texts):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return predict(texts)
+
+    monkeypatch.setattr(classifier, "predict", interrupted)
+
+
+def interrupt(classifier, input: Path, output: Path, num_batches: int = 3, **options) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_after(monkeypatch, classifier, num_batches)
+        with pytest.raises(KeyboardInterrupt):
+            classifier.classify_file(input, output, batch_size=BATCH_SIZE, threads=1, **options)
+
+
+def classify(classifier, input: Path, output: Path, **options):
+    return classifier.classify_file(input, output, **{"batch_size": BATCH_SIZE, "threads": 1, **options})
+
+
+def last_of(journal: str | Path) -> dict:
+    """The last line of a journal: how far the run has come."""
+    return json.loads(Path(journal).read_text().splitlines()[-1])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "tsv"])
+@pytest.mark.parametrize("num_batches", [1, 3, 5])
+def test_an_interrupted_run_is_taken_up(classifier, tmp_path, monkeypatch, format, num_batches):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / f"out.{format}"
+    whole = classify(classifier, input, tmp_path / f"whole.{format}")
+    assert whole.num_truncated > 10
+    assert whole.num_replaced == 2
+    interrupt(classifier, input, output, num_batches)
+    assert not output.exists()
+    calls = []
+    predict = classifier.predict
+    monkeypatch.setattr(classifier, "predict", lambda texts: calls.append(len(texts)) or predict(texts))
+    report = classify(classifier, input, output)
+    assert output.read_bytes() == (tmp_path / f"whole.{format}").read_bytes()
+    assert report == whole._replace(num_resumed=BATCH_SIZE * num_batches)
+    assert sum(calls) == 100 - BATCH_SIZE * num_batches
+    assert names(tmp_path) == {"in.csv", f"out.{format}", f"whole.{format}"}
+
+
+def test_what_the_journal_does_not_vouch_for_is_cut_off(classifier, tmp_path):
+    """A run killed between two journals leaves lines in the partial, the last of them torn."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    classify(classifier, input, tmp_path / "whole")
+    interrupt(classifier, input, output)
+    with open(f"{output}.partial", "ab") as file:
+        file.write(b'{"text": "of a later batch", "label": "LABEL_0", "score": 0.5}\n' * 1000 + b'{"text": "torn')
+    classify(classifier, input, output)
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_run_that_was_killed_after_the_rename(classifier, tmp_path):
+    """Of the three files the journal goes last."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    classify(classifier, input, tmp_path / "whole")
+    interrupt(classifier, input, output)
+    Path(f"{output}.partial").unlink()
+    assert classify(classifier, input, output).num_resumed == 0
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_run_that_was_killed_before_its_first_batch(classifier, tmp_path):
+    """Of the three files the journal comes first."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    journal = Path(f"{output}.partial.json")
+    journal.write_text(journal.read_text().splitlines()[0] + "\n")
+    assert classify(classifier, input, output).num_resumed == 0
+
+
+@pytest.mark.parametrize("torn", ["{", '{"position": {"records": 64', '{"position": {}}\n', "\0" * 100])
+def test_a_torn_line_of_the_journal_is_written_over(classifier, tmp_path, torn):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    journal = Path(f"{output}.partial.json")
+    journal.write_text(journal.read_text() + torn)
+    interrupt(classifier, input, output, num_batches=1)
+    assert last_of(journal)["position"]["records"] == 4 * BATCH_SIZE
+    assert classify(classifier, input, output).num_resumed == 4 * BATCH_SIZE
+
+
+def test_resume_can_be_refused(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    assert classify(classifier, input, output, resume=False).num_resumed == 0
+    interrupt(classifier, input, output)
+    assert classify(classifier, input, output, resume=True).num_resumed == 3 * BATCH_SIZE
+
+
+def test_starting_over_forgets_the_old_position_first(classifier, tmp_path, monkeypatch):
+    """Else a run killed before it has saved one would leave one that vouches for another partial."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    journal, predict, seen = Path(f"{output}.partial.json"), classifier.predict, []
+    assert "position" in last_of(journal)
+    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(set(last_of(journal))) or predict(texts))
+    classify(classifier, input, output, resume=False)
+    assert seen == [{"journal", "run"}] * 7
+
+
+def test_an_earlier_output_stays_until_the_new_one_is_whole(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    output.write_bytes(b"old")
+    interrupt(classifier, input, output)
+    assert output.read_bytes() == b"old"
+    classify(classifier, input, output)
+    assert output.read_bytes().count(b"\n") == 100
+
+
+def test_a_run_that_did_nothing_leaves_nothing(classifier, tmp_path):
+    input = write_input(tmp_path / "in.csv", 100)
+    interrupt(classifier, input, tmp_path / "out", num_batches=0)
+    assert names(tmp_path) == {"in.csv"}
+
+
+@pytest.mark.parametrize(("change", "what"), [
+    ("model", "model"), ("column", "column"), ("format", "format"), ("contents", "input"), ("shorter", "input"),
+    ("input_format", "input_format"), ("on_error", "on_error"),
+])
+def test_another_run_is_refused(classifier, tmp_path, change, what):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    left = {path: path.read_bytes() for path in tmp_path.iterdir() if path != input}
+    other = make_classifier(seed=1) if change == "model" else classifier
+    options = {"column": {"column": "id"}, "format": {"format": "csv"}, "input_format": {"input_format": "text"},
+               "on_error": {"on_error": "null"}}
+    data = input.read_bytes()
+    if change == "shorter":
+        input.write_bytes(data[:data.rindex(b'"\r\n', 0, len(data) // 3) + 3])
+    if change == "contents":
+        input.write_bytes(data.replace(b"fox", b"dog", 1))
+    with pytest.raises(ValueError, match=f"begun with another {what}: finish that run as it was begun, or start over "
+                                         r"with resume=False \(or by deleting .*out\.partial and its journal\)"):
+        classify(other, input, output, **options.get(change, {}))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path != input} == left
+    assert classify(other, input, output, resume=False, **options.get(change, {})).num_resumed == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("place", [0, 1, 47, 48, 99])
+def test_a_mended_record_is_gone_on_from(classifier, tmp_path, place, threads):
+    """Whatever was read before a malformed record is kept, the rest of its batch included."""
+    lines = [json.dumps({"text": " ".join(WORDS[:1 + i % 9])}) for i in range(100)]
+    input, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    input.write_text("\n".join(lines) + "\n")
+    classify(classifier, input, tmp_path / "whole.jsonl")
+    input.write_text("\n".join([*lines[:place], '{"text": null}', *lines[place + 1:]]) + "\n")
+    with pytest.raises(ValueError, match=f"line {place + 1}: column 'text' is None"):
+        classify(classifier, input, output, threads=threads)
+    input.write_text("\n".join(lines) + "\n")
+    assert classify(classifier, input, output, threads=threads).num_resumed == place
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_an_input_may_grow(classifier, tmp_path):
+    """The bytes that were read are the same: the rest, whatever it is, is still to do."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    interrupt(classifier, input, output)
+    input.write_bytes(input.read_bytes() + b'100,"one more"\r\n')
+    classify(classifier, input, tmp_path / "whole")
+    assert classify(classifier, input, output).num_resumed == 3 * BATCH_SIZE
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_batch_size_and_threads_may_change(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    classify(classifier, input, tmp_path / "whole")
+    interrupt(classifier, input, output)
+    classify(classifier, input, output, batch_size=7, threads=2)
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_malformed_lines_keep_their_number_in_a_resumed_run(classifier, tmp_path):
+    input, output = tmp_path / "in.jsonl", tmp_path / "out"
+    input.write_text('{"text": "fox"}\n\n' * 50 + "{\n")
+    interrupt(classifier, input, output, num_batches=2)
+    with pytest.raises(ValueError, match=r"in\.jsonl, line 101: not valid JSON"):
+        classify(classifier, input, output)
+    assert last_of(f"{output}.partial.json")["position"]["records"] == 50
+
+
+def test_streams_start_over(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    with open(input, "rb") as stream:
+        interrupt(classifier, stream, output, input_format="csv")
+    with open(input, "rb") as stream:
+        assert classify(classifier, stream, output, input_format="csv").num_resumed == 0
+    assert output.read_bytes().count(b"\n") == 100
+
+
+@pytest.mark.skipif(resumable_output.fcntl is None, reason="no flock on this system")
+def test_two_runs_into_one_output(classifier, tmp_path, monkeypatch):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    predict = classifier.predict
+
+    def second_run(texts):
+        monkeypatch.setattr(classifier, "predict", predict)
+        with pytest.raises(BlockingIOError, match=r"output .*out is being written by another process"):
+            classify(classifier, input, output)
+        return predict(texts)
+
+    monkeypatch.setattr(classifier, "predict", second_run)
+    classify(classifier, input, output)
+    assert output.read_bytes().count(b"\n") == 100
+
+
+def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float, threads: int, seed: int) -> None:
+    """Classify, and die at a random moment after 20 to 45 batches."""
+    rng = random.Random(seed)
+    classifier = TextClassifier.from_pretrained(folder)
+    predict, calls, doomed_call = classifier.predict, itertools.count(1), rng.randint(20, 45)
+
+    def slow_predict(texts):
+        if next(calls) == doomed_call:
+            threading.Timer(rng.uniform(0, 0.02), os.kill, (os.getpid(), signal.SIGKILL)).start()
+        time.sleep(0.002)  # so that neither the end nor the death comes before a journal
+        return predict(texts)
+
+    classifier.predict = slow_predict
+    resumable_output.JOURNAL_SECONDS = journal_seconds
+    classify(classifier, input, output, threads=threads, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+@pytest.mark.parametrize(("journal_seconds", "threads"), [(0.0, 1), (0.01, 2)])
+def test_kill_at_any_moment(classifier, tmp_path, journal_seconds, threads):
+    """Five processes end by SIGKILL, each somewhere behind the one before; then one finishes the file."""
+    input, output, folder = write_input(tmp_path / "in.csv", 6000), tmp_path / "out", tmp_path / "model"
+    classifier.model.save_pretrained(folder)
+    hugging_face_tokenizer().save_pretrained(folder)
+    survivor = TextClassifier.from_pretrained(folder)
+    whole = classify(survivor, input, tmp_path / "whole")
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # pytest shows it where the test fails
+    context = multiprocessing.get_context("forkserver")  # its children have everything imported already
+    context.set_forkserver_preload(["dendritic_bert.model.modeling", "dendritic_bert.inference.classifier"])
+    done = [0]
+    for kill in range(5):
+        process = context.Process(target=_doomed_run,
+                                  args=(folder, input, output, journal_seconds, threads, seed + kill))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not output.exists()
+        done.append(last_of(f"{output}.partial.json")["position"]["records"])
+    assert done == sorted(set(done)), "every run must get further than the one before"
+    assert classify(survivor, input, output) == whole._replace(num_resumed=done[-1])
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert names(tmp_path) == {"in.csv", "model", "out", "whole"}

@@ -1,0 +1,251 @@
+"""The CUDA kernels, executed on the CPU (tests/support/cuda_on_cpu): against float64 in three schedules, the same
+bits in each.
+
+The sources, checks and launches are those that nvcc compiles. A GPU runs the tests of the ops beside this file.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cases import (
+    LAYOUTS,
+    VOCAB_SIZE,
+    exact_logits,
+    exact_pooled,
+    parameters,
+    pooled_and_gradients,
+    tokens,
+)
+from cuda_on_cpu import build
+from cuda_on_cpu.calls import (  # noqa: F401
+    EMBED_AXES,
+    LOGITS_AXES,
+    SEED,
+    TABLE_DTYPES,
+    TOKEN_AXES,
+    WATCHED,
+    _kernels,
+    _outputs_start_as_nan,
+    assert_gradients,
+    assert_token_logits,
+    cases,
+    expected_token_logits,
+    in_every_schedule,
+    in_view,
+    logits,
+    once,
+    prepared,
+    token_arguments_of,
+    token_logits,
+)
+from helpers import REPOSITORY, assert_within_rounding
+from rounding import tracked
+
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.reference import dsn_logits_ref, embed_pool_ref
+
+pytestmark = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
+if build.missing() is None:
+    from cuda_on_cpu import as_backend
+
+
+@cases(LOGITS_AXES, 100)
+def test_logits(case):
+    arguments = token_arguments_of(case)
+    table, dsn_head = prepared(case, case["length"] + 3)
+    actual = logits(in_view(arguments, case["view"]), in_view(table, case["view"]), in_view(dsn_head, case["view"]),
+                    case["pooling"])
+    eager = dsn_logits_ref(**arguments, table=table, head=dsn_head, pooling=case["pooling"])
+    exact = exact_logits(arguments, table, dsn_head, case["pooling"])
+    assert_within_rounding(actual, eager, exact)
+
+
+@cases(LOGITS_AXES, 50, seed=1)
+def test_token_logits(case):
+    table, dsn_head = prepared(case, case["length"] + 3)
+    assert_token_logits(token_arguments_of(case, 2**15), table, dsn_head, case["view"])
+
+
+@cases(EMBED_AXES, 80, seed=2)
+def test_embed_pool_and_its_gradients(case):
+    assert_gradients(case)
+
+
+@cases(EMBED_AXES, 20, seed=3)
+def test_the_gradients_by_atomics(case):
+    """The fast form, whose sums run in whatever order the threads do; new tensors are not filled here."""
+    torch.use_deterministic_algorithms(False)
+    for schedule in as_backend.SCHEDULES:
+        with as_backend.scheduled(*schedule):
+            assert_gradients(case, once)
+
+
+@pytest.mark.parametrize(("longest", "hidden_size"),
+                         [(700, 16), (700, 100), (3000, 128)] + ([] if WATCHED else [(65536, 16)]))
+def test_long_rows_are_split_over_blocks(longest, hidden_size):
+    """One far longer than the others; one is empty."""
+    cu_seqlens = torch.tensor([0, 5, longest, 0, 1, 300]).cumsum(0)
+    input_ids = torch.randint(VOCAB_SIZE, (int(cu_seqlens[-1]),), generator=torch.Generator().manual_seed(1))
+    arguments = {"input_ids": input_ids, "cu_seqlens": cu_seqlens}
+    table, dsn_head = prepared({"hidden_size": hidden_size}, longest)
+    actual = logits(arguments, table, dsn_head)
+    assert_within_rounding(actual, dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                             exact_logits(arguments, table, dsn_head))
+
+
+@pytest.mark.parametrize("hidden_size", [16] if WATCHED else [16, 100, 128])
+@pytest.mark.parametrize("layout", LAYOUTS[-1:] if WATCHED else [LAYOUTS[0], LAYOUTS[1], LAYOUTS[-1]])
+def test_short_rows_share_a_block(layout, hidden_size):
+    """The last block has rows for three of its four warps."""
+    arguments = tokens(layout, 2051, 5, token_types=True)
+    table, dsn_head = prepared({"hidden_size": hidden_size}, 5)
+    assert_within_rounding(logits(arguments, table, dsn_head),
+                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                           exact_logits(arguments, table, dsn_head))
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[1], LAYOUTS[-2]])
+def test_short_rows_share_a_block_in_training(layout):
+    assert_gradients({"hidden_size": 16, "dtype": torch.float32, "length": 2, "num_types": 2, "dropout": (0.2, 0.1),
+                      "pooling": "mean_masked", "eps": 1e-5, "view": "plain", "sparse_grad": False},
+                     once if WATCHED else in_every_schedule, tokens(layout, 2051, 2, token_types=True))
+
+
+@pytest.mark.parametrize("num_labels", [16, 17, 31, 33, 65, 130])
+@pytest.mark.parametrize("hidden_size", [16, 100, 128])
+def test_more_labels_than_a_group_has_lanes(num_labels, hidden_size):
+    arguments = tokens("padded with holes", 2, 3)
+    table, dsn_head = prepared({"hidden_size": hidden_size, "num_labels": num_labels, "num_dendrites": 1}, 3)
+    assert_within_rounding(logits(arguments, table, dsn_head),
+                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                           exact_logits(arguments, table, dsn_head))
+    assert_token_logits(arguments, table, dsn_head)
+
+
+def beside(tensor: torch.Tensor, num_bytes: int) -> torch.Tensor:
+    """The same values ``num_bytes`` behind an address that is a multiple of 64."""
+    around = torch.zeros(tensor.numel() + 16, dtype=tensor.dtype)
+    assert around.data_ptr() % 64 == 0
+    first = num_bytes // tensor.element_size()
+    return around[first:first + tensor.numel()].view(tensor.shape).copy_(tensor)
+
+
+@pytest.mark.parametrize("name", ["word", "context", "weight"])
+@pytest.mark.parametrize("num_bytes", [4, 8, 12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_one_argument_that_16_byte_loads_cannot_serve(dtype, num_bytes, name):
+    """The others are aligned."""
+    arguments = tokens("padded", 3, 5, token_types=True)
+    table, dsn_head = prepared({"hidden_size": 128, "dtype": dtype}, 5)
+    if name == "weight":
+        dsn_head = dsn_head._replace(weight=beside(dsn_head.weight, num_bytes))
+    else:
+        table = table._replace(**{name: beside(getattr(table, name), num_bytes)})
+    assert_within_rounding(logits(arguments, table, dsn_head),
+                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                           exact_logits(arguments, table, dsn_head))
+    assert_token_logits(arguments, table, dsn_head)
+
+
+@pytest.mark.parametrize("num_bytes", [4, 8, 12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_parameters_that_16_byte_loads_cannot_serve(deterministic, dtype, num_bytes):
+    torch.use_deterministic_algorithms(deterministic)
+    arguments = tokens("packed int32", 3, 5)
+    values = parameters(128, dtype)
+    shifted = {name: beside(value, num_bytes) for name, value in values.items()}
+    actual = once(lambda: pooled_and_gradients(ops.embed_pool, shifted, **arguments, backend="cuda"))
+    eager = pooled_and_gradients(embed_pool_ref, values, **arguments)
+    exact = pooled_and_gradients(exact_pooled, tracked(values), **arguments)
+    for name in actual:
+        assert_within_rounding(actual[name], eager[name], exact[name])
+
+
+@pytest.mark.parametrize("hidden_size", [1032, 2047, 4096])
+def test_hidden_sizes_beyond_the_registers_of_a_warp(hidden_size):
+    case = {"layout": "padded with holes", "length": 9, "rows": 3, "token_types": True, "positions": False,
+            "num_types": 2, "index_dtype": torch.int64, "mask_dtype": torch.bool, "hidden_size": hidden_size}
+    arguments = token_arguments_of(case, 2**20)
+    table, dsn_head = prepared(case, 12)
+    assert_within_rounding(logits(arguments, table, dsn_head),
+                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
+                           exact_logits(arguments, table, dsn_head))
+    for dtype in (torch.float32, torch.bfloat16):
+        assert_gradients(case | {"dtype": dtype, "dropout": (0.1, 0.1), "pooling": "mean_masked", "eps": 1e-12,
+                                 "view": "plain", "sparse_grad": False})
+
+
+BAD_VALUES = {"input_ids": [-1, VOCAB_SIZE, 2**31 - 1, -(2**31), 2**40, -(2**63)], "token_type_ids": [-1, 2, 2**33],
+              "position_ids": [-1, 12, 2**33]}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_VALUES.items() for value in values])
+@pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[-1]])
+@pytest.mark.parametrize("hidden_size", [100, 128])
+def test_a_bad_index_poisons_its_row_and_no_other(name, value, layout, hidden_size):
+    arguments = tokens(layout, 7, 9, token_types=True, positions=True)
+    place = 3 if layout == LAYOUTS[-1] else (0, 3)
+    arguments[name][place] = value
+    table, dsn_head = prepared({"hidden_size": hidden_size}, 12)
+    actual = logits(arguments, table, dsn_head)
+    assert actual.isnan().any(dim=1).tolist() == [row == 0 for row in range(7)]
+    assert actual.isnan().all(dim=1).tolist() == [row == 0 for row in range(7)]
+    values = parameters(hidden_size, num_positions=12)
+    pooled = in_every_schedule(lambda: pooled_and_gradients(ops.embed_pool, values, **arguments, backend="cuda"))
+    assert pooled["pooled"].isnan().all(dim=1).tolist() == [row == 0 for row in range(7)]
+    assert pooled["pooled"].isnan().any(dim=1).tolist() == [row == 0 for row in range(7)]
+
+
+@pytest.mark.parametrize("cu_seqlens", [[0, 3, 2, 5], [0, -3, 5], [0, 2**31 - 1, 5], [1, 3, 5], [0, 3, 6], [0, 3, 4],
+                                        [-5, 5], [0, 9, 9]])
+def test_cu_seqlens_that_bound_no_rows_are_never_followed(cu_seqlens):
+    arguments = {"input_ids": torch.arange(5), "cu_seqlens": torch.tensor(cu_seqlens)}
+    table, dsn_head = prepared({"hidden_size": 128}, 12)
+    assert logits(arguments, table, dsn_head).isnan().any()
+    values = parameters(128, num_positions=12)
+    results = in_every_schedule(lambda: pooled_and_gradients(ops.embed_pool, values, **arguments, backend="cuda"))
+    assert results["pooled"].isnan().any()
+    assert results["ln_weight"].isnan().all()
+
+
+def test_a_packed_row_longer_than_the_position_table_becomes_nan():
+    arguments = {"input_ids": torch.zeros(20, dtype=torch.int64), "cu_seqlens": torch.tensor([0, 4, 17, 20])}
+    table, dsn_head = prepared({"hidden_size": 128}, 12)
+    assert logits(arguments, table, dsn_head).isnan().all(dim=1).tolist() == [False, True, False]
+
+
+def test_ids_to_logits_is_one_launch():
+    table, dsn_head = prepared({"hidden_size": 128}, 12)
+    before = as_backend.load().cuda_on_cpu_launches()
+    ops.dsn_logits(**tokens("padded", 5, 7), table=table, head=dsn_head, backend="cuda")
+    assert as_backend.load().cuda_on_cpu_launches() - before == 1
+
+
+def test_a_launch_that_fails_names_kernel_and_shape():
+    """More dendrites than shared memory has room for: the driver refuses, in an exception."""
+    table, dsn_head = prepared({"hidden_size": 16, "num_labels": 256, "num_dendrites": 8}, 12)
+    message = r"dsn_logits could not be launched for 5 rows, .* hidden size 16: \d+ bytes of dynamic shared memory"
+    with as_backend.shared_memory_of(8 * 1024), pytest.raises(RuntimeError, match=message):
+        ops.dsn_logits(**tokens("padded", 5, 7), table=table, head=dsn_head, backend="cuda")
+
+
+@pytest.mark.slow(seconds=90)
+@pytest.mark.skipif(WATCHED, reason="this is the watched run")
+@pytest.mark.parametrize("watch", ["memory and undefined behaviour", "races"])
+def test_the_same_while_every_access_is_watched(watch):
+    """A quarter of these tests, and those of test_cuda_degenerate, in a process of its own: under AddressSanitizer and
+    UBSan, and with races.h."""
+    flags = build.FIND_RACES if watch == "races" else build.SANITIZE
+    environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels(flags))}
+    if watch != "races":
+        environment |= build.sanitizer_environment()
+    files = [__file__, str(Path(__file__).with_name("test_degenerate_sizes.py"))]
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
+                          cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert " passed" in done.stdout

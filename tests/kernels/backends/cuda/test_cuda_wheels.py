@@ -1,0 +1,88 @@
+"""The wheels that `make wheel` makes, each installed alone into an empty environment; the sources as they are shipped.
+
+Dependencies are taken from this environment; dendritic_bert comes from the wheel alone. What is compiled already, in
+build/temp, is linked and not compiled again.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers import REPOSITORY
+
+from dendritic_bert.kernels.backends import cpu, cuda
+
+CPU_ONLY, WITH_CUDA = {"SKIP_CUDA_BUILD": "1"}, {"FORCE_CUDA": "1"}
+no_cpu = pytest.mark.skipif(cpu.MISSING is not None, reason=str(cpu.MISSING))
+no_cuda = pytest.mark.skipif(cuda.MISSING is not None, reason=str(cuda.MISSING))
+REPORT = """
+import dendritic_bert
+from dendritic_bert import cli
+from dendritic_bert.kernels import backends
+from dendritic_bert.kernels.backends import cuda
+print(dendritic_bert.__file__)
+print(backends.availability()["cpu"] is None, cuda.MISSING is None)
+cli.main(["classify", "a wonderful film"])
+"""
+
+
+def run(*command: str | Path, cwd: Path = REPOSITORY, **environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items()
+                 if name not in ("SKIP_CUDA_BUILD", "FORCE_CUDA", "PYTHONPATH")}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=inherited | environment, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def empty_environment(folder: Path, wheel: Path) -> Path:
+    """The Python of a new environment that holds ``wheel``, and sees what this one has installed but not its links."""
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index", "--no-deps", wheel)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [pytest.param(CPU_ONLY, id="cpu", marks=no_cpu),
+                                  pytest.param(WITH_CUDA, id="cuda", marks=no_cuda)])
+def test_a_wheel_runs_in_an_empty_environment(kind, tmp_path):
+    run(sys.executable, "setup.py", "-q", "build", "--build-lib", tmp_path / "lib", "bdist_wheel",
+        "--bdist-dir", tmp_path / "bdist", "--dist-dir", tmp_path, **kind)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert "-cp310-abi3-" in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    extensions = {"_cpu"} | ({"_cuda"} if kind is WITH_CUDA else set())
+    assert {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")} == extensions
+
+    python = empty_environment(tmp_path / "environment", wheel)
+    place, found, classified = run(python, "-c", REPORT, cwd=tmp_path).splitlines()[-3:]
+    assert Path(place).is_relative_to(tmp_path / "environment")
+    assert found == f"True {kind is WITH_CUDA}"
+    assert "positive" in classified.lower()
+
+
+@pytest.mark.slow
+@no_cpu
+def test_the_shipped_sources_are_complete_and_build(tmp_path):
+    """Not optimised: the compiler would take a minute."""
+    run(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", tmp_path)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    run("tar", "-xf", archive, "-C", tmp_path)  # tarfile's own filters are no older than Python 3.11.4
+    root = archive.with_suffix("").with_suffix("")
+    for pattern in ("csrc/**/*.*", "kernels/**/*.py", "dendritic_bert/**/*.py", "dendritic_bert/assets/*"):
+        for path in REPOSITORY.glob(pattern):
+            assert (root / path.relative_to(REPOSITORY)).read_bytes() == path.read_bytes(), path
+    compiler = tmp_path / "c++"
+    compiler.write_text(f'#!/bin/sh\nexec {shutil.which(os.environ.get("CXX", "c++"))} "$@" -O0\n', encoding="utf-8")
+    compiler.chmod(0o755)
+    run(sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=root, CXX=str(compiler), **CPU_ONLY)
+    loaded = "import torch, dendritic_bert.kernels.backends.cpu as cpu; print(cpu.__file__, cpu.MISSING)"
+    assert run(sys.executable, "-c", loaded, cwd=root) == f"{root / 'kernels' / 'cpu.py'} None\n"

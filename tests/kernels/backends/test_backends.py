@@ -1,0 +1,187 @@
+"""Which backend serves a call: an explicit choice raises where it cannot, the automatic one goes on to the next."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import head, moved, parameters, tokens
+from helpers import BACKENDS, REPOSITORY, each_backend, each_kernel
+
+from dendritic_bert.kernels import backends, ops
+from dendritic_bert.kernels.backends import cpu
+from dendritic_bert.kernels.prepare import prepare_head, prepare_table
+from dendritic_bert.kernels.reference import dsn_logits_ref, embed_pool_ref
+
+HIDE_THE_EXTENSION = "import sys; sys.modules['dendritic_bert._cpu'] = None; "
+USE_BOTH_OPS = """
+import torch
+from dendritic_bert.kernels import backends, ops, prepare
+from dendritic_bert.kernels.backends import cpu
+tables = [torch.randn(shape) for shape in ((9, 16), (4, 16), (2, 16), (16,), (16,))]
+leaf = tables[0].requires_grad_()
+ids = torch.tensor([[1, 2], [3, 4]])
+ops.embed_pool(ids, *tables).sum().backward()
+assert leaf.grad is not None
+head = prepare.prepare_head(*tables[3:], torch.ones(2, 16), torch.zeros(2))
+print(ops.dsn_logits(ids, prepare.prepare_table(*tables[:3]), head).shape)
+"""
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """A fresh interpreter, with every warning shown and no backend forced but the one given."""
+    inherited = {name: value for name, value in os.environ.items() if name != backends.ENVIRONMENT_VARIABLE}
+    return subprocess.run([sys.executable, "-W", "always::UserWarning", "-c", code], cwd=REPOSITORY,
+                          env=inherited | environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The backends that served, in order, instead of what they computed."""
+    names: list[str] = []
+    for by_backend in ops._OPS.values():
+        for name in by_backend:
+            monkeypatch.setitem(by_backend, name, lambda *_, name=name: names.append(name) or (None, None, None))
+    for function in ("embed_pool_ref", "dsn_logits_ref", "dsn_token_logits_ref"):
+        monkeypatch.setattr(ops, function, lambda *_, **__: names.append("reference"))
+    return names
+
+
+def call_both(backend=None, device="cpu", dtype=torch.float32, table_dtype=torch.float32):
+    values = parameters(16, dtype)
+    table = prepare_table(*list(parameters(16).values())[:3], dtype=table_dtype)
+    dsn_head = prepare_head(torch.ones(16), torch.ones(16), **head(16, 2, 1))
+    arguments = moved(tokens("padded", 2, 3), device)
+    ops.embed_pool(**arguments, **moved(values, device), backend=backend)
+    on_device = [type(prepared)(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in prepared))
+                 for prepared in (table, dsn_head)]
+    ops.dsn_logits(**arguments, table=on_device[0], head=on_device[1], backend=backend)
+
+
+def test_every_backend_is_named_once_and_the_reference_last():
+    assert len(set(backends.BACKENDS)) == len(backends.BACKENDS)
+    assert backends.BACKENDS[-1] == "reference"
+    assert set(backends.availability()) == set(backends.BACKENDS)
+    assert ("reference", "cpu") in BACKENDS
+    assert all(backends.availability()[name] is None for name, _ in BACKENDS)
+
+
+@each_backend
+def test_an_explicit_choice_serves(backend, device, served):
+    call_both(backend, device)
+    assert served == [backend, backend]
+
+
+@pytest.mark.parametrize("device", sorted({device for _, device in BACKENDS}))
+def test_the_first_that_can_serves(device, served):
+    call_both(device=device)
+    first = next(name for name in backends.BACKENDS if (name, device) in BACKENDS)
+    assert served == [first, first]
+
+
+@each_kernel
+def test_automatic_falls_back_where_a_kernel_has_no_such_dtype(backend, device, served):
+    assert backends.refusal(backend, "embed_pool", device, torch.float64) is not None
+    call_both(device=device, dtype=torch.float64)
+    assert served[0] == "reference"
+
+
+@each_kernel
+def test_an_explicit_choice_raises_where_it_cannot_serve(backend, device):
+    values = moved(parameters(16, torch.float64), device)
+    with pytest.raises(RuntimeError, match=rf"backend '{backend}' cannot serve this call: the word table is .*float64"):
+        ops.embed_pool(**moved(tokens("padded", 2, 3), device), **values, backend=backend)
+    with pytest.raises(RuntimeError, match=rf"backend '{backend}' cannot serve this call: .* on meta"):
+        ops.embed_pool(**moved(tokens("padded", 2, 3), "meta"), **moved(parameters(16), "meta"), backend=backend)
+
+
+def test_an_unknown_backend_raises():
+    with pytest.raises(RuntimeError, match="backend 'cdua' cannot serve this call: there is no such backend"):
+        call_both("cdua")
+
+
+def test_int8_serves_inference_alone():
+    for backend, device in BACKENDS:
+        assert backends.refusal(backend, "dsn_logits", device, torch.int8) is None
+        if backend != "reference":
+            assert backends.refusal(backend, "embed_pool", device, torch.int8) is not None
+
+
+@each_backend
+def test_an_op_is_its_backend(backend, device):
+    """What serves is not the reference under another name: only the reference's results are the reference's bits."""
+    values, arguments = parameters(768), tokens("padded without a mask", 8, 7)
+    table = prepare_table(*list(values.values())[:3])
+    dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head(768, 3, 1))
+    if device != "cpu":
+        pytest.skip("another device rounds differently by itself")
+    same = [torch.equal(ops.embed_pool(**arguments, **values, backend=backend), embed_pool_ref(**arguments, **values)),
+            torch.equal(ops.dsn_logits(**arguments, table=table, head=dsn_head, backend=backend),
+                        dsn_logits_ref(**arguments, table=table, head=dsn_head))]
+    assert same == [backend == "reference"] * 2
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in BACKENDS}))
+def test_the_environment_forces_a_backend(name):
+    done = run("from dendritic_bert.kernels import backends, ops; import torch; "
+               "print(backends.choose(None, 'embed_pool', 'cpu', torch.float32), backends.FORCED)",
+               **{backends.ENVIRONMENT_VARIABLE: name})
+    assert done.stdout.split() == [name, name], done.stderr
+    assert "Warning" not in done.stderr
+
+
+@each_kernel
+def test_a_forced_backend_does_not_fall_back(backend, device, monkeypatch):
+    monkeypatch.setattr(backends, "FORCED", backend)
+    with pytest.raises(RuntimeError, match=rf"backend '{backend}' cannot serve this call"):
+        call_both(device=device, dtype=torch.float64)
+
+
+def test_an_argument_outranks_the_environment(monkeypatch):
+    monkeypatch.setattr(backends, "FORCED", "reference")
+    for backend, device in BACKENDS:
+        assert backends.choose(backend, "embed_pool", device, torch.float32) == backend
+    assert backends.choose(None, "embed_pool", "cpu", torch.float32) == "reference"
+
+
+def test_the_environment_names_an_unknown_backend():
+    done = run("from dendritic_bert.kernels import ops", **{backends.ENVIRONMENT_VARIABLE: "cdua"})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "RuntimeError: DENDRITIC_BERT_BACKEND is 'cdua', which cannot be used: there is no such backend, known are "
+        f"{', '.join(backends.BACKENDS)}.")
+
+
+def test_an_empty_environment_variable_is_none(monkeypatch):
+    monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "")
+    monkeypatch.setattr(cpu, "MISSING", None)
+    assert backends._forced() is None
+
+
+def test_the_environment_asks_for_an_extension_that_is_not_there():
+    done = run(HIDE_THE_EXTENSION + "from dendritic_bert.kernels import ops", **{backends.ENVIRONMENT_VARIABLE: "cpu"})
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("RuntimeError: DENDRITIC_BERT_BACKEND is 'cpu', which cannot be used: the extension")
+    assert "pip install" in last
+
+
+def test_without_the_extension_the_reference_serves_and_says_so_once():
+    """And a backend that is asked for by name and is not there is still an error."""
+    done = run(HIDE_THE_EXTENSION + USE_BOTH_OPS + USE_BOTH_OPS
+               + "print(backends.choose(None, 'embed_pool', 'cpu', torch.float32), cpu.MISSING is not None)\n"
+               + "ops.embed_pool(ids, *tables, backend='cpu')")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "RuntimeError: backend 'cpu' cannot serve this call: the extension dendritic_bert._cpu")
+    assert done.stdout.splitlines() == ["torch.Size([2, 2])", "torch.Size([2, 2])", "reference True"]
+    assert done.stderr.count("dendritic_bert runs on the PyTorch reference: the extension dendritic_bert._cpu") == 1
+    assert done.stderr.count("Warning: ") == 1
+
+
+@pytest.mark.skipif(cpu.MISSING is not None, reason="the extension was not built")
+def test_with_the_extension_nothing_is_said():
+    done = run(USE_BOTH_OPS)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -1,0 +1,91 @@
+"""Every Triton kernel, compiled for absent GPUs, stays within bench/analysis/budgets.json; its gather loads 16 bytes
+at once.
+
+What this cannot tell is whether a kernel runs, and how fast.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import REPOSITORY
+
+pytest.importorskip("triton")
+BENCH = REPOSITORY / "bench" / "analysis"
+BUDGETS = json.loads((BENCH / "budgets.json").read_text(encoding="utf-8"))
+TARGETS = ["sm_80", "sm_90", "sm_100", "gfx942"]
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def compiled(request, tmp_path_factory) -> list[dict]:
+    """One entry a kernel that a call launches; from a process in which Triton compiles and does not interpret."""
+    folder = tmp_path_factory.mktemp(request.param)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, BENCH / "compile_ahead.py", "--targets", request.param, "--code_of",
+                           "dsn_logits_kernel", "--json", folder / "found.json"],
+                          env=environment | {"TRITON_CACHE_DIR": str(folder / "cache")}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((folder / "found.json").read_text(encoding="utf-8"))
+
+
+def budget(found: dict) -> dict:
+    return BUDGETS["kernels"][named_budget(found)]
+
+
+def named_budget(found: dict) -> str:
+    """Large is a head that is not of two labels and two dendrites; what only pools has none."""
+    call = found["call"]
+    large = (call["num_labels"], call["num_dendrites"]) != (2, 2) and "pieces" not in found["kernel"]
+    return found["kernel"] + ", dropout" * (call["dropout"] > 0) + ", large head" * large
+
+
+def named(found: dict) -> str:
+    return f"{found['kernel']} of {found['call']} on {found['target']}"
+
+
+def hot_loop(found: dict, loops: str) -> dict:
+    """The one that gathers: the first that loads widely; where nothing does, the longest."""
+    wide = [loop for loop in found[loops] if loop["wide_load_bytes"] > 0]
+    return wide[0] if wide else max(found[loops], key=lambda loop: sum(loop["opcodes"].values()))
+
+
+@pytest.mark.slow
+def test_within_the_budgets(compiled):
+    for found in compiled:
+        allowed, family = budget(found), "gfx942" if found["target"] == "gfx942" else "sm"
+        assert found["spilled_bytes"] == 0, named(found)
+        assert found["registers"] <= allowed["registers"][family], named(found)
+        assert found["shared_bytes"] <= allowed["shared_bytes"], named(found)
+        assert found["occupancy"] >= allowed["occupancy"][family], named(found)
+
+
+@pytest.mark.slow
+def test_every_kernel_is_compiled_and_every_budget_is_used(compiled):
+    sources = [(REPOSITORY / "kernels" / "backends" / "triton" / f"{part}.py").read_text(encoding="utf-8")
+               for part in ("forward", "backward")]
+    kernels = {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source, re.MULTILINE)}
+    assert len(kernels) >= 9
+    assert {found["kernel"] for found in compiled} == kernels
+    assert set(map(named_budget, compiled)) == set(BUDGETS["kernels"])
+    assert all(entry["why"] for entry in BUDGETS["kernels"].values())
+    assert {call["dtype"] for call in BUDGETS["calls"]} >= {"float32", "bfloat16", "int8"}
+
+
+@pytest.mark.slow
+def test_the_gather_loads_16_bytes_at_once(compiled):
+    """bfloat16, H = 128, four tokens a warp and eight a wave: a thread has two loads of the words and four of the
+    context an iteration."""
+    found = next(found for found in compiled if found["kernel"] == "dsn_logits_kernel"
+                 and found["call"]["hidden_size"] == 128 and found["call"]["dtype"] == "torch.bfloat16")
+    tile_bytes = (8 if found["target"] == "gfx942" else 4) * 128 * (2 + 4)
+    if found["target"] == "gfx942":
+        assert hot_loop(found, "loops")["wide_load_bytes"] * 64 * found["num_warps"] >= tile_bytes, named(found)
+    else:
+        for loops in ("loops", "ptx_loops"):
+            loop = hot_loop(found, loops)
+            assert loop["wide_load_bytes"] * 32 * found["num_warps"] >= tile_bytes, named(found)
+        opcodes = hot_loop(found, "ptx_loops")["opcodes"]
+        assert any(re.fullmatch(r"ld\.global.*\.v4\.b32", opcode) for opcode in opcodes), named(found)

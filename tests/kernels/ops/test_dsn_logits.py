@@ -1,0 +1,192 @@
+"""dsn_logits on every backend: against the float64 run on the same prepared tables, and against the plain contract."""
+
+import pytest
+import torch
+from cases import (
+    LAYOUTS,
+    awkward,
+    case_id,
+    covering_sample,
+    exact_logits,
+    head,
+    in_float64,
+    logits_by_parameters,
+    moved,
+    parameters,
+    tokens,
+)
+from dsn_workload import AXES, in_view, prepared, workload
+from helpers import BACKENDS, assert_within_rounding, each_backend, serving
+from rounding import Rounded, rounded_to, tracked
+
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, DsnHead, DsnTable
+from dendritic_bert.kernels.prepare import prepare_head, prepare_table
+from dendritic_bert.kernels.reference import dsn_logits_ref, token_places
+
+
+@pytest.mark.parametrize("case", covering_sample(AXES, 140), ids=case_id)
+@each_backend
+def test_logits(case, backend, device):
+    assert_logits(case, backend, device)
+
+
+@pytest.mark.parametrize("case", covering_sample(AXES | {"dtype": [torch.float8_e4m3fn]}, 30, seed=2), ids=case_id)
+@pytest.mark.parametrize(("backend", "device"), serving("dsn_logits", torch.float8_e4m3fn))
+def test_logits_from_a_float8_table(case, backend, device):
+    assert_logits(case, backend, device)
+
+
+def assert_logits(case, backend, device):
+    token_arguments, values, head_values = workload(case)
+    table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
+    token_views = {name: awkward(value.to(device), case["view"]) for name, value in token_arguments.items()}
+    logits = ops.dsn_logits(**token_views, table=in_view(table, case["view"], device), pooling=case["pooling"],
+                            head=in_view(dsn_head, case["view"], device), backend=backend)
+    assert logits.dtype == torch.float32
+    eager = dsn_logits_ref(**token_arguments, table=table, head=dsn_head, pooling=case["pooling"])
+    exact = exact_logits(token_arguments, table, dsn_head, case["pooling"])
+    assert_within_rounding(logits, eager, exact)
+
+
+@pytest.mark.parametrize("case", covering_sample(AXES | {"dtype": [torch.float32, torch.bfloat16, torch.float16]}, 60,
+                                                 seed=1), ids=case_id)
+@each_backend
+def test_the_whole_way_from_the_parameters(case, backend, device):
+    """Centring, folding and rounding the table included."""
+    token_arguments, values, head_values = workload(case)
+    values = {name: value.to(case["dtype"]) for name, value in values.items()}
+    table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
+    logits = ops.dsn_logits(**moved(token_arguments, device), table=in_view(table, "plain", device),
+                            head=in_view(dsn_head, "plain", device), pooling=case["pooling"], backend=backend)
+    options = {"activation": case["activation"], "pooling": case["pooling"]}
+    eager = logits_by_parameters(token_arguments, values, head_values, **options)
+    exact_values = tracked(values) | {"word_embeddings": rounded_words(values["word_embeddings"], token_arguments)}
+    exact = logits_by_parameters(token_arguments, exact_values, tracked(head_values), **options)
+    assert_within_rounding(logits, eager, exact)
+
+
+def rounded_words(words: torch.Tensor, token_arguments: dict) -> Rounded:
+    """Words that are rounded to their dtype once they are centred. As often as one stands in a row, its errors add up
+    and do not cancel: they are the same."""
+    input_ids, cu_seqlens = token_arguments["input_ids"].long(), token_arguments.get("cu_seqlens")
+    row, _ = token_places(input_ids, cu_seqlens)
+    stands = torch.nn.functional.one_hot(input_ids.flatten(), len(words))
+    rows = 1 + len(input_ids if cu_seqlens is None else cu_seqlens)
+    by_row = stands.new_zeros(rows, len(words)).index_add(0, row.flatten(), stands)
+    centred = words.double() - words.double().mean(dim=1, keepdim=True)
+    return Rounded(words.double(), rounded_to(words.dtype, centred).squares * by_row.amax(dim=0)[:, None])
+
+
+@pytest.mark.parametrize("hidden_size", [16, 100, 128, 768])
+@pytest.mark.parametrize("offset", [1e2, 1e4])
+@each_backend
+def test_a_common_offset_cancels_before_it_is_rounded(offset, hidden_size, backend, device):
+    """Rows are centred in float64, so nothing is left of an offset, however large: far better than eager torch."""
+    token_arguments, head_values = tokens("padded", 5, 40), head(hidden_size, 3, 2)
+    values = parameters(hidden_size, offset=offset, num_positions=43)
+    table, dsn_head = prepared(values, head_values, torch.float32)
+    logits = ops.dsn_logits(**moved(token_arguments, device), table=in_view(table, "plain", device),
+                            head=in_view(dsn_head, "plain", device), backend=backend)
+    exact = logits_by_parameters(token_arguments, in_float64(values), in_float64(head_values), "sigmoid", "mean_masked")
+    torch.testing.assert_close(logits.cpu().double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_float64_is_served_by_the_reference(layout, pooling):
+    """Whatever else is there; a backend that is asked for by name says that it does not read it."""
+    token_arguments, values, head_values = tokens(layout, 5, 8), in_float64(parameters(20)), in_float64(head(20, 3, 2))
+    table = prepare_table(*list(values.values())[:3], dtype=torch.float64)
+    dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head_values, dtype=torch.float64)
+    logits = ops.dsn_logits(**token_arguments, table=table, head=dsn_head, pooling=pooling)
+    assert logits.dtype == torch.float64
+    expected = logits_by_parameters(token_arguments, values, head_values, "sigmoid", pooling)
+    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+    if ("cpu", "cpu") in BACKENDS:
+        with pytest.raises(RuntimeError, match=r"the word table is torch\.float64, the cpu backend reads"):
+            ops.dsn_logits(**token_arguments, table=table, head=dsn_head, backend="cpu")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@each_backend
+def test_an_empty_row_gets_the_bias_and_not_beta(pooling, backend, device):
+    values, head_values = parameters(20), head(20, 3, 2)
+    values["ln_bias"] += 5
+    table, dsn_head = prepared(values, head_values, torch.float32)
+    token_arguments = {"input_ids": torch.arange(5), "cu_seqlens": torch.tensor([0, 0, 5, 5])}
+    logits = ops.dsn_logits(**moved(token_arguments, device), table=in_view(table, "plain", device),
+                            head=in_view(dsn_head, "plain", device), pooling=pooling, backend=backend)
+    expected = logits_by_parameters(token_arguments, in_float64(values), in_float64(head_values), "sigmoid", pooling)
+    torch.testing.assert_close(logits.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits[0], logits[2])
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("rows", "length"), [(0, 5), (3, 0), (0, 0)])
+@each_backend
+def test_no_token_at_all(rows, length, layout, backend, device):
+    table, dsn_head = prepared(parameters(20), head(20, 3, 1), torch.float32)
+    logits = ops.dsn_logits(**moved(tokens(layout, rows, length), device), table=in_view(table, "plain", device),
+                            head=in_view(dsn_head, "plain", device), backend=backend)
+    assert logits.shape == (rows, 3)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@each_backend
+def test_activations_at_their_ends(activation, backend, device):
+    """Arguments where exp overflows, where everything is flat, and around 0; the head's weights are 0, its bias all."""
+    z = torch.tensor([-1e30, -200.0, -20.0, -3.0, -1e-3, -0.0, 1e-30, 1e-3, 3.0, 20.0, 200.0, 1e30])
+    count = z.numel()
+    dsn_head = DsnHead(torch.zeros(2 * count, 16), torch.cat([torch.zeros(count), z]), torch.zeros(2 * count),
+                       torch.zeros(1, 1, count), torch.ones(1, count), activation)
+    table, _ = prepared(parameters(16), head(16, 1, 0), torch.float32)
+    logits = ops.dsn_logits(torch.zeros(1, 1, dtype=torch.int64, device=device), in_view(table, "plain", device),
+                            in_view(dsn_head, "plain", device), backend=backend)
+    expected = ACTIVATIONS[activation](z.double())
+    torch.testing.assert_close(logits[0].cpu().double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@each_backend
+def test_a_nan_is_not_hidden(activation, backend, device):
+    """A NaN in one id's row reaches the logits of the rows that hold the id, through every activation, and no other."""
+    table, dsn_head = prepared(parameters(20), head(20, 3, 1), torch.float32, activation)
+    table.word[70] = float("nan")
+    token_arguments = moved(tokens("padded without a mask", 6, 4), device)
+    token_arguments["input_ids"].clamp_(max=69)[3, 2] = 70
+    logits = ops.dsn_logits(**token_arguments, table=in_view(table, "plain", device),
+                            head=in_view(dsn_head, "plain", device), backend=backend)
+    assert logits.isnan().all(dim=1).tolist() == [b == 3 for b in range(6)]
+    assert logits.isnan().any(dim=1).tolist() == [b == 3 for b in range(6)]
+
+
+@each_backend
+def test_only_the_lower_triangle_of_lateral_is_read(backend, device):
+    table, dsn_head = prepared(parameters(20), head(20, 3, 4), torch.float32)
+    unread = torch.ones(4, 4).triu().bool()[:, :, None].expand(4, 4, 3)
+    poisoned = dsn_head._replace(lateral=dsn_head.lateral.masked_fill(unread, float("nan")))
+    token_arguments = moved(tokens("padded", 3, 5), device)
+    expected, actual = (ops.dsn_logits(**token_arguments, table=in_view(table, "plain", device),
+                                       head=in_view(one, "plain", device), backend=backend)
+                        for one in (dsn_head, poisoned))
+    assert torch.equal(actual, expected)
+
+
+@each_backend
+def test_offsets_beyond_two_to_the_31(backend, device):
+    """The last row of an int8 table starts 2^31 bytes behind the first; only the rows that are used become memory."""
+    vocab_size, hidden_size = 2**21 + 8, 1024
+    try:
+        word = torch.empty(vocab_size, hidden_size, dtype=torch.int8, device=device)
+    except RuntimeError as error:
+        pytest.skip(f"no 2.1 GB of address space: {error}")
+    table, dsn_head = prepared(parameters(hidden_size), head(hidden_size, 2, 1), torch.int8)
+    table, dsn_head = in_view(table, "plain", device), in_view(dsn_head, "plain", device)
+    used = torch.tensor([0, 5, 2**20 + 1, 2**21 + 7], device=device)
+    scale = torch.ones(vocab_size, device=device)
+    word[used], scale[used] = table.word[:4], table.word_scale[:4]
+    ids = torch.tensor([[0, 1, 2], [3, 3, 1]], device=device)
+    large = ops.dsn_logits(used[ids], DsnTable(word, scale, table.context, table.eps), dsn_head, backend=backend)
+    assert torch.equal(large, ops.dsn_logits(ids, table, dsn_head, backend=backend))

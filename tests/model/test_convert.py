@@ -1,0 +1,255 @@
+"""A BERT checkpoint into a DSN: what is kept is kept to the bit, and one line says what was not."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from helpers import shared_path, tiny_bert
+from perforated_networks import batch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertModel,
+    BertTokenizer,
+)
+
+from dendritic_bert import DendriticBertForSequenceClassification
+from dendritic_bert.model.convert import convert
+
+EMBEDDINGS = ["word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
+              "LayerNorm.weight", "LayerNorm.bias"]
+DROPPED = {
+    BertModel: "encoder, pooler",
+    BertForMaskedLM: "cls, encoder",
+    BertForPreTraining: "cls, encoder, pooler",
+    BertForQuestionAnswering: "encoder, qa_outputs",
+    BertForSequenceClassification: "encoder, pooler",
+}
+
+
+def save_bert(folder, model_class=BertForSequenceClassification, **config):
+    model = tiny_bert(model_class, **config)
+    model.save_pretrained(folder)
+    BertTokenizer(vocab={word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film"])}
+                  ).save_pretrained(folder)
+    return model
+
+
+@pytest.fixture
+def bert(tmp_path):
+    save_bert(tmp_path / "bert", num_labels=3)
+    return tmp_path / "bert"
+
+
+def rewrite_weights(folder, rename):
+    file = folder / "model.safetensors"
+    tensors = {rename(name): value for name, value in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def lines(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("model_class", DROPPED)
+@pytest.mark.parametrize("old_names", [False, True], ids=["weight_bias", "gamma_beta"])
+def test_embeddings_are_kept_to_the_bit(tmp_path, caplog, model_class, old_names):
+    bert = save_bert(tmp_path, model_class)
+    if old_names:
+        rewrite_weights(tmp_path, lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma")
+                        .replace("LayerNorm.bias", "LayerNorm.beta"))
+    model = DendriticBertForSequenceClassification.from_pretrained(tmp_path)
+    for name in EMBEDDINGS:
+        expected = bert.base_model.get_parameter(f"embeddings.{name}")
+        assert torch.equal(model.get_parameter(f"bert.embeddings.{name}"), expected)
+    model.save_pretrained(tmp_path / "dsn")
+    assert load_file(tmp_path / "dsn" / "model.safetensors").keys() == {
+        *(f"bert.embeddings.{name}" for name in EMBEDDINGS), "classifier.weight", "classifier.bias"}
+    if model_class is BertForSequenceClassification:
+        said = f"kept classifier, embeddings; dropped {DROPPED[model_class]}; newly initialised nothing."
+    else:
+        said = f"kept embeddings; dropped {DROPPED[model_class]}; newly initialised classifier (train it before use)."
+    assert lines(caplog) == [f"{tmp_path}: {said}"]
+
+
+def test_a_classifier_that_fits_is_kept(bert):
+    kept = BertForSequenceClassification.from_pretrained(bert).classifier
+    model = DendriticBertForSequenceClassification.from_pretrained(bert)
+    assert torch.equal(model.classifier.weight, kept.weight)
+    assert torch.equal(model.classifier.bias, kept.bias)
+
+
+@pytest.mark.parametrize("options", [{"num_labels": 5}, {"num_dendrites": 2}])
+def test_a_classifier_that_does_not_fit_is_new(bert, caplog, options):
+    model = DendriticBertForSequenceClassification.from_pretrained(bert, **options)
+    assert lines(caplog)[-1] == (f"{bert}: kept embeddings; dropped encoder, pooler; newly initialised classifier "
+                                 "(train it before use).")
+    assert not any("LOAD REPORT" in line for line in lines(caplog))
+    main = model.classifier.weight[: model.num_labels]
+    assert 0 < main.std() < 0.04  # as BERT initialises it, while tiny_bert draws from N(0, 0.5)
+
+
+def test_encoder_can_be_kept(tmp_path, caplog):
+    bert = save_bert(tmp_path, BertForMaskedLM)
+    model = DendriticBertForSequenceClassification.from_pretrained(tmp_path, dsn=False)
+    name = "bert.encoder.layer.1.output.dense.weight"
+    assert torch.equal(model.get_parameter(name), bert.get_parameter(name))
+    assert lines(caplog) == [f"{tmp_path}: kept embeddings, encoder; dropped cls; newly initialised classifier, pooler "
+                             "(train it before use)."]
+
+
+def test_other_misfits_are_errors(bert):
+    """A table of another size, and a classifier where there was no BERT; unless the caller wants them begun anew."""
+    message = r"has bert\.embeddings\.word_embeddings\.weight of shape \[50, 32\], its configuration asks for \[51"
+    with pytest.raises(ValueError, match=message):
+        DendriticBertForSequenceClassification.from_pretrained(bert, vocab_size=51)
+    DendriticBertForSequenceClassification.from_pretrained(bert).save_pretrained(bert)
+    with pytest.raises(ValueError, match=r"has classifier\.bias of shape \[3\], its configuration asks for \[6\]"):
+        DendriticBertForSequenceClassification.from_pretrained(bert, num_dendrites=1)
+    model = DendriticBertForSequenceClassification.from_pretrained(bert, num_dendrites=1, ignore_mismatched_sizes=True)
+    assert model.classifier.bias.shape == (6,)
+
+
+def test_converted_checkpoint(bert, tmp_path):
+    output = tmp_path / "new" / "dsn"
+    model = convert(bert, output, pooling="mean_all", num_labels=4)
+    assert sorted(path.name for path in output.iterdir()) == [
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert os.listdir(output.parent) == ["dsn"]
+    loaded = AutoModelForSequenceClassification.from_pretrained(output)
+    assert type(loaded) is DendriticBertForSequenceClassification
+    assert loaded.config.pooling == "mean_all"
+    assert loaded.config.architectures == ["DendriticBertForSequenceClassification"]
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    text = "film no film"
+    assert AutoTokenizer.from_pretrained(output)(text) == AutoTokenizer.from_pretrained(bert)(text)
+
+
+def test_the_real_bert_tiny(tmp_path):
+    folder = shared_path("models/bert-tiny")
+    convert(folder, tmp_path / "dsn", num_labels=2)
+    raw = load_file(folder / "model.safetensors")
+    converted = load_file(tmp_path / "dsn" / "model.safetensors")
+    old_names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    for name in EMBEDDINGS:
+        expected = raw[f"bert.embeddings.{old_names.get(name, name)}"]
+        assert torch.equal(converted.pop(f"bert.embeddings.{name}"), expected)
+    assert converted.keys() == {"classifier.weight", "classifier.bias"}
+
+
+def truncate(folder):
+    file = folder / "model.safetensors"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def empty(folder):
+    os.truncate(folder / "model.safetensors", 0)
+
+
+def foreign_weights(folder):
+    rewrite_weights(folder, lambda name: f"vision_tower.{name}")
+
+
+def other_architecture(folder):
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"bert"', '"roberta"'))
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def no_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def not_there(folder):
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("damage", "error", "message"), [
+    (truncate, ValueError, r"the weights of {} cannot be read \(.*\): fetch or save them again\."),
+    (empty, ValueError, r"the weights of {} cannot be read \(.*\): fetch or save them again\."),
+    (foreign_weights, ValueError, r"{} lacks bert\.embeddings\..*: pass a checkpoint of BERT or of this model\."),
+    (other_architecture, ValueError, r"{} holds a model of type 'roberta', expected .*: pass a BERT checkpoint\."),
+    (no_weights, OSError, r"the model of {} cannot be loaded \(.*no file named.*\): pass a folder or a hub id\."),
+    (no_tokenizer, ValueError, r"{} has no vocabulary: put its tokenizer\.json or vocab\.txt there\."),
+    (not_there, OSError, r"the model of {} cannot be loaded \(no such folder.*\): pass a folder or a hub id\."),
+])
+def test_bad_checkpoints(bert, tmp_path, damage, error, message, caplog):
+    damage(bert)
+    with pytest.raises(error, match=f"^{message.format(bert)}$"):  # `.` matches no line end: it is one line
+        convert(bert, tmp_path / "dsn")
+    assert not any("LOAD REPORT" in line for line in lines(caplog))
+    assert [path.name for path in tmp_path.iterdir() if path != bert] == []
+
+
+def test_bad_outputs(bert, tmp_path):
+    with pytest.raises(ValueError, match="holds something already"):
+        convert(bert, bert)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="holds something already"):
+        convert(bert, tmp_path / "file")
+    with pytest.raises(OSError, match=r"cannot be written \(Not a directory\): name a folder that can"):
+        convert(bert, tmp_path / "file" / "dsn")
+    assert (tmp_path / "file").read_text() == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bert", "file"]
+
+
+def test_an_empty_folder_may_be_there(bert, tmp_path):
+    (tmp_path / "dsn").mkdir()
+    convert(bert, tmp_path / "dsn")
+    assert (tmp_path / "dsn" / "config.json").exists()
+
+
+# ---- PerforatedAI ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_network_of_perforatedai(perforatedai, bert, tmp_path, caplog, what):
+    """Its logits, kept through our own format; the tokenizer is that beside the configuration."""
+    network = perforatedai.grown(2, "tanh")
+    file = perforatedai.save(network)
+    (tmp_path / "PAI" / "config.json").rename(bert / "config.json")
+    output = tmp_path / "out"
+    convert(file if what == "file" else file.parent, output, config=bert / "config.json")
+    assert AutoTokenizer.from_pretrained(output)("film")["input_ids"] == [2, 5, 3]
+    model = AutoModelForSequenceClassification.from_pretrained(output)
+    assert (model.config.num_dendrites, model.config.dendrite_activation) == (2, "tanh")
+    torch.testing.assert_close(model(**batch()).logits, network(**batch()), rtol=2e-5, atol=2e-5)
+
+
+def test_there_and_back(perforatedai, tmp_path, caplog):
+    network = perforatedai.grown(3, "relu", head_hidden=4)
+    perforatedai.save(network)
+    for folder, to_perforated in (("ours", False), ("theirs", True), ("again", False)):
+        convert({"ours": "PAI", "theirs": "ours", "again": "theirs"}[folder], folder, to_perforated=to_perforated)
+    assert "there is no tokenizer in" in caplog.text
+    assert sorted(os.listdir("theirs")) == ["best_model.pt", "config.json", "theirs_config.json"]
+    once, twice = load_file("ours/model.safetensors"), load_file("again/model.safetensors")
+    assert once.keys() == twice.keys()
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def test_what_belongs_to_perforatedai_alone(bert, tmp_path):
+    with pytest.raises(ValueError, match=r"is no checkpoint of PerforatedAI's: leave out config and activation\."):
+        convert(bert, tmp_path / "out", activation="tanh")
+    with pytest.raises(ValueError, match=r"is no checkpoint of PerforatedAI's in safetensors, and of others the"):
+        convert(bert / "model.safetensors", tmp_path / "out")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "pickled.pt")
+    with pytest.raises(ValueError, match="is no checkpoint of PerforatedAI's in safetensors"):
+        convert(tmp_path / "pickled.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_ours_without_a_tokenizer(bert, tmp_path):
+    DendriticBertForSequenceClassification.from_pretrained(bert).save_pretrained(tmp_path / "ours")
+    with pytest.raises(ValueError, match=r"has no vocabulary"):
+        convert(tmp_path / "ours", tmp_path / "out")

@@ -1,0 +1,137 @@
+"""What the kernels' tests say of the mutants in a library: run by test_cuda_mutations.py, each mutant in a fork.
+
+    python -m cuda_on_cpu.verdicts LIBRARY NUMBER...
+
+Prints a JSON array: for each mutant what went wrong in one line, "" where nothing did.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+
+import test_cuda_kernels as kernel_tests
+import test_degenerate_sizes as degenerate_tests
+import torch
+from cases import parameters
+from cuda_on_cpu.calls import head, ops, prepare_head, prepare_table
+
+from . import as_backend
+
+SECONDS = 120
+CASE = {"layout": "padded with holes", "rows": 3, "length": 31, "token_types": True, "positions": True, "num_types": 2,
+        "index_dtype": torch.int64, "mask_dtype": torch.uint8, "view": "plain", "pooling": "mean_masked",
+        "num_labels": 2, "num_dendrites": 3, "activation": "tanh", "dtype": torch.float32, "hidden_size": 128,
+        "dropout": (0.2, 0.1), "eps": 1e-2, "sparse_grad": False}
+
+
+def check_logits() -> None:
+    for changes in ({}, {"dtype": torch.int8}, {"hidden_size": 16, "length": 129}, {"hidden_size": 101},
+                    {"layout": "packed int32", "positions": False, "hidden_size": 101, "num_labels": 9}):
+        kernel_tests.test_logits(CASE | changes)
+
+
+def check_token_logits() -> None:
+    for hidden_size in (16, 101, 128):
+        kernel_tests.test_token_logits(CASE | {"hidden_size": hidden_size})
+    kernel_tests.test_more_labels_than_a_group_has_lanes(128, 33)
+
+
+def check_split_rows() -> None:
+    kernel_tests.test_long_rows_are_split_over_blocks(700, 16)
+
+
+def check_gradients() -> None:
+    for changes in ({}, {"hidden_size": 16, "length": 129, "layout": "packed int64"}, {"hidden_size": 101},
+                    {"length": 32, "rows": 1, "layout": "padded"}):
+        kernel_tests.assert_gradients(CASE | changes)
+    torch.use_deterministic_algorithms(False)
+    kernel_tests.assert_gradients(CASE, kernel_tests.once)
+
+
+def check_bad_indices() -> None:
+    for name, value in (("input_ids", kernel_tests.VOCAB_SIZE), ("position_ids", 12), ("token_type_ids", 2)):
+        kernel_tests.test_a_bad_index_poisons_its_row_and_no_other(
+            name, value, "padded without a mask", 128)
+
+
+def check_offsets() -> None:
+    """A row 4 GB behind the table's first; only the rows that are used become memory."""
+    torch.use_deterministic_algorithms(False)  # it would fill the table
+    hidden_size = 1024
+    used = torch.tensor([0, 5, 2**20 + 1])
+    word = torch.empty(2**20 + 8, hidden_size)
+    values = parameters(hidden_size)
+    *tables, ln_weight, ln_bias = values.values()
+    table = prepare_table(*tables)
+    dsn_head = prepare_head(ln_weight, ln_bias, **head(hidden_size, 2, 1))
+    word[used] = table.word[:3]
+    ids = torch.tensor([[0, 1, 2], [2, 2, 1]])
+    expected = ops.dsn_logits(ids, table, dsn_head, backend="cuda")
+    assert torch.equal(ops.dsn_logits(used[ids], table._replace(word=word), dsn_head, backend="cuda"), expected)
+
+
+def check_alignment() -> None:
+    for name in ("word", "context", "weight"):
+        for num_bytes in (4, 8):
+            kernel_tests.test_one_argument_that_16_byte_loads_cannot_serve(torch.float32, num_bytes, name)
+
+
+def check_short_rows() -> None:
+    kernel_tests.test_short_rows_share_a_block("packed int64", 16)
+    kernel_tests.test_short_rows_share_a_block_in_training("packed int32")
+
+
+def check_overlaps() -> None:
+    cu_seqlens = degenerate_tests.OVERLAPS[0]
+    degenerate_tests.test_a_token_that_several_rows_claim_is_nan_and_every_other_is_its_row_s(128, False, cu_seqlens)
+    degenerate_tests.test_the_rstd_of_every_token_is_written_once([0, 7, 3, 12], "NaN")
+    degenerate_tests.test_gradients_of_overlapping_rows_are_nan(True, False, cu_seqlens)
+    degenerate_tests.test_tokens_without_a_row_are_refused_before_anything_is_launched(0, 1, True)
+
+
+CHECKS = [check_logits, check_split_rows, check_token_logits, check_bad_indices, check_gradients, check_alignment,
+          check_overlaps, check_short_rows, check_offsets]
+
+
+def verdict(library: str, mutant: str) -> str:
+    with tempfile.TemporaryFile("w+") as said:
+        process = os.fork()
+        if process == 0:
+            os.dup2(said.fileno(), 2)
+            status = 1
+            try:
+                signal.alarm(SECONDS)
+                check_all(library, mutant)
+                status = 0
+            except BaseException as error:
+                said_so = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+                print(f"{type(error).__name__}: {said_so}", file=sys.stderr)
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        _, status = os.waitpid(process, 0)
+        said.seek(0)
+        lines = [line for line in said.read().splitlines() if line.strip(" =")]
+    if status == 0:
+        return ""
+    if os.WIFSIGNALED(status):
+        return f"the process ended with signal {signal.Signals(os.WTERMSIG(status)).name}"
+    found = [line for line in lines if "ERROR: AddressSanitizer" in line or "runtime error:" in line]
+    return (found or lines or [f"exit status {os.waitstatus_to_exitcode(status)}"])[0]
+
+
+def check_all(library: str, mutant: str) -> None:
+    os.environ |= {"CUDA_ON_CPU_LIBRARY": library, "CUDA_ON_CPU_MUTANT": mutant}
+    with as_backend.served():
+        for check in CHECKS:
+            torch.use_deterministic_algorithms(True)
+            check()
+            torch.use_deterministic_algorithms(False)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps([verdict(sys.argv[1], mutant) for mutant in sys.argv[2:]]))

@@ -1,0 +1,108 @@
+"""What several test files share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rounding import Rounded
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
+
+from dendritic_bert.kernels import backends
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+if "cuda" in DEVICES:
+    torch.cuda.init()  # what a device refuses is asked of one that is in use
+
+
+def serving(op: str, *dtypes: torch.dtype) -> list[tuple[str, str]]:
+    """Every (backend, device) that can run ``op`` here with word tables of all the ``dtypes``."""
+    return [(name, device) for name in backends.BACKENDS for device in DEVICES
+            if all(backends.refusal(name, op, device, dtype) is None for dtype in dtypes)]
+
+
+# Every (backend, device) that can run here; a backend that is added to `backends.BACKENDS` joins all tests of the ops.
+BACKENDS = serving("embed_pool", torch.float32)
+each_backend = pytest.mark.parametrize(("backend", "device"), BACKENDS, ids=["-".join(pair) for pair in BACKENDS])
+# These look at every index before they compute. A GPU's kernels would have to be waited for: they return NaN instead.
+CHECKING = [pair for pair in BACKENDS if pair[0] not in ("cuda", "triton")]
+each_checking_backend = pytest.mark.parametrize(("backend", "device"), CHECKING, ids=map("-".join, CHECKING))
+# The kernels promise more than torch does: the same bits whatever stands beside a row and however many threads run.
+KERNELS = [pair for pair in BACKENDS if pair[0] != "reference"]
+each_kernel = pytest.mark.parametrize(("backend", "device"), KERNELS, ids=["-".join(pair) for pair in KERNELS])
+
+# How many times the root of the sum of squares a result may be off. An error of rounding lies anywhere in [-u, u], so
+# that its standard deviation is at most u / sqrt(3): these are seven. The worst of twenty million elements had three.
+CERTAINTY = 4
+
+
+def shared_path(name: str) -> Path:
+    """A file or folder of the data that is too large for the repository; skips the test where it is not there."""
+    roots = [Path(os.environ["DENDRITIC_BERT_DATA"])] if "DENDRITIC_BERT_DATA" in os.environ else []
+    roots.append(REPOSITORY.parent / "shared")
+    for root in roots:
+        if (root / name).exists():
+            return root / name
+    pytest.skip(f"{name} is not in {' or '.join(map(str, roots))}: set DENDRITIC_BERT_DATA to the folder that holds it")
+
+
+def run_interpreted(*arguments: str) -> None:
+    """pytest on files of the tests in a process of its own, where Triton's kernels run on the CPU: Triton decides that
+    when a kernel is defined. Fails where a test fails or is skipped, or where there is none."""
+    pytest.importorskip("triton")
+    tests = REPOSITORY / "tests"
+    paths = [str(tests / "support"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("DENDRITIC_BERT_BACKEND", None)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *arguments],
+                          cwd=tests, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def tiny_bert(model_class=BertForSequenceClassification, **config) -> PreTrainedModel:
+    """A BERT of transformers' own with random weights everywhere, LayerNorm's included (a fresh one has 1 and 0)."""
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "intermediate_size": 64, "max_position_embeddings": 20}
+    model = model_class(BertConfig(**sizes | config))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5, generator=generator)
+    return model.eval()
+
+
+def assert_within_rounding(actual: torch.Tensor, eager: torch.Tensor, exact: Rounded) -> None:
+    """The tolerance of every test of a kernel: each element is off by no more than rounding explains.
+
+    ``exact`` is what the reference makes of ``rounding.tracked`` values: the float64 result for the same (rounded)
+    tables and, of each element, the sum of the squares of everything that is rounded on the way. CERTAINTY times the
+    unit roundoff of float32 times the root of that sum bounds the error before the result is rounded to the dtype of
+    ``actual``. What nothing is added to must be 0. ``eager``, the same formula run by torch's own ops at the dtype of
+    ``actual``, is no part of it: what it is off by depends on the processor, and is reported beside the kernel's error.
+    """
+    assert actual.dtype == eager.dtype
+    assert actual.shape == eager.shape == exact.shape
+    error, torch_error = ((result.detach().double().cpu() - exact.value).abs() for result in (actual, eager))
+    bound = rounding_bound(exact, actual.dtype)
+    wrong = ~(error <= bound)
+    if wrong.any():
+        worst = torch.where(wrong, error / bound, 0).nan_to_num(float("inf")).argmax()
+        place = tuple(index.item() for index in torch.unravel_index(worst, exact.shape))
+        raise AssertionError(
+            f"{int(wrong.sum())} of {wrong.numel()} elements are off by more than rounding explains, {place} the most: "
+            f"error {error[place]:.3g}, torch's own {torch_error[place]:.3g}, allowed {bound[place]:.3g}")
+
+
+def rounding_bound(exact: Rounded, dtype: torch.dtype) -> torch.Tensor:
+    """What each element may be off by where everything was computed in float32 and rounded once to ``dtype``."""
+    bound = CERTAINTY * torch.finfo(torch.float32).eps / 2 * exact.squares.sqrt()
+    if dtype == torch.float32:
+        return bound
+    number = torch.finfo(dtype)
+    return bound + (bound > 0) * number.eps / 2 * exact.value.abs().clamp_min(number.smallest_normal)

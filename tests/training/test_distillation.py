@@ -1,0 +1,292 @@
+"""Distillation: what text is made, what the loss is, what is averaged; a student learns what its teacher knows."""
+
+import json
+import os
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers import shared_path, tiny_bert
+from safetensors.torch import load_file
+from small_classifier import hugging_face_tokenizer
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
+
+from dendritic_bert import cli
+from dendritic_bert.datasets.augmentation import RUN, augment
+from dendritic_bert.datasets.glue_tasks import find_task
+from dendritic_bert.datasets.rows import RowDataset, read_rows
+from dendritic_bert.training import distillation
+from dendritic_bert.training.distillation import (
+    DistillationOptions,
+    Distilled,
+    distill,
+    distillation_loss,
+    label_texts,
+)
+from dendritic_bert.training.ema import AveragedWeights
+from dendritic_bert.training.trainer import TrainingOptions, train
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+PHRASES = ["the cast is charming", "the cast", "is charming", "charming", "a warm film", "warm", "film",
+           "a long and tedious film about nothing much at all", "long and tedious", "tedious", "about nothing"]
+DEV = ["the film is warm", "such a long and tedious film about a cast"]
+
+
+def test_new_text_is_made_of_the_phrases():
+    made = augment(PHRASES, DEV, 200, seed=1)
+    assert made == augment(PHRASES, DEV, 200, seed=1)
+    assert made != augment(PHRASES, DEV, 200, seed=2)
+    assert len(set(made)) == len(made) == 200
+    assert not set(made) & set(PHRASES)
+    known = {word for phrase in PHRASES for word in phrase.split()} | {",", ".", "and", "but"}
+    assert {word for text in made for word in text.split()} <= known
+    # The sentence with a constituent replaced: its frame stays, around another phrase of about that length.
+    assert any(re.fullmatch(r"a long and tedious film (?!about nothing)\w+ \w+ much at all", text) for text in made)
+
+
+def test_no_text_comes_near_a_dev_sentence():
+    """Neither whole nor by six words in a row, in any case; without the dev set they would be there."""
+    sentence = "a long and tedious film about"
+    near = [text for text in augment(PHRASES, [], 300) if sentence in text]
+    assert near
+    made = augment(PHRASES, [*DEV, "THE CAST is warm"], 300)
+    assert not any(sentence in text for text in made)
+    assert "the cast is warm" in augment(PHRASES, DEV, 300)
+    assert "the cast is warm" not in made
+
+
+def test_real_text_keeps_away_from_the_dev_set():
+    folder = str(shared_path("data/glue"))
+    dev = read_rows("sst2", "dev", folder).columns[0]
+    made = augment(read_rows("sst2", "train", folder).columns[0][:20000], dev, 3000)
+    assert len(made) == 3000
+    runs = {tuple(words[i:i + RUN]) for words in map(str.split, dev) for i in range(len(words) - RUN + 1)}
+    assert not any(tuple(words[i:i + RUN]) in runs for words in map(str.split, made) for i in range(len(words)))
+    assert not {" ".join(text.split()) for text in dev} & set(made)
+
+
+# ---- loss and average ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("share", [0.0, 0.8, 1.0])
+def test_the_loss_is_its_formula(temperature, share):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)
+    classes = torch.arange(7) % 3
+    expected = 0.0
+    for s, t, c in zip(student, teacher, classes):
+        p, q = ((x / temperature).exp() / (x / temperature).exp().sum() for x in (t, s))
+        expected += share * temperature**2 * (p * (p / q).log()).sum()
+        expected -= (1 - share) * (s.exp() / s.exp().sum())[c].log()
+    labels = torch.cat([teacher, classes[:, None]], dim=1)
+    loss = distillation_loss(SimpleNamespace(logits=student), labels, temperature=temperature, teacher_share=share)
+    assert loss.item() == pytest.approx(expected.item() / 7)
+
+
+@pytest.mark.parametrize(("max_steps", "decay"), [(100, 0.9), (10, 0.75), (2, 0.0)])
+def test_the_average_of_the_weights(max_steps, decay):
+    """Against the recurrence, step by step; the first step's weights are where it begins. Of a short training it takes
+    in 40 %: four of ten steps."""
+    model, state = nn.Linear(3, 2), SimpleNamespace(global_step=0, max_steps=max_steps, is_world_process_zero=False)
+    callback, args = AveragedWeights(0.9), SimpleNamespace(output_dir="nowhere")
+    callback.on_train_begin(args, state, None, model=model)
+    expected = None
+    for step in range(6):
+        with torch.no_grad():
+            model.weight += torch.full((2, 3), float(step))
+        callback.on_step_end(args, state, None, model=model)
+        weight = model.weight.detach().clone()
+        expected = weight if expected is None else decay * expected + (1 - decay) * weight
+    callback.on_train_end(args, state, None, model=model)
+    torch.testing.assert_close(model.weight.detach(), expected)
+
+
+# ---- teacher and student ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    """Sentences and their parts; a third of the training labels is wrong, which a teacher may know better."""
+    folder = tmp_path_factory.mktemp("glue")
+    (folder / "SST-2").mkdir()
+    rng = np.random.default_rng(0)
+    good, bad, nouns = ["charming", "warm", "fine"], ["bleak", "dull", "clumsy"], ["film", "plot", "cast", "score"]
+    for split, size, noise in (("train", 200, 0.3), ("dev", 60, 0.0)):
+        lines = ["sentence\tlabel"]
+        for _ in range(size):
+            label = rng.integers(0, 2)
+            part = f"is {rng.choice([bad, good][label])}"
+            text = f"{rng.choice(['the', 'this', 'its'])} {rng.choice(nouns)} {part}"
+            parts = [text, part] if split == "train" else [text]
+            lines += [f"{words}\t{label ^ int(rng.random() < noise)}" for words in parts]
+        (folder / "SST-2" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A BERT without a head."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tiny_bert(BertModel, vocab_size=600, max_position_embeddings=128, num_hidden_layers=1).save_pretrained(folder)
+    hugging_face_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """A classifier that knows the task without its labels: one output of its head for each of the words."""
+    folder = str(tmp_path_factory.mktemp("oracle"))
+    clean = tmp_path_factory.mktemp("clean")
+    (clean / "SST-2").mkdir()
+    words = (["bleak", "dull", "clumsy"], ["charming", "warm", "fine"])
+    rows = [f"is {word}\t{label}" for label in (0, 1) for word in words[label]]
+    for split in ("train", "dev"):
+        (clean / "SST-2" / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows * 20]) + "\n")
+    train(TrainingOptions(dsn=True, data_dir=str(clean), output_dir=folder, lr=0.03, batch_size=12, epochs=8,
+                          word_dropout=0.0))
+    return folder
+
+
+@pytest.fixture
+def options(glue, oracle, tmp_path):
+    def make(**changes) -> DistillationOptions:
+        defaults = {"dsn": True, "data_dir": glue, "output_dir": str(tmp_path / "out"), "lr": 0.02, "batch_size": 20,
+                    "num_augmented": 60, "teacher": oracle, "epochs": 6, "word_dropout": 0.0, "ema": 0.9}
+        return DistillationOptions(**defaults | changes)
+
+    return make
+
+
+def test_a_student_learns_what_its_teacher_knows(options):
+    """From wrong labels beside right probabilities; the files are those of any training, the card names the teacher."""
+    results = distill(options(teacher_share=1.0))
+    assert results["teacher"] == 1
+    assert results["mean"] > 0.95
+    assert results["num_augmented"] == 60
+    assert json.loads(json.dumps(results)) == results
+    output = results["output_dir"]
+    assert AutoModelForSequenceClassification.from_pretrained(output).config.dsn
+    with open(f"{output}/README.md", encoding="utf-8") as file:
+        card = file.read()
+    assert "\ndendritic-bert distill --benchmark glue --task sst2" in card
+    assert "Distilled from" in card
+
+
+def test_logits_of_a_teacher_are_transformers_own(encoder, tmp_path):
+    """In any order of lengths, and read again from the file that keeps them; another teacher's are another file."""
+    texts = ["a charming journey", "", "The quick brown fox jumps over the lazy dog, " * 3, "bleak!"] * 3
+    bert = BertForSequenceClassification.from_pretrained(encoder).eval()
+    bert.save_pretrained(tmp_path / "bert")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
+    logits = label_texts(str(tmp_path / "bert"), texts, find_task("sst2"), 20, tmp_path / "labels")
+    for text, row in zip(texts, logits):
+        with torch.no_grad():
+            expected = bert(**tokenizer(text, truncation=True, max_length=20, return_tensors="pt")).logits[0]
+        np.testing.assert_allclose(row, expected, atol=2e-6)
+    assert len(list((tmp_path / "labels").iterdir())) == 1
+    again = label_texts(str(tmp_path / "bert"), texts, find_task("sst2"), 20, tmp_path / "labels")
+    assert np.array_equal(again, logits)
+    assert len(list((tmp_path / "labels").iterdir())) == 1
+    with pytest.raises(ValueError, match=r" has 2 labels, the task has 3: pass a model trained on it\.$"):
+        label_texts(str(tmp_path / "bert"), texts, find_task("mnli"), 20, tmp_path / "labels")
+
+
+def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, capsys):
+    shared = str(tmp_path / "teacher")
+    settings = {"teacher": encoder, "teacher_dir": shared, "teacher_epochs": 1, "epochs": 1, "teacher_lr": 1e-3}
+    first = distill(options(**settings))
+    assert "it is fine-tuned into" in capsys.readouterr().err
+    teacher = AutoModelForSequenceClassification.from_pretrained(shared)
+    assert (teacher.config.dsn, teacher.config.encoder_pooling) == (False, "mean")
+    second = distill(options(**settings, head_hidden=4, output_dir=str(tmp_path / "other")))
+    assert "fine-tuned" not in capsys.readouterr().err
+    assert second["teacher"] == first["teacher"]
+    assert sorted(name for name in os.listdir(shared) if name.startswith("logits")) == sorted(
+        name for name in os.listdir(shared) if name.endswith("npy"))
+
+
+def test_the_mean_of_the_tokens_under_the_head(encoder):
+    """Of the encoder's outputs, without padding."""
+    from dendritic_bert import DendriticBertForSequenceClassification
+
+    bert = BertModel.from_pretrained(encoder).eval()
+    ours = DendriticBertForSequenceClassification.from_pretrained(encoder, dsn=False, encoder_pooling="mean").eval()
+    ids, mask = torch.randint(600, (3, 9)), (torch.arange(9) < torch.tensor([[9], [4], [1]])).long()
+    with torch.no_grad():
+        hidden = bert(ids, attention_mask=mask).last_hidden_state
+        pooled = torch.stack([row[:length].mean(dim=0) for row, length in zip(hidden, mask.sum(dim=1))])
+        torch.testing.assert_close(ours(ids, attention_mask=mask).logits, ours.classifier(pooled))
+        torch.testing.assert_close(ours(ids).logits, ours.classifier(bert(ids).last_hidden_state.mean(dim=1)))
+
+
+def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch):
+    """The average of the weights too."""
+    whole = distill(options(epochs=3, output_dir=str(tmp_path / "whole")))
+    set_epoch = RowDataset.set_epoch
+
+    def interrupt(dataset, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        set_epoch(dataset, epoch)
+
+    monkeypatch.setattr(RowDataset, "set_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        distill(options(epochs=3))
+    monkeypatch.setattr(RowDataset, "set_epoch", set_epoch)
+    resumed = distill(options(epochs=3))
+    assert resumed["mean"] == whole["mean"]
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_augmented_text_carries_the_teachers_class(options):
+    distilled = Distilled(options(num_augmented=20))
+    labels, num_train = distilled.rows.labels, len(distilled.train.labels)
+    assert labels.shape == (num_train + 20, 3)
+    assert (labels[:num_train, 2] == distilled.train.labels).all()
+    assert (labels[num_train:, 2] == labels[num_train:, :2].argmax(axis=1)).all()
+    assert (labels[:num_train, 2] != labels[:num_train, :2].argmax(axis=1)).any()
+
+
+def test_another_student_is_another_class(options, monkeypatch):
+    built = []
+
+    class Wide(distillation.DsnStudent):
+        def build(self, model_class, options, settings, vocab_size):
+            built.append(vocab_size)
+            return super().build(model_class, options, settings, vocab_size)
+
+    monkeypatch.setitem(distillation.STUDENTS, "wide", Wide)
+    assert distill(options(student="wide", epochs=1))["mean"] > 0
+    assert len(built) == 1
+
+
+# ---- what does not fit -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"teacher": None}, "teacher is not given: name the sequence classifier to learn from."),
+    ({"task": "rte"}, "task is 'rte', expected one whose rows are single texts with classes: sst2 or cola."),
+    ({"student": "cat"}, "student is 'cat', expected one of dsn."),
+    ({"temperature": 0.0}, "temperature is 0.0, expected more than 0."),
+    ({"teacher_share": 1.5}, "teacher_share is 1.5, expected 0 to 1."),
+    ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1."),
+    ({"num_augmented": -1}, "num_augmented is -1, expected 0 or more."),
+])
+def test_options_that_do_not_fit(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        DistillationOptions(**{"dsn": True, "teacher": "t"} | changes)
+
+
+def test_a_teacher_that_is_not_there(options, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match=r"^teacher .*empty cannot be loaded \(\w+Error\): pass a folder or a hub id of"):
+        distill(options(teacher=str(tmp_path / "empty")))
+    assert cli.main(["distill", "--dsn"]) == 2
+    assert "teacher is not given: name the sequence classifier" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""The search: the sweep file fits the command line, a study goes on, and its table is what the trials were."""
+
+import csv
+import json
+import re
+
+import optuna
+import pytest
+import yaml
+from glue_files import write_task
+from transformers import HfArgumentParser
+
+from dendritic_bert import cli
+from dendritic_bert.training.sweep import SPACE, SweepOptions, read_space, sweep
+from dendritic_bert.training.trainer import TrainingOptions
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("glue")
+    write_task(folder, "sst2", {"train": 60, "dev": 30})
+    return str(folder)
+
+
+@pytest.fixture
+def space(tmp_path):
+    def write(**parameters) -> str:
+        (tmp_path / "space.yaml").write_text(yaml.safe_dump({"parameters": parameters}))
+        return str(tmp_path / "space.yaml")
+
+    return write
+
+
+SMALL = {"num_dendrites": {"values": [0, 2]}, "lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.05},
+         "word_dropout": {"min": 0.0, "max": 0.3}, "hidden_size": {"distribution": "int_uniform", "min": 2, "max": 6}}
+
+
+def test_the_sweep_file_fits_the_command_line():
+    """An agent of Weights & Biases puts --name=value for each parameter in the place of ${args}."""
+    content = yaml.safe_load(SPACE.read_text(encoding="utf-8"))
+    assert {"num_dendrites", "dendrite_activation"} <= read_space(str(SPACE)).keys()
+    program, command, *flags = content["command"]
+    assert (program, command, flags.pop()) == ("dendritic-bert", "train", "${args}")
+    for end in (0, -1):
+        args = [f"--{name}={[*entry['values']][end] if 'values' in entry else entry[('min', 'max')[end]]}"
+                for name, entry in content["parameters"].items()]
+        options, = HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(flags + args)
+        assert options.num_dendrites == (0, 4)[end]
+        assert options.report_to == "wandb"
+    assert content["metric"] == {"name": "eval/accuracy", "goal": "maximize"}
+
+
+def test_a_search_and_its_files(glue, space, tmp_path, capsys):
+    output = tmp_path / "sweep"
+    command = ["sweep", "--dsn", "--data_dir", glue, "--output_dir", str(output), "--epochs", "1", "--batch_size", "20",
+               "--space", space(**SMALL)]
+    assert cli.main([*command, "--trials", "2"]) == 0
+    assert cli.main([*command, "--trials", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert re.findall("trial . of .", err) == ["trial 1 of 2", "trial 2 of 2", "trial 3 of 4", "trial 4 of 4"]
+    results = json.loads(out[out.rindex("\n{") if "\n{" in out else 0:])
+    assert sorted(path.name for path in output.iterdir()) == [
+        "parallel_coordinates.png", "study.db", "sweep.csv", "sweep.md"]
+    trials = optuna.load_study(study_name="sst2", storage=f"sqlite:///{output / 'study.db'}").trials
+    assert len(trials) == results["trials"] == 4
+    assert results["value"] == max(trial.value for trial in trials)
+    with open(output / "sweep.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["mean"]) for row in rows] == sorted((trial.value for trial in trials), reverse=True)
+    for row in rows:
+        trial = trials[int(row["trial"])]
+        assert {name: row[name] for name in SMALL} == {name: str(trial.params[name]) for name in SMALL}
+        assert 0.001 <= float(row["lr"]) <= 0.05
+        assert 2 <= int(row["hidden_size"]) <= 6
+    text = (output / "sweep.md").read_text(encoding="utf-8")
+    best = re.search(r"```\n(dendritic-bert train .*)\n```", text)[1].split()
+    assert best[best.index("--lr") + 1] == rows[0]["lr"]
+    assert len(re.findall(r"^\| \d", text, re.MULTILINE)) == 4
+
+
+def test_a_trial_that_fails_is_no_end(glue, space, tmp_path):
+    """A loss that is no number, in every second trial or so."""
+    wild = {"lr": {"values": [0.01, 1e30]}}
+    results = sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "out"), epochs=1, batch_size=20,
+                                 space=space(**wild), trials=6))
+    assert results["best"] == {"lr": 0.01}
+    assert "0 trainings failed" not in (tmp_path / "out" / "sweep.md").read_text()
+    with pytest.raises(RuntimeError, match=r"^no trial of 1 came to an end: narrow the space"):
+        sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "none"), epochs=1, batch_size=20,
+                           space=space(lr={"value": 1e30}), trials=1))
+
+
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"dendrits": {"values": [1]}}, "has the parameter 'dendrits', which training has not: leave it out."),
+    ({"lr": {"distribution": "normal", "mu": 0}}, "has the parameter 'lr' of an unknown kind, expected values"),
+])
+def test_a_space_that_does_not_fit(space, parameters, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SweepOptions(dsn=True, space=space(**parameters))
+
+
+def test_options_that_do_not_fit(tmp_path):
+    with pytest.raises(ValueError, match=r"^trials is 0, expected 1 or more\.$"):
+        SweepOptions(dsn=True, trials=0)
+    with pytest.raises(ValueError, match=r"^space .*none\.yaml cannot be read \(No such file or directory\): name a"):
+        SweepOptions(dsn=True, space=str(tmp_path / "none.yaml"))
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ValueError, match=r"^space .*list\.yaml is no sweep file with parameters: see "):
+        SweepOptions(dsn=True, space=str(tmp_path / "list.yaml"))
