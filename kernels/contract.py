@@ -29,10 +29,21 @@ class WordGrad(enum.IntEnum):
     SPARSE = 2
 
 
-# What kernels read; float64 is the reference's alone.
-TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn)
+# Of parameters, and of prepared word tables. Kernels read these; float64 is read by the reference alone.
+PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TABLE_DTYPES = (*PARAMETER_DTYPES, torch.int8, torch.float8_e4m3fn)
 # Stored with one float32 scale a row, max|row| / the largest magnitude that the format is used for.
 ROW_SCALED = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+
+
+class Tokens(NamedTuple):
+    """The tokens of a call: ``[B, L]`` with an optional mask, or ``[T]`` beside ``cu_seqlens [B + 1]``."""
+
+    input_ids: Tensor
+    attention_mask: Tensor | None = None
+    cu_seqlens: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
 
 
 class DsnTable(NamedTuple):

@@ -181,6 +181,13 @@ for _backend in NATIVE_BACKENDS:
         define(_backend)
 
 
+def is_served(op: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether ``op`` with a word table of ``dtype`` on ``device`` is served as asked for: by the backend that the
+    environment forces, or where it forces none by a kernel rather than the reference."""
+    names = NATIVE_BACKENDS if backends.FORCED is None else (backends.FORCED,)
+    return any(backends.refusal(name, op, device, dtype) is None for name in names)
+
+
 def embed_pool(
     input_ids: Tensor,
     word_embeddings: Tensor,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import PreTrainedModel
 
-from ..kernels import backends, ops
+from ..kernels import ops
 from ..kernels.contract import DsnHead, DsnTable, FoldedDsn, padded_outputs
 from ..kernels.prepare import fold
 from .body import GLOBAL_HOOKS, hooks_of
@@ -38,8 +38,8 @@ class Tables:
         # Where a folded row is less than half of a word's, and the backend has the op. Up to a whole one it is faster
         # (1024 x 32 tokens, H = 128: 3.0 times at 32 outputs, 2.3 at 48, 1.7 at 128), but its tables are as large as
         # the words' then, and the first call of a model waits for them.
-        self._is_foldable = 2 * padded_outputs(head.weight.shape[0]) < table.word.shape[1] and backends.refusal(
-            backends.FORCED or "cpu", "dsn_logits_folded", table.word.device, torch.float32) is None
+        self._is_foldable = 2 * padded_outputs(head.weight.shape[0]) < table.word.shape[1] and ops.is_served(
+            "dsn_logits_folded", table.word.device, torch.float32)
 
     def logits(self, input_ids: Tensor, cu_seqlens: Tensor | None, pooling: str,
                tokens: dict[str, Tensor | None]) -> Tensor:
