@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KERNELS := $(wildcard csrc/*/*)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint bench results sanitize wheel gpu roofline mutants clean
+.PHONY: demo test lint bench results docs sanitize wheel gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -64,8 +64,11 @@ roofline: $(VENV)/extras  ## bench/results/roofline.md: what bounds the Triton a
 mutants: $(VENV)/extras  ## break the Triton kernels in 268 ways and see each caught; about half an hour
 	$(BIN)/python tests/mutation/mutate_triton.py --table tests/README.md
 
+docs: $(VENV)/docs  ## the site of docs/, built into site/; any warning ends the build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info dendritic_bert/*.so
+	rm -rf $(VENV) build dist site *.egg-info dendritic_bert/*.so
 
 # Python compiles a module when it is first imported; pip would compile all 18,000 of them, torch's alone in 8 s.
 INSTALL := $(BIN)/pip install -q --no-compile
@@ -88,4 +91,9 @@ $(VENV)/built: $(KERNELS) | $(VENV)/installed
 # What make demo does without. The package is there already: pip adds what its extras name, and builds nothing again.
 $(VENV)/extras: pyproject.toml | $(VENV)/built
 	$(INSTALL) "dendritic-bert[train,test,bench]"
+	touch $@
+
+# make docs alone needs these: it reads the sources, and runs none of them.
+$(VENV)/docs: pyproject.toml | $(VENV)/installed
+	$(INSTALL) "dendritic-bert[docs]"
 	touch $@
