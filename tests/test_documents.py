@@ -24,7 +24,7 @@ def test_links_and_names_of_files(document, files):
     text = document.read_text(encoding="utf-8")
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (document.parent / link).exists()]
-    names = re.findall(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|h|cuh|cu|cpp|json|md|yaml))`", text)
+    names = re.findall(r"`(?:\.\./)*((?:[\w.-]+/)*[\w-]+\.(?:py|h|cuh|cu|cpp|json|md|yaml))`", text)
     missing += [name for name in names if name not in OTHERS and document.name != "CHANGELOG.md"
                 and not any(f"/{file}".endswith(f"/{name}") for file in files)]
     folders = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w/]*)`", text)
