@@ -7,7 +7,8 @@ from helpers import REPOSITORY
 
 FOLDERS = ("bench", "csrc", "dendritic_bert", "docs", "examples", "kernels", "tests")
 PATTERNS = ("*.md", "docs/*.md", "docs/*/*.md", "kernels/README.md", "tests/README.md", "tests/*/*/README.md")
-DOCUMENTS = sorted(path for pattern in PATTERNS for path in REPOSITORY.glob(pattern) if "results" not in path.parts)
+DOCUMENTS = sorted(path for pattern in PATTERNS for path in REPOSITORY.glob(pattern)
+                   if "results" not in path.parts and not path.is_symlink())
 # Files that the programs of the documents make, or that lie elsewhere.
 OTHERS = {"config.json", "best_model.pt", "utils.py", "__init__.py", "mkdocs.yml", "pyproject.toml"}
 
