@@ -21,8 +21,8 @@ class BagOfWords(nn.Module):
         self.head = nn.Sequential(nn.Linear(hidden_size, 32), nn.GELU(), nn.Linear(32, num_labels))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        # One op in place of three lookups, two additions, a LayerNorm and a masked mean: nothing of size [B, L, H] is
-        # written in either direction. On a GPU p_embed and p_pool drop out with no mask in memory.
+        # One op in place of three look-ups, two additions, a LayerNorm and a masked mean. Its kernels write nothing of
+        # size [B, L, H] in either direction, and no mask either where p_embed or p_pool asks for dropout.
         pooled = ops.embed_pool(input_ids, self.words, self.positions, self.types, self.norm.weight, self.norm.bias,
                                 attention_mask=attention_mask, eps=self.norm.eps)
         return self.head(pooled)
