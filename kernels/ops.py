@@ -17,8 +17,8 @@ from .registration import operator
 
 
 def is_served(op: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether ``op`` with a word table of ``dtype`` on ``device`` is served as asked for: by the backend that the
-    environment forces, or where it forces none by a kernel rather than the reference."""
+    """Whether ``op`` with a word table of ``dtype`` on ``device`` is served by the backend that the environment forces
+    or, where it forces none, by a kernel rather than the reference."""
     names = tuple(backends.KERNEL_BACKENDS) if backends.FORCED is None else (backends.FORCED,)
     return any(backends.refusal(name, op, device, dtype) is None for name in names)
 
@@ -43,38 +43,41 @@ def embed_pool(
     sparse_grad: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """Embeddings, LayerNorm, dropout and pooling in one pass, differentiable; the formula is in ``reference``.
+    """Embeddings, LayerNorm, dropout and pooling in one pass; differentiable. ``reference`` has the formula.
 
     Args:
-        input_ids: ``[B, L]``, or ``[T]`` beside ``cu_seqlens``; int32 or int64, read as it is.
+        input_ids: ``[B, L]``, or ``[T]`` beside ``cu_seqlens``; int32 or int64, neither of which is converted.
         word_embeddings, position_embeddings, token_type_embeddings: ``[V, H]``, ``[P, H]``, ``[K, H]``.
         ln_weight, ln_bias: LayerNorm's gamma and beta, ``[H]``. All five parameters share one dtype.
-        attention_mask: ``[B, L]``, any dtype, zero means padding.
-        cu_seqlens: ``[B + 1]``, row b holds the tokens ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``.
-        token_type_ids, position_ids: shaped as ``input_ids``; default 0, and the column or the index in the row.
+        attention_mask: ``[B, L]`` of any dtype; a token is valid where it is not 0. None: every token is valid.
+        cu_seqlens: ``[B + 1]``, int32 or int64; row b holds the tokens ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``.
+        token_type_ids: shaped as ``input_ids``, int32 or int64. None: every token has type 0.
+        position_ids: shaped as ``input_ids``, int32 or int64. None: the column, or in ``[T]`` the index in the row.
         eps: LayerNorm's epsilon.
-        pooling: "mean_masked", "mean_all" or "sum_all" (both over padding too).
-        p_embed, p_pool: dropout on every token's LayerNorm output and on the pooled row, 0 <= p < 1.
-        seed: an int or an int64 tensor of one element; drawn from torch's generator where None and needed.
-        sparse_grad: the word table's gradient is a coalesced sparse COO tensor.
-        backend: one of ``backends.BACKENDS``; None chooses.
+        pooling: "mean_masked", or over padding too "mean_all" or "sum_all".
+        p_embed, p_pool: the probabilities of dropout on every token's LayerNorm output and on the pooled row,
+            0 <= p < 1.
+        seed: of the dropout, an int or an int64 tensor of one element. None: drawn from torch's generator.
+        sparse_grad: whether the word table's gradient is a coalesced sparse COO tensor.
+        backend: one of ``backends.BACKENDS``. None: the first that can serve the call.
 
     Returns:
-        pooled ``[B, H]`` in the parameters' dtype; a row without tokens is 0.
+        pooled ``[B, H]`` in the parameters' dtype. A row without valid tokens is 0.
 
     Raises:
-        RuntimeError: an id, position, type, shape, dtype or cu_seqlens that does not fit, naming the row; or a
-            requested backend that cannot serve the call. The kernels on a GPU, which would have to be waited for, read
-            nothing where an id, position, type or cu_seqlens does not fit and make the row NaN: the backend
-            "reference" then says which it is.
+        RuntimeError: where an id, position, type, shape, dtype or cu_seqlens does not fit, with the row; and where a
+            requested backend cannot serve the call. The kernels on a GPU would have to be waited for: where an id,
+            position, type or cu_seqlens does not fit, they read nothing and make the row NaN, and the backend
+            "reference" says which it is.
     """
     validation.check_eps(eps)
     validation.check_dropout(p_embed, p_pool)
+    pooling_code = _code("pooling", pooling, POOLING_CODES)
     seed = validation.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
     name = backends.choose(backend, "embed_pool", word_embeddings.device, word_embeddings.dtype)
     if name == "reference":
         validation.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
-                                ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
+                                    ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
         return embed_pool_ref(
             input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
             attention_mask=attention_mask, cu_seqlens=cu_seqlens, token_type_ids=token_type_ids,
@@ -85,8 +88,8 @@ def embed_pool(
         word_grad = WordGrad.SPARSE if sparse_grad else WordGrad.DENSE
     pooled, _, _ = operator("embed_pool", name)(
         input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
-        _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids, eps,
-        _code("pooling", pooling, POOLING_CODES), p_embed, p_pool, seed, word_grad)
+        _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids, eps, pooling_code, p_embed, p_pool,
+        seed, word_grad)
     return pooled
 
 
@@ -102,8 +105,8 @@ def dsn_logits(
     pooling: str = "mean_masked",
     backend: str | None = None,
 ) -> Tensor:
-    """Token ids to logits, from tables prepared by ``weights``, in one launch (Triton takes two where rows are few and
-    one may be long); not differentiable.
+    """Token ids to logits, in one launch from the tables that ``prepare.prepare_table`` and ``prepare.prepare_head``
+    made; not differentiable. Triton takes two launches where rows are few and one of them may be long.
 
     ``input_ids`` and the four token arguments are those of ``embed_pool``. Returns logits ``[B, C]`` in the head's
     dtype: float32, or float64 where table and head are, which the reference serves. Raises RuntimeError as
@@ -111,18 +114,18 @@ def dsn_logits(
     """
     validation.check_eps(table.eps)
     activation = _code("activation", head.activation, ACTIVATION_CODES)
+    pooling_code = _code("pooling", pooling, POOLING_CODES)
     name = backends.choose(backend, "dsn_logits", table.word.device, table.word.dtype)
     if name == "reference":
         validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
-                                pooling)
+                                    pooling)
         return dsn_logits_ref(input_ids, table, head, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                               token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
     word, word_scale, context, eps = table
     weight, bias, beta_bias, lateral, top, _ = head
     return operator("dsn_logits", name)(
         input_ids, word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation,
-        _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
-        _code("pooling", pooling, POOLING_CODES))
+        _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids, pooling_code)
 
 
 def dsn_token_logits(
@@ -139,15 +142,15 @@ def dsn_token_logits(
     """The head on every token instead of on the pooled row (question answering); not differentiable.
 
     The arguments are those of ``dsn_logits``. Returns logits ``[B, L, C]``, or ``[T, C]`` beside ``cu_seqlens``, in
-    the head's dtype (float32); a token that ``attention_mask`` hides is not looked up and its logits are 0. Raises
-    RuntimeError as ``embed_pool`` does; on a GPU a token that more than one row of cu_seqlens holds is NaN instead.
+    the head's dtype. A token that ``attention_mask`` says is not valid is not looked up, and its logits are 0. Raises
+    RuntimeError as ``embed_pool`` does; on a GPU a token that more than one row of ``cu_seqlens`` holds is NaN instead.
     """
     validation.check_eps(table.eps)
     activation = _code("activation", head.activation, ACTIVATION_CODES)
     name = backends.choose(backend, "dsn_token_logits", table.word.device, table.word.dtype)
     if name == "reference":
         validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
-                                "mean_masked")
+                                    "mean_masked")
         return dsn_token_logits_ref(input_ids, table, head, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                                     token_type_ids=token_type_ids, position_ids=position_ids)
     word, word_scale, context, eps = table
@@ -168,21 +171,22 @@ def dsn_logits_folded(
     pooling: str = "mean_masked",
     backend: str | None = None,
 ) -> Tensor:
-    """``dsn_logits`` from tables that hold the head already, made by ``folding.fold``; not differentiable.
+    """``dsn_logits`` from folded tables, which hold the head already; ``prepare.fold`` makes them. Not differentiable.
 
     ``input_ids`` and the four token arguments are those of ``embed_pool``, with positions below
     ``folded.num_positions``. Returns logits ``[B, C]`` float32. Raises RuntimeError as ``embed_pool`` does.
     """
     activation = _code("activation", folded.activation, ACTIVATION_CODES)
+    pooling_code = _code("pooling", pooling, POOLING_CODES)
     name = backends.choose(backend, "dsn_logits_folded", folded.word.device, folded.word.dtype)
     if name == "reference":
         validation.check_dsn_logits_folded(input_ids, folded, attention_mask, cu_seqlens, token_type_ids, position_ids,
-                                       pooling)
+                                           pooling)
         return dsn_logits_folded_ref(input_ids, folded, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
                                      token_type_ids=token_type_ids, position_ids=position_ids, pooling=pooling)
     return operator("dsn_logits_folded", name)(
         input_ids, *folded[:-1], activation, _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
-        _code("pooling", pooling, POOLING_CODES))
+        pooling_code)
 
 
 def _code(argument: str, value: str, codes: dict[str, int]) -> int:
@@ -193,7 +197,7 @@ def _code(argument: str, value: str, codes: dict[str, int]) -> int:
 
 
 def _integer_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """The kernels read masks of these widths as they are; a float mask is rare and worth one pass."""
+    """The mask in a dtype that the kernels read. Any other, as a float mask is, is rare and worth one pass."""
     if attention_mask is None or attention_mask.dtype in MASK_DTYPES:
         return attention_mask
     return attention_mask != 0

@@ -202,7 +202,7 @@ def dsn_logits_ref(
     position_ids: Tensor | None = None,
     pooling: str = "mean_masked",
 ) -> Tensor:
-    """Token ids -> logits ``[B, C]`` from a full-width table and a head, in the head's dtype; see ``ops.dsn_logits``."""
+    """Token ids -> logits ``[B, C]`` from full-width tables, in the head's dtype; see ``ops.dsn_logits``."""
     row, column = token_places(input_ids, cu_seqlens)
     mask = attention_mask if pooling == "mean_masked" else None
     x_hat = _x_hat_ref(input_ids, column, table, mask, token_type_ids, position_ids, head.weight.dtype)

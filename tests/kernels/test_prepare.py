@@ -108,7 +108,7 @@ def test_gamma_and_beta_are_folded_in_float64(num_dendrites, source):
     head_values = {name: value.to(source) for name, value in head_values.items()}
     prepared = prepare_head(gamma, beta, **head_values, activation="tanh")
     wide = in_float64(head_values)
-    # (A gamma) h + b + s A beta, see weights.py
+    # (A gamma) h + b + s A beta, see prepare.py
     assert torch.equal(prepared.weight, (wide["weight"] * gamma.double()).float())
     torch.testing.assert_close(prepared.beta_bias.double(), wide["weight"] @ beta.double(), rtol=1e-6, atol=1e-6)
     for name in ("bias", "lateral", "top"):
