@@ -6,20 +6,22 @@ torch.compile see one operator.
 
 import os
 import warnings
+from importlib import import_module
 
 import torch
 from torch.autograd import forward_ad
 
-from . import cpu, cuda, triton
 from .backend import Backend
 
-# The one list of backends, in the order of preference. docs/adding_a_backend.md says what a new line needs.
-KERNEL_BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (
-    cpu.BACKEND,
-    cuda.BACKEND,
-    triton.BACKEND,
-)}
-# The names that ``backend=`` takes. The reference comes last and serves everything.
+# The one list of backends, in the order of preference: each is a module beside this one, and ends in its BACKEND.
+# docs/adding_a_backend.md says what a new line needs.
+_MODULES = (
+    "cpu",
+    "cuda",
+    "triton",
+)
+KERNEL_BACKENDS: dict[str, Backend] = {name: import_module(f".{name}", __name__).BACKEND for name in _MODULES}
+# The names that the argument ``backend`` takes. The reference comes last and serves everything.
 BACKENDS = (*KERNEL_BACKENDS, "reference")
 ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
 
@@ -73,7 +75,7 @@ def _unknown() -> str:
 def _forced_by_environment() -> str | None:
     name = os.environ.get(ENVIRONMENT_VARIABLE) or None
     if name is None:
-        missing = cpu.BACKEND.missing
+        missing = KERNEL_BACKENDS["cpu"].missing
         if missing is not None:
             warnings.warn(f"dendritic_bert runs on the PyTorch reference: {missing}.", stacklevel=2)
         return None

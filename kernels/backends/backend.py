@@ -24,7 +24,7 @@ def _no_reason(*_: Any) -> None:
 class Backend:
     """A set of kernels. Its operators are ``dendritic_bert::<op>_<name>``, with the schemas of ``registration``.
 
-    name: what the argument ``backend`` and the environment variable call it.
+    name: that of its module, by which the argument ``backend`` and the environment variable call it.
     device_type: the ``torch.device.type`` of the memory that its kernels read.
     table_dtypes: the ops that it has kernels for, each with the dtypes that the word table may have.
     missing: why its kernels are not there at all, with the remedy, or None. It is what an import can find out without

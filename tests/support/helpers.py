@@ -27,12 +27,15 @@ def serving(op: str, *dtypes: torch.dtype) -> list[tuple[str, str]]:
             if all(backends.refusal(name, op, device, dtype) is None for dtype in dtypes)]
 
 
+def raises_on_values(backend: str) -> bool:
+    return backend == "reference" or backends.KERNEL_BACKENDS[backend].raises_on_values
+
+
 # Every (backend, device) that can run here. A backend that joins the list in kernels/backends joins all tests of ops.
 BACKENDS = serving("embed_pool", torch.float32)
 each_backend = pytest.mark.parametrize(("backend", "device"), BACKENDS, ids=["-".join(pair) for pair in BACKENDS])
 # These look at every index before they compute. A GPU's kernels would have to be waited for: they return NaN instead.
-CHECKING = [(name, device) for name, device in BACKENDS
-            if name == "reference" or backends.KERNEL_BACKENDS[name].raises_on_values]
+CHECKING = [pair for pair in BACKENDS if raises_on_values(pair[0])]
 each_checking_backend = pytest.mark.parametrize(("backend", "device"), CHECKING, ids=map("-".join, CHECKING))
 # The kernels promise more than torch does: the same bits whatever stands beside a row and however many threads run.
 KERNELS = [pair for pair in BACKENDS if pair[0] != "reference"]
