@@ -88,7 +88,7 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
         raise RuntimeError(f"word has shape {list(table.word.shape)}, expected [V, H] with H >= 1.")
     vocab_size, hidden_size = table.word.shape
     if table.context.dim() != 3 or table.context.shape[0] == 0 or table.context.shape[2] != hidden_size:
-        raise RuntimeError(f"context has shape {list(table.context.shape)}, expected [K, P, {hidden_size}] with H and "
+        raise RuntimeError(f"context has shape {list(table.context.shape)}, expected [K, P, {hidden_size}] with "
                            "K >= 1.")
     if head.top.dim() != 2:
         raise RuntimeError(f"top has shape {list(head.top.shape)}, expected [N, C].")

