@@ -5,7 +5,6 @@ The schemas are defined here, in Python, so that an operator exists where its ke
 """
 
 import threading
-from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -46,8 +45,25 @@ def _argument_names(schema: str) -> list[str]:
     return [argument.split()[-1] for argument in arguments.split(", ")]
 
 
-# The arguments of the operator embed_pool, by the names in its schema.
-EmbedPoolArguments = namedtuple("EmbedPoolArguments", _argument_names(SCHEMAS["embed_pool"]))
+class EmbedPoolArguments(NamedTuple):
+    """The arguments of the operator ``embed_pool``, or what autograd returns for each of them."""
+
+    input_ids: Tensor | None = None
+    word_embeddings: Tensor | None = None
+    position_embeddings: Tensor | None = None
+    token_type_embeddings: Tensor | None = None
+    ln_weight: Tensor | None = None
+    ln_bias: Tensor | None = None
+    attention_mask: Tensor | None = None
+    cu_seqlens: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
+    eps: float | None = None
+    pooling: int | None = None
+    p_embed: float | None = None
+    p_pool: float | None = None
+    seed: Tensor | None = None
+    word_grad: int | None = None
 
 
 class EmbedPoolGradients(NamedTuple):
@@ -94,9 +110,13 @@ def _fake_dsn_token_logits(*, input_ids: Tensor, bias: Tensor, top: Tensor, **_:
     return bias.new_empty((*input_ids.shape, top.shape[1]))
 
 
-_FAKES = {"embed_pool": _fake_embed_pool, "embed_pool_backward": _fake_embed_pool_backward,
-          "dsn_logits": _fake_dsn_logits, "dsn_token_logits": _fake_dsn_token_logits,
-          "dsn_logits_folded": _fake_dsn_logits}
+_FAKES: dict[str, Callable[..., Any]] = {
+    "embed_pool": _fake_embed_pool,
+    "embed_pool_backward": _fake_embed_pool_backward,
+    "dsn_logits": _fake_dsn_logits,
+    "dsn_token_logits": _fake_dsn_token_logits,
+    "dsn_logits_folded": _fake_dsn_logits,
+}
 
 
 def _by_name(fake: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
@@ -125,22 +145,19 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 def _backward_on(backend: str) -> Callable[..., Any]:
     operator = getattr(torch.ops.dendritic_bert, f"embed_pool_backward_{backend}")
-    no_gradients = EmbedPoolArguments(*(None,) * len(EmbedPoolArguments._fields))
 
     def backward(ctx: Any, grad_pooled: Tensor | None, *_: None) -> EmbedPoolArguments:
         if grad_pooled is None:
-            return no_gradients
+            return EmbedPoolArguments()
         pooled_hat, rstd, *tensors = ctx.saved_tensors
-        inputs = EmbedPoolArguments(*(number if tensor is None else tensor
-                                      for tensor, number in zip(tensors, ctx.numbers)))
+        inputs: Any = EmbedPoolArguments(*(number if tensor is None else tensor
+                                           for tensor, number in zip(tensors, ctx.numbers)))
         gradients = EmbedPoolGradients(*operator(grad_pooled, pooled_hat, rstd, *inputs))
-        d_word: Tensor | None = gradients.d_word
+        d_word = None if inputs.word_grad == WordGrad.NONE else gradients.d_word
         if inputs.word_grad == WordGrad.SPARSE:
-            d_word = torch.sparse_coo_tensor(gradients.d_word_ids[None], d_word, inputs.word_embeddings.shape,
-                                             is_coalesced=True, check_invariants=False)
-        elif inputs.word_grad == WordGrad.NONE:
-            d_word = None
-        return no_gradients._replace(
+            d_word = torch.sparse_coo_tensor(gradients.d_word_ids[None], gradients.d_word,
+                                             inputs.word_embeddings.shape, is_coalesced=True, check_invariants=False)
+        return EmbedPoolArguments(
             word_embeddings=d_word, position_embeddings=gradients.d_position,
             token_type_embeddings=gradients.d_token_type, ln_weight=gradients.d_ln_weight, ln_bias=gradients.d_ln_bias)
 

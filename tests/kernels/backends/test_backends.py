@@ -30,7 +30,8 @@ print(ops.dsn_logits(ids, prepare.prepare_table(*tables[:3]), head).shape)
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
-    """A fresh interpreter, with every warning shown and no backend forced but the one given."""
+    """Runs ``code`` in a new process, which prints every warning and has no backend forced but that of
+    ``environment``."""
     inherited = {name: value for name, value in os.environ.items() if name != backends.ENVIRONMENT_VARIABLE}
     return subprocess.run([sys.executable, "-W", "always::UserWarning", "-c", code], cwd=REPOSITORY,
                           env=inherited | environment, capture_output=True, text=True)
@@ -70,7 +71,7 @@ def test_an_explicit_choice_serves(backend, device):
 
 
 @pytest.mark.parametrize("device", sorted({device for _, device in BACKENDS}))
-def test_the_first_that_can_serves(device):
+def test_the_first_backend_that_can_serve_does(device):
     first = next(name for name in backends.BACKENDS if (name, device) in BACKENDS)
     assert served(device=device) == [first, first]
 
@@ -95,7 +96,7 @@ def test_an_unknown_backend_raises():
         served("cdua")
 
 
-def test_int8_serves_inference_alone():
+def test_int8_is_served_for_inference_alone():
     for backend, device in BACKENDS:
         assert backends.refusal(backend, "dsn_logits", device, torch.int8) is None
         if backend != "reference":
@@ -104,7 +105,7 @@ def test_int8_serves_inference_alone():
 
 @each_backend
 def test_an_op_is_its_backend(backend, device):
-    """What serves is not the reference under another name: only the reference's results are the reference's bits."""
+    """No backend is the reference under another name: only the reference's results have the reference's bits."""
     values, arguments = parameters(768), tokens("padded without a mask", 8, 7)
     table = prepare_table(*list(values.values())[:3])
     dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head(768, 3, 1))
@@ -162,7 +163,7 @@ def test_the_environment_asks_for_an_extension_that_is_not_there():
 
 
 def test_without_the_extension_the_reference_serves_and_says_so_once():
-    """And a backend that is asked for by name and is not there is still an error."""
+    """A backend that is requested by name and is missing is still an error."""
     done = run(HIDE_THE_EXTENSION + USE_BOTH_OPS + USE_BOTH_OPS
                + "print(backends.choose(None, 'embed_pool', 'cpu', torch.float32), cpu.MISSING is not None)\n"
                + "ops.embed_pool(ids, *tables, backend='cpu')")
@@ -175,7 +176,7 @@ def test_without_the_extension_the_reference_serves_and_says_so_once():
 
 
 @pytest.mark.skipif(cpu.MISSING is not None, reason="the extension was not built")
-def test_with_the_extension_nothing_is_said():
+def test_with_the_extension_nothing_is_printed():
     done = run(USE_BOTH_OPS)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""The ops as torch.library knows them: opcheck, gradients by differences, torch.compile and torch.export."""
+"""The registered operators: opcheck, gradients by differences, torch.compile and torch.export."""
 
 import pytest
 import torch
@@ -94,7 +94,7 @@ def test_gradcheck_of_the_reference(layout, pooling, options):
     assert torch.autograd.gradgradcheck(call, leaves)
 
 
-# Under its interpreter Triton takes 13 s a case for the hundreds of calls; its gradients are tested below all the same.
+# Without Triton's interpreter, which takes 13 s per case for the hundreds of calls. The next test has its gradients.
 COMPILED = [pair for pair in KERNELS if pair != ("triton", "cpu")]
 
 
@@ -104,7 +104,7 @@ COMPILED = [pair for pair in KERNELS if pair != ("triton", "cpu")]
     ("padded with holes", "mean_masked", DROPOUT)], ids=str)
 @pytest.mark.parametrize(("backend", "device"), COMPILED, ids=map("-".join, COMPILED))
 def test_gradcheck_of_a_kernel(layout, pooling, options, backend, device):
-    """In float32, every element of the Jacobian; the differences are wrong by h^2 and by rounding / h, as below."""
+    """Every element of the Jacobian, in float32. The differences are off by h^2 and by rounding / h, as below."""
     token_arguments = moved(tokens(layout, 3, 4, token_types=True), device)
     token_arguments["input_ids"] %= 5
     values = moved(parameters(16, num_positions=4), device)
@@ -124,8 +124,8 @@ def test_gradcheck_of_a_kernel(layout, pooling, options, backend, device):
 @pytest.mark.parametrize("options", [{}, DROPOUT], ids=["", "dropout"])
 @pytest.mark.parametrize("hidden_size", [20, 64])
 @each_kernel
-def test_gradients_are_those_of_the_kernel_s_own_forward(hidden_size, layout, pooling, options, backend, device):
-    """Central differences in float32 along random directions: wrong by h^2 and by rounding / h, both near 1e-3."""
+def test_gradients_are_those_of_the_forward(hidden_size, layout, pooling, options, backend, device):
+    """Central differences in float32 along random directions, off by h^2 and by rounding / h, both near 1e-3."""
     token_arguments = moved(tokens(layout, 5, 6, token_types=True), device)
     values = moved(parameters(hidden_size, num_positions=6), device)
     options = options | {"pooling": pooling, "backend": backend} | token_arguments
@@ -166,7 +166,7 @@ def test_compiled_embed_pool_with_backward(layout, options, compiler, backend, d
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
 
 
-@torch.fx.experimental._config.patch(use_duck_shape=False)  # or two sizes that happen to be equal at first must stay so
+@torch.fx.experimental._config.patch(use_duck_shape=False)  # else sizes that are equal at first would have to stay so
 @pytest.mark.parametrize("layout", ["padded", "packed int64"])
 @each_backend
 def test_compiled_once_for_all_shapes(layout, backend, device):
@@ -233,7 +233,7 @@ class Classifier(nn.Module):
 
 @each_backend
 def test_exported_module(backend, device):
-    """Exported on zeros and run on real ids of other shapes; a traced constant would show."""
+    """Exported on zeros and run on real ids of other shapes, where a value traced as a constant would be wrong."""
     torch.manual_seed(0)
     module = Classifier(backend, device)
     rows, length = torch.export.Dim("rows", min=1, max=512), torch.export.Dim("length", min=2, max=8)
