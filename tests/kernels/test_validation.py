@@ -419,6 +419,8 @@ def is_said_otherwise(name: str, way: str, said: str | None, expected: str | Non
         return True  # no tensor, refused by the dispatcher or by the choice of a backend
     if argument == "input_ids" and said.startswith("cu_seqlens runs from"):
         return True  # both it and what is beside input_ids have another length
+    if argument == "top" and " has shape " in said and " has shape " in expected:
+        return True  # it gives the number of dendrites and labels, so that every other shape is wrong
     if expected.endswith("has no row."):
         return said.startswith("row ") and "the position table 0" in said
     return bool(SAID_OTHERWISE.search(expected)) and said.split()[0] == expected.split()[0]
