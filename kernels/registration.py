@@ -139,7 +139,7 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     _, pooled_hat, rstd = output
     ctx.mark_non_differentiable(pooled_hat, rstd)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(pooled_hat, rstd, *(value if isinstance(value, Tensor) else None for value in inputs))
+    ctx.save_for_backward(pooled_hat, rstd, *[value if isinstance(value, Tensor) else None for value in inputs])
     ctx.numbers = [None if isinstance(value, Tensor) else value for value in inputs]
 
 
@@ -150,8 +150,8 @@ def _backward_on(backend: str) -> Callable[..., Any]:
         if grad_pooled is None:
             return EmbedPoolArguments()
         pooled_hat, rstd, *tensors = ctx.saved_tensors
-        inputs: Any = EmbedPoolArguments(*(number if tensor is None else tensor
-                                           for tensor, number in zip(tensors, ctx.numbers)))
+        inputs: Any = EmbedPoolArguments(*[number if tensor is None else tensor
+                                           for tensor, number in zip(tensors, ctx.numbers)])
         gradients = EmbedPoolGradients(*operator(grad_pooled, pooled_hat, rstd, *inputs))
         d_word = None if inputs.word_grad == WordGrad.NONE else gradients.d_word
         if inputs.word_grad == WordGrad.SPARSE:

@@ -59,9 +59,9 @@ class Backend:
             return self.missing
         if device.type != self.device_type:
             return f"the tensors are on {device.type}, the {self.name} backend reads memory on {self.device_type}"
-        dtypes = self.table_dtypes.get(op)
-        if dtypes is None:
+        if op not in self.table_dtypes:
             return f"the {self.name} backend has no kernel for {op}"
+        dtypes = self.table_dtypes[op]
         if dtype not in dtypes:
             return f"the word table is {dtype}, the {self.name} backend reads {', '.join(map(str, dtypes))}"
         return self.device_refusal(device)
