@@ -1,6 +1,7 @@
 """What every backend agrees on: poolings, activations, dtypes, and the tables and heads that the ops read.
 
-This module imports none of the others, so that each of them may import it.
+This module imports none of the others, so that each of them can import it. The names that csrc/*/arguments.h gives to
+the same things are compared with these by tests/kernels/test_contract.py.
 """
 
 import enum
@@ -21,6 +22,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# The operators take a pooling and an activation as its place in the list.
+POOLING_CODES = {name: code for code, name in enumerate(POOLINGS)}
+ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+
+
 class WordGrad(enum.IntEnum):
     """How the backward pass of ``embed_pool`` returns the word table's gradient."""
 
@@ -29,15 +35,20 @@ class WordGrad(enum.IntEnum):
     SPARSE = 2
 
 
-# Of parameters, and of prepared word tables. Kernels read these; float64 is read by the reference alone.
+# The dtypes of parameters, and of prepared word tables, that kernels read. The reference reads float64 too.
 PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TABLE_DTYPES = (*PARAMETER_DTYPES, torch.int8, torch.float8_e4m3fn)
-# Stored with one float32 scale a row, max|row| / the largest magnitude that the format is used for.
+# The dtypes of word tables that have one float32 scale per row, with the magnitude that the largest of a row becomes.
 ROW_SCALED = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+# The dtypes of attention masks that kernels read. ops converts any other.
+MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64)
 
 
 class Tokens(NamedTuple):
-    """The tokens of a call: ``[B, L]`` with an optional mask, or ``[T]`` beside ``cu_seqlens [B + 1]``."""
+    """The tokens of a call: ``[B, L]`` with an optional mask, or ``[T]`` beside ``cu_seqlens [B + 1]``.
+
+    ``ops.embed_pool`` describes each.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor | None = None
@@ -47,11 +58,13 @@ class Tokens(NamedTuple):
 
 
 class DsnTable(NamedTuple):
-    """The embedding tables, every row centred.
+    """The full-width embedding tables, every row centred; made by ``prepare.prepare_table``.
 
-    word: ``[V, H]`` float32, bfloat16, float16, int8 or float8_e4m3fn. word_scale: ``[V]`` float32, only beside the
-    last two. context: ``[K, P, H]`` float32, position plus token type. eps: LayerNorm's epsilon.
-    Everything may be float64 instead, and the head's tensors with it: the reference serves that.
+    word: ``[V, H]``, one of ``TABLE_DTYPES``.
+    word_scale: ``[V]`` float32 beside an int8 or float8_e4m3fn word table, else None.
+    context: ``[K, P, H]`` float32, the sum of a token type's row and a position's.
+    eps: LayerNorm's epsilon.
+    All of them may be float64 instead, and the head's tensors with them, which the reference alone serves.
     """
 
     word: Tensor
@@ -61,12 +74,16 @@ class DsnTable(NamedTuple):
 
 
 class DsnHead(NamedTuple):
-    """The dendritic head with LayerNorm's gamma and beta folded in; all float32, or all float64 as its table.
+    """The dendritic head with LayerNorm's gamma and beta folded in; made by ``prepare.prepare_head``.
 
-    weight: ``[(1 + N) * C, H]``, rows of the main layer first, then of dendrite 0, 1, ...
-    bias: ``[(1 + N) * C]``, what an empty row gets. beta_bias: ``[(1 + N) * C]``, added once for each unit of beta
-    in the pooled row. lateral: ``[N, N, C]``, entry ``[k, j]`` (j < k) feeds dendrite j into dendrite k.
-    top: ``[N, C]``, dendrites into the logits. activation: one of ``ACTIVATIONS``.
+    weight: ``[(1 + N) * C, H]``, the rows of the main layer first, then those of dendrite 0, 1, ...
+    bias: ``[(1 + N) * C]``, which is all that an empty row gets.
+    beta_bias: ``[(1 + N) * C]``, times the share of beta in the pooled row: 1 for a mean, the number of tokens for a
+        sum, 0 for an empty row.
+    lateral: ``[N, N, C]``; entry ``[k, j]`` (j < k) feeds dendrite j into dendrite k.
+    top: ``[N, C]``, feeds the dendrites into the logits.
+    activation: one of ``ACTIVATIONS``.
+    The tensors are float32, or float64 beside a float64 table.
     """
 
     weight: Tensor
@@ -77,16 +94,20 @@ class DsnHead(NamedTuple):
     activation: str
 
 
-# Positions of an id that share a cache line. Tile by tile a batch of short rows touches the first tiles alone.
+# The positions of an id whose factors share a cache line. Since the table goes tile by tile, a batch of short rows
+# touches the first tiles alone.
 POSITION_TILE = 16
 
 
 class FoldedDsn(NamedTuple):
-    """Tables of ``dsn_logits_folded``; all float32, S the number of outputs (1 + N) * C padded by ``padded_outputs``.
+    """The tables of ``ops.dsn_logits_folded``, all float32; made by ``prepare.fold``.
 
-    rstd: ``[K, P' / 16, V, 16]``, LayerNorm's factor of id v at position p and type k is ``[k, p // 16, v, p % 16]``.
-    word: ``[V, S]`` and context: ``[K, P', S]``, centred rows times the head's matrix. P' is num_positions rounded up
-    to a multiple of 16; later positions are no part of the model. The others are those of ``DsnHead``.
+    rstd: ``[K, P' / 16, V, 16]``; LayerNorm's factor of id v at position p and token type k is the entry
+        ``[k, p // 16, v, p % 16]``. P' is ``num_positions`` rounded up to a multiple of 16.
+    word, context: ``[V, S]`` and ``[K, P', S]``, the centred rows times the head's matrix. S is the number of outputs
+        (1 + N) * C, padded by ``padded_outputs``.
+    num_positions: positions from here on are no part of the model.
+    bias, beta_bias, lateral, top, activation: those of ``DsnHead``.
     """
 
     rstd: Tensor
@@ -101,5 +122,5 @@ class FoldedDsn(NamedTuple):
 
 
 def padded_outputs(outputs: int) -> int:
-    """Floats in a row: 4, 8 or a multiple of 16, so that the kernel loads whole vectors."""
+    """The number of floats in a folded row: 4, 8 or a multiple of 16, so that the kernel loads whole vectors."""
     return next((size for size in (4, 8) if outputs <= size), math.ceil(outputs / 16) * 16)

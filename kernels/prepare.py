@@ -1,28 +1,29 @@
-"""Prepared weights: what a trained model is turned into once, so that every later call does less.
+"""What a trained model is turned into once, so that every later call does less: centring, quantising, folding.
 
-Two identities make this exact (up to rounding):
+Three identities make this exact up to rounding. Everything is computed in float64 and rounded once.
 
-* the LayerNorm mean is linear: ``mean(W[i] + Q[c]) = mean(W[i]) + mean(Q[c])``, so rows centred once stay centred
-  when they are added, and no kernel computes a mean per token;
-* gamma and beta leave the token loop and, for inference, fold into the head:
-  ``A (gamma * h + s * beta) + b = (A gamma) h + (b + s A beta)`` with ``s`` the share of beta in the pooled row
-  (1 for a mean, the number of tokens for a sum, 0 for an empty row).
+1. Centring (``prepare_table``): the LayerNorm identity. The mean is linear, mean(w + q) = mean(w) + mean(q), so that
+   rows which were centred once have a sum that is centred too. No kernel computes a mean per token, and the variance of
+   a token is |w + q|^2 / H.
 
-Both are computed in float64 and rounded once.
+2. Folding gamma and beta into the head (``prepare_head``). Both leave the sum over tokens, and the head is linear:
 
-The head folded into the tables: inference whose cost does not depend on the hidden size.
+       A (gamma * pooled_hat + s beta) + b = (A gamma) pooled_hat + (b + s A beta)
 
-The logits' linear part changes places with the sum over tokens, since both are linear:
+   where pooled_hat is the pooled row before gamma and beta, and s is the share of beta in the pooled row: 1 for a mean,
+   the number of tokens for a sum, 0 for an empty row.
 
-    A (sum_t r_t (w_t + q_t)) = sum_t r_t (A w_t + A q_t)
+3. Folding the head into the tables (``fold``): inference whose cost does not depend on the hidden size. The head's
+   linear part changes places with the sum over tokens, since both are linear:
 
-so a token needs its rows of ``A W`` and ``A Q``, [(1 + N) * C] floats instead of [H], and the LayerNorm's factor
+       A (sum_t r_t (w_t + q_t)) = sum_t r_t (A w_t + A q_t)
 
-    r = 1 / sqrt(|w + q|^2 / H + eps),    |w + q|^2 = |w|^2 + |q|^2 + 2 <w, q>
+   so that a token needs its rows of A W and A Q, (1 + N) * C floats each in the place of H, and LayerNorm's factor
 
-which is a function of id, type and position alone: one matrix product tabulates it. Exact up to rounding, and
-computed in float64. What the tables cost is a float for each id and position; at 64 positions of BERT's vocabulary
-that is 7.8 MB, half of the word table at H = 128.
+       r = 1 / sqrt(|w + q|^2 / H + eps),    |w + q|^2 = |w|^2 + |q|^2 + 2 <w, q>
+
+   That factor is a function of id, position and token type alone, and one matrix product tabulates it. Its table holds
+   one float for each id and position: 7.8 MB for 64 positions of BERT's vocabulary, half of the word table at H = 128.
 """
 
 import math
@@ -33,9 +34,22 @@ from torch import Tensor
 from .contract import ACTIVATIONS, POSITION_TILE, ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable, FoldedDsn, padded_outputs
 
 
-def _centred(rows: Tensor) -> Tensor:
+def centre(rows: Tensor) -> Tensor:
+    """``rows [..., H]`` without their means, in float64."""
     rows = rows.detach().to(torch.float64)
     return rows - rows.mean(dim=-1, keepdim=True)
+
+
+def quantise(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Float64 ``rows [V, H]`` as ``dtype``, int8 or float8_e4m3fn, and one float32 scale per row ``[V]``.
+
+    Symmetric: the scale is max|row| / 127 for int8 and max|row| / 448 for float8_e4m3fn. A row of zeros has the scale
+    of the smallest normal float32, not 0.
+    """
+    largest = ROW_SCALED[dtype]
+    scale = rows.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny).div(largest).float()
+    rows = (rows / scale.double()[:, None]).clamp(-largest, largest)
+    return (rows.round() if dtype == torch.int8 else rows).to(dtype), scale
 
 
 def prepare_table(
@@ -45,11 +59,12 @@ def prepare_table(
     eps: float = 1e-12,
     dtype: torch.dtype | None = None,
 ) -> DsnTable:
-    """Centre and combine the tables ``[V, H]``, ``[P, H]``, ``[K, H]``; store the words as ``dtype``.
+    """Centre the word table ``[V, H]``, and the context table ``[K, P, H]``, which combines the position table
+    ``[P, H]`` and the token type table ``[K, H]``.
 
-    ``dtype`` defaults to that of ``word_embeddings`` (float64 becomes float32). int8 and float8_e4m3fn are symmetric
-    with one float32 scale a row, ``max|row| / 127`` and ``max|row| / 448``; float64 makes the context float64 too.
-    Raises ValueError for any other dtype, and where shapes or eps do not fit.
+    ``dtype`` is that of the prepared word table: one of ``TABLE_DTYPES``, where int8 and float8_e4m3fn are quantised,
+    or float64, which makes the context table float64 too. The default is the dtype of ``word_embeddings``, but float32
+    in the place of float64. Raises ValueError for any other dtype, and where a shape or eps does not fit.
     """
     for name, rows in (("word_embeddings", word_embeddings), ("position_embeddings", position_embeddings),
                        ("token_type_embeddings", token_type_embeddings)):
@@ -62,14 +77,10 @@ def prepare_table(
     if dtype not in (*TABLE_DTYPES, torch.float64):
         raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, TABLE_DTYPES))}, or as "
                          "torch.float64 for the reference.")
-    words = _centred(word_embeddings)
-    context = _centred(token_type_embeddings.double()[:, None, :] + position_embeddings.double()[None, :, :])
-    scale = None
+    words, scale = centre(word_embeddings), None
+    context = centre(token_type_embeddings.double()[:, None, :] + position_embeddings.double()[None, :, :])
     if dtype in ROW_SCALED:
-        largest = ROW_SCALED[dtype]
-        scale = words.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny).div(largest).float()
-        words = (words / scale.double()[:, None]).clamp(-largest, largest)
-        words = words.round() if dtype == torch.int8 else words
+        words, scale = quantise(words, dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     return DsnTable(words.to(dtype).contiguous(), scale, context.to(wide).contiguous(), float(eps))
 
@@ -84,11 +95,11 @@ def prepare_head(
     activation: str = "sigmoid",
     dtype: torch.dtype = torch.float32,
 ) -> DsnHead:
-    """Fold gamma and beta ``[H]`` into the stacked head ``weight [(1+N)*C, H]``, ``bias [(1+N)*C]``; ``dtype`` is
-    float32, or float64 beside a float64 table.
+    """Fold LayerNorm's gamma and beta, ``ln_weight [H]`` and ``ln_bias [H]``, into the stacked head ``weight
+    [(1 + N) * C, H]`` and ``bias [(1 + N) * C]``, whose rows are those of ``DsnHead``.
 
-    ``lateral [N, N, C]`` and ``top [N, C]`` may be None where there is no dendrite. Raises ValueError where the
-    shapes do not fit or the activation is unknown.
+    ``lateral [N, N, C]`` and ``top [N, C]`` may be None where there is no dendrite. ``dtype`` is float32, or float64
+    for a head beside a float64 table. Raises ValueError where a shape does not fit or the activation is unknown.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}, known are {', '.join(ACTIVATIONS)}.")
@@ -120,10 +131,11 @@ def prepare_head(
 
 
 def fold(table: DsnTable, head: DsnHead, num_positions: int | None = None, num_types: int | None = None) -> FoldedDsn:
-    """Fold ``head`` into ``table`` for the first ``num_positions`` positions and ``num_types`` types (default all).
+    """Fold ``head`` into ``table`` for the first ``num_positions`` positions and ``num_types`` token types (all by
+    default).
 
-    An entry is the same to the bit however many are asked for. Raises ValueError where more are asked for than there
-    are.
+    An entry has the same bits however many are asked for. Raises ValueError where more are asked for than the context
+    table has.
     """
     types, positions, hidden_size = table.context.shape
     num_types = types if num_types is None else num_types
@@ -148,11 +160,11 @@ def fold(table: DsnTable, head: DsnHead, num_positions: int | None = None, num_t
 
 
 def _squared_norms(words: Tensor, contexts: Tensor) -> Tensor:
-    """``|w + q|^2`` of ``[V, H]`` and ``[P, H]``, float64 -> ``[V, P]``."""
+    """``|w + q|^2 [V, P]`` for every row w of ``words [V, H]`` and q of ``contexts [P, H]``, in float64."""
     words_squared, contexts_squared = words.square().sum(dim=1, keepdim=True), contexts.square().sum(dim=1)
     sizes = words_squared + contexts_squared
     squares = torch.addmm(sizes, words, contexts.T, alpha=2)
-    # Where w and q nearly cancel, so do the three terms; below 1e-6 of their size, take the norm of the sum itself.
-    ids, places = (squares < 1e-6 * sizes).nonzero(as_tuple=True)
-    squares[ids, places] = (words[ids] + contexts[places]).square().sum(dim=1)
+    # Where w and q nearly cancel, so do the three terms. Below 1e-6 of their size, take the norm of the sum itself.
+    ids, positions = (squares < 1e-6 * sizes).nonzero(as_tuple=True)
+    squares[ids, positions] = (words[ids] + contexts[positions]).square().sum(dim=1)
     return squares

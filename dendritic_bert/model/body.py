@@ -8,6 +8,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from ..kernels import validation
+from ..kernels.contract import Tokens
 from ..kernels.reference import token_places
 from .configuration import DendriticBertConfig
 
@@ -43,10 +44,10 @@ class DsnBody(nn.Module):
         meaning here. Raises RuntimeError for shapes that do not fit, or a row that is longer than the position table.
         """
         rows: Tensor = input_ids if inputs_embeds is None else inputs_embeds[..., 0].long()  # type: ignore[assignment]
-        layout = (attention_mask, cu_seqlens, token_type_ids, position_ids, "mean_masked")
-        validation.check_layout(rows, *layout)
+        layout = Tokens(rows, attention_mask, cu_seqlens, token_type_ids, position_ids)
+        validation.check_layout(layout)
         if rows.device.type == "cpu":
-            validation.check_values(rows, *layout, _ANY_ID, _ANY_ID, self.num_positions)
+            validation.check_values(layout, "mean_masked", _ANY_ID, _ANY_ID, self.num_positions)
         if cu_seqlens is not None and position_ids is None:
             position_ids = token_places(rows, cu_seqlens)[1]
         tokens = {"input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids}

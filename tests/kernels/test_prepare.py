@@ -3,11 +3,12 @@
 import pytest
 import torch
 from cases import head, in_float64, parameters
+from dsn_workload import prepared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendritic_bert.kernels.contract import TABLE_DTYPES
-from dendritic_bert.kernels.prepare import prepare_head, prepare_table
+from dendritic_bert.kernels.prepare import fold, prepare_head, prepare_table
 
 FP8 = torch.float8_e4m3fn
 FLOAT_DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -17,7 +18,7 @@ def tables(hidden_size: int = 20, dtype: torch.dtype = torch.float32, **options)
     return list(parameters(hidden_size, dtype, **options).values())[:3]
 
 
-def centred(rows: torch.Tensor) -> torch.Tensor:
+def without_mean(rows: torch.Tensor) -> torch.Tensor:
     return rows.double() - rows.double().mean(dim=-1, keepdim=True)
 
 
@@ -28,7 +29,7 @@ def test_words_are_centred_in_float64_and_rounded_once(source, dtype, offset):
     word, position, token_type = tables(dtype=source, offset=offset)
     table = prepare_table(word, position, token_type, eps=1e-7, dtype=dtype)
     assert table.word.dtype == dtype
-    assert torch.equal(table.word, centred(word).to(dtype))
+    assert torch.equal(table.word, without_mean(word).to(dtype))
     assert table.word_scale is None
     assert table.eps == 1e-7
 
@@ -41,7 +42,7 @@ def test_context_is_type_plus_position(source):
     assert context.shape == (3, 8, 20)
     for k in range(3):
         for p in range(8):
-            assert torch.equal(context[k, p], centred(token_type[k].double() + position[p].double()).float())
+            assert torch.equal(context[k, p], without_mean(token_type[k].double() + position[p].double()).float())
 
 
 @pytest.mark.parametrize(("source", "stored"), [*[(dtype, dtype) for dtype in FLOAT_DTYPES],
@@ -56,7 +57,7 @@ def test_int8_is_within_half_a_step(seed, size, hidden_size):
     generator = torch.Generator().manual_seed(seed)
     word = size * torch.randn(4, hidden_size, generator=generator)
     table = prepare_table(word, torch.zeros(1, hidden_size), torch.zeros(1, hidden_size), dtype=torch.int8)
-    exact, scale = centred(word), table.word_scale.double()[:, None]
+    exact, scale = without_mean(word), table.word_scale.double()[:, None]
     assert table.word.dtype == torch.int8
     assert table.word_scale.dtype == torch.float32
     assert ((table.word.double() * scale - exact).abs() <= scale * (0.5 + 1e-5)).all()
@@ -72,7 +73,7 @@ def test_float8_is_within_half_a_unit_in_the_last_place(seed, size, hidden_size)
     generator = torch.Generator().manual_seed(seed)
     word = size * torch.randn(4, hidden_size, generator=generator)
     table = prepare_table(word, torch.zeros(1, hidden_size), torch.zeros(1, hidden_size), dtype=FP8)
-    exact, scale = centred(word), table.word_scale.double()[:, None]
+    exact, scale = without_mean(word), table.word_scale.double()[:, None]
     assert table.word.dtype == FP8
     assert table.word_scale.dtype == torch.float32
     bound = torch.maximum(exact.abs() * 2.0**-4, scale * 2.0**-10)
@@ -94,8 +95,8 @@ def test_what_is_prepared_shares_no_memory_and_has_no_gradient():
     values = {name: value.requires_grad_() for name, value in parameters(16).items()}
     head_values = {name: value.requires_grad_() for name, value in head(16, 2, 1).items()}
     table = prepare_table(*list(values.values())[:3])
-    prepared = prepare_head(values["ln_weight"], values["ln_bias"], **head_values)
-    made = [value for value in (*table, *prepared) if isinstance(value, torch.Tensor)]
+    dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head_values)
+    made = [value for value in (*table, *dsn_head) if isinstance(value, torch.Tensor)]
     assert not any(value.requires_grad for value in made)
     assert all(value.is_contiguous() for value in made)
 
@@ -106,23 +107,23 @@ def test_gamma_and_beta_are_folded_in_float64(num_dendrites, source):
     values, head_values = parameters(20), head(20, 3, num_dendrites)
     gamma, beta = (values[name].to(source) for name in ("ln_weight", "ln_bias"))
     head_values = {name: value.to(source) for name, value in head_values.items()}
-    prepared = prepare_head(gamma, beta, **head_values, activation="tanh")
+    dsn_head = prepare_head(gamma, beta, **head_values, activation="tanh")
     wide = in_float64(head_values)
-    # (A gamma) h + b + s A beta, see weights.py
-    assert torch.equal(prepared.weight, (wide["weight"] * gamma.double()).float())
-    torch.testing.assert_close(prepared.beta_bias.double(), wide["weight"] @ beta.double(), rtol=1e-6, atol=1e-6)
+    # (A gamma) h + b + s A beta, see prepare.py
+    assert torch.equal(dsn_head.weight, (wide["weight"] * gamma.double()).float())
+    torch.testing.assert_close(dsn_head.beta_bias.double(), wide["weight"] @ beta.double(), rtol=1e-6, atol=1e-6)
     for name in ("bias", "lateral", "top"):
-        assert torch.equal(getattr(prepared, name), wide[name].float())
-        assert getattr(prepared, name).dtype == torch.float32
-    assert prepared.activation == "tanh"
+        assert torch.equal(getattr(dsn_head, name), wide[name].float())
+        assert getattr(dsn_head, name).dtype == torch.float32
+    assert dsn_head.activation == "tanh"
 
 
 @pytest.mark.parametrize(("lateral", "top"), [(None, None), (torch.zeros(0, 0, 3), torch.zeros(0, 3)),
                                               (None, torch.zeros(0, 3))])
 def test_a_head_without_dendrites(lateral, top):
-    prepared = prepare_head(torch.ones(8), torch.zeros(8), torch.ones(3, 8), torch.zeros(3), lateral, top)
-    assert prepared.lateral.shape == (0, 0, 3)
-    assert prepared.top.shape == (0, 3)
+    dsn_head = prepare_head(torch.ones(8), torch.zeros(8), torch.ones(3, 8), torch.zeros(3), lateral, top)
+    assert dsn_head.lateral.shape == (0, 0, 3)
+    assert dsn_head.top.shape == (0, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.complex64])
@@ -162,3 +163,24 @@ def test_tables_that_do_not_fit(change, message):
                  "token_type_embeddings": torch.ones(2, 8)} | change
     with pytest.raises(ValueError, match=message):
         prepare_table(**arguments)
+
+
+@pytest.mark.parametrize(("num_positions", "num_types"), [(0, 1), (1, 1), (16, 2), (17, 1), (40, 3)])
+def test_folding_a_part_gives_the_bits_of_the_whole(num_positions, num_types):
+    table, dsn_head = prepared(parameters(48, num_positions=43, num_types=3), head(48, 3, 2), torch.float32)
+    whole, part = fold(table, dsn_head), fold(table, dsn_head, num_positions, num_types)
+    tiles = (num_positions + 15) // 16
+    assert part.num_positions == num_positions
+    assert torch.equal(part.word, whole.word)
+    first = whole.rstd[:num_types, :num_positions // 16]
+    assert torch.equal(part.rstd[:, :num_positions // 16], first)
+    torch.testing.assert_close(part.context[:, :num_positions], whole.context[:num_types, :num_positions])
+    assert part.rstd.shape == (num_types, tiles, *whole.rstd.shape[2:])
+
+
+@pytest.mark.parametrize(("num_positions", "num_types"), [(44, 1), (-1, 1), (8, 0), (8, 4)])
+def test_folding_more_than_there_is(num_positions, num_types):
+    table, dsn_head = prepared(parameters(48, num_positions=43, num_types=3), head(48, 3, 2), torch.float32)
+    with pytest.raises(ValueError, match=rf"num_types is {num_types} and num_positions {num_positions}, .* 3 types and "
+                                         "43 positions"):
+        fold(table, dsn_head, num_positions, num_types)

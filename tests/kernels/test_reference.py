@@ -1,4 +1,4 @@
-"""The reference itself: against the formula written out loop by loop, transformers' own embeddings, and Random123."""
+"""The reference, against the formula written as loops, the embeddings of transformers, and the vectors of Random123."""
 
 import itertools
 import math
@@ -40,7 +40,7 @@ def keep_by_hand(seed: int, row: int, column: int, hidden_size: int, p: float, s
 
 
 def token_rows(arguments: dict) -> list[list[tuple[int, int, int, int, bool]]]:
-    """(column, id, position, token type, kept) of every token of every row, in plain integers."""
+    """(column, id, position, token type, is valid) of every token of every row, in plain integers."""
     ids = arguments["input_ids"]
     if "cu_seqlens" in arguments:
         bounds = arguments["cu_seqlens"].tolist()
@@ -49,9 +49,9 @@ def token_rows(arguments: dict) -> list[list[tuple[int, int, int, int, bool]]]:
         places = [list(range(b * ids.shape[1], (b + 1) * ids.shape[1])) for b in range(ids.shape[0])]
     flat = {name: value.flatten().tolist() for name, value in arguments.items()}
     count = ids.numel()
-    types, keep = flat.get("token_type_ids", [0] * count), flat.get("attention_mask", [1] * count)
+    types, valid = flat.get("token_type_ids", [0] * count), flat.get("attention_mask", [1] * count)
     return [[(column, flat["input_ids"][i], flat["position_ids"][i] if "position_ids" in flat else column, types[i],
-              bool(keep[i])) for column, i in enumerate(row)] for row in places]
+              bool(valid[i])) for column, i in enumerate(row)] for row in places]
 
 
 def pooled_by_hand(arguments: dict, values: dict, pooling: str, eps: float = 1e-12, p_embed: float = 0.0,
@@ -117,13 +117,13 @@ def test_head_by_the_formula(num_dendrites, activation):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_prepared_tables_give_what_the_parameters_give(layout, pooling):
-    """Centring and folding are identities: in float64 nothing but the float32 tables is left of them."""
+    """Centring and folding are identities, so that only the rounding of the tables to float32 remains."""
     arguments = tokens(layout, 4, 7, token_types=True)
     values, head_values = parameters(20), head(20, 3, 2)
     table = prepare_table(*list(values.values())[:3])
-    prepared = prepare_head(values["ln_weight"], values["ln_bias"], **head_values)
+    dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head_values)
     expected = logits_by_parameters(arguments, in_float64(values), in_float64(head_values), "sigmoid", pooling)
-    actual = dsn_logits_ref(**arguments, table=table, head=prepared, pooling=pooling)
+    actual = dsn_logits_ref(**arguments, table=table, head=dsn_head, pooling=pooling)
     torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -145,7 +145,7 @@ def test_against_the_embeddings_of_transformers(source):
             x = embeddings(input_ids=ids, token_type_ids=types, position_ids=position_ids)
             actual = embed_pool_ref(ids, *tables, attention_mask=mask, token_type_ids=types, position_ids=position_ids,
                                     eps=embeddings.LayerNorm.eps)
-        expected = torch.stack([row[kept.bool()].double().mean(dim=0) for row, kept in zip(x, mask)])
+        expected = torch.stack([row[valid.bool()].double().mean(dim=0) for row, valid in zip(x, mask)])
         torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -169,7 +169,8 @@ def test_dropout_counts_by_block_column_row_and_stream(seed, stream):
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
 def test_dropout_drops_independently_with_its_probability(p):
-    """The share that is kept, and the correlation of neighbours in every direction, within five standard deviations."""
+    """The share of kept channels, and the correlation of neighbours in every direction, are within five standard
+    deviations of what they should be."""
     batch, length, hidden_size = 32, 32, 128
     row, column = torch.meshgrid(torch.arange(batch), torch.arange(length), indexing="ij")
     seed = torch.tensor(2024)

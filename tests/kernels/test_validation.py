@@ -1,18 +1,21 @@
 """Bad input to the ops: one sentence that names the argument, the value and the row, and nothing written.
 
-Every backend refuses in the same words up to the remedy, but for the values of indices, which a GPU's kernels would
-have to be waited for: they return NaN. What could end the process is tried in a process of its own.
+Every backend refuses in the same words, but for the values of indices: a GPU's kernels would have to be waited for, so
+that they return NaN. What could end the process is tried in a process of its own.
 """
 
+import random
+import re
 import subprocess
 import sys
 
+import malformed_calls
 import pytest
 import torch
 from cases import VOCAB_SIZE, head, moved, parameters, tokens
 from helpers import REPOSITORY, each_backend, each_checking_backend
 
-from dendritic_bert.kernels import ops
+from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.contract import DsnHead, DsnTable
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
@@ -370,3 +373,54 @@ def test_malformed_calls_never_end_the_process(backend, device):
     done = subprocess.run([sys.executable, REPOSITORY / "tests" / "support" / "malformed_calls.py", backend, device],
                           capture_output=True, text=True)
     assert done.returncode == 0, f"exit {done.returncode} after {done.stdout.splitlines()[-1:]}\n{done.stderr[-3000:]}"
+
+
+# Where Python says more than the C++ bindings do: both name the argument, and what is said of it differs.
+SAID_OTHERWISE = re.compile(r"^\w+ (has dtype|is missing or no tensor|is on meta|goes with|has shape .* >= 1\.$)")
+
+
+def sentence(op: str, arguments: dict, backend: str) -> str | None:
+    """What a call is refused with, or None."""
+    copies = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value
+              for name, value in arguments.items()}
+    try:
+        malformed_calls.call(op, copies, backend)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+@pytest.mark.skipif(backends.KERNEL_BACKENDS["cpu"].missing is not None, reason="the extension was not built")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("op", malformed_calls.OPS)
+def test_the_cpu_backend_says_what_the_reference_says(op, seed):
+    """Every argument of a call spoilt in every way: both serve it or both refuse it, in the same sentence."""
+    rng, differing = random.Random(seed), []
+    good = malformed_calls.good_call(op, rng, "cpu")
+    assert sentence(op, good, "cpu") is sentence(op, good, "reference") is None
+    compared = 0
+    for name, value in good.items():
+        for way, spoil in malformed_calls.ways_to_spoil(rng, value).items():
+            spoilt = good | {name: spoil()}
+            said, expected = sentence(op, spoilt, "cpu"), sentence(op, spoilt, "reference")
+            compared += said is not None and said == expected
+            if said != expected and not is_said_otherwise(name, way, said, expected):
+                differing.append((name, way, said, expected))
+    assert differing == []
+    assert compared > 40
+
+
+def is_said_otherwise(name: str, way: str, said: str | None, expected: str | None) -> bool:
+    argument = name.split(".")[-1]
+    if said is None or expected is None:
+        # The word table's own dtypes: what only the reference reads, and what "cpu" is asked to serve and refuses.
+        return said is not None and said.startswith("backend 'cpu' cannot serve this call: the word table is")
+    if way == "absent" or said.startswith("backend 'cpu' cannot serve this call") or "Expected a value of type" in said:
+        return True  # no tensor, refused by the dispatcher or by the choice of a backend
+    if argument == "input_ids" and said.startswith("cu_seqlens runs from"):
+        return True  # both it and what is beside input_ids have another length
+    if argument == "top" and " has shape " in said and " has shape " in expected:
+        return True  # it gives the number of dendrites and labels, so that every other shape is wrong
+    if expected.endswith("has no row."):
+        return said.startswith("row ") and "the position table 0" in said
+    return bool(SAID_OTHERWISE.search(expected)) and said.split()[0] == expected.split()[0]

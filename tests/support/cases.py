@@ -9,7 +9,7 @@ import torch
 from rounding import Rounded, tracked, value_of
 from torch import Tensor
 
-from dendritic_bert.kernels import contract
+from dendritic_bert.kernels.contract import DsnHead, DsnTable
 from dendritic_bert.kernels.reference import (
     dendritic_linear_ref,
     dsn_logits_ref,
@@ -17,7 +17,7 @@ from dendritic_bert.kernels.reference import (
     embed_pool_ref,
 )
 
-# Added to the seed of everything here: other cases, other numbers. One that fails says so by its name and this number.
+# Added to every seed, for other cases and other numbers. A failure is reproduced by the test's name and this number.
 SEED = int(os.environ.get("DENDRITIC_BERT_TEST_SEED", "0"))
 VOCAB_SIZE = 83
 LAYOUTS = ("padded", "padded with holes", "padded without a mask", "packed int32", "packed int64")
@@ -29,7 +29,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def covering_sample(axes: dict[str, Sequence[Any]], count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """``count`` combinations in which every value of every axis comes up equally often, in an order of its own."""
+    """``count`` combinations in which each value of an axis occurs equally often, in an order of the axis's own."""
     rng = random.Random(seed + 1000 * SEED)
     columns = {}
     for name, values in axes.items():
@@ -46,7 +46,7 @@ def case_id(case: dict[str, Any]) -> str:
 
 def parameters(hidden_size: int, dtype: torch.dtype = torch.float32, *, num_positions: int = 8, num_types: int = 2,
                offset: float = 0.0, seed: int = 0) -> dict[str, Tensor]:
-    """The five tensors of ``embed_pool``, by name; ``offset`` is added to every row, where LayerNorm takes it out."""
+    """The five tensors of ``embed_pool``, by name; LayerNorm removes ``offset``, which is added to every word row."""
     rng = generator(seed)
     shapes = [(VOCAB_SIZE, hidden_size), (num_positions, hidden_size), (num_types, hidden_size), (hidden_size,),
               (hidden_size,)]
@@ -58,7 +58,8 @@ def parameters(hidden_size: int, dtype: torch.dtype = torch.float32, *, num_posi
 def tokens(layout: str, rows: int, length: int, *, token_types: bool = False, positions: bool = False,
            num_types: int = 2, num_positions: int | None = None, index_dtype: torch.dtype = torch.int64,
            mask_dtype: torch.dtype = torch.int64, seed: int = 0) -> dict[str, Tensor]:
-    """The token arguments of an op, by name: rows of 0 to ``length`` tokens, the longest first and the second empty."""
+    """The token arguments of an op, by name. The first row has ``length`` tokens, the second none, the others any
+    number in between."""
     rng = generator(seed)
     lengths = torch.randint(length + 1, (rows,), generator=rng)
     lengths[:1] = length
@@ -75,11 +76,11 @@ def tokens(layout: str, rows: int, length: int, *, token_types: bool = False, po
         cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         result["cu_seqlens"] = cu_seqlens.to(torch.int32 if layout == "packed int32" else torch.int64)
     elif layout != "padded without a mask":
-        keep = torch.arange(length) < lengths[:, None]
+        is_valid = torch.arange(length) < lengths[:, None]
         if layout == "padded with holes":
-            keep &= torch.rand(shape, generator=rng) < 0.7
-        # Not 1 everywhere: any value but 0 keeps a token.
-        result["attention_mask"] = (keep if mask_dtype == torch.bool else keep * 3).to(mask_dtype)
+            is_valid &= torch.rand(shape, generator=rng) < 0.7
+        # A token is valid where the mask is anything but 0, not only 1.
+        result["attention_mask"] = (is_valid if mask_dtype == torch.bool else is_valid * 3).to(mask_dtype)
     return result
 
 
@@ -99,16 +100,16 @@ def moved(values: dict[str, Tensor], device: str) -> dict[str, Tensor]:
 
 
 def awkward(tensor: Tensor, view: str) -> Tensor:
-    """The same values with another layout in memory; what lies around them is NaN or an index outside every table."""
+    """The same values with another layout in memory. Around them lie NaNs, or indices outside every table."""
     if tensor.dim() == 0:
         return tensor
-    poison = True if tensor.dtype == torch.bool else (
+    outside = True if tensor.dtype == torch.bool else (
         float("nan") if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max)
     if view == "odd offset":
-        around = torch.full((tensor.numel() + 2,), poison, dtype=tensor.dtype, device=tensor.device)
+        around = torch.full((tensor.numel() + 2,), outside, dtype=tensor.dtype, device=tensor.device)
         result = around[1:-1].view(tensor.shape)
     elif view == "strided":
-        around = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), poison, dtype=tensor.dtype,
+        around = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), outside, dtype=tensor.dtype,
                             device=tensor.device)
         result = around[..., 1::2]
     elif view == "transposed":
@@ -120,7 +121,7 @@ def awkward(tensor: Tensor, view: str) -> Tensor:
 
 
 def random_gradient(pooled: Tensor, seed: int = 2) -> Tensor:
-    """Of numbers that every dtype holds: the same for all."""
+    """A gradient of ``pooled`` whose numbers every dtype represents, so that it is the same for all."""
     grad = torch.randn(pooled.shape, generator=generator(seed)).bfloat16().half()
     return Rounded(grad.double()) if isinstance(pooled, Rounded) else grad.to(pooled)
 
@@ -134,8 +135,8 @@ def pooled_and_gradients(function: Any, values: dict[str, Tensor], **options: An
 
 
 def exact_pooled(ln_weight: Tensor, ln_bias: Tensor, **arguments: Any) -> Tensor:
-    """``embed_pool_ref`` with what rounds a kernel's sums, which are of x_hat alone: where gamma times such a sum and
-    beta cancel, its errors are left. Adds nothing but those."""
+    """``embed_pool_ref`` with the errors of a kernel's sums, which are sums of x_hat alone: they remain where gamma
+    times such a sum and beta cancel. The value is that of ``embed_pool_ref``."""
     pooled = embed_pool_ref(**arguments, ln_weight=ln_weight, ln_bias=ln_bias)
     without_beta = embed_pool_ref(**arguments, ln_weight=ln_weight, ln_bias=torch.zeros_like(ln_bias)).detach()
     return pooled + (without_beta - value_of(without_beta))
@@ -145,14 +146,14 @@ def in_float64(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.cpu().double() for name, value in values.items()}
 
 
-def exact_logits(token_arguments: dict[str, Tensor], table: contract.DsnTable, dsn_head: contract.DsnHead,
+def exact_logits(token_arguments: dict[str, Tensor], table: DsnTable, dsn_head: DsnHead,
                  pooling: str = "mean_masked") -> Tensor:
-    """The float64 run of the reference on prepared tables as they are: rounded or quantised."""
+    """The float64 run of the reference on prepared tables as they are, rounded or quantised."""
     return dsn_logits_ref(**moved(token_arguments, "cpu"), table=tracked(table), head=tracked(dsn_head),
                           pooling=pooling)
 
 
-def exact_token_logits(token_arguments: dict[str, Tensor], table: contract.DsnTable, dsn_head: contract.DsnHead
+def exact_token_logits(token_arguments: dict[str, Tensor], table: DsnTable, dsn_head: DsnHead
                        ) -> Tensor:
     return dsn_token_logits_ref(**moved(token_arguments, "cpu"), table=tracked(table),
                                 head=tracked(dsn_head))
@@ -160,6 +161,6 @@ def exact_token_logits(token_arguments: dict[str, Tensor], table: contract.DsnTa
 
 def logits_by_parameters(token_arguments: dict[str, Tensor], table_values: dict[str, Tensor],
                          head_values: dict[str, Tensor], activation: str, pooling: str) -> Tensor:
-    """The contract without any preparation: pool with gamma and beta, then the head; in the dtype of the values."""
+    """The contract without any preparation, in the dtype of the values: pool with gamma and beta, then the head."""
     pooled = embed_pool_ref(**token_arguments, **table_values, pooling=pooling)
     return dendritic_linear_ref(pooled.to(head_values["weight"].dtype), **head_values, activation=activation)

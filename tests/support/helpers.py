@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rounding import Rounded
+from torch.overrides import TorchFunctionMode
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from dendritic_bert.kernels import backends
@@ -16,32 +18,55 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 if "cuda" in DEVICES:
-    torch.cuda.init()  # what a device refuses is asked of one that is in use
+    torch.cuda.init()  # a backend asks what a GPU can do only once CUDA was started
 
 
 def serving(op: str, *dtypes: torch.dtype) -> list[tuple[str, str]]:
-    """Every (backend, device) that can run ``op`` here with word tables of all the ``dtypes``."""
+    """Every (backend, device) that can run ``op`` on this machine with word tables of all the ``dtypes``."""
     return [(name, device) for name in backends.BACKENDS for device in DEVICES
             if all(backends.refusal(name, op, device, dtype) is None for dtype in dtypes)]
 
 
-# Every (backend, device) that can run here; a backend that is added to `backends.BACKENDS` joins all tests of the ops.
+def raises_on_values(backend: str) -> bool:
+    return backend == "reference" or backends.KERNEL_BACKENDS[backend].raises_on_values
+
+
+# Every (backend, device) that can run here. A backend that joins the list in kernels/backends joins all tests of ops.
 BACKENDS = serving("embed_pool", torch.float32)
 each_backend = pytest.mark.parametrize(("backend", "device"), BACKENDS, ids=["-".join(pair) for pair in BACKENDS])
-# These look at every index before they compute. A GPU's kernels would have to be waited for: they return NaN instead.
-CHECKING = [pair for pair in BACKENDS if pair[0] not in ("cuda", "triton")]
+# Those that look at every index before they compute. A GPU's kernels return NaN instead, so as not to be waited for.
+CHECKING = [pair for pair in BACKENDS if raises_on_values(pair[0])]
 each_checking_backend = pytest.mark.parametrize(("backend", "device"), CHECKING, ids=map("-".join, CHECKING))
-# The kernels promise more than torch does: the same bits whatever stands beside a row and however many threads run.
+# Kernels promise more than torch does: a row has the same bits whatever rows are beside it, on any number of threads.
 KERNELS = [pair for pair in BACKENDS if pair[0] != "reference"]
 each_kernel = pytest.mark.parametrize(("backend", "device"), KERNELS, ids=["-".join(pair) for pair in KERNELS])
 
-# How many times the root of the sum of squares a result may be off. An error of rounding lies anywhere in [-u, u], so
-# that its standard deviation is at most u / sqrt(3): these are seven. The worst of twenty million elements had three.
+# How many times the root of the sum of squares a result may be off. A rounding error lies anywhere in [-u, u], so that
+# its standard deviation is at most u / sqrt(3), and these are seven of them. The largest error among twenty million
+# elements was three of them.
 CERTAINTY = 4
 
 
+class OperatorCalls(TorchFunctionMode):
+    """Within its ``with`` block, keeps every call of one of the package's operators: the operator and its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[torch._ops.OpOverload, tuple]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if isinstance(func, torch._ops.OpOverload) and func.namespace == "dendritic_bert":
+            self.calls.append((func, args))
+        return func(*args, **kwargs or {})
+
+
+def change_backend(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
+    """The choice of backends sees ``name`` with these fields changed."""
+    monkeypatch.setitem(backends.KERNEL_BACKENDS, name, dataclasses.replace(backends.KERNEL_BACKENDS[name], **changes))
+
+
 def shared_path(name: str) -> Path:
-    """A file or folder of the data that is too large for the repository; skips the test where it is not there."""
+    """A file or folder of the data that is too large for the repository. Skips the test where it is not there."""
     roots = [Path(os.environ["DENDRITIC_BERT_DATA"])] if "DENDRITIC_BERT_DATA" in os.environ else []
     roots.append(REPOSITORY.parent / "shared")
     for root in roots:
@@ -51,8 +76,8 @@ def shared_path(name: str) -> Path:
 
 
 def run_interpreted(*arguments: str) -> None:
-    """pytest on files of the tests in a process of its own, where Triton's kernels run on the CPU: Triton decides that
-    when a kernel is defined. Fails where a test fails or is skipped, or where there is none."""
+    """Runs pytest on files of the tests in a process of its own, where Triton's kernels run on the CPU: Triton decides
+    that when a kernel is defined. Fails where a test fails or is skipped, and where no test is found."""
     pytest.importorskip("triton")
     tests = REPOSITORY / "tests"
     paths = [str(tests / "support"), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -66,7 +91,7 @@ def run_interpreted(*arguments: str) -> None:
 
 
 def tiny_bert(model_class=BertForSequenceClassification, **config) -> PreTrainedModel:
-    """A BERT of transformers' own with random weights everywhere, LayerNorm's included (a fresh one has 1 and 0)."""
+    """A BERT of transformers with random weights everywhere, also in LayerNorm, where a new model has 1 and 0."""
     sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
              "intermediate_size": 64, "max_position_embeddings": 20}
     model = model_class(BertConfig(**sizes | config))
@@ -80,11 +105,12 @@ def tiny_bert(model_class=BertForSequenceClassification, **config) -> PreTrained
 def assert_within_rounding(actual: torch.Tensor, eager: torch.Tensor, exact: Rounded) -> None:
     """The tolerance of every test of a kernel: each element is off by no more than rounding explains.
 
-    ``exact`` is what the reference makes of ``rounding.tracked`` values: the float64 result for the same (rounded)
-    tables and, of each element, the sum of the squares of everything that is rounded on the way. CERTAINTY times the
+    ``exact`` is what the reference computes from ``rounding.tracked`` values: the float64 result for the same (rounded)
+    tables, and for each element the sum of the squares of everything that is rounded on the way. CERTAINTY times the
     unit roundoff of float32 times the root of that sum bounds the error before the result is rounded to the dtype of
-    ``actual``. What nothing is added to must be 0. ``eager``, the same formula run by torch's own ops at the dtype of
-    ``actual``, is no part of it: what it is off by depends on the processor, and is reported beside the kernel's error.
+    ``actual``. An element to which nothing is added must be 0. ``eager`` is the same formula run by torch's own ops in
+    the dtype of ``actual``. It does not enter the bound, since its error depends on the processor; that error is
+    reported beside the kernel's.
     """
     assert actual.dtype == eager.dtype
     assert actual.shape == eager.shape == exact.shape
@@ -100,7 +126,7 @@ def assert_within_rounding(actual: torch.Tensor, eager: torch.Tensor, exact: Rou
 
 
 def rounding_bound(exact: Rounded, dtype: torch.dtype) -> torch.Tensor:
-    """What each element may be off by where everything was computed in float32 and rounded once to ``dtype``."""
+    """How far each element may be off where everything was computed in float32 and rounded once to ``dtype``."""
     bound = CERTAINTY * torch.finfo(torch.float32).eps / 2 * exact.squares.sqrt()
     if dtype == torch.float32:
         return bound

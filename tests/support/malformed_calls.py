@@ -1,4 +1,4 @@
-"""Calls the ops of a backend with arguments spoilt at random; run by test_bad_input.py in a process of its own.
+"""Calls the ops of a backend with arguments spoilt at random; run by test_validation.py in a process of its own.
 
     python malformed_calls.py BACKEND DEVICE
 
@@ -8,29 +8,30 @@ Prints every call before it is made, so that the last line says which one ended 
 import os
 import random
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from cases import LAYOUTS, head, moved, parameters, tokens
 
-from dendritic_bert.kernels import ops
-from dendritic_bert.kernels.contract import POOLINGS
-from dendritic_bert.kernels.prepare import prepare_head, prepare_table
+from dendritic_bert.kernels import backends, ops
+from dendritic_bert.kernels.contract import PARAMETER_DTYPES, POOLINGS, DsnHead, DsnTable, FoldedDsn
+from dendritic_bert.kernels.prepare import fold, prepare_head, prepare_table
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     import quick_interpreter  # noqa: F401
 
 CALLS = 3000
+OPS = ["embed_pool", "dsn_logits", "dsn_logits_folded"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.int16, torch.int32,
           torch.int64, torch.uint8, torch.bool, torch.complex64]
 
 
-def spoil(rng: random.Random, value: Any) -> tuple[str, Any]:
-    """One thing wrong, or merely unusual, with an argument."""
+def ways_to_spoil(rng: random.Random, value: Any) -> dict[str, Callable[[], Any]]:
+    """Each makes one thing wrong, or merely unusual, with an argument."""
     if not isinstance(value, torch.Tensor):
-        return rng.choice([("None", None), ("-1", -1), ("nan", float("nan")), ("text", "text")])
-    ways: dict[str, Any] = {
-        "another dtype": lambda: value.to(rng.choice(DTYPES)),
+        return {str(other): lambda other=other: other for other in (None, -1, float("nan"), "text")}
+    ways: dict[str, Callable[[], Any]] = {
         "meta": lambda: value.to("meta"),
         "flat": lambda: value.flatten(),
         "one more dimension": lambda: value[None],
@@ -42,11 +43,11 @@ def spoil(rng: random.Random, value: Any) -> tuple[str, Any]:
         "transposed": lambda: value.mT if value.dim() > 1 else value,
         "absent": lambda: None,
     }
+    ways |= {str(dtype): lambda dtype=dtype: value.to(dtype) for dtype in DTYPES}
     if value.dtype in (torch.int32, torch.int64) and value.numel():
         ways |= {f"{bad} somewhere": lambda bad=bad: _with_bad_value(rng, value, bad)
                  for bad in (-1, 83, 2**31 - 1, -(2**31), 5)}
-    way = rng.choice(list(ways))
-    return way, ways[way]()
+    return ways
 
 
 def _with_bad_value(rng: random.Random, value: torch.Tensor, bad: int) -> torch.Tensor:
@@ -55,37 +56,40 @@ def _with_bad_value(rng: random.Random, value: torch.Tensor, bad: int) -> torch.
     return spoilt
 
 
-def good_call(rng: random.Random, device: str) -> tuple[str, dict[str, Any]]:
+def good_call(op: str, rng: random.Random, device: str) -> dict[str, Any]:
+    """The arguments of ``op`` by name, the fields of tables and heads as "DsnTable.word" and the like."""
     hidden_size = rng.choice([16, 20, 128])
     layout = rng.choice(LAYOUTS)
     arguments = moved(tokens(layout, rng.randrange(5), rng.randrange(8), token_types=rng.random() < 0.5,
                              positions=rng.random() < 0.5, num_positions=8, seed=rng.randrange(100),
                              index_dtype=rng.choice([torch.int32, torch.int64])), device)
     arguments["pooling"] = rng.choice(POOLINGS)
-    values = parameters(hidden_size, rng.choice([torch.float32, torch.bfloat16, torch.float16]))
-    if rng.random() < 0.5:
+    values = parameters(hidden_size, rng.choice(PARAMETER_DTYPES))
+    if op == "embed_pool":
         arguments |= {"p_embed": rng.choice([0.0, 0.5]), "seed": rng.choice([None, 1]),
                       "sparse_grad": rng.random() < 0.5, "eps": 1e-12}
-        return "embed_pool", arguments | moved(values, device)
-    dtype = rng.choice([torch.float32, torch.bfloat16, torch.float16, torch.int8])
-    table = prepare_table(*list(values.values())[:3], dtype=dtype)
+        return arguments | moved(values, device)
+    table = prepare_table(*list(values.values())[:3], dtype=rng.choice([*PARAMETER_DTYPES, torch.int8]))
     dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head(hidden_size, 3, rng.randrange(3)))
-    for prepared in (table, dsn_head):
+    for prepared in (fold(table, dsn_head),) if op == "dsn_logits_folded" else (table, dsn_head):
         for name, value in prepared._asdict().items():
             arguments[f"{type(prepared).__name__}.{name}"] = (
                 value.to(device) if isinstance(value, torch.Tensor) else value)
-    return "dsn_logits", arguments
+    return arguments
 
 
 def call(op: str, arguments: dict[str, Any], backend: str) -> None:
-    if op == "dsn_logits":
-        fields = {kind: {name.split(".")[1]: arguments.pop(name) for name in list(arguments) if name.startswith(kind)}
-                  for kind in ("DsnTable", "DsnHead")}
-        arguments |= {"table": ops.DsnTable(**fields["DsnTable"]), "head": ops.DsnHead(**fields["DsnHead"])}
-    else:
+    """Calls ``op``, and where it is differentiable its backward pass; checks the shape of the result."""
+    arguments = dict(arguments)
+    if op == "embed_pool":
         for value in arguments.values():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 value.requires_grad_()
+    for kind, argument in ((DsnTable, "table"), (DsnHead, "head"), (FoldedDsn, "folded")):
+        prefix = f"{kind.__name__}."
+        fields = {name.removeprefix(prefix): arguments.pop(name) for name in list(arguments) if name.startswith(prefix)}
+        if fields:
+            arguments[argument] = kind(**fields)
     result = getattr(ops, op)(**arguments, backend=backend)
     cu_seqlens, input_ids = arguments.get("cu_seqlens"), arguments["input_ids"]
     rows = input_ids.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
@@ -97,12 +101,16 @@ def call(op: str, arguments: dict[str, Any], backend: str) -> None:
 def main(backend: str, device: str) -> None:
     rng = random.Random(0)
     torch.set_num_threads(1)
+    served = [op for op in OPS if backends.refusal(backend, op, device, torch.float32) is None]
     refused = 0
     for number in range(CALLS):
-        op, arguments = good_call(rng, device)
+        op = rng.choice(served)
+        arguments = good_call(op, rng, device)
         spoilt = {}
         for name in rng.sample(list(arguments), rng.choice([0, 1, 1, 1, 2])):
-            spoilt[name], arguments[name] = spoil(rng, arguments[name])
+            ways = ways_to_spoil(rng, arguments[name])
+            spoilt[name] = rng.choice(list(ways))
+            arguments[name] = ways[spoilt[name]]()
         print(number, op, {name: list(value.shape) if isinstance(value, torch.Tensor) else value
                            for name, value in arguments.items()}, spoilt, flush=True)
         try:

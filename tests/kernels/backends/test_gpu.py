@@ -1,4 +1,5 @@
-"""GPUs: untouched by an import, asked one by one and late, and launched on where the tensors are."""
+"""GPUs: an import does not touch them, each is asked for itself by the first call, and kernels run on the tensors' own.
+"""
 
 import importlib.util
 import subprocess
@@ -8,7 +9,7 @@ from collections import Counter
 import pytest
 import torch
 from cases import head, parameters, pooled_and_gradients, tokens
-from helpers import REPOSITORY
+from helpers import REPOSITORY, change_backend
 
 from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.backends import cuda, gpu
@@ -57,11 +58,11 @@ def run(code: str, **environment: str) -> str:
 
 @pytest.mark.parametrize("code", [CLASSIFY, "from dendritic_bert.kernels import ops"], ids=["classify", "import"])
 def test_a_forked_child_can_use_cuda(code):
-    """torch remembers whether the driver was started before the fork, with or without a GPU."""
+    """With or without a GPU, torch remembers whether the driver was started before the fork."""
     assert run(FORKS.format(code=code)) == "0"
 
 
-def test_what_would_spoil_a_fork_is_noticed():
+def test_a_started_driver_is_noticed_in_the_child():
     assert run(FORKS.format(code="torch.cuda.is_available()")) == "1"
 
 
@@ -96,7 +97,7 @@ def capabilities(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: found[index])
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(cuda, "MISSING", None)
+    change_backend(monkeypatch, "cuda", missing=None)
     gpu._too_old.cache_clear()
     yield found
     gpu._too_old.cache_clear()
@@ -113,10 +114,10 @@ def test_each_gpu_is_asked_for_itself(backend, capabilities):
     assert backends.choose(None, "dsn_logits", new, torch.float32) == "cuda"
     with pytest.raises(RuntimeError, match=f"backend '{backend}' cannot serve this call: {reason}"):
         backends.choose(backend, "embed_pool", old, torch.float32)
-    assert backends.availability()[backend] is None  # one of them will do
+    assert backends.availability()[backend] is None  # the other one can run them
 
 
-def test_why_no_gpu_will_do(capabilities, monkeypatch):
+def test_why_no_gpu_can_be_used(capabilities, monkeypatch):
     assert backends.availability()["cuda"] == "torch sees no GPU"
     capabilities += [(7, 5), (7, 0)]
     assert backends.availability()["cuda"] == "cuda:0 is sm_75, the kernels are made for sm_80 and later"
@@ -128,10 +129,9 @@ def test_why_no_gpu_will_do(capabilities, monkeypatch):
 @needs_triton
 @pytest.mark.parametrize("device", [0, 1])
 def test_triton_launches_where_the_tensors_are(device):
-    """And as that GPU wants it: an H100's cache holds the words that an A100's does not."""
+    """And with that GPU's configuration: an H100's cache holds the word table that an A100's does not."""
     done = subprocess.run([sys.executable, "two_gpus.py", str(device)], cwd=REPOSITORY / "tests" / "support",
-                          capture_output=True,
-                          text=True)
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     *launches, current = done.stdout.splitlines()
     assert current == "current 0"
@@ -143,8 +143,8 @@ def test_triton_launches_where_the_tensors_are(device):
 
 
 @needs_triton
-def test_every_kernel_is_made_to_go_to_its_tensors():
-    """From a graph too, which keeps the kernel and none of the code that would have launched it."""
+def test_every_kernel_launches_on_the_device_of_its_tensors():
+    """From a graph too, which keeps the kernel and none of the code that launched it."""
     kernels = [value for module in (triton_forward, triton_backward) for name, value in vars(module).items()
                if name.endswith("_kernel")]
     assert len(kernels) >= 14

@@ -53,7 +53,7 @@ def assert_logits(case, backend, device):
                                                  seed=1), ids=case_id)
 @each_backend
 def test_the_whole_way_from_the_parameters(case, backend, device):
-    """Centring, folding and rounding the table included."""
+    """With centring, folding and the rounding of the table."""
     token_arguments, values, head_values = workload(case)
     values = {name: value.to(case["dtype"]) for name, value in values.items()}
     table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
@@ -67,13 +67,13 @@ def test_the_whole_way_from_the_parameters(case, backend, device):
 
 
 def rounded_words(words: torch.Tensor, token_arguments: dict) -> Rounded:
-    """Words that are rounded to their dtype once they are centred. As often as one stands in a row, its errors add up
-    and do not cancel: they are the same."""
+    """Word rows that are rounded to their dtype once they are centred. Where an id occurs several times in a row, its
+    errors are the same, so that they add up and do not cancel."""
     input_ids, cu_seqlens = token_arguments["input_ids"].long(), token_arguments.get("cu_seqlens")
     row, _ = token_places(input_ids, cu_seqlens)
-    stands = torch.nn.functional.one_hot(input_ids.flatten(), len(words))
+    occurs = torch.nn.functional.one_hot(input_ids.flatten(), len(words))
     rows = 1 + len(input_ids if cu_seqlens is None else cu_seqlens)
-    by_row = stands.new_zeros(rows, len(words)).index_add(0, row.flatten(), stands)
+    by_row = occurs.new_zeros(rows, len(words)).index_add(0, row.flatten(), occurs)
     centred = words.double() - words.double().mean(dim=1, keepdim=True)
     return Rounded(words.double(), rounded_to(words.dtype, centred).squares * by_row.amax(dim=0)[:, None])
 
@@ -82,7 +82,7 @@ def rounded_words(words: torch.Tensor, token_arguments: dict) -> Rounded:
 @pytest.mark.parametrize("offset", [1e2, 1e4])
 @each_backend
 def test_a_common_offset_cancels_before_it_is_rounded(offset, hidden_size, backend, device):
-    """Rows are centred in float64, so nothing is left of an offset, however large: far better than eager torch."""
+    """Rows are centred in float64, so that nothing is left of an offset, however large."""
     token_arguments, head_values = tokens("padded", 5, 40), head(hidden_size, 3, 2)
     values = parameters(hidden_size, offset=offset, num_positions=43)
     table, dsn_head = prepared(values, head_values, torch.float32)
@@ -95,7 +95,7 @@ def test_a_common_offset_cancels_before_it_is_rounded(offset, hidden_size, backe
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_float64_is_served_by_the_reference(layout, pooling):
-    """Whatever else is there; a backend that is asked for by name says that it does not read it."""
+    """Also where kernels are available; a backend that is requested by name refuses it."""
     token_arguments, values, head_values = tokens(layout, 5, 8), in_float64(parameters(20)), in_float64(head(20, 3, 2))
     table = prepare_table(*list(values.values())[:3], dtype=torch.float64)
     dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head_values, dtype=torch.float64)
@@ -136,7 +136,8 @@ def test_no_token_at_all(rows, length, layout, backend, device):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @each_backend
 def test_activations_at_their_ends(activation, backend, device):
-    """Arguments where exp overflows, where everything is flat, and around 0; the head's weights are 0, its bias all."""
+    """At arguments where exp overflows, where the functions are flat, and around 0. The head's weights are 0, so that
+    its bias is the argument."""
     z = torch.tensor([-1e30, -200.0, -20.0, -3.0, -1e-3, -0.0, 1e-30, 1e-3, 3.0, 20.0, 200.0, 1e30])
     count = z.numel()
     dsn_head = DsnHead(torch.zeros(2 * count, 16), torch.cat([torch.zeros(count), z]), torch.zeros(2 * count),
@@ -151,7 +152,8 @@ def test_activations_at_their_ends(activation, backend, device):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @each_backend
 def test_a_nan_is_not_hidden(activation, backend, device):
-    """A NaN in one id's row reaches the logits of the rows that hold the id, through every activation, and no other."""
+    """A NaN in one id's row of the table reaches, through every activation, the logits of the rows with that id and no
+    others."""
     table, dsn_head = prepared(parameters(20), head(20, 3, 1), torch.float32, activation)
     table.word[70] = float("nan")
     token_arguments = moved(tokens("padded without a mask", 6, 4), device)
@@ -166,17 +168,17 @@ def test_a_nan_is_not_hidden(activation, backend, device):
 def test_only_the_lower_triangle_of_lateral_is_read(backend, device):
     table, dsn_head = prepared(parameters(20), head(20, 3, 4), torch.float32)
     unread = torch.ones(4, 4).triu().bool()[:, :, None].expand(4, 4, 3)
-    poisoned = dsn_head._replace(lateral=dsn_head.lateral.masked_fill(unread, float("nan")))
+    with_nan = dsn_head._replace(lateral=dsn_head.lateral.masked_fill(unread, float("nan")))
     token_arguments = moved(tokens("padded", 3, 5), device)
     expected, actual = (ops.dsn_logits(**token_arguments, table=in_view(table, "plain", device),
                                        head=in_view(one, "plain", device), backend=backend)
-                        for one in (dsn_head, poisoned))
+                        for one in (dsn_head, with_nan))
     assert torch.equal(actual, expected)
 
 
 @each_backend
 def test_offsets_beyond_two_to_the_31(backend, device):
-    """The last row of an int8 table starts 2^31 bytes behind the first; only the rows that are used become memory."""
+    """The last row of an int8 table starts 2^31 bytes after the first. Only the rows that are used take up memory."""
     vocab_size, hidden_size = 2**21 + 8, 1024
     try:
         word = torch.empty(vocab_size, hidden_size, dtype=torch.int8, device=device)

@@ -1,4 +1,4 @@
-"""dsn_logits_folded on every backend: against the float64 run of the contract on the tables it was folded from."""
+"""dsn_logits_folded on every backend, against the float64 run of the contract on the tables that were folded."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from helpers import assert_within_rounding, serving
 from rounding import Rounded, rounded_to, tracked
 
 from dendritic_bert.kernels import ops
-from dendritic_bert.kernels.contract import POOLINGS, FoldedDsn, padded_outputs
+from dendritic_bert.kernels.contract import POOLINGS, FoldedDsn
 from dendritic_bert.kernels.prepare import fold
 from dendritic_bert.kernels.reference import dsn_logits_folded_ref, dsn_logits_ref
 
@@ -32,41 +32,15 @@ def test_logits(case, backend, device):
 
 
 def rounded_once(folded: FoldedDsn) -> FoldedDsn:
-    """In float64; the tables were rounded when they were folded."""
+    """The folded tables in float64, with the error of having been rounded once."""
     wide, tables = tracked(folded), ("rstd", "word", "context")
     return wide._replace(**{name: rounded_to(torch.float32, getattr(folded, name)) for name in tables})
-
-
-@pytest.mark.parametrize(("outputs", "stride"), [(1, 4), (4, 4), (5, 8), (8, 8), (9, 16), (17, 32), (256, 256)])
-def test_rows_are_padded_to_whole_vectors(outputs, stride):
-    assert padded_outputs(outputs) == stride
-
-
-@pytest.mark.parametrize(("num_positions", "num_types"), [(0, 1), (1, 1), (16, 2), (17, 1), (40, 3)])
-def test_a_part_holds_the_same_bits_as_the_whole(num_positions, num_types):
-    table, dsn_head = prepared(parameters(48, num_positions=43, num_types=3), head(48, 3, 2), torch.float32)
-    whole, part = fold(table, dsn_head), fold(table, dsn_head, num_positions, num_types)
-    tiles = (num_positions + 15) // 16
-    assert part.num_positions == num_positions
-    assert torch.equal(part.word, whole.word)
-    first = whole.rstd[:num_types, :num_positions // 16]
-    assert torch.equal(part.rstd[:, :num_positions // 16], first)
-    torch.testing.assert_close(part.context[:, :num_positions], whole.context[:num_types, :num_positions])
-    assert part.rstd.shape == (num_types, tiles, *whole.rstd.shape[2:])
-
-
-@pytest.mark.parametrize(("num_positions", "num_types"), [(44, 1), (-1, 1), (8, 0), (8, 4)])
-def test_more_than_there_is(num_positions, num_types):
-    table, dsn_head = prepared(parameters(48, num_positions=43, num_types=3), head(48, 3, 2), torch.float32)
-    with pytest.raises(ValueError, match=rf"num_types is {num_types} and num_positions {num_positions}, .* 3 types and "
-                                         "43 positions"):
-        fold(table, dsn_head, num_positions, num_types)
 
 
 @pytest.mark.parametrize("nearness", [0.0, 1e-9, 1e-6, 1e-3])
 @each_folded
 def test_words_that_cancel_their_context(nearness, backend, device):
-    """|w|^2 + |q|^2 + 2 <w, q> loses every digit where w is nearly -q; the direct kernel's error is the measure."""
+    """|w|^2 + |q|^2 + 2 <w, q> loses every digit where w is nearly -q. The bound is what rounding w and q once does."""
     values, head_values = parameters(64), head(64, 3, 1)
     context = values["position_embeddings"] + values["token_type_embeddings"][0]
     values["word_embeddings"][:8] = nearness * values["word_embeddings"][:8] - context
@@ -74,7 +48,7 @@ def test_words_that_cancel_their_context(nearness, backend, device):
     ids = torch.arange(8).expand(8, 8).contiguous()
     logits = ops.dsn_logits_folded(ids.to(device), in_view(fold(table, dsn_head), "plain", device), backend=backend)
     exact = exact_logits({"input_ids": ids}, table, dsn_head).value
-    rounding = 2.0**-23 / max(nearness, 2.0**-23)  # what one rounding of w and q is beside w + q
+    rounding = 2.0**-23 / max(nearness, 2.0**-23)  # of w and q, relative to w + q
     torch.testing.assert_close(logits.cpu().double(), exact, rtol=0, atol=8 * rounding * exact.abs().max().item())
 
 
@@ -94,7 +68,7 @@ def test_an_empty_row_gets_the_bias_and_not_beta(pooling, backend, device):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @each_folded
 def test_only_positions_that_were_folded(layout, backend, device):
-    """Rows of the position table that pad a tile are no positions, and neither are those left out."""
+    """Neither rows that pad the last tile nor positions that were left out count as positions."""
     table, dsn_head = prepared(parameters(20, num_positions=40), head(20, 3, 1), torch.float32)
     folded = in_view(fold(table, dsn_head, num_positions=17), "plain", device)
     fits = moved(tokens(layout, 3, 17), device)

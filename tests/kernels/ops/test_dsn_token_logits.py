@@ -1,4 +1,4 @@
-"""dsn_token_logits on every backend: each token is what dsn_logits says of a row that holds this token alone."""
+"""dsn_token_logits on every backend: a token's logits are those of a row that holds this token alone."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from cases import (
     tokens,
 )
 from dsn_workload import AXES, in_view, prepared, workload
-from helpers import assert_within_rounding, serving
+from helpers import assert_within_rounding, raises_on_values, serving
 
 from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.reference import dsn_token_logits_ref, token_places
@@ -29,16 +29,17 @@ CASES = {name: values for name, values in AXES.items() if name != "pooling"} | {
 
 
 def each_token_a_row(token_arguments: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The tokens that are kept as packed rows of one token each, with the positions they had; and which those are."""
+    """The valid tokens as packed rows of one token each, with the positions they had; and which tokens they are."""
     input_ids, cu_seqlens = token_arguments["input_ids"], token_arguments.get("cu_seqlens")
     _, column = token_places(input_ids, cu_seqlens)
-    keep = token_arguments.get("attention_mask", torch.ones_like(input_ids)) != 0
-    rows = {"input_ids": input_ids[keep], "position_ids": token_arguments.get("position_ids", column)[keep].long()}
+    is_valid = token_arguments.get("attention_mask", torch.ones_like(input_ids)) != 0
+    positions = token_arguments.get("position_ids", column)
+    rows = {"input_ids": input_ids[is_valid], "position_ids": positions[is_valid].long()}
     if "token_type_ids" in token_arguments:
-        rows["token_type_ids"] = token_arguments["token_type_ids"][keep]
+        rows["token_type_ids"] = token_arguments["token_type_ids"][is_valid]
     rows["input_ids"] = rows["input_ids"].long()
     rows["cu_seqlens"] = torch.arange(rows["input_ids"].numel() + 1)
-    return rows, keep
+    return rows, is_valid
 
 
 @pytest.mark.parametrize("case", covering_sample(CASES | {"length": [0, 1, 2, 31, 129]}, 60, seed=3), ids=case_id)
@@ -61,17 +62,17 @@ def test_token_logits(case, backend, device):
 @pytest.mark.parametrize("options", [{}, {"token_types": True, "positions": True}], ids=["plain", "types, positions"])
 @each_server
 def test_a_token_is_a_row_of_its_own(layout, options, backend, device):
-    """Against the contract on the parameters themselves, pooled over one token."""
+    """The expected logits follow from the parameters themselves, pooled over one token."""
     token_arguments, head_values = tokens(layout, 5, 9, **options), head(20, 3, 2)
     values = parameters(20, num_positions=12)
     table, dsn_head = prepared(values, head_values, torch.float32, "tanh")
     logits = ops.dsn_token_logits(**moved(token_arguments, device), table=in_view(table, "plain", device),
                                   head=in_view(dsn_head, "plain", device), backend=backend).cpu()
     assert logits.shape == (*token_arguments["input_ids"].shape, 3)
-    rows, keep = each_token_a_row(token_arguments)
+    rows, is_valid = each_token_a_row(token_arguments)
     expected = logits_by_parameters(rows, in_float64(values), in_float64(head_values), "tanh", "mean_masked")
-    torch.testing.assert_close(logits[keep].double(), expected, rtol=1e-5, atol=1e-5)
-    assert not logits[~keep].any()
+    torch.testing.assert_close(logits[is_valid].double(), expected, rtol=1e-5, atol=1e-5)
+    assert not logits[~is_valid].any()
 
 
 @each_server
@@ -89,13 +90,13 @@ def test_what_stands_at_a_masked_token_is_not_looked_up(backend, device):
 @pytest.mark.parametrize(("name", "size"), [("input_ids", 83), ("token_type_ids", 2), ("position_ids", 8)])
 @each_server
 def test_an_index_outside_its_table(name, size, backend, device):
-    """The reference says so; a GPU's kernel, which could only by waiting, makes the token's logits NaN."""
+    """A backend that looks at values says so; a GPU's kernels make the token's logits NaN."""
     table, dsn_head = prepared(parameters(20), head(20, 3, 1), torch.float32)
     arguments = moved(tokens("padded without a mask", 4, 6, token_types=True, positions=True, num_positions=8),
                       device)
     arguments[name][2, 3] = size
     call = {"table": in_view(table, "plain", device), "head": in_view(dsn_head, "plain", device), "backend": backend}
-    if backend == "reference":
+    if raises_on_values(backend):
         with pytest.raises(RuntimeError, match=rf"^{name} holds {size} in row 2, expected 0 to {size - 1}\.$"):
             ops.dsn_token_logits(**arguments, **call)
     else:

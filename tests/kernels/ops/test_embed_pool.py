@@ -56,7 +56,7 @@ def test_gradients(case, backend, device):
 @pytest.mark.parametrize(("rows", "length", "hidden_size"), [(1024, 32, 128), (8, 2000, 64)])
 @each_backend
 def test_gradients_that_sum_over_many_tokens(rows, length, hidden_size, backend, device):
-    """One id stands in a third of all places and one token type in all: sums of 5,000 and 16,000 float32 terms."""
+    """One id is a third of all tokens and one token type is all of them: sums of 5,000 and 16,000 float32 terms."""
     token_arguments = tokens("padded without a mask", rows, length)
     token_arguments["input_ids"][:, ::3] = 5
     values = parameters(hidden_size, num_positions=length)
@@ -79,12 +79,12 @@ def test_sparse_gradient_is_the_dense_one(layout, dtype, backend, device):
     d_word = sparse["word_embeddings"]
     assert d_word.is_sparse
     d_word = d_word.coalesce()
-    seen = token_arguments["input_ids"]
+    valid_ids = token_arguments["input_ids"]
     if "attention_mask" in token_arguments:
-        seen = seen[token_arguments["attention_mask"] != 0]
-    assert set(seen.flatten().tolist()) <= set(d_word.indices()[0].tolist())
+        valid_ids = valid_ids[token_arguments["attention_mask"] != 0]
+    assert set(valid_ids.flatten().tolist()) <= set(d_word.indices()[0].tolist())
     if backend != "reference":
-        assert d_word.indices()[0].tolist() == sorted(set(seen.flatten().tolist()))
+        assert d_word.indices()[0].tolist() == sorted(set(valid_ids.flatten().tolist()))
         assert torch.equal(d_word.to_dense(), dense["word_embeddings"])
     for name in PARAMETERS[1:]:
         assert torch.equal(sparse[name], dense[name])
@@ -174,8 +174,7 @@ def test_no_token_at_all(rows, length, layout, backend, device):
 @pytest.mark.parametrize("offset", [1e2, 1e4])
 @each_backend
 def test_a_common_offset_cancels(offset, hidden_size, backend, device):
-    """LayerNorm takes out what all channels share, here up to 10,000 times what remains: E[x^2] - E[x]^2 would not.
-    """
+    """LayerNorm removes what all channels share, here up to 10,000 times what remains; E[x^2] - E[x]^2 would not."""
     token_arguments = tokens("padded", 5, 40)
     values = parameters(hidden_size, offset=offset, num_positions=43)
     results = pooled_and_gradients(ops.embed_pool, moved(values, device), **moved(token_arguments, device),
@@ -189,7 +188,7 @@ def test_a_common_offset_cancels(offset, hidden_size, backend, device):
 @pytest.mark.parametrize("hidden_size", [16, 100, 768])
 @each_backend
 def test_a_token_without_variance(hidden_size, backend, device):
-    """All channels of e are alike: (e - mean) / sqrt(0 + eps) is 0, and only beta is left."""
+    """All channels of e are equal, so that (e - mean) / sqrt(0 + eps) is 0 and only beta is left."""
     values = moved(parameters(hidden_size), device)
     values |= {"word_embeddings": torch.full((VOCAB_SIZE, hidden_size), 2.0, device=device),
                "position_embeddings": torch.full((8, hidden_size), -0.5, device=device),
@@ -226,7 +225,7 @@ def test_a_nan_stays_in_its_row(backend, device):
 
 @each_backend
 def test_offsets_beyond_two_to_the_31(backend, device):
-    """The last row of the table starts 2^31 elements behind the first; only the rows that are used become memory."""
+    """The last row of the table starts 2^31 elements after the first. Only the rows that are used take up memory."""
     vocab_size, hidden_size = 2**21 + 8, 1024
     try:
         word_embeddings = torch.empty(vocab_size, hidden_size, dtype=torch.bfloat16, device=device)

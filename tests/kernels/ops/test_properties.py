@@ -1,8 +1,9 @@
-"""What must hold for any batch: rows do not know of each other, and layouts and padding leave no trace.
+"""What holds for any batch: a row's result depends on no other row, nor on the layout or the padding.
 
-To the bit on the kernels. The reference sums a packed row in another order than a padded one, and BLAS rounds a row by
-the company it keeps, so it is held to rounding. So are the Triton kernels where another shape is cut into other tiles,
-and with them tokens are summed in another order; tests/interpreted/properties.py runs them.
+The kernels give the same bits. The reference sums a packed row in another order than a padded one, and BLAS rounds a
+row in a way that depends on the batch, so that the reference is held to the bound of rounding. So are the Triton
+kernels where the shape differs, since another shape is cut into other tiles, which sum in another order;
+tests/interpreted/properties.py runs them.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 from dendritic_bert.kernels.reference import EMBED_STREAM, POOL_STREAM, dropout_keep
 
 NUM_POSITIONS = 40
-# A program of Triton's interpreter takes milliseconds.
+# Few examples under Triton's interpreter, where one program takes milliseconds.
 any_case = settings(max_examples=5 if triton_backend.INTERPRETED else 60, deadline=None, derandomize=True,
                     suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -83,7 +84,7 @@ def calls(dropout: bool = False, poolings: tuple[str, ...] = POOLINGS) -> st.Sea
 
 @st.composite
 def rows_of_tokens(draw, min_rows: int = 1, max_length: int = 20) -> list[list[tuple[int, int]]]:
-    """Rows of (id, token type); some empty."""
+    """Rows of (id, token type), some of them empty."""
     lengths = draw(st.lists(st.integers(0, max_length), min_size=min_rows, max_size=20))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     return [list(zip(torch.randint(VOCAB_SIZE, (length,), generator=generator).tolist(),
@@ -98,7 +99,7 @@ def packed(rows: list[list[tuple[int, int]]]) -> dict[str, torch.Tensor]:
 
 def padded(rows: list[list[tuple[int, int]]], extra: int = 0, garbage: tuple[int, int] = (0, 0)
            ) -> dict[str, torch.Tensor]:
-    """Padded on the right to the longest row and ``extra`` columns more; ``garbage`` is what padding holds."""
+    """Padded on the right to ``extra`` columns more than the longest row has; padding holds ``garbage``."""
     length = max(map(len, rows), default=0) + extra
     tokens = torch.tensor([row + [garbage] * (length - len(row)) for row in rows], dtype=torch.int64)
     tokens = tokens.view(len(rows), length, 2)
@@ -108,8 +109,8 @@ def padded(rows: list[list[tuple[int, int]]], extra: int = 0, garbage: tuple[int
 
 def assert_same(actual: torch.Tensor, expected: torch.Tensor, backend: str, exactly: Callable[[], Rounded], *,
                 same_shape: bool = False) -> None:
-    """``same_shape``: the two batches have as many rows, tokens and columns. ``exactly`` is the reference on tracked
-    values: what is only the same up to rounding may be off by its bound, twice."""
+    """``same_shape``: whether the two batches have equal numbers of rows, tokens and columns. ``exactly`` is the
+    reference on tracked values: results that agree only up to rounding may differ by twice its bound."""
     if backend == "reference" or (backend == "triton" and not same_shape):
         assert actual.dtype == expected.dtype
         bound = rounding_bound(exactly(), actual.dtype)
@@ -144,12 +145,11 @@ def test_concatenated_batches_give_concatenated_results(backend, device, call, f
 @given(call=st.one_of(calls(), calls(dropout=True)), rows=rows_of_tokens(), extra=st.integers(0, 9))
 @each_backend
 def test_padded_is_packed(backend, device, call, rows, extra):
-    """Dropout included: a token draws the same mask in either layout. Only mean_masked leaves padding out."""
-    poolable = padded(rows, extra) if call.pooling == "mean_masked" else None
-    expected = call(backend, device, packed(rows))
-    if poolable is not None:
-        assert_same(call(backend, device, poolable), expected, backend, lambda: call.exactly(packed(rows)))
-    else:  # a batch without padding
+    """With dropout too: a token draws the same mask in either layout."""
+    if call.pooling == "mean_masked":
+        actual, expected = (call(backend, device, batch) for batch in (padded(rows, extra), packed(rows)))
+        assert_same(actual, expected, backend, lambda: call.exactly(packed(rows)))
+    else:  # the other poolings count padding, so that the batch must have none
         same_length = [row[:min(map(len, rows))] for row in rows]
         unmasked = {name: value for name, value in padded(same_length).items() if name != "attention_mask"}
         assert_same(call(backend, device, unmasked), call(backend, device, packed(same_length)), backend,
@@ -163,11 +163,11 @@ def test_padded_is_packed(backend, device, call, rows, extra):
 def test_holes_in_the_mask_are_tokens_that_are_not_there(backend, device, call, rows, seed, mask_dtype):
     batch = padded(rows)
     batch["attention_mask"] *= torch.rand(batch["input_ids"].shape, generator=torch.Generator().manual_seed(seed)) < 0.6
-    keep = batch["attention_mask"] != 0
-    columns = torch.arange(keep.shape[1]).expand(keep.shape)
-    squeezed = {name: batch[name][keep] for name in ("input_ids", "token_type_ids")}
-    squeezed |= {"position_ids": columns[keep],
-                 "cu_seqlens": torch.cat([torch.zeros(1, dtype=torch.int64), keep.sum(dim=1).cumsum(0)])}
+    is_valid = batch["attention_mask"] != 0
+    columns = torch.arange(is_valid.shape[1]).expand(is_valid.shape)
+    squeezed = {name: batch[name][is_valid] for name in ("input_ids", "token_type_ids")}
+    squeezed |= {"position_ids": columns[is_valid],
+                 "cu_seqlens": torch.cat([torch.zeros(1, dtype=torch.int64), is_valid.sum(dim=1).cumsum(0)])}
     batch["attention_mask"] = batch["attention_mask"].to(mask_dtype)
     assert_same(call(backend, device, batch), call(backend, device, squeezed), backend, lambda: call.exactly(squeezed))
 
@@ -211,17 +211,17 @@ def test_defaults_are_type_0_and_the_column(backend, device, call, rows):
 @given(call=st.one_of(calls(), calls(dropout=True)), rows=rows_of_tokens(), extra=st.integers(1, 5))
 @each_backend
 def test_what_no_token_asks_for_gets_no_gradient(backend, device, call, rows, extra):
-    """Exactly zero for masked tokens' ids, for ids of other rows, and for positions and types that do not occur."""
+    """The gradient is exactly 0 for ids, positions and types that no valid token has."""
     if call.op == "dsn_logits":
         call = Call(**(call.__dict__ | {"op": "embed_pool", "dtype": torch.float32}))
     batch = padded([[(i % 40, k) for i, k in row] for row in rows], extra, garbage=(60, 1))
     options = {"pooling": "mean_masked", "p_embed": call.p_embed, "p_pool": call.p_pool, "seed": 3, "backend": backend}
     gradients = pooled_and_gradients(ops.embed_pool, call.parameters(device), **moved(batch, device), **options)
-    keep = batch["attention_mask"] != 0
-    columns = torch.arange(keep.shape[1]).expand(keep.shape)
+    is_valid = batch["attention_mask"] != 0
+    columns = torch.arange(is_valid.shape[1]).expand(is_valid.shape)
     for name, indices in (("word_embeddings", batch["input_ids"]), ("position_embeddings", columns),
                           ("token_type_embeddings", batch["token_type_ids"])):
-        occurring = set(indices[keep].tolist())
+        occurring = set(indices[is_valid].tolist())
         touched = gradients[name].cpu().any(dim=1)
         assert not touched[[i for i in range(touched.numel()) if i not in occurring]].any()
     sparse = pooled_and_gradients(ops.embed_pool, call.parameters(device), **moved(batch, device), **options,
@@ -247,7 +247,7 @@ def test_gradients_of_padded_are_those_of_packed(backend, device, call, rows):
 @pytest.mark.parametrize(("argument", "stream"), [("p_embed", EMBED_STREAM), ("p_pool", POOL_STREAM)])
 @each_backend
 def test_every_backend_draws_the_same_mask(argument, stream, p, backend, device):
-    """With gamma 0 and beta 1 every x_t is 1, and what is pooled over one token is its mask: read it off."""
+    """With gamma 0 and beta 1 every x_t is 1, so that the pooled row of one token is its mask."""
     values = moved(parameters(52), device)
     values |= {"ln_weight": torch.zeros(52, device=device), "ln_bias": torch.ones(52, device=device)}
     seed = -(2**41) - 5
@@ -262,7 +262,7 @@ ZEROS = [(op, *pair) for op in ("embed_pool", "dsn_logits", "dsn_token_logits") 
 
 @pytest.mark.parametrize(("op", "backend", "device"), ZEROS, ids=map("-".join, ZEROS))
 def test_a_token_of_zeros(op, backend, device):
-    """Its variance is 0: without eps it would be 0 / 0."""
+    """Its variance is 0, so that without eps it would be 0 / 0."""
     values = {name: torch.zeros_like(value) for name, value in parameters(20).items()}
     values = moved(values | {"ln_bias": torch.arange(20.0)}, device)
     input_ids = torch.tensor([[3, 5]], device=device)
