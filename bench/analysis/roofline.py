@@ -26,12 +26,12 @@ from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_POSITIONS, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import Traffic, cached_bytes, once, pieces_of, sort_bytes, torch_bytes, traffic_of
+from traffic import Traffic, cached_bytes, once, splits_of, sort_bytes, torch_bytes, traffic_of
 
 from dendritic_bert.kernels.backends.triton import configs
 from dendritic_bert.kernels.backends.triton.backward import MASK_TOKENS
 from dendritic_bert.kernels.backends.triton.configs import KEY_TOKENS, SEGMENT_CHUNK, Config
-from dendritic_bert.kernels.backends.triton.launch import block_c
+from dendritic_bert.kernels.backends.triton.launch_forward import block_c
 
 TOKENS = 2**18  # of a call: 64 times what a GPU has in flight
 OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8),
@@ -96,17 +96,17 @@ def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) ->
 
 def _turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, int]]:
     """Of each launch: programs, and how often the loop of one turns."""
-    pieces = pieces_of(call, config)
+    splits = splits_of(call, config)
     for name in names:
         programs, turns = ceil(call.rows / config.rows), ceil(call.length / config.tokens)
         if name == "dsn_token_logits_kernel":  # its loop is the labels'
             tile = config.rows * config.tokens
             programs = ceil(call.num_tokens / tile)
             turns = ceil(call.num_labels / block_c(call.num_labels, call.num_dendrites, tile, call.hidden_size, config))
-        elif name.endswith("_pieces_kernel") or (name == "scatter_gradients_kernel" and pieces > 1):
-            programs, turns = call.rows * pieces, ceil(turns / pieces)
+        elif name.endswith("_splits_kernel") or (name == "scatter_gradients_kernel" and splits > 1):
+            programs, turns = call.rows * splits, ceil(turns / splits)
         elif name.endswith("_combine_kernel"):
-            turns = pieces
+            turns = splits
         yield programs, turns
 
 

@@ -18,7 +18,7 @@ from launches import NUM_POSITIONS, VOCAB_SIZE, Call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dendritic_bert.kernels.backends.triton import launch
+from dendritic_bert.kernels.backends.triton import kernel, launch_backward
 from dendritic_bert.kernels.backends.triton.configs import FEW_ROWS, SEGMENT_CHUNK, Config
 
 SECTOR = 32  # bytes; what a cache hands over at least
@@ -88,20 +88,20 @@ def _tokens(call: Call) -> list[Stream]:
     return streams
 
 
-def pieces_of(call: Call, config: Config) -> int:
-    """Into how many pieces a row is cut."""
-    return 1 if call.rows > FEW_ROWS else ceil(call.length / config.chunk)
+def splits_of(call: Call, config: Config) -> int:
+    """Into how many splits a row is cut."""
+    return 1 if call.rows > FEW_ROWS else ceil(call.length / config.split_columns)
 
 
 def _columns(call: Call, config: Config) -> tuple[int, int]:
     """Columns of a table of positions that all programs read, whole steps as far as the table goes; and different ones.
     """
-    pieces = pieces_of(call, config)
-    chunk = config.chunk if pieces > 1 else call.length
+    splits = splits_of(call, config)
+    chunk = config.split_columns if splits > 1 else call.length
     lengths = [min(chunk, call.length - start) for start in range(0, call.length, chunk)]
     steps = [min(ceil(length / config.tokens) * config.tokens, NUM_POSITIONS - place * chunk)
              for place, length in enumerate(lengths)]
-    programs = call.rows if pieces > 1 else ceil(call.rows / config.rows)
+    programs = call.rows if splits > 1 else ceil(call.rows / config.rows)
     return programs * sum(steps), min(ceil(call.length / config.tokens) * config.tokens, NUM_POSITIONS)
 
 
@@ -121,8 +121,8 @@ def _logits(call: Call, config: Config) -> list[Stream]:
     row = 4 * call.hidden_size
     streams = _tokens(call)
     requested, columns = _columns(call, config)
-    if (pieces := pieces_of(call, config)) > 1:
-        streams.append(once("pieces", call.rows * pieces * (row + 4), times=2, least=0))
+    if (splits := splits_of(call, config)) > 1:
+        streams.append(once("splits", call.rows * splits * (row + 4), times=2, least=0))
     streams.append(Stream("context", "table", requested * row, columns * row, call.length * row))
     return [*streams, _head(call, ceil(call.rows / config.rows)), once("logits", 4 * call.num_labels * call.rows)]
 
@@ -145,24 +145,24 @@ def _embed_pool(call: Call, config: Config) -> list[Stream]:
     row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
     programs = ceil(call.rows / config.rows)
     streams = [*_tokens(call), *_context_parameters(call, *_columns(call, config))]
-    if (pieces := pieces_of(call, config)) > 1:
-        streams.append(once("pieces", call.rows * pieces * (wide + 4), times=2, least=0))
+    if (splits := splits_of(call, config)) > 1:
+        streams.append(once("splits", call.rows * splits * (wide + 4), times=2, least=0))
     return [*streams, Stream("ln", "table", programs * 2 * row, 2 * row, 2 * row), once("rstd", 4 * call.num_tokens),
             once("pooled", call.rows * row), once("pooled_hat", call.rows * wide)]
 
 
 def _scattered(call: Call, config: Config) -> list[Stream]:
     """Gradients by atomics into float32 sums that are cleared before and, for 16-bit tables, converted behind. A row's
-    pieces each read its gradient and count its mask."""
+    splits each read its gradient and count its mask."""
     row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
-    pieces = pieces_of(call, config)
-    rows = 1 if pieces > 1 else config.rows
-    programs = pieces * ceil(call.rows / rows)
+    splits = splits_of(call, config)
+    rows = 1 if splits > 1 else config.rows
+    programs = splits * ceil(call.rows / rows)
     requested, columns = _columns(call, config)
     ids, _, words, *scale = _tokens(call)
-    return [ids, Stream("attention_mask", "table", (1 + pieces) * call.num_tokens, call.num_tokens, call.num_tokens),
+    return [ids, Stream("attention_mask", "table", (1 + splits) * call.num_tokens, call.num_tokens, call.num_tokens),
             words, *scale, *_context_parameters(call, requested, columns),
-            Stream("grad_pooled", "table", pieces * call.rows * row, call.rows * row, call.rows * row),
+            Stream("grad_pooled", "table", splits * call.rows * row, call.rows * row, call.rows * row),
             once("pooled_hat", call.rows * wide), once("rstd", 4 * call.num_tokens),
             Stream("ln", "table", programs * row, row, row),
             *sums_of_words(call), context_gradient(call, ceil(call.rows / rows) * call.length),
@@ -204,7 +204,7 @@ def _segmented(call: Call, config: Config) -> list[Stream]:
             once("keys", 2 * 2 * tokens, least=0), once("cells", 4 * tokens, least=0),
             once("orders", 2 * 4 * tokens, least=0),
             once("shares of gamma and beta", ceil(call.rows / config.rows) * wide, times=2, least=2 * row),
-            once("pieces of positions", (tokens // SEGMENT_CHUNK) * wide * (call.rows > SEGMENT_CHUNK), 2, least=0),
+            once("splits of positions", (tokens // SEGMENT_CHUNK) * wide * (call.rows > SEGMENT_CHUNK), 2, least=0),
             context_gradient(call, NUM_POSITIONS)]
 
 
@@ -213,7 +213,7 @@ def _in_order(call: Call, config: Config, passes: int) -> list[Stream]:
     come as often as each other no segment of the first is cut: a word's row and its gradient are moved once."""
     row, wide, tokens = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size, call.num_tokens
     words, second = min(tokens, VOCAB_SIZE), passes - 1
-    positions = call.length * ceil(call.rows / SEGMENT_CHUNK)  # segments of the second pass, in pieces
+    positions = call.length * ceil(call.rows / SEGMENT_CHUNK)  # segments of the second pass, in splits
     ids = words if call.word_grad == "sparse" else VOCAB_SIZE
     programs = [ceil((segments + tokens // SEGMENT_CHUNK) / config.rows) for segments in (ids, NUM_POSITIONS)]
     return [once("words in their order", words * row),
@@ -284,8 +284,9 @@ def _storages(tree: Any) -> dict[int, torch.UntypedStorage]:
 def torch_bytes(target: str) -> Iterator[_Bytes]:
     """Inside, what a launcher's own torch operations move is counted, and its kernels are left out."""
     mode = _Bytes()
-    with (patch.object(launch, "wrap_triton", mode.no_kernel), mode,
-          patch.object(launch, "architecture", lambda _: target)):
+    with (patch.object(kernel, "wrap_triton", mode.no_kernel), mode,
+          patch.object(kernel, "architecture", lambda _: target),
+          patch.object(launch_backward, "architecture", lambda _: target)):
         yield mode
 
 

@@ -70,7 +70,7 @@ def test_gradients(case, monkeypatch):
 
 
 @each_form
-@pytest.mark.parametrize("config", sorted({line.config for line in configs.TABLE} | {Config(1, 4, chunk=4)}),
+@pytest.mark.parametrize("config", sorted({line.config for line in configs.TABLE} | {Config(1, 4, split_columns=4)}),
                          ids=str)
 def test_every_cut(config, form, monkeypatch):
     """As the table cuts it for a GPU, in pieces of four tokens of an id. Without types and positions the rows of a

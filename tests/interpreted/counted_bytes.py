@@ -17,7 +17,7 @@ from dendritic_bert.kernels.backends.triton.configs import Config
 HEAD = ("weight", "bias", "beta_bias", "lateral", "top")
 # What a launcher makes itself, its outputs and what its kernels hand to each other, and how much of it kernels touch:
 # torch adds the shares up and clears the gradients.
-OTHERS = {"pieces": 1, "logits": 1, "rstd": 1, "pooled": 1, "pooled_hat": 1, "d_word": 1, "d_context": 1, "d_ln": 1}
+OTHERS = {"splits": 1, "logits": 1, "rstd": 1, "pooled": 1, "pooled_hat": 1, "d_word": 1, "d_context": 1, "d_ln": 1}
 OF_TORCH = ("cleared", "converted", "d_word read again")
 
 
@@ -32,7 +32,7 @@ def call_key() -> configs.Key:
 
 
 @pytest.mark.parametrize(("config", "rows", "length"), [
-    (Config(4, 4), 4, 32), (Config(2, 8), 5, 37), (Config(2, 4, chunk=16), 5, 37)], ids=str)
+    (Config(4, 4), 4, 32), (Config(2, 8), 5, 37), (Config(2, 4, split_columns=16), 5, 37)], ids=str)
 @pytest.mark.parametrize(("op", "dtype"), [
     ("dsn_logits", torch.bfloat16), ("dsn_logits", torch.int8), ("dsn_token_logits", torch.float32),
     ("embed_pool", torch.float32), ("embed_pool_backward", torch.float32)], ids=str)

@@ -30,9 +30,10 @@ from philox_vectors import KNOWN_ANSWERS
 from rounding import tracked
 
 from dendritic_bert.kernels import ops
-from dendritic_bert.kernels.backends.triton import configs, launch
+from dendritic_bert.kernels.backends.triton import configs
+from dendritic_bert.kernels.backends.triton.arguments import bounds_of
 from dendritic_bert.kernels.backends.triton.configs import Config
-from dendritic_bert.kernels.backends.triton.forward import is_sound
+from dendritic_bert.kernels.backends.triton.tokens import cu_seqlens_is_valid
 from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, TABLE_DTYPES, DsnHead, DsnTable
 from dendritic_bert.kernels.reference import dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 
@@ -54,7 +55,7 @@ def workload(case: dict, monkeypatch: pytest.MonkeyPatch, most: int) -> tuple[di
     """Tokens, parameters and head of a case, to be cut as it says; a batch of more than ``most`` elements gets fewer
     rows, none fewer than five."""
     if case["whole"]:
-        config = configs.TABLE[0].config._replace(chunk=configs.ANY)
+        config = configs.TABLE[0].config._replace(split_columns=configs.ANY)
         monkeypatch.setattr(configs, "candidates", lambda _: [config])
     length, hidden_size = case["length"], case["hidden_size"]
     rows = min(case["rows"], max(5, most // (length * hidden_size + 1)))
@@ -105,7 +106,7 @@ def test_embed_pool(case, monkeypatch):
     assert_within_rounding(actual, eager, exact_pooled(**token_arguments, **tracked(values), **options))
 
 
-CUTS = sorted({line.config for line in configs.TABLE} | {Config(1, 4, chunk=4), Config(8, 2, head_tile=64)})
+CUTS = sorted({line.config for line in configs.TABLE} | {Config(1, 4, split_columns=4), Config(8, 2, head_tile=64)})
 
 
 @pytest.mark.parametrize("layout", ["padded with holes", "packed int64"])
@@ -146,7 +147,7 @@ def test_rows_in_pieces(lengths, pooling):
 
 BAD_ROW, BAD_COLUMN = 2, 3
 CALLS = ["dsn_logits", "dsn_logits in pieces", "dsn_token_logits", "embed_pool", "embed_pool in pieces"]
-PIECES_OF_FOUR = Config(1, 4, chunk=4)
+PIECES_OF_FOUR = Config(1, 4, split_columns=4)
 
 
 def results(call: str, token_arguments: dict, values: dict, view: str = "plain") -> torch.Tensor:
@@ -247,7 +248,7 @@ def test_a_token_is_of_the_one_row_that_holds_it(cu_seqlens, config, few_bounds,
     than one, or one with bounds outside the batch, is NaN. Of few rows the kernel looks at all bounds itself."""
     monkeypatch.setattr(configs, "choose", lambda *_: config)
     monkeypatch.setattr(configs, "FEW_BOUNDS", few_bounds)
-    monkeypatch.setattr(configs, "BOUNDS_CHUNK", 2)
+    monkeypatch.setattr(configs, "BOUNDS_ROWS", 2)
     ids, values = tokens("padded without a mask", 1, 12)["input_ids"][0], parameters(20, num_positions=12)
     position_ids = torch.arange(12).flip(0) if positions else None
     arguments = {"input_ids": ids, "position_ids": position_ids, "cu_seqlens": torch.tensor(cu_seqlens)}
@@ -268,8 +269,9 @@ def test_a_token_is_of_the_one_row_that_holds_it(cu_seqlens, config, few_bounds,
 
 
 @triton.jit
-def soundness(cu_seqlens, rising, num_rows, num_rising, num_tokens, result):
-    tl.store(result, is_sound(cu_seqlens, rising, num_rows, num_rising, num_tokens).to(tl.int32))
+def validity_kernel(cu_seqlens, bounds, num_bounds, num_rows, num_tokens, result):
+    valid = cu_seqlens_is_valid(cu_seqlens, bounds, num_bounds, (num_rows, 0, num_tokens))
+    tl.store(result, valid.to(tl.int32))
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
@@ -278,7 +280,7 @@ def soundness(cu_seqlens, rising, num_rows, num_rising, num_tokens, result):
 def test_bounds_that_fall_anywhere(num_rows, chunk, dtype, monkeypatch):
     """In any step of looking at them, and at its ends: of few rows a kernel looks itself, of more at what another
     makes of them, which for 263 chunks takes two steps."""
-    monkeypatch.setattr(configs, "BOUNDS_CHUNK", chunk)
+    monkeypatch.setattr(configs, "BOUNDS_ROWS", chunk)
     rise = torch.arange(num_rows + 1, dtype=dtype)
     cases = [(rise, num_rows, True), (rise + 1, num_rows + 1, False), (rise, num_rows + 1, False)]
     for place in sorted({1, 2, 255, 256, 257, 1023, 1024, 1025, 2048, num_rows - 1} & set(range(1, num_rows))):
@@ -287,8 +289,8 @@ def test_bounds_that_fall_anywhere(num_rows, chunk, dtype, monkeypatch):
         cases.append((fallen, num_rows, False))
     for cu_seqlens, num_tokens, expected in cases:
         result = torch.full((1,), -1, dtype=torch.int32)
-        rising, num_rising = launch._rising(cu_seqlens, num_rows)
-        soundness[(1,)](cu_seqlens, rising, num_rows, num_rising, num_tokens, result)
+        bounds, num_bounds = bounds_of(cu_seqlens, num_rows)
+        validity_kernel[(1,)](cu_seqlens, bounds, num_bounds, num_rows, num_tokens, result)
         assert bool(result) == expected
 
 

@@ -13,7 +13,7 @@ from dendritic_bert.kernels.backends.triton import configs
 from dendritic_bert.kernels.backends.triton.configs import Config
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
-CUTS = {"whole rows": Config(4, 4), "pieces": Config(2, 4, chunk=8)}
+CUTS = {"whole rows": Config(4, 4), "pieces": Config(2, 4, split_columns=8)}
 
 
 @pytest.fixture(autouse=True, scope="module", params=CUTS.values(), ids=CUTS)

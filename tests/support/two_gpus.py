@@ -18,8 +18,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from dendritic_bert.kernels.backends.triton import launch
-from dendritic_bert.kernels.ops import DENSE_WORD_GRAD
+from dendritic_bert.kernels.backends.triton.launch_backward import embed_pool_backward
+from dendritic_bert.kernels.backends.triton.launch_forward import dsn_logits, dsn_token_logits, embed_pool
+from dendritic_bert.kernels.contract import WordGrad
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 CAPABILITIES = [(8, 0), (9, 0)]
@@ -83,17 +84,17 @@ def call_every_op(values: dict, prepared: list, batches: list, device: str) -> N
     embed = [torch.empty(VOCAB_SIZE, HIDDEN_SIZE, device=device), *there(list(values.values())[1:])]
     for batch in batches:
         ids, mask = there(batch.values())
-        launch.dsn_logits(ids, *prepared, 0, mask, None, None, None, 0)
-        launch.dsn_token_logits(ids, *prepared, 0, mask, None, None, None)
-        launch.embed_pool(ids, *embed, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, DENSE_WORD_GRAD)
+        dsn_logits(ids, *prepared, 0, mask, None, None, None, 0)
+        dsn_token_logits(ids, *prepared, 0, mask, None, None, None)
+        embed_pool(ids, *embed, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, WordGrad.DENSE)
     many = torch.empty(2001, dtype=torch.int32, device=device)
-    launch.dsn_token_logits(ids.flatten(), *prepared, 0, None, many, None, None)
+    dsn_token_logits(ids.flatten(), *prepared, 0, None, many, None, None)
     pooled, rstd = torch.empty(4, HIDDEN_SIZE, device=device), torch.empty(2400, device=device)
     seed = torch.empty(1, dtype=torch.int64, device=device)
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
-        launch.embed_pool_backward(pooled, pooled, rstd, ids, *embed, mask, None, None, None, 1e-12, 0, 0.1, 0.1,
-                                          seed, DENSE_WORD_GRAD)
+        embed_pool_backward(pooled, pooled, rstd, ids, *embed, mask, None, None, None, 1e-12, 0, 0.1, 0.1, seed,
+                            WordGrad.DENSE)
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ def main() -> None:
     values = parameters(HIDDEN_SIZE, num_positions=600)
     table = prepare_table(*list(values.values())[:3])
     prepared = [*table, *prepare_head(values["ln_weight"], values["ln_bias"], **head(HIDDEN_SIZE, 3, 1))[:5]]
-    batches = [tokens("padded", 4, length) for length in (6, 600)]  # the second in pieces
+    batches = [tokens("padded", 4, length) for length in (6, 600)]  # the second in splits
 
     def compiled(kernel: Any, key: Any, signature: Any, device: int, *_: Any) -> Compiled:
         assert device == gpus.current

@@ -17,10 +17,10 @@ LENGTHS = (64, 256, ANY)  # a length belongs to the first bucket it does not exc
 # Below this many rows a program a row leaves a GPU of 100 to 300 multiprocessors with room for more.
 FEW_ROWS = 1024
 # A row of so many columns may be cut into pieces where rows are few; 16 steps of 16 tokens each.
-CHUNK = 256
+SPLIT_COLUMNS = 256
 # Of so many rows every program that must know looks at all bounds, 40 instructions beside the 1,800 of four tokens with
 # a head at H = 384. Of more a launch of its own does, with a program for every chunk.
-FEW_BOUNDS, BOUNDS_CHUNK = 256, 1024
+FEW_BOUNDS, BOUNDS_ROWS = 256, 1024
 SEGMENT_CHUNK = 64  # of a frequent id's tokens, one program's work in the backward pass: 8 to 16 steps
 KEY_TOKENS = 512  # of a program that writes sort keys: 4 a thread, one 16-byte load of ids
 HEAD_TILE = 1024  # of a warp: 32 registers of a thread
@@ -43,7 +43,7 @@ class Config(NamedTuple):
     tokens: int
     num_warps: int = 4
     num_stages: int = 1
-    chunk: int = CHUNK
+    split_columns: int = SPLIT_COLUMNS
     head_tile: int = HEAD_TILE
 
 
@@ -126,24 +126,24 @@ TOKENS_OF_32 = (
 )
 
 
-def on_waves(config: Config) -> Config:
+def fit_waves(config: Config) -> Config:
     """Of a device whose waves are two warps: half of them, or where there is one twice the tokens."""
     if config.num_warps == 1:
         return config._replace(tokens=2 * config.tokens)
     return config._replace(num_warps=config.num_warps // 2)
 
 
-def for_every_arch(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+def add_architectures(lines: tuple[Line, ...]) -> tuple[Line, ...]:
     """The interpreter's line, AMD's of ``lines``, and those for NVIDIA's GPUs."""
     return (
-        Line("interpreter", ANY, True, ANY, (), Config(16, 16, chunk=64, head_tile=2**18),
+        Line("interpreter", ANY, True, ANY, (), Config(16, 16, split_columns=64, head_tile=2**18),
              "the interpreter's cost is per program and operation, whatever the tile"),
-        *(line._replace(arch="gfx9", config=on_waves(line.config), reason="a wave is two warps; " + line.reason)
+        *(line._replace(arch="gfx9", config=fit_waves(line.config), reason="a wave is two warps; " + line.reason)
           for line in lines),
         *lines)
 
 
-TABLE, TOKEN_TABLE = for_every_arch(WARPS_OF_32), for_every_arch(TOKENS_OF_32)
+TABLE, TOKEN_TABLE = add_architectures(WARPS_OF_32), add_architectures(TOKENS_OF_32)
 _fastest: dict[Key, Config] = {}
 
 
@@ -161,7 +161,7 @@ def candidates(key: Key) -> list[Config]:
     return list(dict.fromkeys(line.config for line in sorted(fitting, key=lambda line: line.few_rows != key.few_rows)))
 
 
-def with_head(config: Config, hidden_size: int, num_dendrites: int) -> Config:
+def fit_head(config: Config, hidden_size: int, num_dendrites: int) -> Config:
     """The weights of all layers of a head are under way together: beside five and more of them a warp that holds a
     whole row of more than 256 channels spills (8 bytes: sm_90 at H = 768, sm_100 at H = 384). Twice the warps."""
     if num_dendrites >= 4 and hidden_size > 256 and config.num_warps == 1:
@@ -169,7 +169,7 @@ def with_head(config: Config, hidden_size: int, num_dendrites: int) -> Config:
     return config
 
 
-def halved(config: Config) -> Config:
+def halve(config: Config) -> Config:
     """Half the tile, or as much in twice the registers: twice the warps, eight at most, to each thread of which a
     multiprocessor has 168 registers to give and more."""
     if config.rows > 1:
@@ -183,7 +183,7 @@ def choose_backward(key: Key) -> Config:
     """The backward kernels hold twice as many tiles as the forward ones, so each is half as large: at H = 384 two
     tokens a warp take 126 registers and 221 instructions a token, one 103 and 228. Their sums are float32 whatever the
     table is."""
-    return halved(candidates(key._replace(dtype=torch.float32))[0])
+    return halve(candidates(key._replace(dtype=torch.float32))[0])
 
 
 def choose_segments(key: Key) -> Config:

@@ -42,17 +42,17 @@ def test_inductor_sees_the_launches():
                           text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines() == [
-        "dsn_logits ['logits']", "dsn_logits of long rows ['piece_kept', 'piece_sums'] ['logits']",
+        "dsn_logits ['logits']", "dsn_logits of long rows ['split_sums', 'split_valid'] ['logits']",
         "dsn_token_logits ['logits']", "dsn_token_logits of 4 packed rows ['logits']",
-        "dsn_token_logits of 300 packed rows ['rising'] ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
-        "embed_pool of long rows ['piece_kept', 'piece_sums', 'rstd'] ['pooled', 'pooled_hat']",
+        "dsn_token_logits of 300 packed rows ['bounds'] ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
+        "embed_pool of long rows ['rstd', 'split_sums', 'split_valid'] ['pooled', 'pooled_hat']",
         "gradients ['attention_mask', 'd_context', 'd_ln_bias', 'd_ln_weight', 'd_word', 'input_ids']",
         "gradients by id ['attention_mask', 'input_ids', 'offsets'] "
         "['attention_mask', 'input_ids', 'offsets', 'order'] ['d_ln_bias', 'd_ln_weight', 'row_share'] "
-        "['cut_sums', 'd_context', 'offsets', 'sums'] ['offsets', 'sums']",
+        "['chunk_sums', 'd_context', 'offsets', 'sums'] ['offsets', 'sums']",
         "sparse gradients embed_pool_backward_sparse_triton",
         "deterministic gradients ['d_ln_bias', 'd_ln_weight', 'row_share'] ['cells', 'context_keys', 'word_keys'] "
-        "['cut_sums', 'offsets', 'sums'] ['offsets', 'sums'] ['cut_sums', 'offsets', 'sums'] ['offsets', 'sums']"]
+        "['chunk_sums', 'offsets', 'sums'] ['offsets', 'sums'] ['chunk_sums', 'offsets', 'sums'] ['offsets', 'sums']"]
 
 
 @needs_triton
@@ -140,7 +140,7 @@ def test_the_registers_of_a_backward_program_are_there(hidden_size, arch):
     """A multiprocessor has 65,536 registers; with dropout a thread may take 168, and the tile is halved once more."""
     for length, num_rows in ((32, 4), (32, 8192), (512, 8192)):
         key = key_of("embed_pool_backward", hidden_size, length, num_rows, torch.float32, arch)
-        for config in (configs.choose_segments(key), configs.halved(configs.choose_backward(key))):
+        for config in (configs.choose_segments(key), configs.halve(configs.choose_backward(key))):
             assert 168 * 32 * config.num_warps <= 65536
 
 
