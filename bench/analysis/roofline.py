@@ -26,7 +26,7 @@ from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_POSITIONS, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import Traffic, cached_bytes, once, splits_of, sort_bytes, torch_bytes, traffic_of
+from traffic import Traffic, cached_bytes, once, sort_bytes, splits_of, torch_bytes, traffic_of
 
 from dendritic_bert.kernels.backends.triton import configs
 from dendritic_bert.kernels.backends.triton.backward import MASK_TOKENS

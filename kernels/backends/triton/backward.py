@@ -1,7 +1,7 @@
 """The gradients of ``embed_pool`` in Triton: those of rows, and those of tokens where they are added by atomics.
 
-Let G = gamma * g * scale, where g is the gradient of a pooled row and scale is what pooling and dropout multiply a token
-by; let k be the dropout mask of a token. The backward pass of LayerNorm is then
+Let G = gamma * g * scale, where g is the gradient of a pooled row and scale is what pooling and dropout multiply a
+token by; let k be the dropout mask of a token. The backward pass of LayerNorm is then
 
     d e_t = rstd_t * (k G - mean(k G) - x_hat_t * mean(k G * x_hat_t))
 

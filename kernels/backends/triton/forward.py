@@ -9,9 +9,9 @@
   differentiable op. Where rows are few and may be long, a ``_splits_kernel`` and a ``_combine_kernel`` take their place
   (see ``splits``). ``dsn_token_logits_kernel`` applies the head to every token.
 * The kernels check indices and bounds. A token whose id, type or position lies outside its table, and a row whose
-  bounds in cu_seqlens are invalid, are read nowhere and turn the result of their row into NaN. What is written for every
-  token is written once: where rows may overlap, the logits of a token that two rows hold are NaN, and nothing is kept
-  for the backward pass, whose gradients are then NaN.
+  bounds in cu_seqlens are invalid, are read nowhere and turn the result of their row into NaN. What is written for
+  every token is written once: where rows may overlap, the logits of a token that two rows hold are NaN, and nothing is
+  kept for the backward pass, whose gradients are then NaN.
 
 Everything is widened to float32 when it is loaded, and every offset that can exceed 2^31 elements is int64.
 ``beta_share`` is the number of times that a pooled row holds beta: 1 for a mean, 0 for an empty row, the number of
@@ -162,9 +162,9 @@ def dsn_token_logits_kernel(
 
 
 @triton.jit
-def pool_embedded(row, start, begin, end, tokens, batch, sizes, bounds, num_bounds, embeddings, eps, dropout, stored_rstd,
-                  HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_ROWS: tl.constexpr,
-                  BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
+def pool_embedded(row, start, begin, end, tokens, batch, sizes, bounds, num_bounds, embeddings, eps, dropout,
+                  stored_rstd, HIDDEN_SIZE: tl.constexpr, DROP_EMBED: tl.constexpr, BLOCK_H: tl.constexpr,
+                  BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, NUM_STAGES: tl.constexpr):
     """``pool_centred`` from the parameters and with dropout. The third result is how often each channel kept beta:
     ``[R, H]``, or ``[R, 1]`` without dropout.
 

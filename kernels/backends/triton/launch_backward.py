@@ -164,12 +164,15 @@ def _scattered_gradients(call: _Call, word_grad: int) -> _Gradients:
     context, gamma, beta = call.zeros(call.num_contexts), call.zeros(), call.zeros()
     if call.batch.num_rows > 0:
         split_count = num_splits(call.batch, call.width, call.split_columns)
-        split_constants = {"SPLIT_COLUMNS": call.split_columns, "BLOCK_ROWS": 1} if split_count else {"SPLIT_COLUMNS": 0}
+        split_constants = {"SPLIT_COLUMNS": 0}
+        if split_count > 0:
+            split_constants = {"SPLIT_COLUMNS": call.split_columns, "BLOCK_ROWS": 1}
         launch(scatter_gradients_kernel, split_count or call.row_programs, *call.tokens, call.bounds.bounds,
                call.grad_pooled, call.pooled_hat, *call.embeddings, call.ln_weight, call.seed, call.rstd, word, context,
                gamma, beta, *call.batch, call.bounds.num_bounds, *call.sizes, *call.embed_dropout, *call.pool_dropout,
                **call.pool_constants, **call.row_constants | split_constants)
-    return _Gradients(call.zeros(0) if word is None else word, call.empty_integers(0, torch.int64), context, gamma, beta)
+    no_ids = call.empty_integers(0, torch.int64)
+    return _Gradients(call.zeros(0) if word is None else word, no_ids, context, gamma, beta)
 
 
 def _gradients_by_id(call: _Call, word_grad: int) -> _Gradients:

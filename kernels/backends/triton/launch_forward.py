@@ -171,8 +171,8 @@ def embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embeddings: 
                ln_weight: Tensor, ln_bias: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None,
                token_type_ids: Tensor | None, position_ids: Tensor | None, eps: float, pooling: int, p_embed: float,
                p_pool: float, seed: Tensor | None, word_grad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``pooled [B, H]`` of ``ops.embed_pool``, and what the backward pass needs: ``pooled_hat [B, H]`` float32, which is
-    pooled before gamma, beta and its dropout, and ``rstd [T]`` float32. One launch, or two as ``dsn_logits``."""
+    """``pooled [B, H]`` of ``ops.embed_pool``, and what the backward pass needs: ``pooled_hat [B, H]`` float32, which
+    is pooled before gamma, beta and its dropout, and ``rstd [T]`` float32. One launch, or two as ``dsn_logits``."""
     validation.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
                                 ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, POOLINGS[pooling],
                                 values=False)

@@ -1,8 +1,8 @@
 """Which tokens a program reads: the bounds of rows, the mask, and the indices of a token into the tables.
 
 How arguments travel. A kernel takes every pointer and every size as an argument of its own, because
-``torch.library.wrap_triton``, which shows the launches to torch.compile, knows no tensors inside a tuple. A helper takes
-them in plain tuples, which the kernel packs and the helper unpacks:
+``torch.library.wrap_triton``, which shows the launches to torch.compile, knows no tensors inside a tuple. A helper
+takes them in plain tuples, which the kernel packs and the helper unpacks:
 
     tokens      (input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids), as ``contract.Tokens``
     batch       (num_rows, length, num_tokens); length is 0 in the packed layout
@@ -32,7 +32,8 @@ BOUNDS_AT_ONCE = tl.constexpr(64)  # bounds that a program compares in one step 
 @triton.jit
 def load_row_bounds(row, batch, cu_seqlens):
     """The first token of each row ``[R]``, its number of columns ``[R]``, which is 0 behind the last row, and its nan
-    guard ``[R]``: NaN where the row's bounds in cu_seqlens are invalid and 0 elsewhere, to be added to the row's sum."""
+    guard ``[R]``, which is to be added to the row's sum: NaN where the row's bounds in cu_seqlens are invalid, else 0.
+    """
     num_rows, length, num_tokens = batch
     inside = row < num_rows
     if cu_seqlens is None:
@@ -122,7 +123,7 @@ def find_columns(place, row, all_valid, cu_seqlens, batch):
 
 @triton.jit
 def is_valid(place, column, end, attention_mask):
-    """Which tokens ``[R, T]`` are valid: those before column ``end`` ``[R, 1]`` that the mask, if any, does not hide."""
+    """Which tokens ``[R, T]`` are valid: those before column ``end [R, 1]`` that the mask, if any, does not hide."""
     valid = column < end
     if attention_mask is not None:
         valid = valid & (tl.load(attention_mask + place, mask=valid, other=0) != 0)
@@ -133,7 +134,7 @@ def is_valid(place, column, end, attention_mask):
 def load_context_indices(place, column, valid, token_type_ids, position_ids, sizes):
     """Token types, positions, and whether both lie inside their tables.
 
-    Without token_type_ids and position_ids all three have the shape of ``column``, which may be ``[1, T]`` for all rows.
+    Without token_type_ids and position_ids all have the shape of ``column``, which may be ``[1, T]`` for all rows.
     """
     _, num_types, num_positions = sizes
     position = column
