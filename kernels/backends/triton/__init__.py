@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
-from ...contract import PARAMETER_DTYPES, TABLE_DTYPES, WordGrad
 from .. import gpu
 
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_TABLES = (*_FLOATS, torch.int8, torch.float8_e4m3fn)
 # What the word table of each op may be.
-DTYPES = {"embed_pool": PARAMETER_DTYPES, "dsn_logits": TABLE_DTYPES, "dsn_token_logits": TABLE_DTYPES}
+DTYPES = {"embed_pool": _FLOATS, "dsn_logits": _TABLES, "dsn_token_logits": _TABLES}
+SPARSE_WORD_GRAD = 2  # of ops.py
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -92,7 +94,7 @@ def define(op: str, schema: str) -> tuple[str, ...]:
     sparse = define_opaque("dendritic_bert::embed_pool_backward_sparse_triton", implementation)
 
     def by_word_grad(*arguments: Any) -> Any:
-        return (sparse if arguments[-1] == WordGrad.SPARSE else implementation)(*arguments)
+        return (sparse if arguments[-1] == SPARSE_WORD_GRAD else implementation)(*arguments)
 
     define_visible(f"dendritic_bert::{name}", by_word_grad)
     return name, "embed_pool_backward_sparse_triton"
