@@ -68,7 +68,7 @@ def few_words(monkeypatch):
 
 
 @pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8)], ids=str)
-@pytest.mark.parametrize("word_grad", ["by id", "sparse", "segmented"])
+@pytest.mark.parametrize("word_grad", ["by id", "sparse", "sorted"])
 def test_traffic_in_the_order_of_ids(word_grad, config, few_words, monkeypatch):
     """What the kernels read of the tensors they are given. No id comes twice, so as many words are read as the model
     takes for uniform ids."""
