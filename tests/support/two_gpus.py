@@ -1,9 +1,9 @@
-"""Launches of the Triton ops on a machine with two GPUs, played without one; run by test_devices.py.
+"""Launches of the Triton ops on a simulated machine with two GPUs; run by test_gpu.py.
 
     python two_gpus.py DEVICE
 
-The first GPU is an A100 and current, the second an H100. Calls every op on tensors of ``cuda:DEVICE`` and prints, for
-every launch, the kernel and the device and stream that it went to; and at the end which device is current.
+The first GPU is an A100 and is the current one; the second is an H100. It calls every op on tensors of ``cuda:DEVICE``
+and prints the kernel, the device and the stream of every launch, and at the end which device is current.
 """
 
 import sys
@@ -25,12 +25,12 @@ from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 CAPABILITIES = [(8, 0), (9, 0)]
 STREAMS = [100, 101]
-# Words and float32 sums of theirs take 45 MB, which an H100's cache holds and an A100's does not.
+# Words and their float32 sums take 45 MB, which an H100's cache holds and an A100's does not.
 VOCAB_SIZE, HIDDEN_SIZE = 44_000, 128
 
 
 class TwoGpus:
-    """What torch and Triton ask about devices, answered."""
+    """Answers what torch and Triton ask about devices."""
 
     def __init__(self) -> None:
         self.current = 0
@@ -67,7 +67,7 @@ class Compiled:
 
 
 def indexed(tensor: torch.Tensor, index: int | slice | torch.Tensor) -> torch.Tensor:
-    """``tensor[index]``, which torch would start CUDA for."""
+    """``tensor[index]``, for which torch would start CUDA."""
     if isinstance(index, slice):
         return torch.ops.aten.slice.Tensor(tensor, 0, index.start, index.stop)
     if isinstance(index, torch.Tensor):

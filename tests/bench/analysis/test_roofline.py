@@ -113,8 +113,8 @@ def test_instructions_are_the_rest_once_and_the_loop_per_iteration():
 
 
 def test_the_sorted_form_is_counted_by_hand():
-    """524,288 tokens, one per step. If all ids are equally frequent, each has at most 18 tokens; a chunk of a position has
-    64. There is one chunk, and one program, for each id or position and one more for every 64 tokens; another
+    """524,288 tokens, one per step. If all ids are equally frequent, each has at most 18 tokens; a chunk of a position
+    has 64. There is one chunk, and one program, for each id or position and one more for every 64 tokens; another
     kernel has one program for every 64 places of the order. A step reads 128 columns of the mask, and a program writes
     the keys of 512 tokens."""
     call = Call("embed_pool_backward", 128, torch.float32, 4096, 128, word_grad="sorted")
