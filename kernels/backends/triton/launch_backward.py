@@ -70,10 +70,13 @@ def embed_pool_backward(
     embeddings = _Embeddings(*(tensor.contiguous()
                                for tensor in (word_embeddings, position_embeddings, token_type_embeddings)))
     call = _Call(
-        tokens, batch, bounds_of(tokens.cu_seqlens, batch.num_rows), grad_pooled.contiguous(), pooled_hat, rstd,
-        embeddings, ln_weight.contiguous(), sizes, seed, dropout_of(p_embed), dropout_of(p_pool), longest,
-        config.split_columns, constants(config), {"SUM": POOLINGS[pooling] == "sum_all", "DROP_POOL": p_pool > 0},
-        constants(configs.choose_segments(key)))
+        tokens=tokens, batch=batch, bounds=bounds_of(tokens.cu_seqlens, batch.num_rows),
+        grad_pooled=grad_pooled.contiguous(), pooled_hat=pooled_hat, rstd=rstd, embeddings=embeddings,
+        ln_weight=ln_weight.contiguous(), sizes=sizes, seed=seed, embed_dropout=dropout_of(p_embed),
+        pool_dropout=dropout_of(p_pool), width=longest, split_columns=config.split_columns,
+        row_constants=constants(config),
+        pool_constants={"SUM": POOLINGS[pooling] == "sum_all", "DROP_POOL": p_pool > 0},
+        segment_constants=constants(configs.choose_segments(key)))
     if torch.are_deterministic_algorithms_enabled():
         form = _sorted_gradients
     elif word_grad == WordGrad.NONE or (word_grad == WordGrad.DENSE and configs.adds_in_cache(key, vocab_size)):
