@@ -1,16 +1,16 @@
-"""Compiles Triton kernels for GPUs that need not be there, and reads what the compilers made of them.
+"""Compiles Triton kernels for GPUs that need not be there, and reads from the code what they take.
 
     python bench/analysis/compile_ahead.py [--targets sm_90 gfx942] [--code_of KERNEL...] [--json FILE]
 
-prints what the kernels of ``budgets.json`` take. In code:
+prints what the kernels of the calls in ``budgets.json`` take. In code:
 
     with launches_compiled_for("sm_90") as compiled:
         <any code that launches Triton kernels>
     for kernel in compiled:
         print(resources(kernel, "sm_90"))
 
-A launch is compiled as it would be on the device, with the specialisation of its real arguments, and not performed.
-The disassembler comes with Triton's wheel.
+A launch is compiled as it would be on the device, specialised on its real arguments, but not performed. The
+disassembler comes with Triton's wheel.
 """
 
 import argparse
@@ -38,18 +38,18 @@ BUDGETS = Path(__file__).with_name("budgets.json")
 NVIDIA_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 # CUDA C++ programming guide, "Compute capabilities": bytes of shared memory in a multiprocessor. All three targets have
-# 64 warps, 32 blocks and 65,536 registers, handed out to a warp by 256; a block costs 1 KiB of shared memory more.
+# 64 warps, 32 blocks and 65,536 registers, allotted to a warp by 256; a block takes 1 KiB of shared memory more.
 SHARED_BYTES = {"sm_80": 164 * 1024, "sm_90": 228 * 1024, "sm_100": 228 * 1024}
-# CDNA 3 ISA: 512 vector registers a lane in a SIMD, handed out by 8, for at most 8 waves; 64 KiB of LDS for 4 SIMDs.
+# CDNA 3 ISA: a SIMD has 512 vector registers per lane, allotted by 8, for at most 8 waves; 4 SIMDs share 64 KiB of LDS.
 GFX942_REGISTERS, GFX942_WAVES, GFX942_LDS_BYTES = 512, 8, 64 * 1024
 
-# A load of 16 bytes a thread from global memory, in SASS, PTX and AMD's assembly.
+# A load of 16 bytes per thread from global memory, in SASS, PTX and AMD's assembly.
 WIDE_LOAD = re.compile(r"LDG(STS)?\..*\b128\b|ld\.global.*\.v4\.[bf]32|(global|buffer)_load_dwordx4")
 
 
 @dataclass(frozen=True)
 class Loop:
-    """An innermost loop: its instructions, and how many bytes a thread loads from global memory 16 at a time."""
+    """An innermost loop: its instructions, and the bytes that a thread loads from global memory 16 at a time."""
 
     opcodes: Counter[str]
     wide_load_bytes: int
@@ -61,11 +61,11 @@ class Loop:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one compiled kernel takes; ``registers`` of a thread, ``occupancy`` the share of warps a device can hold.
+    """What one compiled kernel takes. ``registers``: per thread. ``occupancy``: the share of a device's warps that it
+    can hold. ``spilled_bytes``: of local (NVIDIA) or scratch (AMD) memory per thread.
 
-    ``spilled_bytes`` is the local (NVIDIA) or scratch (AMD) memory of a thread. ``instructions`` counts those of the
-    whole kernel once; ``loops`` holds its innermost loops in the order of the code, ``ptx_loops`` those of the PTX;
-    nothing of a kernel that was not disassembled.
+    ``instructions`` counts those of the whole kernel once; ``loops`` holds its innermost loops in the order of the
+    code, and ``ptx_loops`` those of the PTX. A kernel that was not disassembled has none of them.
     """
 
     kernel: str
@@ -81,13 +81,13 @@ class Resources:
 
     @property
     def gather_loop(self) -> Loop:
-        """The first that loads widely; where none does, the longest; an empty one where there is none."""
+        """The first loop with 16-byte loads; if none has them, the longest; if there is none, an empty one."""
         wide = [loop for loop in self.loops if loop.wide_load_bytes > 0]
         return wide[0] if wide else max(self.loops, key=lambda loop: loop.num_instructions, default=Loop(Counter(), 0))
 
 
 class _AbsentDevice:
-    """What Triton's launcher asks of a driver before it compiles."""
+    """Answers what Triton's launcher asks of a driver before it compiles."""
 
     def __init__(self, target: GPUTarget) -> None:
         self.get_current_target = lambda: target
@@ -97,7 +97,7 @@ class _AbsentDevice:
 
 @contextmanager
 def launches_compiled_for(target: str) -> Iterator[list[Any]]:
-    """Inside, every launch of a Triton kernel is compiled for ``target`` and its ``CompiledKernel`` put in the list."""
+    """Inside, every launch of a Triton kernel is compiled for ``target``, and its ``CompiledKernel`` is appended."""
     compiled: list[Any] = []
     run = JITFunction.run
 
@@ -111,7 +111,7 @@ def launches_compiled_for(target: str) -> Iterator[list[Any]]:
 
 
 def resources(kernel: Any, target: str, code: bool = True) -> Resources:
-    """Of a ``CompiledKernel`` of Triton's for one of ``TARGETS``; without ``code`` it is not disassembled (0.4 s)."""
+    """What Triton's ``CompiledKernel`` for one of ``TARGETS`` takes. ``code``: disassemble it too, for 0.4 s."""
     shared_bytes, num_warps = kernel.metadata.shared, kernel.metadata.num_warps
     if target.startswith("sm_"):
         usage = _output_of("cuobjdump", "-res-usage", kernel.asm["cubin"])
@@ -157,7 +157,7 @@ def _output_of(tool: str, option: str, cubin: bytes) -> str:
                               check=True).stdout
 
 
-# The parsers yield (opcode, operands, label); the opcode is "" where only a label stands.
+# The parsers yield (opcode, operands, label). The opcode of a label is "".
 def _sass(code: str) -> Iterator[tuple[str, str, str]]:
     for line in code.splitlines():
         if line.startswith(".L_"):
@@ -183,7 +183,7 @@ def _ptx(code: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _innermost_loops(instructions: list[tuple[str, str, str]]) -> Iterator[Loop]:
-    """From a label to the branch back to it, where no other such stretch lies inside."""
+    """The stretches from a label to a branch back to it that contain no other such stretch."""
     places = {label: place for place, (_, _, label) in enumerate(instructions) if label}
     ends: dict[int, int] = {}
     for place, (opcode, operands, _) in enumerate(instructions):
@@ -198,7 +198,8 @@ def _innermost_loops(instructions: list[tuple[str, str, str]]) -> Iterator[Loop]
 
 
 def compiled_budgets(targets: list[str], code_of: list[str] | None = None) -> Iterator[tuple[Call, Resources]]:
-    """Every kernel that a call of ``budgets.json`` launches, on every target; disassembled those named, or all."""
+    """Every kernel that a call of ``budgets.json`` launches, for every target. ``code_of``: those to be disassembled,
+    or None for all."""
     calls = [Call.from_json(values) for values in json.loads(BUDGETS.read_text(encoding="utf-8"))["calls"]]
     for target in targets:
         for call in calls:
@@ -211,7 +212,7 @@ def compiled_budgets(targets: list[str], code_of: list[str] | None = None) -> It
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--code_of", nargs="+", metavar="KERNEL", help="disassemble these alone")
+    parser.add_argument("--code_of", nargs="+", metavar="KERNEL", help="disassemble only these")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = []

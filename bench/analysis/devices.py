@@ -1,4 +1,4 @@
-"""The GPUs of the roofline, from their vendors' papers, and how often a cache of theirs holds what a token asks for."""
+"""The GPUs of the roofline, from their vendors' papers, and how often their caches hold the row that a token needs."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,11 +11,10 @@ SHARE_OF_CACHE = 0.8
 
 @dataclass(frozen=True)
 class Device:
-    """Peak rates at the boost clock: bytes and instructions a second.
+    """Peak rates at the boost clock, in bytes and instructions per second.
 
-    ``cache`` is the last cache before memory: L2, or MI300X's Infinity Cache. ``first_cache_bytes`` is the L1 of one
-    multiprocessor, of which there are ``multiprocessors``, each issuing ``issue`` instructions of a warp (wave) a
-    clock.
+    ``cache`` is the last cache before memory: L2, or MI300X's Infinity Cache. ``first_cache_bytes`` is the L1 of one of
+    the ``multiprocessors``, each of which issues ``issue`` instructions of a warp (wave) per clock.
     """
 
     name: str
@@ -34,13 +33,13 @@ class Device:
 
 
 # NVIDIA A100 80GB datasheet and "NVIDIA A100 Tensor Core GPU Architecture" (2020): 108 SMs, 1.41 GHz, 2,039 GB/s,
-#   40 MB of L2 read at 5,120 bytes a clock, 192 KB of L1, 4 schedulers an SM.
+#   40 MB of L2 read at 5,120 bytes per clock, 192 KB of L1, 4 schedulers per SM.
 # NVIDIA H100 SXM datasheet and "NVIDIA H100 Tensor Core GPU Architecture" (2022): 132 SMs, 1.755 GHz under load (its
-#   highest clock is 1.98), 3.35 TB/s, 50 MB of L2, 256 KB of L1. NVIDIA does not say how fast its L2 is; 5.5 TB/s is
-#   what has been measured (Chips and Cheese, "Nvidia's H100: Funny L2, and Tons of Bandwidth", 2023, PCIe model).
+#   highest clock is 1.98), 3.35 TB/s, 50 MB of L2, 256 KB of L1. NVIDIA does not publish the speed of its L2; 5.5
+#   TB/s has been measured (Chips and Cheese, "Nvidia's H100: Funny L2, and Tons of Bandwidth", 2023, PCIe model).
 # NVIDIA H200 datasheet (2024): an H100 with 4.8 TB/s.
 # AMD MI300X datasheet and "AMD CDNA 3 Architecture" (2023): 304 CUs, 2.1 GHz, 5.3 TB/s, 256 MB of Infinity Cache at
-#   17.2 TB/s, 32 KB of L1; 4 SIMDs of 16 lanes take 4 clocks for a wave of 64, together one instruction a clock.
+#   17.2 TB/s, 32 KB of L1; 4 SIMDs of 16 lanes take 4 clocks for a wave of 64, together one per clock.
 DEVICES = (
     Device("A100", "sm_80", 108, 1.41e9, 4, 2.039e12, 7.2e12, 40 << 20, 192 << 10),
     Device("H100", "sm_90", 132, 1.755e9, 4, 3.35e12, 5.5e12, 50 << 20, 256 << 10),
@@ -51,10 +50,10 @@ DEVICES = (
 
 @cache
 def hit_rate(ids: str, vocab_size: int, row_bytes: int, cache_bytes: int) -> float:
-    """The share of a long stream of ids whose rows an LRU cache of ``cache_bytes`` holds when they are asked for.
+    """The share of a long stream of ids whose rows an LRU cache of ``cache_bytes`` holds when they are requested.
 
     ids: "uniform", or "zipf" with p(rank) ~ 1 / rank as in ``workload``. Che's approximation (Che, Tung, Wang 2002,
-    "Hierarchical web caching systems"): a row stays for a time t that is the same for all, and t fills the cache.
+    "Hierarchical web caching systems"): every row stays for the same time t, and t is such that the cache is full.
     """
     held = SHARE_OF_CACHE * cache_bytes / row_bytes
     if held >= vocab_size:

@@ -1,9 +1,9 @@
-"""Calls of the Triton ops for compiling and counting: tensors of the right shapes, which nobody has written.
+"""Calls of the Triton ops for compiling and counting: tensors of the right shapes, whose values nobody has written.
 
-Large ones cost no memory, since no page of theirs is ever touched where kernels are compiled and not run.
+Large ones cost no memory, since none of their pages is ever touched where kernels are compiled and not run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +11,25 @@ from unittest.mock import patch
 
 import torch
 
-from dendritic_bert.kernels.backends.triton import configs, launch
+from dendritic_bert.kernels.backends.triton import configs, launch_backward, launch_forward
 from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, WordGrad
 
 VOCAB_SIZE = 30522
 NUM_POSITIONS = 512
 NUM_TYPES = 2
 SEED = 7
+IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
+    "dsn_logits": launch_forward.dsn_logits, "dsn_token_logits": launch_forward.dsn_token_logits,
+    "embed_pool": launch_forward.embed_pool, "embed_pool_backward": launch_backward.embed_pool_backward}
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of an op on ``rows`` rows of ``length`` tokens, none of them masked; ids are int32, the mask is bool.
+    """A call of an op on ``rows`` rows of ``length`` tokens, all of them valid; ids are int32, the mask is bool.
 
-    layout: "padded" or "packed". dropout: of both kinds. word_grad: of ``embed_pool_backward``, "scattered" by atomics,
-    "by id" or "sparse" in the order of sorted ids with the context's by atomics, or "segmented", where that is in a
-    sorted order too. num_labels, num_dendrites: of the ops with a head.
+    layout: "padded" or "packed". dropout: of both kinds. word_grad, of ``embed_pool_backward``: "scattered" by atomics;
+    "by id" or "sparse", in the order of ids with the contexts by atomics; or "sorted", with both in order.
+    num_labels, num_dendrites: of the ops with a head.
     """
 
     op: str
@@ -83,25 +86,22 @@ class Call:
         return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
 
     def launch(self, tensors: dict[str, torch.Tensor]) -> Any:
-        """The op, mean_masked, with one token type and columns as positions."""
-        t = tensors
+        """Call the op with mean_masked, one token type and columns as positions."""
+        t, implementation = tensors, IMPLEMENTATIONS[self.op]
         tokens = (t.get("attention_mask"), t.get("cu_seqlens"), None, None)
         pooling, eps = POOLINGS.index("mean_masked"), 1e-12
         if self.op.startswith("embed_pool"):
             embed = (t["input_ids"], t["word"], t["position"], t["token_type"], t["ln_weight"], t["ln_bias"], *tokens,
                      eps, pooling, self.dropout, self.dropout, t["seed"] if self.dropout else None)
             if self.op == "embed_pool":
-                return launch.embed_pool(*embed, WordGrad.NONE)
+                return implementation(*embed, WordGrad.NONE)
             in_cache = patch.object(configs, "adds_in_cache", lambda *_: self.word_grad == "scattered")
-            with in_cache, _deterministic(self.word_grad == "segmented"):
-                return launch.embed_pool_backward(
-                    t["grad_pooled"], t["pooled_hat"], t["rstd"], *embed,
-                    WordGrad.SPARSE if self.word_grad == "sparse" else WordGrad.DENSE)
+            with in_cache, _deterministic(self.word_grad == "sorted"):
+                return implementation(t["grad_pooled"], t["pooled_hat"], t["rstd"], *embed,
+                                      WordGrad.SPARSE if self.word_grad == "sparse" else WordGrad.DENSE)
         prepared = (t["input_ids"], t["word"], t.get("word_scale"), t["context"], eps, t["weight"], t["bias"],
                     t["beta_bias"], t["lateral"], t["top"], list(ACTIVATIONS).index("sigmoid"), *tokens)
-        if self.op == "dsn_logits":
-            return launch.dsn_logits(*prepared, pooling)
-        return launch.dsn_token_logits(*prepared)
+        return implementation(*prepared, pooling) if self.op == "dsn_logits" else implementation(*prepared)
 
 
 @contextmanager

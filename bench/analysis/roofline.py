@@ -2,12 +2,12 @@
 
     python bench/analysis/roofline.py [--output bench/results]
 
-Bytes are those of ``traffic`` and ``cuda_traffic``, which tests hold to what the kernels do under Triton's interpreter
-and, CUDA's, when they run on a CPU; instructions are counted in the kernels as ``compile_ahead`` compiled them and as
-they are in the built extension, without which there is no CUDA. A call takes as long as the slowest of
-three: memory, the last cache, and the issue of instructions (Williams et al. 2009, "Roofline"; Ding and Williams 2019,
-"An instruction roofline model for GPUs"). Launches, latency, which rules below some 20,000 tokens, and whatever else
-keeps a kernel from its bound are not in it.
+Bytes are those of ``traffic`` and ``cuda_traffic``, which tests compare with what the kernels do under Triton's
+interpreter and, for CUDA, on a CPU. Instructions are counted in the kernels that ``compile_ahead`` compiled and in the
+built extension, without which the CUDA kernels are left out. A call takes as long as the slowest of three: memory, the
+last cache, and the issue of instructions (Williams et al. 2009, "Roofline"; Ding and Williams 2019, "An instruction
+roofline model for GPUs"). The model leaves out launches, latency, which dominates below some 20,000 tokens, and
+whatever else keeps a kernel from its bound.
 """
 
 import argparse
@@ -26,21 +26,21 @@ from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_POSITIONS, VOCAB_SIZE, Call
 from report import scaled, table, write
-from traffic import Traffic, cached_bytes, once, pieces_of, sort_bytes, torch_bytes, traffic_of
+from traffic import Traffic, cached_bytes, once, sort_bytes, splits_of, torch_bytes, traffic_of
 
 from dendritic_bert.kernels.backends.triton import configs
 from dendritic_bert.kernels.backends.triton.backward import MASK_TOKENS
 from dendritic_bert.kernels.backends.triton.configs import KEY_TOKENS, SEGMENT_CHUNK, Config
-from dendritic_bert.kernels.backends.triton.launch import block_c
+from dendritic_bert.kernels.backends.triton.launch_forward import block_c
 
-TOKENS = 2**18  # of a call: 64 times what a GPU has in flight
+TOKENS = 2**18  # per call: 64 times what a GPU has in flight
 OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8),
        "dsn_token_logits": (torch.float32, torch.bfloat16, torch.int8), "embed_pool": (torch.float32, torch.bfloat16),
        "embed_pool_backward": (torch.float32, torch.bfloat16)}
-# Those whose bytes and gathering loops are counted in CUDA too.
+# The ops whose bytes and gathering loops are counted in CUDA too, and their kernels there.
 CUDA_KERNELS = {"dsn_logits": "logits_kernel", "embed_pool": "embed_pool_kernel",
                 "embed_pool_backward": "token_gradient_kernel"}
-SORTED_FORMS = {"by id": "by id", "sorted": "segmented"}  # of the backward pass: the report's name -> a Call's
+ORDERED_FORMS = ("by id", "sorted")  # of the backward pass
 HIDDEN_SIZES = (128, 384, 768)
 LENGTHS = (32, 128, 512)
 MOVED_AT_MOST = 1.05
@@ -48,7 +48,7 @@ MOVED_AT_MOST = 1.05
 
 @dataclass(frozen=True)
 class Bound:
-    """Of one call on one device: seconds that memory, cache and issue take, for words that come as ``ids`` do."""
+    """The seconds that memory, cache and issue take for a call on a device. ``ids``: how its ids are distributed."""
 
     call: Call
     device: Device
@@ -84,9 +84,9 @@ def config_of(call: Call, target: str) -> Config:
 
 
 def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) -> float:
-    """Instructions of warps (waves) in a call: the gathering loop as often as it turns, the rest of a kernel once."""
+    """Instructions of warps (waves) in a call: the gathering loop once per iteration, the rest of a kernel once."""
     kernels = list(kernels)
-    turns_of = _turns if call.word_grad == "scattered" else _segmented_turns
+    turns_of = _turns if call.word_grad == "scattered" else _ordered_turns
     total = 0
     for kernel, (programs, turns) in zip(kernels, turns_of(call, config, [kernel.kernel for kernel in kernels])):
         loop = kernel.gather_loop.num_instructions
@@ -95,24 +95,24 @@ def instructions_of(call: Call, config: Config, kernels: Iterable[Resources]) ->
 
 
 def _turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, int]]:
-    """Of each launch: programs, and how often the loop of one turns."""
-    pieces = pieces_of(call, config)
+    """Of each launch, the number of programs and the iterations of one program's loop."""
+    splits = splits_of(call, config)
     for name in names:
         programs, turns = ceil(call.rows / config.rows), ceil(call.length / config.tokens)
-        if name == "dsn_token_logits_kernel":  # its loop is the labels'
+        if name == "dsn_token_logits_kernel":  # its loop goes over labels
             tile = config.rows * config.tokens
             programs = ceil(call.num_tokens / tile)
             turns = ceil(call.num_labels / block_c(call.num_labels, call.num_dendrites, tile, call.hidden_size, config))
-        elif name.endswith("_pieces_kernel") or (name == "scatter_gradients_kernel" and pieces > 1):
-            programs, turns = call.rows * pieces, ceil(turns / pieces)
+        elif name.endswith("_splits_kernel") or (name == "scatter_gradients_kernel" and splits > 1):
+            programs, turns = call.rows * splits, ceil(turns / splits)
         elif name.endswith("_combine_kernel"):
-            turns = pieces
+            turns = splits
         yield programs, turns
 
 
-def _segmented_turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, int]]:
-    """The same of the forms in an order: once by ids, each of which has as many tokens, and once by positions where
-    these have a pass of their own; a token a turn."""
+def _ordered_turns(call: Call, config: Config, names: list[str]) -> Iterator[tuple[int, int]]:
+    """The same of the ordered forms: one pass by id, each of which has equally many tokens, and one by position in the
+    sorted form; one token per iteration."""
     segments = iter([(VOCAB_SIZE, ceil(call.num_tokens / VOCAB_SIZE)), (NUM_POSITIONS, SEGMENT_CHUNK)])
     for name in names:
         if name == "row_gradients_kernel":
@@ -127,8 +127,8 @@ def _segmented_turns(call: Call, config: Config, names: list[str]) -> Iterator[t
 
 
 def cuda_instructions_of(call: Call, kernels: Iterable[Kernel]) -> float:
-    """The same for the CUDA kernel of ``call`` among ``kernels``: the gathering loop as often as it turns, the loop
-    around it once for each list of tokens, the rest once. What adds up the context is left out, some per cent."""
+    """The same for the CUDA kernel of ``call`` among ``kernels``: the gathering loop as often as it iterates, the loop
+    around it once for each list of tokens, the rest once. The sums of contexts, some per cent, are left out."""
     plan = plan_of(call)
     name = (CUDA_KERNELS[call.op], str(call.dtype).removeprefix("torch."), plan.shape,
             "exact" if call.hidden_size == 8 * plan.lanes * plan.vectors else "multiple of 8")
@@ -142,8 +142,8 @@ def cuda_instructions_of(call: Call, kernels: Iterable[Kernel]) -> float:
 
 
 def memory_bytes(call: Call, device: Device, ids: str, traffic: Traffic) -> float:
-    """With words and their sums in a warm cache as often as LRU has them there. Sums that stay are written back once,
-    which is what clearing them counts."""
+    """Bytes from and to memory if a warm cache holds words and their sums as often as LRU does. Sums that stay in it
+    are written back once, which is counted where they are cleared."""
     row_bytes = call.hidden_size * (call.dtype.itemsize + 4 * (traffic.total("sums") > 0))
     missed = 1 - hit_rate(ids, VOCAB_SIZE, row_bytes, device.cache_bytes)
     return traffic.moved - (1 - missed) * (traffic.total("words") + 2 * traffic.total("sums"))
@@ -157,14 +157,14 @@ def bound_of(call: Call, device: Device, ids: str, traffic: Traffic, instruction
 
 @cache
 def cuda_kernels(target: str) -> list[Kernel]:
-    """Those of the built extension, which takes ten seconds to disassemble; none where there is none."""
+    """The kernels of the built extension, if there is one. It takes ten seconds to disassemble."""
     extension = extension_path()
     return list(kernels_of(extension, (target,))) if extension else []
 
 
 @cache
-def sorted_traffic(call: Call, target: str) -> Traffic:
-    """Of a backward call by sorted ids, with what torch does beside the kernels: sorts, and sums."""
+def ordered_traffic(call: Call, target: str) -> Traffic:
+    """The traffic of a backward call in an ordered form, with that of torch's sorts and sums."""
     with torch_bytes(target) as of_torch:
         call.launch(call.tensors())
     return Traffic((*traffic_of(call, config_of(call, target)).streams, once("torch", of_torch.total, least=0)))
@@ -177,12 +177,12 @@ def triton_instructions(call: Call, target: str) -> float:
 
 
 def work_of(call: Call, target: str, cuda: list[Kernel]) -> list[tuple[str, Traffic, float]]:
-    """Of every backend: its name, the bytes and the instructions of a call."""
+    """The name of every backend with the bytes and the instructions of a call."""
     work = [("Triton", traffic_of(call, config_of(call, target)), triton_instructions(call, target))]
     if call.op == "embed_pool_backward":
-        for backend, word_grad in SORTED_FORMS.items():
+        for word_grad in ORDERED_FORMS:
             form = replace(call, word_grad=word_grad)
-            work.append((f"Triton, {backend}", sorted_traffic(form, target), triton_instructions(form, target)))
+            work.append((f"Triton, {word_grad}", ordered_traffic(form, target), triton_instructions(form, target)))
     if cuda and call.op in CUDA_KERNELS:
         work.append(("CUDA", cuda_traffic_of(call), cuda_instructions_of(call, cuda)))
     return work
@@ -200,8 +200,8 @@ def bounds() -> list[Bound]:
 
 
 def bounds_on(name: str, call: Call) -> dict[str, Bound]:
-    """Backend -> the bound of a call with Zipf-distributed ids on the device whose ``name`` holds that of a known one;
-    nothing for another."""
+    """Backend -> the bound of a call with Zipf-distributed ids on the known device whose name occurs in ``name``;
+    nothing if there is none."""
     device = next((device for device in DEVICES if device.name in name), None)
     if device is None:
         return {}
@@ -210,7 +210,7 @@ def bounds_on(name: str, call: Call) -> dict[str, Bound]:
 
 
 def moved_table() -> str:
-    """The bytes of every forward call in CUDA and under Triton's configuration for an NVIDIA GPU, beside the least."""
+    """The bytes of every forward call in CUDA, and in Triton as configured for an NVIDIA GPU, beside the least."""
     lines = []
     for call in calls():
         if call.op == "embed_pool_backward":
@@ -230,17 +230,18 @@ def _marked(ratio: float) -> str:
 
 
 def moved_scattered(call: Call, device: Device, traffic: Traffic) -> float:
-    """Bytes from and to memory of a backward call by atomics, from a cold cache: every word's row once at least."""
+    """Bytes from and to memory of a backward call by atomics that starts with a cold cache, which therefore reads the
+    row of every word at least once."""
     moved = memory_bytes(call, device, "uniform", traffic)
     missed = moved - memory_bytes(call, replace(device, cache_bytes=2**62), "uniform", traffic)
     return moved + max(0.0, traffic.total("words", "distinct") - missed)
 
 
 def moved_backward(call: Call, device: Device, form: str) -> float:
-    """Bytes from and to memory of a backward call in one of the report's forms, uniform ids."""
-    if form in SORTED_FORMS:
-        call = replace(call, word_grad=SORTED_FORMS[form])
-        return memory_bytes(call, device, "uniform", sorted_traffic(call, device.target))
+    """Bytes from and to memory of a backward call with uniform ids, in one of the report's forms."""
+    if form in ORDERED_FORMS:
+        call = replace(call, word_grad=form)
+        return memory_bytes(call, device, "uniform", ordered_traffic(call, device.target))
     traffic = cuda_traffic_of(call) if form == "CUDA" else traffic_of(call, config_of(call, device.target))
     return moved_scattered(call, device, traffic)
 
@@ -248,7 +249,7 @@ def moved_backward(call: Call, device: Device, form: str) -> float:
 def backward_table() -> str:
     lines = []
     devices = [device for device in DEVICES if device.name != "H200"]  # which has an H100's cache
-    forms = [(device, form) for device in devices for form in ("atomics", "CUDA", *SORTED_FORMS)
+    forms = [(device, form) for device in devices for form in ("atomics", "CUDA", *ORDERED_FORMS)
              if form != "CUDA" or device.target.startswith("sm_")]
     for call in (call for call in calls() if call.op == "embed_pool_backward"):
         least = traffic_of(call, config_of(call, "sm_90")).least
@@ -284,39 +285,40 @@ def report(found: list[Bound]) -> str:
     parts = [
         "# Rooflines of the Triton and the CUDA kernels\n",
         "Written by `python bench/analysis/roofline.py`; computed from shapes and compiled instructions, "
-        "**nothing here was "
-        "timed**. Tokens a second that a GPU's memory, last cache (L2; MI300X's Infinity Cache) and issue of "
-        f"instructions allow, for {TOKENS:,} tokens a call, V = {VOCAB_SIZE}, full rows, int32 ids and a bool mask, "
-        f"{Call.num_labels} labels, {Call.num_dendrites} dendrites; caches are warm and hold words as Che's "
-        "approximation of LRU says. The embed_pool ops run without dropout, the backward one adds by atomics, by "
-        "atomics but for words, which go \"by id\", or \"sorted\"; what torch does beside the kernels is in the bytes "
-        "of the last two and not in the instructions. Instructions are those of a warp of 32 (NVIDIA) or a wave of 64 "
-        "(AMD); what lies outside the gathering loop is counted once, executed or not, which for short rows makes "
-        "issue a lower bound: unrolled epilogues above all.\n",
+        "**nothing here was timed**. The tables give the tokens per second that a GPU's memory, last cache (L2; on "
+        f"MI300X the Infinity Cache) and issue of instructions allow, for {TOKENS:,} tokens per call, "
+        f"V = {VOCAB_SIZE}, full rows, int32 ids, a bool mask, {Call.num_labels} labels and {Call.num_dendrites} "
+        "dendrites. Caches are warm and hold words as Che's approximation of LRU predicts. The embed_pool ops run "
+        "without dropout. The backward pass adds everything by atomics, or words \"by id\" and the rest by atomics, or "
+        "everything \"sorted\"; the bytes of the last two include those of torch's own operations, the instructions do "
+        "not. Instructions are those of a warp of 32 (NVIDIA) or a wave of 64 (AMD). Those outside the gathering loop "
+        "are counted once, executed or not, which for short rows makes issue a lower bound, above all because of "
+        "unrolled epilogues.\n",
         "![rooflines](roofline.png)\n", "## Bytes\n",
-        "From and to memory where no word's row is reused and tables of positions and heads are read once; the least "
-        "is what the contract of the op asks of any kernel. Bold where it is more than "
+        "Bytes from and to memory if no word's row is reused and tables of positions and heads are read once. The "
+        "least is what the contract of the op asks of any kernel. Bold: more than "
         f"{MOVED_AT_MOST:g} times the least.\n", moved_table(), "## Bytes of the backward pass\n",
-        "A gradient has one row for a word however often it occurs, so here words and their gradients are reused as "
-        "far as the last cache holds them, uniform ids, from a cold cache; the least reads every word's row once, "
-        "writes every gradient once and keeps nothing in between. H200 as H100. \"atomics\" (Triton) and \"CUDA\" add "
-        "float32 rows in the cache: they move the least where words and sums fit there together and the table is "
-        "float32; beside a bfloat16 table the float32 sums are twice the gradient, and where the cache misses, every "
-        "token's sum is read and written. \"by id\" reads each word once and has no float32 sums. It is Triton's "
-        "sparse form, and the dense one but where atomics move the least. What it moves beyond that is the order, a "
-        "token's cell of 4 bytes, and 0.5 bytes of offsets; of bfloat16 tables also the float32 sums of positions. "
-        "For bfloat16 and H = 128 the cell alone is more than the bar leaves, 5 % of 71 to 93 bytes; an order of "
-        f"{TOKENS:,} tokens has 16.6 bits a token at the least, 2.1 bytes, so no way of ordering them leaves much room "
-        "there. What stands between two kernels and what many tokens read, 4 to 29 MB a call, is taken to stay in the "
-        "cache: words and their gradients, which pass through once, are marked to be evicted first. \"sorted\" (the "
-        f"deterministic form) has two sorts of {sort_bytes(2)} bytes a token, and gathers words again in its second "
-        "pass.\n",
+        "A gradient has one row per word however often that occurs, so here words and their gradients are reused as "
+        "far as the last cache, cold at first, holds them, for uniform ids. The least reads every word's row once, "
+        "writes every gradient once and keeps nothing in between. H200 is as H100. \"atomics\" (Triton) and \"CUDA\" "
+        "add float32 rows in the cache. They move the least where words and sums fit there together and the table is "
+        "float32. Beside a bfloat16 table the float32 sums are twice as large as the gradient, and where the cache "
+        "misses, the sum of every token is read and written. \"by id\" reads each word once and has no float32 "
+        "sums. It is Triton's sparse form, and its dense one except where atomics move the least. Beyond the least it "
+        "moves the "
+        "order, a cell of 4 bytes per token, 0.5 bytes of offsets and, for bfloat16 tables, the float32 sums of "
+        "positions. For bfloat16 and H = 128 the cell alone exceeds 5 % of the least, which is 71 to 93 bytes. An "
+        f"order of {TOKENS:,} tokens needs at least 16.6 bits per token, 2.1 bytes, so no way of ordering them leaves "
+        "much room there. What one kernel hands to the next and what many tokens read, 4 to 29 MB per call, is taken "
+        "to stay in the cache: words and their gradients, which pass through once, are marked to be evicted first. "
+        f"\"sorted\" (the deterministic form) has two sorts of {sort_bytes(2)} bytes per token, and gathers words "
+        "again in its second pass.\n",
         backward_table(), *(device_table(device, found) for device in DEVICES)]
     return "\n".join(parts)
 
 
 def plot(found: list[Bound], path: Path) -> None:
-    """A panel a device: warp instructions a byte against warp instructions a second, at the cache and at memory."""
+    """One panel per device: warp instructions per byte against warp instructions per second, for cache and memory."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9), layout="constrained")

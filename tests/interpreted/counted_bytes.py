@@ -1,5 +1,7 @@
-"""The bytes that bench/analysis/traffic.py counts are those that pass through Triton's interpreter; run by
-test_roofline.py."""
+"""The bytes that bench/analysis/traffic.py counts are those that pass through Triton's interpreter.
+
+Run by tests/bench/analysis/test_roofline.py.
+"""
 
 import sys
 
@@ -15,9 +17,9 @@ from dendritic_bert.kernels.backends.triton import configs
 from dendritic_bert.kernels.backends.triton.configs import Config
 
 HEAD = ("weight", "bias", "beta_bias", "lateral", "top")
-# What a launcher makes itself, its outputs and what its kernels hand to each other, and how much of it kernels touch:
-# torch adds the shares up and clears the gradients.
-OTHERS = {"pieces": 1, "logits": 1, "rstd": 1, "pooled": 1, "pooled_hat": 1, "d_word": 1, "d_context": 1, "d_ln": 1}
+# Streams whose tensors a launcher allocates itself: its outputs, and what its kernels hand to each other.
+ALLOCATED = ("splits", "logits", "rstd", "pooled", "pooled_hat", "d_word", "d_context", "d_ln")
+# Streams that torch moves and not a kernel.
 OF_TORCH = ("cleared", "converted", "d_word read again")
 
 
@@ -32,7 +34,7 @@ def call_key() -> configs.Key:
 
 
 @pytest.mark.parametrize(("config", "rows", "length"), [
-    (Config(4, 4), 4, 32), (Config(2, 8), 5, 37), (Config(2, 4, chunk=16), 5, 37)], ids=str)
+    (Config(4, 4), 4, 32), (Config(2, 8), 5, 37), (Config(2, 4, split_columns=16), 5, 37)], ids=str)
 @pytest.mark.parametrize(("op", "dtype"), [
     ("dsn_logits", torch.bfloat16), ("dsn_logits", torch.int8), ("dsn_token_logits", torch.float32),
     ("embed_pool", torch.float32), ("embed_pool_backward", torch.float32)], ids=str)
@@ -49,8 +51,8 @@ def test_traffic(op, dtype, rows, length, config, monkeypatch):
     for group, names in {"head": HEAD, "ln": ("ln_weight", "ln_bias")}.items():
         passed[group] = sum(passed.pop(name, 0) for name in names)
         distinct[group] = sum(distinct.pop(name, 0) for name in names)
-    made = {name for name in OTHERS if name in streams and name not in tensors}
-    assert passed.pop("other") == sum(OTHERS[name] * streams[name].requested for name in made)
+    made = {name for name in ALLOCATED if name in streams and name not in tensors}
+    assert passed.pop("other") == sum(streams[name].requested for name in made)
     for name, stream in streams.items():
         if name not in made and name not in OF_TORCH:
             assert passed[name] == stream.requested, name
@@ -66,7 +68,7 @@ def few_words(monkeypatch):
 
 
 @pytest.mark.parametrize("config", [Config(4, 4), Config(2, 8)], ids=str)
-@pytest.mark.parametrize("word_grad", ["by id", "sparse", "segmented"])
+@pytest.mark.parametrize("word_grad", ["by id", "sparse", "sorted"])
 def test_traffic_in_the_order_of_ids(word_grad, config, few_words, monkeypatch):
     """What the kernels read of the tensors they are given. No id comes twice, so as many words are read as the model
     takes for uniform ids."""

@@ -1,6 +1,7 @@
-"""The forward kernels of Triton, interpreted on a CPU, against the float64 reference; run by test_triton_forward.py.
+"""The forward kernels of Triton, interpreted on a CPU, against the float64 reference.
 
-Torch fills memory that nobody has written with NaN here, so an output element that is left out is seen.
+Run by tests/kernels/backends/triton/test_forward.py. Torch fills memory that nobody has written with NaN here, so that
+an output element that is left out is seen.
 """
 
 from itertools import pairwise
@@ -26,19 +27,18 @@ from dsn_workload import AXES, in_view, prepared
 from embed_workload import AXES as EMBED_AXES
 from embed_workload import SEED
 from helpers import assert_within_rounding
+from interpreted_workload import SIZES, workload
 from philox_vectors import KNOWN_ANSWERS
 from rounding import tracked
 
 from dendritic_bert.kernels import ops
-from dendritic_bert.kernels.backends.triton import configs, launch
+from dendritic_bert.kernels.backends.triton import configs
+from dendritic_bert.kernels.backends.triton.arguments import bounds_of
 from dendritic_bert.kernels.backends.triton.configs import Config
-from dendritic_bert.kernels.backends.triton.forward import is_sound
+from dendritic_bert.kernels.backends.triton.tokens import cu_seqlens_is_valid
 from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, TABLE_DTYPES, DsnHead, DsnTable
 from dendritic_bert.kernels.reference import dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
 
-# "whole": rows are not cut into pieces, which the interpreter's own configuration does to all of more than 64 columns.
-SIZES = {"length": [0, 1, 2, 31, 129, 512], "rows": [1, 3, 64], "hidden_size": [16, 20, 100, 128, 384],
-         "whole": [False, True]}
 CASES = AXES | SIZES | {"dtype": list(TABLE_DTYPES), "num_labels": [1, 2, 3, 9, 256],
                         "num_dendrites": [0, 1, 2, 3, 4, 8]}
 
@@ -48,20 +48,6 @@ def _unwritten_memory_is_nan():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def workload(case: dict, monkeypatch: pytest.MonkeyPatch, most: int) -> tuple[dict, dict, dict]:
-    """Tokens, parameters and head of a case, to be cut as it says; a batch of more than ``most`` elements gets fewer
-    rows, none fewer than five."""
-    if case["whole"]:
-        config = configs.TABLE[0].config._replace(chunk=configs.ANY)
-        monkeypatch.setattr(configs, "candidates", lambda _: [config])
-    length, hidden_size = case["length"], case["hidden_size"]
-    rows = min(case["rows"], max(5, most // (length * hidden_size + 1)))
-    token_arguments = tokens(case["layout"], rows, length, **{
-        name: case[name] for name in ("token_types", "positions", "num_types", "index_dtype", "mask_dtype")})
-    values = parameters(hidden_size, num_positions=length + 3, num_types=case["num_types"])
-    return token_arguments, values, head(hidden_size, case.get("num_labels", 1), case.get("num_dendrites", 0))
 
 
 def logits(op: str, token_arguments: dict, table: DsnTable, dsn_head: DsnHead, view: str = "plain", **options):
@@ -105,39 +91,43 @@ def test_embed_pool(case, monkeypatch):
     assert_within_rounding(actual, eager, exact_pooled(**token_arguments, **tracked(values), **options))
 
 
-CUTS = sorted({line.config for line in configs.TABLE} | {Config(1, 4, chunk=4), Config(8, 2, head_tile=64)})
+CONFIGS = sorted({line.config for line in configs.TABLE} | {Config(1, 4, split_columns=4), Config(8, 2, head_tile=64)})
 
 
 @pytest.mark.parametrize("layout", ["padded with holes", "packed int64"])
-@pytest.mark.parametrize("config", CUTS, ids=str)
-def test_every_cut(config, layout, monkeypatch):
-    """Rows of 0 to 21 tokens, cut as the table does it for a GPU: the interpreter's own cut is another one."""
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_every_configuration(config, layout, monkeypatch):
+    """Rows of 0 to 21 tokens in every configuration for a GPU: the interpreter's own is another."""
     monkeypatch.setattr(configs, "choose", lambda *_: config)
     token_arguments, values = tokens(layout, 5, 21, token_types=True), parameters(20, num_positions=21)
     table, dsn_head = prepared(values, head(20, 5, 2), torch.float32)
-    for op, reference in (("dsn_logits", dsn_logits_ref), ("dsn_token_logits", dsn_token_logits_ref)):
-        expected = reference(**token_arguments, table=table, head=dsn_head)
-        torch.testing.assert_close(logits(op, token_arguments, table, dsn_head), expected, rtol=1e-5, atol=1e-5)
+    for op, reference, exact in (("dsn_logits", dsn_logits_ref, exact_logits),
+                                 ("dsn_token_logits", dsn_token_logits_ref, exact_token_logits)):
+        eager = reference(**token_arguments, table=table, head=dsn_head)
+        assert_within_rounding(logits(op, token_arguments, table, dsn_head), eager,
+                               exact(token_arguments, table, dsn_head))
     dropout = {"p_embed": 0.3, "p_pool": 0.2, "seed": torch.tensor(3)}
-    torch.testing.assert_close(ops.embed_pool(**token_arguments, **values, **dropout, backend="triton"),
-                               embed_pool_ref(**token_arguments, **values, **dropout), rtol=1e-5, atol=1e-5)
+    assert_within_rounding(ops.embed_pool(**token_arguments, **values, **dropout, backend="triton"),
+                           embed_pool_ref(**token_arguments, **values, **dropout),
+                           exact_pooled(**token_arguments, **tracked(values), **dropout))
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("lengths", [[512], [0, 200, 1, 0, 64, 65, 128, 63, 0], [64] * 5, [0, 0, 0, 130]], ids=str)
-def test_rows_in_pieces(lengths, pooling):
-    """Rows that end at, before and behind the end of a piece of 64, and empty ones; both layouts to the same bits."""
+def test_rows_in_splits(lengths, pooling):
+    """Rows that end at, before and behind the end of a split of 64, and empty ones; both layouts to the same bits."""
     values, width = parameters(20, num_positions=600), max(lengths)
     table, dsn_head = prepared(values, head(20, 3, 2), torch.float32)
     keep = torch.arange(width) < torch.tensor(lengths)[:, None]
     ids = torch.randint(83, keep.shape, generator=torch.Generator().manual_seed(0))
     packed = {"input_ids": ids[keep], "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0)}
     actual = logits("dsn_logits", packed, table, dsn_head, pooling=pooling)
-    expected = exact_logits(packed, table, dsn_head, pooling).value
-    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
+    assert_within_rounding(actual, dsn_logits_ref(**packed, table=table, head=dsn_head, pooling=pooling),
+                           exact_logits(packed, table, dsn_head, pooling))
     dropout = {"pooling": pooling, "p_embed": 0.3, "p_pool": 0.2, "seed": torch.tensor(3)}
     pooled = ops.embed_pool(**packed, **values, **dropout, backend="triton")
-    torch.testing.assert_close(pooled, embed_pool_ref(**packed, **values, **dropout), rtol=1e-5, atol=1e-5 * width)
+    assert_within_rounding(pooled, embed_pool_ref(**packed, **values, **dropout),
+                           exact_pooled(**packed, **tracked(values), **dropout))
     if pooling == "mean_masked":
         padded = {"input_ids": ids, "attention_mask": keep}
         assert torch.equal(logits("dsn_logits", padded, table, dsn_head), actual)
@@ -145,15 +135,15 @@ def test_rows_in_pieces(lengths, pooling):
 
 
 BAD_ROW, BAD_COLUMN = 2, 3
-CALLS = ["dsn_logits", "dsn_logits in pieces", "dsn_token_logits", "embed_pool", "embed_pool in pieces"]
-PIECES_OF_FOUR = Config(1, 4, chunk=4)
+CALLS = ["dsn_logits", "dsn_logits in splits", "dsn_token_logits", "embed_pool", "embed_pool in splits"]
+SPLITS_OF_FOUR = Config(1, 4, split_columns=4)
 
 
 def results(call: str, token_arguments: dict, values: dict, view: str = "plain") -> torch.Tensor:
-    """What a call makes of every row or token: ``[..., channels]``."""
+    """The result of a call for every row or token: ``[..., channels]``."""
     with pytest.MonkeyPatch.context() as patch:
-        if call.endswith("in pieces"):
-            patch.setattr(configs, "choose", lambda *_: PIECES_OF_FOUR)
+        if call.endswith("in splits"):
+            patch.setattr(configs, "choose", lambda *_: SPLITS_OF_FOUR)
         return _results(call.split()[0], token_arguments, values, view)
 
 
@@ -168,8 +158,8 @@ def _results(op: str, token_arguments: dict, values: dict, view: str) -> torch.T
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize(("name", "size"), [("input_ids", 83), ("token_type_ids", 2), ("position_ids", 8)])
-def test_a_bad_index_poisons_its_row_alone(name, size, layout, call):
-    """Whatever it is, nothing is read there: the tables stand among NaN, which no other row may show."""
+def test_a_bad_index_makes_its_row_alone_nan(name, size, layout, call):
+    """Nothing is read there, whatever the index: the tables lie among NaN, which must appear in no other row."""
     good = tokens("padded without a mask", 5, 7, token_types=True, positions=True, num_positions=8)
     flat = {key: value.flatten() for key, value in good.items()} | {"cu_seqlens": torch.arange(0, 36, 7)}
     values = parameters(20)
@@ -179,19 +169,19 @@ def test_a_bad_index_poisons_its_row_alone(name, size, layout, call):
         arguments = arguments | {name: arguments[name].clone()}
         arguments[name].view(-1)[BAD_ROW * 7 + BAD_COLUMN] = bad
         actual = results(call, arguments, values, "odd offset")
-        poisoned = torch.zeros(actual.shape[:-1], dtype=torch.bool)
+        expected_nan = torch.zeros(actual.shape[:-1], dtype=torch.bool)
         if call == "dsn_token_logits":
-            poisoned.view(-1)[BAD_ROW * 7 + BAD_COLUMN] = True
+            expected_nan.view(-1)[BAD_ROW * 7 + BAD_COLUMN] = True
         else:
-            poisoned[BAD_ROW] = True
-        assert actual[poisoned].isnan().all()
-        assert torch.equal(actual[~poisoned], expected[~poisoned])
+            expected_nan[BAD_ROW] = True
+        assert actual[expected_nan].isnan().all()
+        assert torch.equal(actual[~expected_nan], expected[~expected_nan])
 
 
 @pytest.mark.parametrize("op", ["dsn_logits", "dsn_token_logits"])
 @pytest.mark.parametrize("bad", [-1, 83, 2**31 - 1, 2**40])
 def test_the_scale_of_a_bad_id_is_not_read(bad, op):
-    """Nor is its row: memory_checker sees where kernels read."""
+    """Neither is its row; memory_checker sees where kernels read."""
     table, dsn_head = prepared(parameters(20), head(20, 3, 1), torch.int8)
     ids = torch.tensor([[1, bad, 3], [3, 7, 1]])
     nan = logits(op, {"input_ids": ids}, table, dsn_head).isnan().all(dim=-1)
@@ -201,10 +191,10 @@ def test_the_scale_of_a_bad_id_is_not_read(bad, op):
 @pytest.mark.parametrize("call", CALLS[:3])
 def test_a_bad_index_that_the_mask_hides(call):
     good = tokens("padded with holes", 5, 7, token_types=True, positions=True, num_positions=8)
-    spoilt = {name: torch.where(good["attention_mask"] != 0, value, 2**40) if name != "attention_mask" else value
+    bad = {name: torch.where(good["attention_mask"] != 0, value, 2**40) if name != "attention_mask" else value
               for name, value in good.items()}
     values = parameters(20)
-    assert torch.equal(results(call, spoilt, values), results(call, good, values))
+    assert torch.equal(results(call, bad, values), results(call, good, values))
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -215,25 +205,25 @@ def test_a_row_longer_than_the_position_table(call):
     assert bad.tolist() == ([False] * 16 + [True] if call == "dsn_token_logits" else [False, True])
 
 
-BROKEN = [([0, 5, 3, 12], [1]), ([0, 5, 9, 13], [2]), ([1, 5, 9, 12], [0]), ([0, 5, 9, 11], [2]),
+INVALID = [([0, 5, 3, 12], [1]), ([0, 5, 9, 13], [2]), ([1, 5, 9, 12], [0]), ([0, 5, 9, 11], [2]),
           ([-4, 5, 9, 12], [0]), ([0, 2**31 - 1, 9, 12], [0, 1]), ([0, 5, -9, 12], [1, 2]), ([0, 12, 1, 12], [1]),
           ([0, 11, 0, 12, 0, 12], [1, 3])]
 
 
 @pytest.mark.parametrize("call", ["dsn_logits", "embed_pool"])
-@pytest.mark.parametrize(("cu_seqlens", "poisoned"), BROKEN, ids=str)
-def test_bounds_of_rows_that_make_no_sense(cu_seqlens, poisoned, call):
+@pytest.mark.parametrize(("cu_seqlens", "nan_rows"), INVALID, ids=str)
+def test_invalid_bounds_of_rows(cu_seqlens, nan_rows, call):
     arguments = {"input_ids": tokens("padded without a mask", 1, 12)["input_ids"][0],
                  "cu_seqlens": torch.tensor(cu_seqlens)}
     actual = results(call, arguments, parameters(20, num_positions=12), "odd offset")
-    assert actual.isnan().all(dim=1).nonzero().flatten().tolist() == poisoned
-    assert actual.isnan().any(dim=1).nonzero().flatten().tolist() == poisoned
-    # In pieces a row that shares columns with another may lose one to it. It is NaN too, or it is right.
-    pieces = results(f"{call} in pieces", arguments, parameters(20, num_positions=12), "odd offset")
-    spoilt = pieces.isnan().any(dim=1)
-    assert spoilt[poisoned].all()
-    assert pieces[spoilt].isnan().all()
-    torch.testing.assert_close(pieces[~spoilt], actual[~spoilt], rtol=1e-5, atol=1e-5)
+    assert actual.isnan().all(dim=1).nonzero().flatten().tolist() == nan_rows
+    assert actual.isnan().any(dim=1).nonzero().flatten().tolist() == nan_rows
+    # A row that shares columns with another may lose a split to it. Then it is NaN too; otherwise it is right.
+    splits = results(f"{call} in splits", arguments, parameters(20, num_positions=12), "odd offset")
+    has_nan = splits.isnan().any(dim=1)
+    assert has_nan[nan_rows].all()
+    assert splits[has_nan].isnan().all()
+    torch.testing.assert_close(splits[~has_nan], actual[~has_nan], rtol=1e-5, atol=1e-5)
 
 
 OVERLAPPING = [[0, 8, 6, 10, 12], [0, 12, 2, 3, 4, 5, 11, 12], [0, 3, 0, 12], [0, 9, 3, 7, 5, 12], [0, 4, 4, 2, 2, 12]]
@@ -241,13 +231,14 @@ OVERLAPPING = [[0, 8, 6, 10, 12], [0, 12, 2, 3, 4, 5, 11, 12], [0, 3, 0, 12], [0
 
 @pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize(("config", "few_bounds"), [(Config(16, 16), 256), (Config(1, 4), 2)], ids=["large", "small"])
-@pytest.mark.parametrize("cu_seqlens", [*(broken for broken, _ in BROKEN), *OVERLAPPING, [0, 4, 4, 9, 12]], ids=str)
-def test_a_token_is_of_the_one_row_that_holds_it(cu_seqlens, config, few_bounds, positions, monkeypatch):
-    """Row b holds the tokens from ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``. A token that no row holds, or more
-    than one, or one with bounds outside the batch, is NaN. Of few rows the kernel looks at all bounds itself."""
+@pytest.mark.parametrize("cu_seqlens", [*(invalid for invalid, _ in INVALID), *OVERLAPPING, [0, 4, 4, 9, 12]], ids=str)
+def test_a_token_belongs_to_the_one_row_that_holds_it(cu_seqlens, config, few_bounds, positions, monkeypatch):
+    """Row b holds the tokens from ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``. A token is NaN if no row holds it, or
+    more than one does, or one whose bounds lie outside the batch. Where rows are few, the kernel compares all bounds
+    itself."""
     monkeypatch.setattr(configs, "choose", lambda *_: config)
     monkeypatch.setattr(configs, "FEW_BOUNDS", few_bounds)
-    monkeypatch.setattr(configs, "BOUNDS_CHUNK", 2)
+    monkeypatch.setattr(configs, "BOUNDS_ROWS", 2)
     ids, values = tokens("padded without a mask", 1, 12)["input_ids"][0], parameters(20, num_positions=12)
     position_ids = torch.arange(12).flip(0) if positions else None
     arguments = {"input_ids": ids, "position_ids": position_ids, "cu_seqlens": torch.tensor(cu_seqlens)}
@@ -268,27 +259,28 @@ def test_a_token_is_of_the_one_row_that_holds_it(cu_seqlens, config, few_bounds,
 
 
 @triton.jit
-def soundness(cu_seqlens, rising, num_rows, num_rising, num_tokens, result):
-    tl.store(result, is_sound(cu_seqlens, rising, num_rows, num_rising, num_tokens).to(tl.int32))
+def validity_kernel(cu_seqlens, bounds, num_bounds, num_rows, num_tokens, result):
+    valid = cu_seqlens_is_valid(cu_seqlens, bounds, num_bounds, (num_rows, 0, num_tokens))
+    tl.store(result, valid.to(tl.int32))
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-@pytest.mark.parametrize(("num_rows", "chunk"), [(1, 1024), (2, 1024), (255, 1024), (256, 1024), (257, 1024),
+@pytest.mark.parametrize(("num_rows", "group"), [(1, 1024), (2, 1024), (255, 1024), (256, 1024), (257, 1024),
                                                  (1024, 1024), (1025, 1024), (3 * 1024, 1024), (2100, 8)])
-def test_bounds_that_fall_anywhere(num_rows, chunk, dtype, monkeypatch):
-    """In any step of looking at them, and at its ends: of few rows a kernel looks itself, of more at what another
-    makes of them, which for 263 chunks takes two steps."""
-    monkeypatch.setattr(configs, "BOUNDS_CHUNK", chunk)
+def test_bounds_that_decrease_anywhere(num_rows, group, dtype, monkeypatch):
+    """In any step of the comparison, and at its ends. Where rows are few, a kernel compares their bounds itself; where
+    there are more, it compares a summary of them, which takes two steps for 263 groups."""
+    monkeypatch.setattr(configs, "BOUNDS_ROWS", group)
     rise = torch.arange(num_rows + 1, dtype=dtype)
     cases = [(rise, num_rows, True), (rise + 1, num_rows + 1, False), (rise, num_rows + 1, False)]
     for place in sorted({1, 2, 255, 256, 257, 1023, 1024, 1025, 2048, num_rows - 1} & set(range(1, num_rows))):
-        fallen = rise.clone()
-        fallen[place] += 2
-        cases.append((fallen, num_rows, False))
+        decreasing = rise.clone()
+        decreasing[place] += 2
+        cases.append((decreasing, num_rows, False))
     for cu_seqlens, num_tokens, expected in cases:
         result = torch.full((1,), -1, dtype=torch.int32)
-        rising, num_rising = launch._rising(cu_seqlens, num_rows)
-        soundness[(1,)](cu_seqlens, rising, num_rows, num_rising, num_tokens, result)
+        bounds, num_bounds = bounds_of(cu_seqlens, num_rows)
+        validity_kernel[(1,)](cu_seqlens, bounds, num_bounds, num_rows, num_tokens, result)
         assert bool(result) == expected
 
 
@@ -326,7 +318,7 @@ def test_philox_known_answers(counter, key, answer, rounds, monkeypatch):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_at_their_ends(activation):
-    """Arguments where exp overflows, where everything is flat, and around 0; NaN comes through."""
+    """Arguments for which exp overflows, for which the activation is flat, and around 0; NaN stays NaN."""
     z = torch.tensor([-1e30, -200.0, -20.0, -3.0, -1e-3, -0.0, 1e-30, 1e-3, 3.0, 20.0, 200.0, 1e30, float("nan")])
     count = z.numel()
     dsn_head = DsnHead(torch.zeros(2 * count, 16), torch.cat([torch.zeros(count), z]), torch.zeros(2 * count),
@@ -340,9 +332,9 @@ def test_activations_at_their_ends(activation):
 def test_only_the_lower_triangle_of_lateral_is_read():
     table, dsn_head = prepared(parameters(20), head(20, 3, 4), torch.float32)
     unread = torch.ones(4, 4).triu().bool()[:, :, None].expand(4, 4, 3)
-    poisoned = dsn_head._replace(lateral=dsn_head.lateral.masked_fill(unread, float("nan")))
+    with_nan = dsn_head._replace(lateral=dsn_head.lateral.masked_fill(unread, float("nan")))
     token_arguments = tokens("padded", 3, 5)
-    assert torch.equal(logits("dsn_logits", token_arguments, table, poisoned),
+    assert torch.equal(logits("dsn_logits", token_arguments, table, with_nan),
                        logits("dsn_logits", token_arguments, table, dsn_head))
 
 

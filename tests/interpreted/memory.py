@@ -1,4 +1,4 @@
-"""What memory_checker sees, shown on kernels of a few lines; run by test_triton_forward.py."""
+"""What memory_checker sees, shown on kernels of a few lines; run by the tests of Triton's forward pass."""
 
 import memory_checker
 import pytest

@@ -1,26 +1,11 @@
-"""The properties of any batch on the Triton kernels, interpreted on a CPU; run by test_triton_properties.py.
-
-Small tiles, so that rows share programs and columns take several steps; and once with pieces of eight columns.
-"""
+"""What lies just outside the tables and the batch is not read; run by test_properties.py of the Triton backend."""
 
 import pytest
 import torch
 from cases import VOCAB_SIZE, head, parameters, tokens
-from test_properties import *  # noqa: F403
 
 from dendritic_bert.kernels import ops
-from dendritic_bert.kernels.backends.triton import configs
-from dendritic_bert.kernels.backends.triton.configs import Config
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
-
-CUTS = {"whole rows": Config(4, 4), "pieces": Config(2, 4, chunk=8)}
-
-
-@pytest.fixture(autouse=True, scope="module", params=CUTS.values(), ids=CUTS)
-def _cut(request):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(configs, "candidates", lambda key: [request.param])
-        yield
 
 
 @pytest.mark.parametrize(("name", "outside"), [("input_ids", VOCAB_SIZE), ("input_ids", -1), ("token_type_ids", 2),

@@ -1,447 +1,48 @@
-"""Breaks every Triton kernel in ten ways and more, and sees whether the tests notice.
+"""Breaks every Triton kernel in ten ways and more, and checks that the tests notice.
 
-    python tests/mutation/mutate_triton.py [--kernels NAME ...] [--only WORDS ...] [--unchecked] [--table
-    tests/README.md]
+    python tests/mutation/mutate_triton.py [--kernels NAME ...] [--only WORDS ...] [--unchecked]
+    [--table tests/mutation/triton.md]
 
-Each mutant is one replacement in a copy of the sources. A copy's tests run in a fork of this process, which has
-imported torch but nothing of ours, until the first one fails; a mutant that none fails for has survived, and the exit
-status is 1. ``--table`` writes what was found between the marks of that file; mutants that were not run keep theirs.
-``--unchecked`` leaves out tests/support/memory_checker.py, which shows what only it finds.
+Each mutant is one replacement in a copy of the sources (``triton_mutants``). The tests of the copy run in a fork of
+this process, which has imported the libraries but none of our kernels, until the first one fails. A mutant for which
+none fails has survived, and the exit status is 1. ``--table`` writes the results to that file; mutants that were not
+run keep their rows. ``--unchecked`` leaves out tests/support/memory_checker.py and so shows what only that finds.
 """
 
 import argparse
+import contextlib
+import gc
+import importlib
 import os
-import re
 import resource
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from triton_mutants import MUTANTS, Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_RUN = "the tests did not run:"
-SECONDS = 600  # of the processor; a mutant that loops for ever is caught too
-FORWARD, BACKWARD, PROPERTIES = "interpreted/forward.py", "interpreted/backward.py", "interpreted/properties.py"
-# The quickest first; those of a kernel that none of them is about come last.
-TESTS = {
-    "dsn_logits": [f"{FORWARD}::test_no_token_at_all", f"{FORWARD}::test_only_the_lower_triangle_of_lateral_is_read",
-                   f"{FORWARD}::test_activations_at_their_ends", f"{FORWARD}::test_bounds_of_rows_that_make_no_sense",
-                   f"{PROPERTIES}::test_a_row_that_ends_just_behind_the_batch", f"{PROPERTIES}::test_a_token_of_zeros",
-                   f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan", f"{FORWARD}::test_every_cut",
-                   f"{FORWARD}::test_the_scale_of_a_bad_id_is_not_read",
-                   f"{FORWARD}::test_offsets_beyond_two_to_the_31", f"{FORWARD}::test_rows_in_pieces",
-                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_logits"],
-    "dsn_token_logits": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
-                         f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
-                         f"{FORWARD}::test_every_cut", f"{FORWARD}::test_offsets_beyond_two_to_the_31",
-                         f"{FORWARD}::test_a_token_is_of_the_one_row_that_holds_it",
-                         f"{FORWARD}::test_the_scale_of_a_bad_id_is_not_read",
-                         f"{FORWARD}::test_a_bad_index_poisons_its_row_alone",
-                         f"{FORWARD}::test_a_row_longer_than_the_position_table", f"{FORWARD}::test_token_logits"],
-    "embed_pool": [f"{FORWARD}::test_no_token_at_all", f"{PROPERTIES}::test_a_token_of_zeros",
-                   f"{PROPERTIES}::test_an_index_just_outside_a_table_is_nan",
-                   f"{FORWARD}::test_bounds_of_rows_that_make_no_sense", f"{FORWARD}::test_every_cut",
-                   f"{FORWARD}::test_a_bad_index_poisons_its_row_alone", f"{FORWARD}::test_rows_in_pieces",
-                   f"{FORWARD}::test_embed_pool",
-                   f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_every_cut"],
-    "bounds": [f"{FORWARD}::test_bounds_that_fall_anywhere",
-               f"{FORWARD}::test_a_token_is_of_the_one_row_that_holds_it",
-               f"{BACKWARD}::test_rows_that_make_no_sense_leave_no_gradient_to_trust"],
-    "pieces": [f"{FORWARD}::test_bounds_of_rows_that_make_no_sense", f"{FORWARD}::test_rows_in_pieces",
-               f"{FORWARD}::test_no_token_at_all", f"{FORWARD}::test_every_cut",
-               f"{BACKWARD}::test_every_cut[Config(rows=1, tokens=4, num_warps=4, num_stages=1, chunk=4, "
-               "head_tile=1024)-sorted]"],
-    "gradients": [f"{BACKWARD}::test_what_is_not_shown_has_no_gradient",
-                  f"{BACKWARD}::test_the_sparse_gradient_is_the_dense_one",
-                  f"{BACKWARD}::test_rows_that_make_no_sense_leave_no_gradient_to_trust",
-                  f"{BACKWARD}::test_a_row_that_is_counted_in_two_steps",
-                  f"{BACKWARD}::test_gradient_of_pooled_in_any_layout", f"{BACKWARD}::test_a_bad_index_has_no_gradient",
-                  f"{BACKWARD}::test_a_bad_id_has_no_row_in_the_sparse_gradient",
-                  f"{BACKWARD}::test_every_cut", f"{BACKWARD}::test_an_id_in_several_pieces",
-                  f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_gradients"],
-}
+SECONDS = 600  # of processor time, so that a mutant that loops for ever is caught too
+# What every fork would import again: the libraries behind the kernels, the tests and their conftest. None of ours.
+LIBRARIES = ("pytest", "hypothesis", "_hypothesis_pytestplugin", "numpy", "torch", "torch._dynamo",
+             "torch._inductor.compile_fx", "triton", "triton.language", "triton.runtime.interpreter", "transformers",
+             "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+             "transformers.models.bert.modeling_bert")
+HEADER = """# Mutants of the Triton kernels
+
+Written by `python tests/mutation/mutate_triton.py --table tests/mutation/triton.md`: each way in which a kernel was
+broken, and the first test that failed.
+
+"""
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """``old``, which occurs in the named function of the file, becomes ``new`` where it stands first."""
-
-    kernel: str
-    what: str
-    file: str
-    function: str
-    old: str
-    new: str
-
-    @property
-    def tests(self) -> list[str]:
-        if self.kernel.endswith(("_pieces_kernel", "_combine_kernel")) and not self.kernel.startswith("segment"):
-            return TESTS["pieces"]
-        for prefix, tests in (("dsn_token_logits", "dsn_token_logits"), ("embed_pool", "embed_pool"),
-                              ("rising", "bounds")):
-            if self.kernel.startswith(prefix):
-                return TESTS[tests]
-        return TESTS["dsn_logits" if self.kernel.startswith("dsn") else "gradients"]
-
-    def applied(self, source: str) -> str:
-        start = source.index(f"\ndef {self.function}(")
-        end = re.compile(r"\n@(triton\.jit|kernel)").search(source, start)
-        body = source[start:end.start() if end else len(source)]
-        if self.old not in body:
-            raise ValueError(f"{self.kernel}, {self.what}: {self.old!r} is no longer in {self.function}.")
-        return source[:start] + body.replace(self.old, self.new, 1) + source[start + len(body):]
-
-
-def of(kernel: str, file: str, *changes: tuple[str, str, str, str]) -> list[Mutant]:
-    return [Mutant(kernel, what, file, function, old, new) for what, function, old, new in changes]
-
-
-# Functions that several kernels share are broken for each kernel anew, under its own tests.
-MASK_DROPPED = ("the mask is not looked at", "shown_tokens", "mask=shown, other=0) != 0)", "mask=shown, other=0) > -9)")
-ONE_COLUMN_TOO_FEW = ("the last column of a row is left out", "shown_tokens", "column < end", "column < end - 1")
-ONE_COLUMN_TOO_MANY = ("a column behind the row is taken in", "shown_tokens", "column < end", "column <= end")
-INT32_OFFSET = ("an offset into the word table in int32", "token_indices", "other=0).to(tl.int64)",
-                "other=0).to(tl.int32)")
-WRONG_POSITION = ("every position is one less", "context_indices", "position = column\n", "position = column - 1\n")
-NO_TYPES = ("token types are not read", "context_indices", "token_type = tl.load(token_type_ids + place, mask=shown, "
-            "other=0).to(tl.int64)", "token_type = column * 0")
-LARGE_ID = ("an id one past the table is read", "token_indices", "token_id < vocab_size", "token_id <= vocab_size")
-LARGE_POSITION = ("a position one past the table is read", "context_indices", "position < num_positions",
-                  "position <= num_positions")
-NEGATIVE_ID = ("a negative id is read", "token_indices", "(token_id >= 0)", "(token_id >= -1)")
-START_OF_ROW = ("a packed row starts with the row before", "row_bounds", "tl.load(cu_seqlens + row, mask",
-                "tl.load(cu_seqlens + row - (row > 0), mask")
-PACKED_BOUNDS = ("rows may end behind the batch", "row_bounds", "(end <= num_tokens)", "(end <= num_tokens + 1)")
-NO_EPS = ("eps is left out", "centred_tokens", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)")
-BLOCK_FOR_SIZE = ("the variance is over the padded size", "centred_tokens", "axis=2) / HIDDEN_SIZE",
-                  "axis=2) / BLOCK_H")
-NO_SCALE = ("the scale of an int8 row is left out", "centred_tokens", "if word_scale is not None", "if False")
-CONTEXT_OF_TYPE = ("types are as far apart as tokens", "centred_tokens", "token_type * num_positions", "token_type")
-NO_POISON = ("a bad index is no NaN", "centred_tokens", 'tl.where(readable, rstd, float("nan"))', "rstd")
-# What memory_checker alone finds: lanes that lie outside a tensor, where nothing depends on what they read.
-MASK_UNMASKED = ("the mask is read behind its end", "shown_tokens", "attention_mask + place, mask=shown, other=0)",
-                 "attention_mask + place)")
-IDS_UNMASKED = ("ids are read behind their end", "token_indices", "input_ids + place, mask=shown, other=0)",
-                "input_ids + place)")
-SCALE_UNMASKED = ("the scale of a bad id is read", "centred_tokens", "word_scale + token_id, mask=read, other=0.0)",
-                  "word_scale + token_id)")
-TOP_UNMASKED = ("top is read behind its end", "store_logits", "top + k * NUM_LABELS + c, mask=known, other=0.0)",
-                "top + k * NUM_LABELS + c)")
-BIAS_UNMASKED = ("the bias is read behind its end", "layer", "bias + first + c, mask=known, other=0.0)",
-                 "bias + first + c)")
-BOUNDS_UNMASKED = ("bounds of rows are read behind their end", "row_bounds",
-                   "cu_seqlens + row + 1, mask=inside, other=0)", "cu_seqlens + row + 1)")
-LOGITS_UNMASKED = ("logits of rows behind the last are written", "store_logits", "mask=stored[:, None] & known",
-                   "mask=(row >= 0)[:, None] & known")
-GAMMA_UNMASKED = ("gamma is read behind its end", "store_pooled", "ln_weight + h, mask=h < HIDDEN_SIZE, other=0.0)",
-                  "ln_weight + h)")
-OVERLAPPING_RSTD = ("rows that overlap write one rstd", "pool_embedded", "column < stored_end", "column < end")
-LAST_STEP_ALONE = ("sums start anew in every step", "pool_centred", "total += e", "total = e")
-COUNT_OF_LAST_STEP = ("tokens of the last step alone are counted", "pool_centred", "kept += shown", "kept = shown")
-DIVIDED_BY_TWO = ("a row of one token is halved", "divided", "tl.maximum(kept, 1)", "tl.maximum(kept, 2)")
-EMPTY_ROW_HAS_BETA = ("an empty row gets beta", "divided", "tl.where(kept > 0, 1.0, 0.0)",
-                      "tl.where(kept >= 0, 1.0, 0.0)")
-SUM_HAS_ONE_BETA = ("a sum gets beta once", "divided", "total, kept.to(tl.float32)", "total, (kept > 0).to(tl.float32)")
-SWAPPED_TOP = ("dendrites' weights into the logits are swapped", "store_logits", "top + k *",
-               "top + (NUM_DENDRITES - 1 - k) *")
-LATERAL = ("lateral weights are transposed", "store_logits", "(k * NUM_DENDRITES + j)", "(j * NUM_DENDRITES + k)")
-LAST_LABELS = ("the last block of labels is left out", "store_logits", "range(0, NUM_LABELS, BLOCK_C)",
-               "range(0, NUM_LABELS - BLOCK_C + 1, BLOCK_C)")
-NO_BIAS = ("the bias is left out", "layer", "tl.load(bias + first + c, mask=known, other=0.0)", "(0.0 * c)")
-BETA_BIAS = ("beta's bias is the bias", "layer", "tl.load(beta_bias", "tl.load(bias")
-TANH = ("tanh without its 2", "activated", "tl.sigmoid(2 * z)", "tl.sigmoid(z)")
-GELU = ("gelu's error function of z", "activated", "tl.erf(z * 0.7071067811865476)", "tl.erf(z)")
-RELU = ("relu hides NaN", "activated", "tl.where(z < 0, 0.0, z)", "tl.maximum(z, 0.0)")
-CENTRE = ("the mean is not taken off", "embedded_tokens", "e - mean[:, :, None]", "e")
-MEAN_OF_BLOCK = ("the mean is over the padded size", "embedded_tokens", "axis=2) / HIDDEN_SIZE", "axis=2) / BLOCK_H")
-NO_POSITIONS = ("positions are not added", "embedded_tokens", "position_embeddings, position,",
-                "position_embeddings, position * 0,")
-PHILOX_WORDS = ("Philox's words are in another order", "dropout_keep", "tl.interleave(w0, w2)", "tl.interleave(w0, w1)")
-PHILOX_ROW = ("rows share a dropout mask", "dropout_keep", "(zero + row[:, :, None])", "(zero)")
-PHILOX_STREAM = ("both dropouts draw the same bits", "dropout_keep", "(zero + STREAM)", "(zero)")
-PHILOX_BOUND = ("dropout keeps what it should drop", "dropout_keep", ">= threshold", "< threshold")
-PIECES = (
-    ("a piece goes on to the end of its row", "piece_bounds", "tl.minimum(begin + CHUNK, count)", "count"),
-    ("a piece ends one column early", "piece_bounds", "begin + CHUNK, count", "begin + CHUNK - 1, count"),
-    ("a padded row has a piece too few", "piece_bounds", "pieces = tl.cdiv(length, CHUNK)",
-     "pieces = tl.maximum(length // CHUNK, 1)"),
-    ("pieces are counted from the next row", "piece_bounds", "first = row * pieces", "first = (row + 1) * pieces"),
-    ("packed pieces are numbered by tokens alone", "piece_bounds", "// CHUNK + row\n", "// CHUNK\n"),
-    ("sums are stored at the row", "store_piece", "piece[:, None] * HIDDEN", "row[:, None] * HIDDEN"),
-    ("a piece is written short", "store_piece", "total, mask=h < HIDDEN_SIZE)", "total, mask=h < HIDDEN_SIZE - 1)"),
-    ("tokens of a piece are not counted", "store_piece", "piece_kept + piece, kept)", "piece_kept + piece, kept * 0)"),
-    ("a piece says it is the next row's", "store_piece", "piece_row + piece, row)", "piece_row + piece, row + 1)"),
-    ("the search for a row stops early", "row_of", "size > 1", "size > 2"),
-    ("the search takes the row before", "row_of", "first <= place", "first < place"),
-    ("the search forgets the rows' own numbers", "row_of", "first // CHUNK + middle", "first // CHUNK"),
-)
-COMBINE = (
-    ("the last piece is left out", "add_pieces", "range(0, tl.max(pieces))", "range(0, tl.max(pieces) - 1)"),
-    ("pieces of the longest row are added to all", "add_pieces", "there = k < pieces", "there = k >= 0"),
-    ("the first piece alone is added", "add_pieces", "(first + k)[:, None]", "first[:, None]"),
-    ("the count of the first piece alone is added", "add_pieces", "piece_kept + first + k", "piece_kept + first"),
-    ("the last piece alone is kept", "add_pieces", "total += tl.load", "total = tl.load"),
-    ("a short last piece is left out", "add_pieces", "(count + CHUNK - 1) // CHUNK", "count // CHUNK"),
-    ("packed pieces are numbered by tokens alone", "add_pieces", "start // CHUNK + row", "start // CHUNK"),
-    ("padded pieces are numbered by rows alone", "add_pieces", "row * tl.cdiv(length, CHUNK)", "row"),
-    ("the last channel is not read", "add_pieces", "& (h < HIDDEN_SIZE)", "& (h < HIDDEN_SIZE - 1)"),
-    ("another row's piece is taken", "add_pieces", "(served != row)", "(served < 0)"),
-    ("a bad row is no NaN", "add_pieces", " + poison[:, None]", ""),
-)
-
-MUTANTS = [
-    *of("dsn_logits_kernel", "forward.py", MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET,
-        WRONG_POSITION, NO_TYPES, LARGE_ID, NEGATIVE_ID, LARGE_POSITION, START_OF_ROW, PACKED_BOUNDS, NO_EPS,
-        BLOCK_FOR_SIZE, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON, LAST_STEP_ALONE, COUNT_OF_LAST_STEP, DIVIDED_BY_TWO,
-        EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA, SWAPPED_TOP, LATERAL, LAST_LABELS, NO_BIAS, BETA_BIAS, TANH, GELU, RELU,
-        ("a bad row is no NaN", "dsn_logits_kernel", "total + poison[:, None]", "total"),
-        MASK_UNMASKED, IDS_UNMASKED, SCALE_UNMASKED, TOP_UNMASKED, BIAS_UNMASKED, BOUNDS_UNMASKED, LOGITS_UNMASKED),
-    *of("dsn_pieces_kernel", "forward.py", *PIECES,
-        ("a piece starts at the row", "dsn_pieces_kernel", "tl.max(begin), end", "0, end")),
-    *of("dsn_combine_kernel", "forward.py", *COMBINE,
-        ("the mean is over pieces", "dsn_combine_kernel", "divided(total, kept, SUM)",
-         "divided(total, kept * 0 + 1, SUM)"),
-        EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
-    *of("dsn_token_logits_kernel", "forward.py",
-        MASK_DROPPED, INT32_OFFSET, NO_TYPES, LARGE_ID, LARGE_POSITION, NO_EPS, NO_SCALE, CONTEXT_OF_TYPE, NO_POISON,
-        SWAPPED_TOP, BETA_BIAS,
-        ("a column is the place in the batch", "dsn_token_logits_kernel", "column = place % length", "column = place"),
-        ("a packed column is the place in the batch", "holding_rows", "column = place - start", "column = place"),
-        ("a token has a column of any row", "holding_rows", "(column >= 0) & (column < count)", "(column > -2**62)"),
-        ("a token is the last row's of those that hold it", "holding_rows", "(holders == 1)", "(holders >= 1)"),
-        ("tokens are searched for where rows overlap", "holding_rows", "tl.where(sound, 0, num_rows)", "0"),
-        ("a row that holds a token holds the next too", "holding_rows", "(place < tl.load", "(place <= tl.load"),
-        ("a token that no row holds is no NaN", "dsn_token_logits_kernel",
-         'tl.where(held[:, None], factor, float("nan"))', "factor"),
-        SCALE_UNMASKED, TOP_UNMASKED,
-        ("hidden tokens are not written", "dsn_token_logits_kernel", "(inside & (shown == 0))",
-         "(inside & (place < 0))"),
-        ("beta is left out", "dsn_token_logits_kernel", "x, shown.to(tl.float32)", "x, 0.0 * shown"),
-        ("x is not normalised", "dsn_token_logits_kernel", "e * factor[:, :, None]", "e"),
-        ("the last token is left out", "dsn_token_logits_kernel", "shown_tokens(place, place, num_tokens",
-         "shown_tokens(place, place, num_tokens - 1")),
-    *of("embed_pool_kernel", "forward.py",
-        MASK_DROPPED, ONE_COLUMN_TOO_FEW, ONE_COLUMN_TOO_MANY, INT32_OFFSET, WRONG_POSITION, NO_TYPES, LARGE_ID, CENTRE,
-        MEAN_OF_BLOCK, NO_POSITIONS, PHILOX_WORDS, PHILOX_ROW, PHILOX_STREAM, PHILOX_BOUND, DIVIDED_BY_TWO,
-        EMPTY_ROW_HAS_BETA,
-        ("eps is left out", "pool_embedded", "/ HIDDEN_SIZE + eps)", "/ HIDDEN_SIZE)"),
-        ("a bad index is no NaN", "pool_embedded", 'tl.where(readable, factor, float("nan"))', "factor"),
-        ("a bad row is no NaN", "embed_pool_kernel", "total + poison[:, None]", "total"),
-        ("rstd is stored at the column", "pool_embedded", "rstd + place, factor", "rstd + column, factor"),
-        ("dropped channels are not made up for", "pool_embedded", "tl.where(keep, embed_scale, 0.0)",
-         "tl.where(keep, 1.0, 0.0)"),
-        ("beta is not dropped with its channel", "store_pooled", "if DROP_EMBED:\n        beta_share, _",
-         "if False:\n        beta_share, _"),
-        ("sums start anew in every step", "pool_embedded", "total += x", "total = x"),
-        ("gamma is left out", "store_pooled", "hat * gamma", "hat"),
-        ("beta is left out", "store_pooled", "+ beta_share * beta\n", "\n"),
-        ("dropout of the pooled row is not made up for", "store_pooled", "result * pool_scale", "result"),
-        ("what backward gets has gamma and beta", "store_pooled", "pooled_hat + places, hat",
-         "pooled_hat + places, result"),
-        GAMMA_UNMASKED, OVERLAPPING_RSTD),
-    *of("embed_pool_pieces_kernel", "forward.py", *PIECES,
-        ("a piece starts at the row", "embed_pool_pieces_kernel", "tl.max(begin), end", "0, end"),
-        ("dropout goes by the column in the piece", "pool_embedded", "row[:, None], column, embed_threshold",
-         "row[:, None], column - begin, embed_threshold"),
-        ("beta's shares are not written", "store_piece", "beta_kept, mask", "beta_kept * 0, mask"),
-        ("beta's shares start anew in every step", "pool_embedded", "beta_kept += tl", "beta_kept = tl"),
-        ("rstd is stored at the column", "pool_embedded", "rstd + place, factor", "rstd + column, factor")),
-    *of("embed_pool_combine_kernel", "forward.py", *COMBINE,
-        ("beta's shares of the last piece alone are kept", "add_pieces", "beta_kept += tl.load", "beta_kept = tl.load"),
-        ("gamma is left out", "store_pooled", "hat * gamma", "hat"),
-        ("the last row is not written", "store_pooled", "(row < num_rows)", "(row < num_rows - 1)"),
-        PHILOX_STREAM, EMPTY_ROW_HAS_BETA, SUM_HAS_ONE_BETA),
-    *of("rising_kernel", "forward.py",
-        ("the last bound is not looked at", "falls", "i < end, other=0)\n    return",
-         "i < end - 1, other=0)\n    return"),
-        ("bounds that stay are taken for a fall", "falls", "here > tl", "here >= tl"),
-        ("the bound behind the next is looked at", "falls", "bounds + i + 1", "bounds + i + 2"),
-        ("the first step alone is looked at", "is_sound", "fallen = fallen |", "fallen ="),
-        ("the first bound may be anything", "is_sound", "(tl.load(cu_seqlens) == 0) & ", ""),
-        ("the last bound may be anything", "is_sound", " & (tl.load(cu_seqlens + num_rows) == num_tokens)", ""),
-        ("a chunk's number is the next one's", "rising_kernel", "rising + chunk + 1", "rising + chunk"),
-        ("a chunk that falls is forgotten", "rising_kernel", "tl.where(fallen != 0, -1, chunk + 1)", "chunk + 1"),
-        ("chunks begin at the first row", "rising_kernel", "chunk.to(tl.int64) * CHUNK", "chunk.to(tl.int64) * 0"),
-        ("every program writes the first number", "rising_kernel", "0, mask=chunk == 0)", "0)")),
-    *of("row_gradients_kernel", "backward.py",
-        ("gamma's gradient is added without an atomic", "row_gradients_kernel",
-         "tl.atomic_add(d_ln_weight + h, tl.sum(gamma_grad, axis=0), mask=h < HIDDEN_SIZE, sem=\"relaxed\")",
-         "tl.store(d_ln_weight + h, tl.load(d_ln_weight + h, mask=h < HIDDEN_SIZE) + tl.sum(gamma_grad, axis=0), "
-         "mask=h < HIDDEN_SIZE)"),
-        ("beta's gradient is added without an atomic", "row_gradients_kernel",
-         "tl.atomic_add(d_ln_bias + h, tl.sum(beta_grad, axis=0), mask=h < HIDDEN_SIZE, sem=\"relaxed\")",
-         "tl.store(d_ln_bias + h, tl.load(d_ln_bias + h, mask=h < HIDDEN_SIZE) + tl.sum(beta_grad, axis=0), "
-         "mask=h < HIDDEN_SIZE)"),
-        ("pooled_hat is read behind its end", "row_gradients_kernel", "pooled_hat + places, mask=stored, other=0.0,",
-         "pooled_hat + places, mask=(row >= 0)[:, None] & (h < HIDDEN_SIZE)[None, :], other=0.0,"),
-        ("the gradient is not divided", "row_gradients", "divided(share, kept, SUM)", "share, 1.0 * (kept > 0)"),
-        ("gamma's gradient from the divided one", "row_gradients_kernel", "gamma_grad = grad *",
-         "gamma_grad = share[:, None] * grad *"),
-        ("beta's gradient from the whole one", "row_gradients_kernel", "grad * share[:, None]", "grad"),
-        ("the share is the last row's no more", "row_gradients_kernel", "share, mask=row < num_rows",
-         "share, mask=row < num_rows - 1"),
-        ("beta's gradient in an empty row", "row_gradients_kernel", "grad * beta_share[:, None]", "grad"),
-        ("dropout of the pooled row is forgotten", "row_gradients", "if DROP_POOL:", "if False:"),
-        ("dropout of the pooled row is not made up for", "row_gradients", "grad * pool_scale", "grad"),
-        ("beta's dropout is forgotten", "row_gradients_kernel", "if DROP_EMBED:", "if False:"),
-        ("beta's dropout is not made up for", "row_gradients_kernel", "embed_scale, 0.0)", "1.0, 0.0)"),
-        ("tokens of the last step alone are counted", "count_tokens", "kept += tl.sum", "kept = tl.sum"),
-        ("beta's shares start anew in every step", "row_gradients_kernel", "beta_kept += tl", "beta_kept = tl"),
-        ("the last row is not written", "row_gradients_kernel", "(row < num_rows)[", "(row < num_rows - 1)["),
-        ("the last channel is not written", "row_gradients_kernel", "(h < HIDDEN_SIZE)[None, :]",
-         "(h < HIDDEN_SIZE - 1)[None, :]"),
-        ("programs write their shares to one place", "row_gradients_kernel",
-         "tl.program_id(0).to(tl.int64) * HIDDEN_SIZE + h", "h"),
-        ("gamma's gradient of one row of a program is added", "row_gradients_kernel",
-         "d_ln_weight + h, tl.sum(gamma_grad", "d_ln_weight + h, tl.max(gamma_grad"),
-        ("beta's gradient of one row of a program is added", "row_gradients_kernel",
-         "d_ln_bias + h, tl.sum(beta_grad", "d_ln_bias + h, tl.max(beta_grad"),
-        ("bounds that make no sense are taken for sound", "row_gradients", 'float("nan"))', "share)")),
-    *of("scatter_gradients_kernel", "backward.py",
-        ("gamma's gradient is added without an atomic", "scatter_gradients_kernel",
-         "tl.atomic_add(d_ln_weight + h, tl.sum(grad * hat, axis=0), mask=h < HIDDEN_SIZE, sem=\"relaxed\")",
-         "tl.store(d_ln_weight + h, tl.load(d_ln_weight + h, mask=h < HIDDEN_SIZE) + tl.sum(grad * hat, axis=0), "
-         "mask=h < HIDDEN_SIZE)"),
-        ("rstd is read behind its end", "scatter_gradients_kernel", "rstd + place, mask=read, other=0.0)",
-         "rstd + place)"),
-        ("the mean of the gradient is not taken off", "token_gradients", "gradient - mean[:, :, None] - x",
-         "gradient - x"),
-        ("the slope along x is not taken off", "token_gradients", " - x * slope[:, :, None]", ""),
-        ("gamma is left out", "scatter_gradients_kernel", "row_gradient = grad * tl.load(ln_weight + h, mask=h < "
-         "HIDDEN_SIZE, other=0.0).to(tl.float32)[None, :]", "row_gradient = grad"),
-        ("1 / std is left out", "token_gradients", "(factor * share)", "(factor * 0 + share)"),
-        ("the share of a token is left out", "token_gradients", "(factor * share)", "(factor + share * 0)"),
-        ("x is not normalised", "token_gradients", "slope = factor * factor *", "slope ="),
-        ("the mean is over the padded size", "token_gradients", "tl.sum(gradient, axis=2) / HIDDEN_SIZE",
-         "tl.sum(gradient, axis=2) / BLOCK_H"),
-        ("dropout is forgotten", "scatter_gradients_kernel", "tl.where(keep, gradient * embed_scale, 0.0)", "gradient"),
-        ("dropped channels are not made up for", "scatter_gradients_kernel", "gradient * embed_scale", "gradient"),
-        ("beta's dropout is forgotten", "scatter_gradients_kernel", "if DROP_EMBED:\n        beta_grad",
-         "if False:\n        beta_grad"),
-        ("tokens outside a table are added", "scatter_gradients_kernel", "read = shown & readable", "read = shown"),
-        ("types are as far apart as tokens", "scatter_gradients_kernel", "token_type * num_positions", "token_type"),
-        ("words are added to the row before", "scatter_gradients_kernel", "d_word + token_id[:, :, None]",
-         "d_word + tl.maximum(token_id - 1, 0)[:, :, None]"),
-        ("positions are not added", "scatter_gradients_kernel", "gradient,\n                      mask=added",
-         "gradient * 0,\n                      mask=added"),
-        ("of a column's rows one alone is added", "scatter_gradients_kernel", "tl.sum(gradient, axis=0, keep",
-         "tl.max(gradient, axis=0, keep"),
-        ("the last column is left out", "scatter_gradients_kernel", "shown_tokens(place, column, end[:, None]",
-         "shown_tokens(place, column, end[:, None] - 1"),
-        ("a piece starts at the row", "scatter_gradients_kernel", "tl.range(tl.max(begin), ", "tl.range(0, "),
-        ("every piece adds gamma's gradient", "scatter_gradients_kernel", "(begin == 0)", "(begin >= 0)"),
-        ("the tokens of a piece alone are counted", "scatter_gradients_kernel", "count_tokens(start, count",
-         "count_tokens(start, end"),
-        ("gamma's gradient from the divided one", "scatter_gradients_kernel", "grad * hat",
-         "share[:, None] * grad * hat"),
-        ("bounds that make no sense are taken for sound", "row_gradients", 'float("nan"))', "share)")),
-    *of("segment_gradients_kernel", "backward.py",
-        ("tokens are taken in their own order", "segment_gradients_kernel",
-         "place = tl.load(order + i, mask=read, other=0)", "place = (i * read).to(tl.int32)"),
-        ("a piece goes on to the end of its segment", "segment_gradients_kernel",
-         "tl.minimum(end, begin + CHUNK)", "end"),
-        ("a piece starts with its segment", "segment_gradients_kernel", "start + number * CHUNK", "start"),
-        ("a piece ends one token early", "segment_gradients_kernel", "i < stop[:, None]", "i < stop[:, None] - 1"),
-        ("a piece takes a token more", "segment_gradients_kernel", "i < stop[:, None]", "i <= stop[:, None]"),
-        ("sums start anew in every step", "segment_gradients_kernel", "total += gradient", "total = gradient"),
-        ("every cell is the first row's", "segment_gradients_kernel", "row = place // width", "row = place * 0"),
-        ("columns go on in the next row", "segment_gradients_kernel", "(place - row * width)", "place"),
-        ("packed tokens are where a padded batch has them", "segment_gradients_kernel", "if cu_seqlens is not None:",
-         "if False:"),
-        ("every word is the first", "segment_rows", "word_embeddings, token_id[:, None]",
-         "word_embeddings, token_id[:, None] * 0"),
-        ("sparse words are the first of the table", "segment_rows", "segment if word_ids is None else "
-         "tl.load(word_ids + segment)", "segment"),
-        ("words have no type", "segment_rows", "if token_type_ids is None:", "if False:"),
-        ("positions have no type", "segment_rows", "token_type[:, None]", "token_type[:, None] * 0"),
-        ("types share their positions' rows", "segment_rows", "segment - token_type * num_positions", "segment"),
-        ("the mean is not taken off", "segment_gradients_kernel", "x -= (tl", "x -= 0 * (tl"),
-        ("gamma is left out", "segment_gradients_kernel", "gamma * table_rows", "1.0 * table_rows"),
-        ("every row has the first one's share", "segment_gradients_kernel", "row_share + row", "row_share + row * 0"),
-        ("rstd is that of a row's first token", "segment_gradients_kernel", "rstd + place,", "rstd + place - column,"),
-        ("token types are not added", "segment_gradients_kernel",
-         "if token_type_ids is not None:\n                x", "if False:\n                x"),
-        ("the last word is read nowhere", "segment_gradients_kernel", "token_id < vocab_size",
-         "token_id < vocab_size - 1"),
-        ("segments as long as a piece are cut", "segment_gradients_kernel", "(end - start <= CHUNK)",
-         "(end - start < CHUNK)"),
-        ("the first piece of a segment overwrites another's last", "segment_gradients_kernel",
-         "2 * chunk + first.to(tl.int64)",
-         "2 * chunk"),
-        ("cut segments are written as if whole", "segment_gradients_kernel", "first & (end - start <= CHUNK)",
-         "first & (start <= end)"),
-        ("positions are not added", "segment_gradients_kernel", "gradient, sem=", "gradient * 0, sem="),
-        ("types share their positions", "segment_gradients_kernel", "context = token_type * num_positions + position",
-         "context = position"),
-        ("dropout is forgotten", "segment_gradients_kernel", "tl.where(keep, gradient * embed_scale, 0.0)", "gradient"),
-        ("the last channel is not written", "segment_gradients_kernel", "mask=whole[:, None] & (h < HIDDEN_SIZE)",
-         "mask=whole[:, None] & (h < HIDDEN_SIZE - 1)")),
-    *of("token_keys_kernel", "backward.py",
-        ("hidden tokens have a key", "found_tokens", "shown & readable", "readable"),
-        ("tokens outside a table have a key", "found_tokens", "shown & readable", "shown"),
-        ("the last word is no token's", "token_keys_kernel", "tl.where(read, token_id, vocab_size)",
-         "tl.where(read & (token_id < vocab_size - 1), token_id, vocab_size)"),
-        ("hidden tokens are the first word's", "token_keys_kernel", "tl.where(read, token_id, vocab_size)",
-         "tl.where(read, token_id, 0)"),
-        ("every position is one less", "found_tokens", "num_positions + position,", "num_positions + position - 1,"),
-        ("types share their positions", "found_tokens", "token_type * num_positions + position,", "position,"),
-        ("a row has as many columns as there are rows", "found_tokens", "place % length", "place % num_rows"),
-        ("columns go on in the next row", "found_tokens", "place % length", "place"),
-        ("packed columns go on in the next row", "found_tokens", "place - tl.load(cu_seqlens + row).to(tl.int64)",
-         "place"),
-        ("packed cells are of one row", "found_tokens", "row * width +", "0 * width +"),
-        ("the last token has no key", "token_keys_kernel", "inside = place < num_tokens",
-         "inside = place < num_tokens - 1"),
-        ("one cell is every token's", "token_keys_kernel", "cell.to(cells", "(cell * 0).to(cells")),
-    *of("order_tokens_kernel", "backward.py",
-        ("hidden tokens are counted", "found_tokens", "shown & readable", "readable"),
-        ("tokens outside a table are counted", "found_tokens", "shown & readable", "shown"),
-        ("columns go on in the next row", "found_tokens", "place % length", "place"),
-        ("packed cells are of one row", "found_tokens", "row * width +", "0 * width +"),
-        ("tokens are counted at the next id", "order_tokens_kernel", "offsets + token_id + 2",
-         "offsets + token_id + 1"),
-        ("every token counts twice", "order_tokens_kernel", "(BLOCK_TOKENS,), 1,", "(BLOCK_TOKENS,), 2,"),
-        ("all tokens of an id take its first place", "order_tokens_kernel",
-         'tl.atomic_add(offsets + token_id + 1, one, mask=read, sem="relaxed")',
-         "tl.load(offsets + token_id + 1, mask=read, other=0)"),
-        ("tokens take the id's places before", "order_tokens_kernel", "offsets + token_id + 1, one",
-         "offsets + token_id, one"),
-        ("a token's cell is its id", "order_tokens_kernel", "cell.to(order", "token_id.to(order"),
-        ("a cell is the next token's", "order_tokens_kernel", "cell.to(order", "(cell + 1).to(order"),
-        # Not the last: nothing starts behind it.
-        ("a word's tokens are not counted", "order_tokens_kernel", "token_id + 2, one, mask=read",
-         "token_id + 2, one, mask=read & (token_id != vocab_size - 2)"),
-        ("the first word's tokens take no place", "order_tokens_kernel", "order.dtype.element_ty), mask=read",
-         "order.dtype.element_ty), mask=read & (token_id > 0)")),
-    *of("segment_combine_kernel", "backward.py",
-        ("the last piece is left out", "segment_combine_kernel", "range(0, tl.max(chunks))",
-         "range(0, tl.max(chunks) - 1)"),
-        ("the first piece is left out", "segment_combine_kernel", "range(0, tl.max", "range(1, tl.max"),
-        ("a cut segment is looked for one chunk early", "segment_combine_kernel", "first * CHUNK + CHUNK - 1",
-         "first * CHUNK - 1"),
-        ("a segment is summed up wherever it is found", "segment_combine_kernel", "(start // CHUNK == first) & ", ""),
-        ("the first piece is looked for among the others", "segment_combine_kernel", "tl.where(k == 0, 1, 0)", "0"),
-        ("all pieces are looked for among the first", "segment_combine_kernel", "tl.where(k == 0, 1, 0)", "1"),
-        ("the last piece alone is kept", "segment_combine_kernel", "total += tl.load", "total = tl.load"),
-        ("the first piece is added again and again", "segment_combine_kernel", "2 * (first + k)", "2 * first"),
-        ("a segment of two pieces is not added", "segment_combine_kernel",
-         "end - start > CHUNK", "end - start > 2 * CHUNK"),
-        ("segments that were not cut are written", "segment_combine_kernel", "mask=cut[:, None]",
-         "mask=(cut == cut)[:, None]"),
-        ("a short last piece is left out", "segment_combine_kernel", "(end - start + CHUNK - 1) // CHUNK",
-         "(end - start) // CHUNK"),
-        ("the last channel is not written", "segment_combine_kernel", "mask=cut[:, None] & (h < HIDDEN_SIZE)",
-         "mask=cut[:, None] & (h < HIDDEN_SIZE - 1)"),
-        ("the last segment is left out", "segment_combine_kernel", "offsets, num_segments, 0)",
-         "offsets, num_segments - 1, 0)")),
-]
-
-
-def in_a_fork(work: Callable[[], str]) -> str:
-    """What ``work`` returns in a child of this process; "a crash" where a signal ends the child, or "no end"."""
+def run_in_fork(work: Callable[[], str]) -> str:
+    """What ``work`` returns in a child of this process. "a crash" if a signal ends the child; "no end" if it is that of
+    the processor's limit."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -465,7 +66,7 @@ def in_a_fork(work: Callable[[], str]) -> str:
 
 
 class FirstFailure:
-    """A plugin of pytest: the name of the first test that fails."""
+    """A plugin of pytest that notes the name of the first test that fails."""
 
     name = ""
 
@@ -479,7 +80,7 @@ class FirstFailure:
 
 
 def first_failure(tree: Path, tests: list[str]) -> str:
-    """The first of the tests to fail in a copy of the repository, "none" where all pass."""
+    """The first of the tests to fail in a copy of the repository, or "none"."""
     import pytest
 
     os.chdir(tree / "tests")
@@ -491,38 +92,59 @@ def first_failure(tree: Path, tests: list[str]) -> str:
     return "none" if status == 0 else plugin.name or f"{NOT_RUN} pytest ended with {int(status)}"
 
 
+def copy_sources(tree: Path) -> None:
+    for name in ("kernels", "dendritic_bert", "tests"):
+        shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tree)
+
+
+def run_mutant(tree: Path, mutant: Mutant) -> str:
+    """The first test that fails while the copy is broken. The function's name occurs once among the kernels' files."""
+    for path in (tree / "kernels" / "backends" / "triton").glob("*.py"):
+        original = path.read_text(encoding="utf-8")
+        if f"\ndef {mutant.function}(" in original:
+            path.write_text(mutant.apply(original), encoding="utf-8")
+            found = run_in_fork(lambda: first_failure(tree, mutant.tests))
+            path.write_text(original, encoding="utf-8")
+            return found
+    raise ValueError(f"{mutant.kernel}, {mutant.what}: there is no function {mutant.function}.")
+
+
+def write_table(path: Path, results: list[tuple[Mutant, str]]) -> None:
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = {line.rpartition("|")[0].rpartition("|")[0]: line for line in old if line.startswith("|")}
+    rows |= {f"| {mutant.kernel} | {mutant.what} ": f"| {mutant.kernel} | {mutant.what} | "
+             f"{'**nothing**' if found == 'none' else found} |" for mutant, found in results}
+    lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
+    lines += [rows[start] for mutant in MUTANTS if (start := f"| {mutant.kernel} | {mutant.what} ") in rows]
+    path.write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernels", nargs="+", choices=[*dict.fromkeys(mutant.kernel for mutant in MUTANTS)],
-                        help="break these alone")
-    parser.add_argument("--only", nargs="+", default=[], help="break in these ways alone, by words of the table")
+                        help="break only these")
+    parser.add_argument("--only", nargs="+", default=[], help="break only in ways with these words in the table")
     parser.add_argument("--unchecked", action="store_true", help="without tests/support/memory_checker.py")
-    parser.add_argument("--table", type=Path, help="the file whose table is written anew")
+    parser.add_argument("--table", type=Path, help="the file that the results are written to")
     arguments = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if (arguments.kernels is None or mutant.kernel in arguments.kernels)
                and (not arguments.only or any(words in mutant.what for words in arguments.only))]
     os.environ |= {"TRITON_INTERPRET": "1", "MEMORY_UNCHECKED": "1" if arguments.unchecked else ""}
-    import hypothesis  # noqa: F401  imported once for all forks, as are the next two
-    import transformers  # noqa: F401
-    import triton  # noqa: F401
+    for name in LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.freeze()
 
     results = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for name in ("kernels", "dendritic_bert", "tests"):
-            shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(REPOSITORY / "pyproject.toml", tree)
+        copy_sources(tree)
         for tests in {tuple(mutant.tests): mutant.tests for mutant in mutants}.values():
-            if (found := in_a_fork(lambda tests=tests: first_failure(tree, tests))) != "none":
+            if (found := run_in_fork(lambda tests=tests: first_failure(tree, tests))) != "none":
                 parser.error(f"the kernels as they are do not pass: {found}")
         for number, mutant in enumerate(mutants):
-            path = tree / "kernels/backends/triton" / mutant.file
-            shared = tree / "kernels/backends/triton/forward.py"
-            source = shared if f"\ndef {mutant.function}(" in shared.read_text(encoding="utf-8") else path
-            original = source.read_text(encoding="utf-8")
-            source.write_text(mutant.applied(original), encoding="utf-8")
-            found = in_a_fork(lambda mutant=mutant: first_failure(tree, mutant.tests))
-            source.write_text(original, encoding="utf-8")
+            found = run_mutant(tree, mutant)
             if found.startswith(NOT_RUN):
                 parser.error(f"{mutant.kernel}, {mutant.what}: {found}")
             results.append((mutant, found))
@@ -532,17 +154,6 @@ def main() -> int:
     if arguments.table:
         write_table(arguments.table, results)
     return 1 if survivors else 0
-
-
-def write_table(path: Path, results: list[tuple[Mutant, str]]) -> None:
-    before, mark, rest = path.read_text(encoding="utf-8").partition("<!-- mutants -->\n")
-    old, end, after = rest.partition("<!-- end of mutants -->\n")
-    lines = ["| kernel | broken | caught by |", "| --- | --- | --- |"]
-    rows = {line.rpartition("|")[0].rpartition("|")[0]: line for line in old.splitlines() if line.startswith("|")}
-    rows |= {f"| {mutant.kernel} | {mutant.what} ": f"| {mutant.kernel} | {mutant.what} | "
-             f"{'**nothing**' if found == 'none' else found} |" for mutant, found in results}
-    lines += [rows[start] for mutant in MUTANTS if (start := f"| {mutant.kernel} | {mutant.what} ") in rows]
-    path.write_text(before + mark + "\n" + "\n".join(lines) + "\n\n" + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

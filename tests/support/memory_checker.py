@@ -1,17 +1,17 @@
-"""Every address that a kernel uses under Triton's interpreter, checked; importing this file turns it on.
+"""Checks every address that a kernel uses under Triton's interpreter; importing this file turns the check on.
 
-The interpreter reads and writes wherever a pointer leads, and runs one program after another, so that it hides two
+The interpreter reads and writes wherever a pointer leads, and runs one program after another. It therefore hides two
 faults that a GPU shows:
 
-* An address outside the tensor it was computed from, though memory be mapped there. A pointer's type goes with it
-  through the whole kernel: every tensor argument is given one of its own, which knows the tensor's bounds.
-* A race: a place that one program of a launch stores to, and that is stored to, added to or loaded from elsewhere in
-  the same launch. Atomics may meet atomics. The lanes of one program race as well, but for loads of what it stored.
+* An address outside the tensor from which it was computed, in memory that happens to be mapped. A pointer's type goes
+  with it through the whole kernel, so every tensor argument is given a type of its own, which knows its bounds.
+* A race: one program of a launch stores to a place, and another stores to it, adds to it or loads from it. Atomics may
+  meet atomics. Two lanes of one program race too, unless the second loads what the first stored.
 
-What a launch loads is kept of all tensors in the first launch of a kind, later of those alone that its kind has stored
-to: our kernels load nothing that they store, and what they load is most of what there is to keep.
+The first launch of a kind records what it loads from all tensors. Later launches record only what they load from
+tensors to which their kind has stored: our kernels load nothing that they store, and loads are most of the accesses.
 
-The functions that are replaced are those of Triton 3.8; where another version has others, the import fails.
+It replaces functions of Triton 3.8's interpreter; where another version has others, the import fails and says so.
 """
 
 import inspect
@@ -43,8 +43,8 @@ class MemoryFault(Exception):
 class TensorPointer(tl.pointer_type):
     """The type of the pointers into one tensor argument, and what the programs of the launch did there.
 
-    ``marks["stored"]``, "added" and "loaded" hold for every element the program that did it, counted from 1: 0 for
-    none, ``SEVERAL`` for more than one.
+    ``marks["stored"]``, "added" and "loaded" hold for every element the number of the program that did so, counted from
+    1: 0 for none, ``SEVERAL`` for more than one.
     """
 
     SEVERAL = -1
@@ -59,13 +59,14 @@ class TensorPointer(tl.pointer_type):
 
     def of(self, kind: str) -> np.ndarray:
         if kind not in self.marks:
-            self.marks[kind] = np.zeros(self.numel, np.int32)  # not touched, and so no memory, before it is used
+            self.marks[kind] = np.zeros(self.numel, np.int32)  # takes no memory until it is touched
         return self.marks[kind]
 
 
 @dataclass
 class _Launch:
-    """Of the launch that runs: its kernel, the arguments to come, and which tensors its loads are kept of."""
+    """The running launch: its kernel, the arguments still to be converted, the tensors to which its kind stores, and
+    whether it is the first of its kind, which records all loads."""
 
     kernel: str
     arguments: Iterator[str]
@@ -107,7 +108,7 @@ def _program() -> int:
 
 
 def _places(pointers: interpreter.TensorHandle, mask: np.ndarray | None, kept: bool) -> np.ndarray | None:
-    """Which elements are used, after a look at the bounds; where they are to be ``kept``."""
+    """Check the bounds and, if the elements are to be recorded (``kept``), return their places."""
     tensor = pointers.dtype
     if not isinstance(tensor, TensorPointer):
         raise MemoryFault(f"{_launch.kernel}: a pointer that was computed from no tensor argument")
@@ -127,7 +128,7 @@ def _places(pointers: interpreter.TensorHandle, mask: np.ndarray | None, kept: b
 
 
 def _meets(tensor: TensorPointer, kind: str, places: np.ndarray, own: bool) -> bool:
-    """Whether another program, or with ``own`` any, was at one of the places before."""
+    """Whether another program, or with ``own`` any program, was at one of the places before."""
     if kind not in tensor.marks:
         return False
     found = tensor.marks[kind][places]

@@ -1,4 +1,7 @@
-"""Counts what kernels read and write under Triton's interpreter: every address that passes, by the tensor it is in."""
+"""Counts the bytes that kernels read and write under Triton's interpreter, by the tensor that an address lies in.
+
+It replaces the module of Triton 3.8 that performs the interpreter's loads and stores.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,9 +17,9 @@ from triton.runtime import interpreter
 
 @dataclass
 class MemoryTrace:
-    """Bytes by the name of the tensor; what a kernel's launcher allocates itself counts as "other".
+    """Bytes by the name of the tensor; those of tensors that a launcher allocates itself are "other".
 
-    ``touched`` holds the addresses of distinct elements with their size, from which ``distinct`` is counted.
+    ``touched`` holds the address and the size of every distinct element, from which ``distinct`` is computed.
     """
 
     read: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -28,7 +31,7 @@ class MemoryTrace:
 
 
 class _Counting:
-    """Triton's interpreter of memory instructions, and a count of what they do."""
+    """Performs memory instructions as Triton's interpreter does, and counts them."""
 
     def __init__(self, memory: Any, count: Any) -> None:
         self._memory, self._count = memory, count
@@ -52,7 +55,7 @@ class _Counting:
 
 @contextmanager
 def traced_memory(tensors: dict[str, torch.Tensor]) -> Iterator[MemoryTrace]:
-    """Inside, every kernel that Triton interprets is counted; ``tensors`` are those to be told apart, contiguous."""
+    """Inside, every interpreted kernel is counted. ``tensors``: those to be told apart, which must be contiguous."""
     trace = MemoryTrace()
     ranges = [(name, tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size())
               for name, tensor in tensors.items()]

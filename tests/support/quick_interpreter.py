@@ -1,24 +1,49 @@
-"""Triton's interpreter at six times its speed, with the same results.
+"""Triton's interpreter at six times its speed, with the same results; importing this file turns it on.
 
-It puts its own functions into ``triton.language`` whenever a jitted function is called, those that a kernel calls for
-every program included: 0.4 ms to find there what the launch has put there already. It calls so deep that Python 3.11
-and later map and unmap a piece of the frames' stack (16 kB) at one and the same depth again and again, a third of the
-time: in a thread of its own a launch begins at the bottom of a stack. And types, with lists of their sizes, are made
-anew for every value, and compared element by element. Ten rounds of Philox are a hundred operations of it, and were two
-fifths of every test with dropout.
+The interpreter loses its time in four ways, each of which is mended here:
+
+* Whenever a jitted function is called, helpers of every program included, it puts its own functions into
+  ``triton.language``: 0.4 ms to find there what the launch has put there already. Here a launch does so once.
+* It calls so deep that Python 3.11 and later map and unmap 16 kB of the stack of frames at one depth again and again, a
+  third of the time. Here a launch runs in a thread of its own and begins at the bottom of a stack.
+* It creates types, with lists of their sizes, anew for every value, and compares them element by element.
+* Ten rounds of Philox are a hundred of its operations, two fifths of every test with dropout. Here NumPy computes them.
+
+It replaces functions of Triton 3.8; where another version has others, the import fails and says so.
 """
 
+import inspect
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import triton
 import triton.language as tl
 from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter
 
+REPLACED: list[tuple[Any, list[str]]] = [
+    (interpreter._patch_lang, ["fn"]),
+    (interpreter._get_np_dtype, ["tt_dtype"]),
+    (tl.random.philox_impl, ["c0", "c1", "c2", "c3", "k0", "k1", "n_rounds"]),
+    (tl.block_type.__init__, ["self", "element_ty", "shape"]),
+    (tl.tensor.__init__, ["self", "handle", "type"]),
+    (tl.dtype.__eq__, ["self", "other"]),
+    (TritonSemantic.broadcast_impl_value, ["self", "lhs", "rhs"]),
+]
+
+
+def _check_version() -> None:
+    for function, parameters in REPLACED:
+        function = getattr(function, "fn", function)  # of a function that is jitted
+        if list(inspect.signature(inspect.unwrap(function)).parameters) != parameters:
+            raise ImportError(f"the quick interpreter was written for Triton 3.8; {function.__qualname__} of Triton "
+                              f"{triton.__version__} is another: compare tests/support/quick_interpreter.py with it")
+
 
 class _Launch:
-    """The patches of a launch: one for each module whose functions it calls, all taken back at its end."""
+    """The patches of a launch: one for each module whose functions it calls, all undone at its end."""
 
     def __init__(self) -> None:
         self.scopes: dict[int, interpreter._LangPatchScope] = {}
@@ -37,9 +62,10 @@ class _Launch:
 
 class _Inner:
     def restore(self) -> None:
-        """The launch does it."""
+        """The outermost call restores everything."""
 
 
+_check_version()
 _patch_lang, _run_grid = interpreter._patch_lang, interpreter.GridExecutor.__call__
 _init_block, _get_np_dtype = tl.block_type.__init__, interpreter._get_np_dtype
 _same_dtype, _broadcast = tl.dtype.__eq__, TritonSemantic.broadcast_impl_value
@@ -55,7 +81,7 @@ def _run_in_thread(self, *args, **kwargs) -> None:
 
 
 def _init_block_once(self, element_ty, shape) -> None:
-    """Of one shape all types have the same tuple, so that ``is`` compares them."""
+    """All types of one shape share one tuple of sizes, so that ``is`` compares them."""
     sizes = tuple(map(int, shape))
     key = (element_ty.name, sizes)
     if key not in _blocks:
@@ -90,7 +116,7 @@ def _np_dtype_once(dtype) -> np.dtype:
 
 
 def _philox(c0, c1, c2, c3, k0, k1, n_rounds=10):
-    """What Triton's function of this name makes of a counter of four 32-bit words and a key of two."""
+    """The result of Triton's function of this name for a counter of four 32-bit words and a key of two."""
     w0, w1, w2, w3 = (word.handle.data.astype(np.uint64) for word in (c0, c1, c2, c3))
     low, key = np.uint64(0xFFFFFFFF), [int(word.handle.data.item()) for word in (k0, k1)]
     for _ in range(n_rounds):

@@ -1,9 +1,9 @@
-"""What torch.compile sees of the Triton ops, on a machine without a GPU; run by test_triton_forward.py.
+"""What torch.compile sees of the Triton ops, on a machine without a GPU; run by Triton's test_forward.py.
 
     python triton_in_graphs.py
 
-Traces every op on tensors that claim to lie on a GPU and prints, for every launch in the graph, the kernel's arguments
-that it is known to write; and the ops of ours that the graph calls as they are.
+It traces every op on tensors that claim to lie on a GPU. For every launch in the graph it prints those arguments of the
+kernel that torch knows to be written, and it prints the ops of ours that the graph calls as they are.
 """
 
 from typing import Any
@@ -65,9 +65,9 @@ def main() -> None:
         return ops.embed_pool(ids, *parameters, attention_mask=mask, backend="triton")
 
     def gradients(word_grad: int) -> Any:
-        def call(grad: Any, hat: Any, rstd: Any, ids: Any, mask: Any, *parameters: Any) -> Any:
+        def call(grad: Any, pooled_hat: Any, rstd: Any, ids: Any, mask: Any, *parameters: Any) -> Any:
             return torch.ops.dendritic_bert.embed_pool_backward_triton(
-                grad, hat, rstd, ids, *parameters, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, word_grad)
+                grad, pooled_hat, rstd, ids, *parameters, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, word_grad)
         return call
 
     with patch.object(driver, "_active", AbsentDevice()):

@@ -1,9 +1,9 @@
-"""Launches of the Triton ops on a machine with two GPUs, played without one; run by test_devices.py.
+"""Launches of the Triton ops on a simulated machine with two GPUs; run by test_gpu.py.
 
     python two_gpus.py DEVICE
 
-The first GPU is an A100 and current, the second an H100. Calls every op on tensors of ``cuda:DEVICE`` and prints, for
-every launch, the kernel and the device and stream that it went to; and at the end which device is current.
+The first GPU is an A100 and is the current one; the second is an H100. It calls every op on tensors of ``cuda:DEVICE``
+and prints the kernel, the device and the stream of every launch, and at the end which device is current.
 """
 
 import sys
@@ -18,18 +18,19 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from dendritic_bert.kernels.backends.triton import launch
+from dendritic_bert.kernels.backends.triton.launch_backward import embed_pool_backward
+from dendritic_bert.kernels.backends.triton.launch_forward import dsn_logits, dsn_token_logits, embed_pool
 from dendritic_bert.kernels.contract import WordGrad
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 CAPABILITIES = [(8, 0), (9, 0)]
 STREAMS = [100, 101]
-# Words and float32 sums of theirs take 45 MB, which an H100's cache holds and an A100's does not.
+# Words and their float32 sums take 45 MB, which an H100's cache holds and an A100's does not.
 VOCAB_SIZE, HIDDEN_SIZE = 44_000, 128
 
 
 class TwoGpus:
-    """What torch and Triton ask about devices, answered."""
+    """Answers what torch and Triton ask about devices."""
 
     def __init__(self) -> None:
         self.current = 0
@@ -66,7 +67,7 @@ class Compiled:
 
 
 def indexed(tensor: torch.Tensor, index: int | slice | torch.Tensor) -> torch.Tensor:
-    """``tensor[index]``, which torch would start CUDA for."""
+    """``tensor[index]``, for which torch would start CUDA."""
     if isinstance(index, slice):
         return torch.ops.aten.slice.Tensor(tensor, 0, index.start, index.stop)
     if isinstance(index, torch.Tensor):
@@ -83,17 +84,17 @@ def call_every_op(values: dict, prepared: list, batches: list, device: str) -> N
     embed = [torch.empty(VOCAB_SIZE, HIDDEN_SIZE, device=device), *there(list(values.values())[1:])]
     for batch in batches:
         ids, mask = there(batch.values())
-        launch.dsn_logits(ids, *prepared, 0, mask, None, None, None, 0)
-        launch.dsn_token_logits(ids, *prepared, 0, mask, None, None, None)
-        launch.embed_pool(ids, *embed, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, WordGrad.DENSE)
+        dsn_logits(ids, *prepared, 0, mask, None, None, None, 0)
+        dsn_token_logits(ids, *prepared, 0, mask, None, None, None)
+        embed_pool(ids, *embed, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, WordGrad.DENSE)
     many = torch.empty(2001, dtype=torch.int32, device=device)
-    launch.dsn_token_logits(ids.flatten(), *prepared, 0, None, many, None, None)
+    dsn_token_logits(ids.flatten(), *prepared, 0, None, many, None, None)
     pooled, rstd = torch.empty(4, HIDDEN_SIZE, device=device), torch.empty(2400, device=device)
     seed = torch.empty(1, dtype=torch.int64, device=device)
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
-        launch.embed_pool_backward(pooled, pooled, rstd, ids, *embed, mask, None, None, None, 1e-12, 0, 0.1, 0.1,
-                                          seed, WordGrad.DENSE)
+        embed_pool_backward(pooled, pooled, rstd, ids, *embed, mask, None, None, None, 1e-12, 0, 0.1, 0.1, seed,
+                            WordGrad.DENSE)
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ def main() -> None:
     values = parameters(HIDDEN_SIZE, num_positions=600)
     table = prepare_table(*list(values.values())[:3])
     prepared = [*table, *prepare_head(values["ln_weight"], values["ln_bias"], **head(HIDDEN_SIZE, 3, 1))[:5]]
-    batches = [tokens("padded", 4, length) for length in (6, 600)]  # the second in pieces
+    batches = [tokens("padded", 4, length) for length in (6, 600)]  # the second in splits
 
     def compiled(kernel: Any, key: Any, signature: Any, device: int, *_: Any) -> Compiled:
         assert device == gpus.current

@@ -63,7 +63,8 @@ def define(op: str, schema: str) -> tuple[str, ...]:
     """
     if broken() is not None:
         return ()
-    implementation = getattr(importlib.import_module(".launch", __package__), op, None)
+    module = ".launch_backward" if op == "embed_pool_backward" else ".launch_forward"
+    implementation = getattr(importlib.import_module(module, __package__), op, None)
     if implementation is None:
         return ()
     name = f"{op}_triton"

@@ -1,5 +1,4 @@
-"""bench/analysis/roofline.py: its bytes are the interpreter's, its caches behave as LRU, its bounds are the slowest
-part."""
+"""bench/analysis/roofline.py: bytes are the interpreter's, caches behave as LRU, the slowest part is the bound."""
 
 from collections import Counter, OrderedDict
 from dataclasses import replace
@@ -38,7 +37,7 @@ def test_the_forward_ops_move_at_most_5_percent_more_than_they_must(target):
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
 def test_atomics_move_the_least_where_words_and_sums_stay_in_the_cache(device):
-    """Float32 tables; elsewhere no form does, and the report shows by how much."""
+    """This holds for float32 tables; for others no form moves the least, and the report shows by how much."""
     least = 0
     for call in calls():
         if call.op == "embed_pool_backward" and call.dtype == torch.float32:
@@ -63,8 +62,8 @@ def test_the_bytes_of_torch_are_counted_by_hand():
 
 
 def test_the_least_is_counted_by_hand():
-    """Per token: a row of 128 bfloat16, an int32 id, a byte of mask. Once: 32 rows of context, 6 units of head with two
-    biases each, 6 numbers between the dendrites, 8 bytes of logits a row."""
+    """Per token: a row of 128 bfloat16, an int32 id and a byte of mask. Once: 32 rows of context, 6 units of head with
+    two biases each, and 6 numbers that join the dendrites. Per row: 8 bytes of logits."""
     traffic = traffic_of(Call("dsn_logits", 128, torch.bfloat16, 4096, 32), Config(4, 4))
     assert traffic.least == 4096 * 32 * (256 + 4 + 1) + 4 * (32 * 128 + 6 * (128 + 2) + 6) + 4096 * 8
     assert cached_bytes(traffic, 1 << 20) == traffic.moved
@@ -106,18 +105,19 @@ def kernel_of(name: str, num_warps: int, instructions: int, *loops: Loop) -> Res
                      instructions=instructions, loops=loops, ptx_loops=())
 
 
-def test_instructions_are_the_rest_once_and_the_loop_as_often_as_it_turns():
+def test_instructions_are_the_rest_once_and_the_loop_per_iteration():
     loop = Loop(Counter(FFMA=30), wide_load_bytes=16)
     kernel = kernel_of("dsn_logits_kernel", 4, 130, Loop(Counter(BRA=9), 0), loop)
     call = Call("dsn_logits", 128, torch.float32, 10, 9)
     assert instructions_of(call, Config(4, 4), [kernel]) == 4 * 3 * (100 + 3 * 30)
 
 
-def test_the_form_by_sorted_ids_is_counted_by_hand():
-    """524,288 tokens: 18 of an id at most where all come as often, one a step; of a position always 64. Pieces are one
-    for each id or position and for every 64 tokens, a program each; so are the places of the order that may end in a
-    cut id. A mask is looked at 128 columns at once, keys are made of 512 tokens."""
-    call = Call("embed_pool_backward", 128, torch.float32, 4096, 128, word_grad="segmented")
+def test_the_sorted_form_is_counted_by_hand():
+    """524,288 tokens, one per step. If all ids are equally frequent, each has at most 18 tokens; a chunk of a position
+    has 64. There is one chunk, and one program, for each id or position and one more for every 64 tokens; another
+    kernel has one program for every 64 places of the order. A step reads 128 columns of the mask, and a program writes
+    the keys of 512 tokens."""
+    call = Call("embed_pool_backward", 128, torch.float32, 4096, 128, word_grad="sorted")
     loop = Loop(Counter(FFMA=10), wide_load_bytes=16)
     rows, gradients, combine = (kernel_of(name, 1, 10 + rest, loop) for name, rest in (
         ("row_gradients_kernel", 1), ("segment_gradients_kernel", 2), ("segment_combine_kernel", 3)))
@@ -128,8 +128,8 @@ def test_the_form_by_sorted_ids_is_counted_by_hand():
 
 
 def test_the_form_by_id_is_counted_by_hand():
-    """The order in two launches, one pass over the tokens. More than it must it moves a token's cell, of 4 bytes, a
-    row's share and an id's offset."""
+    """The order takes two launches, the tokens one pass. Beyond the least it moves a cell of 4 bytes per token, a share
+    per row and an offset per id."""
     call = Call("embed_pool_backward", 128, torch.float32, 4096, 128, word_grad="by id")
     loop = Loop(Counter(FFMA=10), wide_load_bytes=16)
     rows, gradients, combine = (kernel_of(name, 1, 10 + rest, loop) for name, rest in (
@@ -142,8 +142,8 @@ def test_the_form_by_id_is_counted_by_hand():
 
 
 def test_what_is_counted_once_fits_the_cache():
-    """What kernels hand on and what many tokens read, in three quarters of the smallest last cache: the rest is for
-    what passes through."""
+    """What one kernel hands to the next and what many tokens read takes at most three quarters of the smallest last
+    cache, which leaves the rest to what passes through."""
     for call in calls():
         if call.op == "embed_pool_backward":
             traffic = traffic_of(replace(call, word_grad="by id"), config_of(call, "sm_80"))
@@ -154,14 +154,14 @@ def test_what_torch_moves_is_counted_once_and_what_kernels_are_given_is_not():
     with torch_bytes("sm_90") as of_torch:
         call = Call("embed_pool_backward", 128, torch.bfloat16, 64, 32, word_grad="by id")
         call.launch(call.tensors())
-    # Gradients of positions, types, gamma and beta, the last three in float32 too: sums over the positions are torch's.
+    # Gradients of positions, types, gamma and beta; the last three in float32 too, since torch sums over positions.
     assert of_torch.total == 128 * (512 * 2 + 2 * (2 + 4) + 4 + 2 * 2)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
 def test_the_backward_pass_moves_at_most_5_percent_more_than_it_must(device):
-    """In the form that is taken. At H = 128 in bfloat16 a token's place in the order, 4 bytes of 71 to 93, is more than
-    that: 8 percent."""
+    """In the form that is chosen. At H = 128 in bfloat16 it is 8 percent: a token's place in the order has 4 bytes, and
+    the least is 71 to 93."""
     for call in calls():
         if call.op == "embed_pool_backward":
             key = configs.key_of(call.op, call.hidden_size, call.length, call.rows, call.dtype, device.target)
@@ -173,7 +173,7 @@ def test_the_backward_pass_moves_at_most_5_percent_more_than_it_must(device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_where_no_cache_holds_the_sums_going_by_id_moves_less(dtype):
-    """On an A100 and an H100 at H = 768; of the bound a form is chosen for, see configs.adds_in_cache."""
+    """On an A100 and an H100 at H = 768. By which bound a form is chosen, configs.adds_in_cache says."""
     for device in DEVICES:
         for call in calls():
             if call.op == "embed_pool_backward" and (call.dtype, call.hidden_size) == (dtype, 768):
@@ -184,7 +184,7 @@ def test_where_no_cache_holds_the_sums_going_by_id_moves_less(dtype):
 
 
 def test_tokens_with_a_head_each_are_counted_by_hand():
-    """1,280 tokens, 16 a program; a tile of 16 x 128 products leaves the two labels of one dendrite together."""
+    """1,280 tokens, 16 per program. A tile of 16 x 128 products holds the two labels of one dendrite."""
     kernel = kernel_of("dsn_token_logits_kernel", 4, 130, Loop(Counter(FFMA=30), 0))
     call = Call("dsn_token_logits", 128, torch.float32, 10, 128, num_dendrites=1)
     assert instructions_of(call, Config(4, 4), [kernel]) == 4 * 80 * 130
@@ -194,9 +194,9 @@ def test_tokens_with_a_head_each_are_counted_by_hand():
 
 @pytest.mark.slow
 @pytest.mark.skipif(triton_backend.INTERPRETED, reason="nothing is compiled under the interpreter")
-def test_a_turn_of_the_loop_is_the_tile_it_is_taken_for():
-    """An element costs an addition of the context, a multiply-add for the variance, one for the sum: three operations,
-    and not twice that, as it would were the loop unrolled. 16 elements of the tile are a thread's."""
+def test_an_iteration_of_the_loop_computes_one_tile():
+    """An element costs an addition of the context, a multiply-add for the variance and one for the sum: three
+    operations, and less than twice that, which an unrolled loop would take. A thread has 16 elements of the tile."""
     with launches_compiled_for("sm_90") as compiled:
         call = Call("dsn_logits", 128, torch.bfloat16, 8192, 32)
         call.launch(call.tensors())
@@ -208,7 +208,7 @@ def test_a_turn_of_the_loop_is_the_tile_it_is_taken_for():
 @pytest.mark.slow
 @pytest.mark.skipif(triton_backend.INTERPRETED, reason="nothing is compiled under the interpreter")
 def test_the_bound_of_the_device_at_hand(monkeypatch):
-    """By the name that torch knows it by. Without CUDA's, whose extension takes ten seconds to disassemble."""
+    """It is found by torch's name for it. The CUDA kernels are left out: they take ten seconds to disassemble."""
     monkeypatch.setattr(roofline, "cuda_kernels", lambda _: [])
     call = Call("dsn_logits", 128, torch.bfloat16, 8192, 32)
     found = bounds_on("NVIDIA H100 80GB HBM3", call)

@@ -2,7 +2,6 @@
 test_cuda_traffic.py."""
 
 import ctypes
-from types import SimpleNamespace
 
 import launches
 import pytest
@@ -53,9 +52,9 @@ def by_name(traffic: Traffic, what: str) -> dict[str, int]:
 def test_traffic(op, dtype, hidden_size, rows, length, monkeypatch):
     call = Call(op, hidden_size, dtype, rows, length)
     kernels = torch.ops.dendritic_bert
-    monkeypatch.setattr(launches, "triton_launch", SimpleNamespace(
-        dsn_logits=kernels.dsn_logits_cuda, embed_pool=kernels.embed_pool_cuda,
-        embed_pool_backward=cuda.embed_pool_backward))
+    monkeypatch.setattr(launches, "IMPLEMENTATIONS", {
+        "dsn_logits": kernels.dsn_logits_cuda, "embed_pool": kernels.embed_pool_cuda,
+        "embed_pool_backward": cuda.embed_pool_backward})
     tensors = written_tensors(call)
     library = as_backend.load()
     counted(library, 0, 2**64 - 1)

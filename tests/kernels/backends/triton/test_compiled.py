@@ -1,7 +1,6 @@
-"""Every Triton kernel, compiled for absent GPUs, stays within bench/analysis/budgets.json; its gather loads 16 bytes
-at once.
+"""Every Triton kernel, compiled for absent GPUs, stays within bench/analysis/budgets.json and gathers 16-byte words.
 
-What this cannot tell is whether a kernel runs, and how fast.
+These tests cannot tell whether a kernel runs, or how fast.
 """
 
 import json
@@ -21,7 +20,7 @@ TARGETS = ["sm_80", "sm_90", "sm_100", "gfx942"]
 
 @pytest.fixture(scope="module", params=TARGETS)
 def compiled(request, tmp_path_factory) -> list[dict]:
-    """One entry a kernel that a call launches; from a process in which Triton compiles and does not interpret."""
+    """One entry per kernel that a call launches, from a process in which Triton compiles instead of interpreting."""
     folder = tmp_path_factory.mktemp(request.param)
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, BENCH / "compile_ahead.py", "--targets", request.param, "--code_of",
@@ -36,9 +35,9 @@ def budget(found: dict) -> dict:
 
 
 def named_budget(found: dict) -> str:
-    """Large is a head that is not of two labels and two dendrites; what only pools has none."""
+    """A head is large unless it has two labels and two dendrites. Kernels that sum splits have no head."""
     call = found["call"]
-    large = (call["num_labels"], call["num_dendrites"]) != (2, 2) and "pieces" not in found["kernel"]
+    large = (call["num_labels"], call["num_dendrites"]) != (2, 2) and "splits" not in found["kernel"]
     return found["kernel"] + ", dropout" * (call["dropout"] > 0) + ", large head" * large
 
 
@@ -47,7 +46,7 @@ def named(found: dict) -> str:
 
 
 def hot_loop(found: dict, loops: str) -> dict:
-    """The one that gathers: the first that loads widely; where nothing does, the longest."""
+    """The loop that gathers: the first with 16-byte loads or, if there is none, the longest."""
     wide = [loop for loop in found[loops] if loop["wide_load_bytes"] > 0]
     return wide[0] if wide else max(found[loops], key=lambda loop: sum(loop["opcodes"].values()))
 
@@ -64,8 +63,8 @@ def test_within_the_budgets(compiled):
 
 @pytest.mark.slow
 def test_every_kernel_is_compiled_and_every_budget_is_used(compiled):
-    sources = [(REPOSITORY / "kernels" / "backends" / "triton" / f"{part}.py").read_text(encoding="utf-8")
-               for part in ("forward", "backward")]
+    sources = [path.read_text(encoding="utf-8")
+               for path in (REPOSITORY / "kernels" / "backends" / "triton").glob("*.py")]
     kernels = {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source, re.MULTILINE)}
     assert len(kernels) >= 9
     assert {found["kernel"] for found in compiled} == kernels
@@ -76,8 +75,8 @@ def test_every_kernel_is_compiled_and_every_budget_is_used(compiled):
 
 @pytest.mark.slow
 def test_the_gather_loads_16_bytes_at_once(compiled):
-    """bfloat16, H = 128, four tokens a warp and eight a wave: a thread has two loads of the words and four of the
-    context an iteration."""
+    """In bfloat16 at H = 128, with four tokens per warp and eight per wave, a thread has two loads of words and four of
+    contexts in each iteration."""
     found = next(found for found in compiled if found["kernel"] == "dsn_logits_kernel"
                  and found["call"]["hidden_size"] == 128 and found["call"]["dtype"] == "torch.bfloat16")
     tile_bytes = (8 if found["target"] == "gfx942" else 4) * 128 * (2 + 4)

@@ -3,6 +3,9 @@
 The kernels run under Triton's interpreter: the tests are those of tests/interpreted/forward.py.
 """
 
+import ast
+import builtins
+import dis
 import importlib.util
 import subprocess
 import sys
@@ -27,32 +30,57 @@ def test_under_the_interpreter():
 
 @pytest.mark.slow(seconds=65)
 def test_the_interpreted_ops_are_ops_of_torch():
-    """opcheck, torch.compile, torch.export; the choice of a backend; bad input, of which a GPU sees all but values."""
+    """opcheck, torch.compile, torch.export; the choice of a backend; bad input, all of which a GPU sees but values."""
     run_interpreted("kernels/ops/test_compile.py", "kernels/backends/test_backends.py", "kernels/test_validation.py",
                     "-k", "triton")
 
 
 @needs_triton
 def test_inductor_sees_the_launches():
-    """And knows what each writes: without that, every table would be copied before a launch. Torch takes what an
-    address is computed from for written too where a function of the kernel's loads it: ids, mask and offsets are copied
-    in the backward pass, 5 bytes a token. The sparse gradient's launches alone are not seen."""
+    """It also knows what each writes: without that, every table would be copied before a launch. Where a helper loads
+    what an address is computed from, torch takes that for written too: ids, mask and offsets are copied in the backward
+    pass, 5 bytes per token. Only the launches of the sparse gradient are not seen."""
     done = subprocess.run([sys.executable, "triton_in_graphs.py"], cwd=REPOSITORY / "tests" / "support",
-                          capture_output=True,
-                          text=True)
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines() == [
-        "dsn_logits ['logits']", "dsn_logits of long rows ['piece_kept', 'piece_sums'] ['logits']",
+        "dsn_logits ['logits']", "dsn_logits of long rows ['split_sums', 'split_valid'] ['logits']",
         "dsn_token_logits ['logits']", "dsn_token_logits of 4 packed rows ['logits']",
-        "dsn_token_logits of 300 packed rows ['rising'] ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
-        "embed_pool of long rows ['piece_kept', 'piece_sums', 'rstd'] ['pooled', 'pooled_hat']",
+        "dsn_token_logits of 300 packed rows ['bounds'] ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
+        "embed_pool of long rows ['rstd', 'split_sums', 'split_valid'] ['pooled', 'pooled_hat']",
         "gradients ['attention_mask', 'd_context', 'd_ln_bias', 'd_ln_weight', 'd_word', 'input_ids']",
         "gradients by id ['attention_mask', 'input_ids', 'offsets'] "
         "['attention_mask', 'input_ids', 'offsets', 'order'] ['d_ln_bias', 'd_ln_weight', 'row_share'] "
-        "['cut_sums', 'd_context', 'offsets', 'sums'] ['offsets', 'sums']",
+        "['chunk_sums', 'd_context', 'offsets', 'sums'] ['offsets', 'sums']",
         "sparse gradients embed_pool_backward_sparse_triton",
         "deterministic gradients ['d_ln_bias', 'd_ln_weight', 'row_share'] ['cells', 'context_keys', 'word_keys'] "
-        "['cut_sums', 'offsets', 'sums'] ['offsets', 'sums'] ['cut_sums', 'offsets', 'sums'] ['offsets', 'sums']"]
+        "['chunk_sums', 'offsets', 'sums'] ['offsets', 'sums'] ['chunk_sums', 'offsets', 'sums'] ['offsets', 'sums']"]
+
+
+def global_names(code) -> set[str]:
+    nested = [constant for constant in code.co_consts if hasattr(constant, "co_consts")]
+    return {instruction.argval for function in nested for instruction in dis.Bytecode(function)
+            if instruction.opname == "LOAD_GLOBAL"}.union(*map(global_names, nested))
+
+
+@needs_triton
+def test_inductor_copies_all_that_a_kernel_names():
+    """It copies the source of a kernel, and of the helpers and constants that the kernel names, into code that defines
+    nothing else: a class or a helper of another name would be missing there, which only a GPU would show."""
+    from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code as source_of
+
+    from dendritic_bert.kernels.backends.triton import arguments, launch_backward, launch_forward
+
+    kernels = [value for module in (arguments, launch_forward, launch_backward)
+               for name, value in vars(module).items() if name.endswith("_kernel")]
+    assert len(kernels) == 14
+    for kernel in kernels:
+        source = source_of(kernel)
+        functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        constants = [node.targets[0].id for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+        assert len({*functions, *constants}) == len(functions) + len(constants)
+        known = {*functions, *constants, *vars(builtins), "tl", "triton"}
+        assert global_names(compile(source, "source", "exec")) <= known, kernel.__name__
 
 
 @needs_triton
@@ -122,7 +150,7 @@ def test_what_it_refuses(device, op, dtype, reason, monkeypatch):
 @pytest.mark.parametrize("num_rows", [1, 2**20])
 @pytest.mark.parametrize("length", [0, 1, 64, 65, 2**31])
 @pytest.mark.parametrize("hidden_size", [1, 128, 129, 768, 1024, 4096])
-def test_every_key_has_a_cut(hidden_size, length, num_rows, arch):
+def test_every_key_has_a_configuration(hidden_size, length, num_rows, arch):
     configs = candidates(key_of("embed_pool", hidden_size, length, num_rows, torch.bfloat16, arch))
     assert configs
     for config in configs:
@@ -135,15 +163,15 @@ def test_every_key_has_a_cut(hidden_size, length, num_rows, arch):
 @pytest.mark.parametrize("arch", ["sm_80", "sm_100", "gfx942"])
 @pytest.mark.parametrize("hidden_size", [16, 128, 384, 768, 1024, 2048, 4096])
 def test_the_registers_of_a_backward_program_are_there(hidden_size, arch):
-    """A multiprocessor has 65,536 registers; with dropout a thread may take 168, and the tile is halved once more."""
+    """A multiprocessor has 65,536 registers. With dropout a thread may take 168, and the tile is halved again."""
     for length, num_rows in ((32, 4), (32, 8192), (512, 8192)):
         key = key_of("embed_pool_backward", hidden_size, length, num_rows, torch.float32, arch)
-        for config in (configs.choose_segments(key), configs.halved(configs.choose_backward(key))):
+        for config in (configs.choose_segments(key), configs.halve(configs.choose_backward(key))):
             assert 168 * 32 * config.num_warps <= 65536
 
 
-def test_the_fastest_cut_is_kept(monkeypatch):
-    """Only where a clock is given; and a key is timed once."""
+def test_the_fastest_configuration_is_kept(monkeypatch):
+    """Launches are timed only if a clock is given, and once per key."""
     monkeypatch.setattr(configs, "_fastest", {})
     key = key_of("dsn_logits", 128, 32, 64, torch.bfloat16, "sm_90")
     timed = []

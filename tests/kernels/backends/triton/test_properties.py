@@ -5,6 +5,7 @@ from helpers import run_interpreted
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", ["whole rows", "pieces"])
-def test_properties(cut):
-    run_interpreted("interpreted/properties.py", "-k", f"triton-cpu and {cut.split()[0]}")
+@pytest.mark.parametrize("tiles", ["whole rows", "splits"])
+def test_properties(tiles):
+    run_interpreted("kernels/ops/test_properties.py", "interpreted/properties.py", "-p", "small_tiles", "-k",
+                    f"triton-cpu and {tiles.split()[0]}")
