@@ -1,11 +1,14 @@
-// The CUDA kernels of the ops that kernels/ops.py defines, and of those that kernels/backends/cuda.py defines for the backward.
+// The CUDA kernels of the ops that kernels/ops.py defines, and of those that kernels/backends/cuda.py defines for the
+// backward.
 #ifndef Py_LIMITED_API  // newer versions of torch's build extension define it themselves
 #define Py_LIMITED_API 0x030a0000
 #endif
 #include <Python.h>
 
-#include "launch.h"
+#include "launchers.h"
 #include "tensors.h"
+
+using namespace dendritic_bert;
 
 #ifdef CUDA_ON_CPU  // the same code on host tensors: tests/support/cuda_on_cpu
 #define DISPATCH_KEY CPU
@@ -47,8 +50,8 @@ struct Soundness {
     if (!tokens.cu_seqlens.data) return;
     keep = {new_tensor(like, {1}, ScalarType::Int)};
     int* const flag = data_of<int>(keep[0]);
-    sound({tokens.cu_seqlens, tokens.rows, tokens.total, flag, rstd}, tokens, hidden_size, stream);
-    tokens.sound = flag;
+    launch_check_cu_seqlens({tokens.cu_seqlens, tokens.rows, tokens.total, flag, rstd}, tokens, hidden_size, stream);
+    tokens.cu_seqlens_valid = flag;
   }
 };
 
@@ -77,7 +80,7 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
   Plan plan = plan_rows(tokens.tokens, prepared.table.hidden_size);
   const SplitMemory memory(plan, weight, tokens.tokens, prepared.table.hidden_size);
   const Tensor result = new_tensor(weight, {tokens.tokens.rows, prepared.head.num_labels});
-  logits({tokens.tokens, prepared.table, prepared.head, plan, data_of<float>(result)}, on.stream);
+  launch_dsn_logits({tokens.tokens, prepared.table, prepared.head, plan, data_of<float>(result)}, on.stream);
   return result;
 }
 
@@ -95,7 +98,7 @@ Tensor dsn_token_logits(const Tensor& input_ids, const Tensor& word, const Optio
   const Tensor result = cu_seqlens ? new_tensor(weight, {input_ids.size(0), labels})
                                    : new_tensor(weight, {input_ids.size(0), input_ids.size(1), labels});
   const Soundness soundness(tokens.tokens, weight, prepared.table.hidden_size, nullptr, on.stream);
-  token_logits({tokens.tokens, prepared.table, prepared.head, plan_rows(tokens.tokens, prepared.table.hidden_size),
+  launch_dsn_token_logits({tokens.tokens, prepared.table, prepared.head, plan_rows(tokens.tokens, prepared.table.hidden_size),
                 data_of<float>(result)}, on.stream);
   return result;
 }
@@ -104,7 +107,7 @@ Tensor dsn_token_logits(const Tensor& input_ids, const Tensor& word, const Optio
 Tensor make_context(TrainingTensors& call, const Tensor& like, void* stream) {
   const Tensor table = new_tensor(like, {call.context.num_types, call.context.num_positions, call.context.hidden_size});
   call.table.context = call.context.context = data_of<float>(table);
-  context(call.context, call.tokens.tokens, stream);
+  launch_context_table(call.context, call.tokens.tokens, stream);
   return table;
 }
 
@@ -126,14 +129,14 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool_forward(
   const Tensor pooled_hat = new_tensor(word_embeddings, {tokens.rows, call.table.hidden_size});
   const Tensor rstd = new_tensor(word_embeddings, {tokens.total});
   const Soundness soundness(tokens, word_embeddings, call.table.hidden_size, data_of<float>(rstd), on.stream);
-  embed_pool({tokens, call.table, call.dropout, plan, call.ln_weight, call.ln_bias, data_of<void>(pooled),
+  launch_embed_pool({tokens, call.table, call.dropout, plan, call.ln_weight, call.ln_bias, data_of<void>(pooled),
               data_of<float>(pooled_hat), data_of<float>(rstd)}, on.stream);
   return {pooled, pooled_hat, rstd};
 }
 
 // The first kernel of the backward. Where `atomics`, d_context [K, P, H] is there on return, and d_word [V, H] where
-// `atomic_word` too; else they are empty and run_sums makes them. What only run_sums needs is empty where both are there.
-// Keys of tokens that take no part are V and K * P.
+// `atomic_word` too; else they are empty and run_sums makes them. What only run_sums needs is empty where both are
+// there. Keys of tokens that take no part are V and K * P.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_token_gradients(
     const Tensor& grad_pooled, const Tensor& pooled_hat, const Tensor& input_ids, const Tensor& word_embeddings,
     const Tensor& position_embeddings, const Tensor& token_type_embeddings, const Tensor& ln_weight,
@@ -168,7 +171,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   Plan plan = plan_rows(tokens, call.table.hidden_size);
   plan.splits = 1;  // a row's blocks would have to share its terms
   const Soundness soundness(tokens, word_embeddings, call.table.hidden_size, nullptr, on.stream);
-  token_gradients({tokens, call.table, call.dropout, plan, call.ln_weight, call.tokens.data("grad_pooled", grad_pooled),
+  launch_token_gradients({tokens, call.table, call.dropout, plan, call.ln_weight, call.tokens.data("grad_pooled", grad_pooled),
                    call.tokens.float_data("pooled_hat", pooled_hat), runs ? data_of<float>(row_gradient) : nullptr,
                    data_of<float>(weight_terms), data_of<float>(bias_terms),
                    runs ? data_of<TokenGradient>(token_gradient) : nullptr, data_of<int32_t>(word_keys),
@@ -178,11 +181,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 }
 
 // Adds up token gradients by key into `sums` [*, H], whose other rows are left alone.
-void embed_pool_run_sums(const Tensor& keys, const Tensor& order, const OptionalTensor& target, const Tensor& row_gradient,
+void embed_pool_segment_sums(const Tensor& keys, const Tensor& order, const OptionalTensor& target, const Tensor& row_gradient,
                          const Tensor& token_gradient, const Tensor& word_embeddings, const Tensor& context_table,
-                         double p_embed, const OptionalTensor& seed, int64_t no_part, Tensor sums) {
+                         double p_embed, const OptionalTensor& seed, int64_t num_keys, Tensor sums) {
   const OnDevice on(keys);
-  RunArguments arguments{};
+  SegmentArguments arguments{};
   arguments.table.hidden_size = int(word_embeddings.size(1));
   arguments.table.word_type = word_type("word_embeddings", word_embeddings, false);
   std::vector<Tensor> keep;
@@ -198,8 +201,8 @@ void embed_pool_run_sums(const Tensor& keys, const Tensor& order, const Optional
   arguments.order = data_of<const int64_t>(order);
   arguments.target = target ? data_of<const int64_t>(*target) : nullptr;
   arguments.num_tokens = keys.numel();
-  arguments.no_part = no_part;
-  const int64_t chunks = (keys.numel() + run_chunk - 1) / run_chunk;
+  arguments.num_keys = num_keys;
+  const int64_t chunks = (keys.numel() + segment_chunk - 1) / segment_chunk;
   const Tensor partial = new_tensor(row_gradient, {2 * chunks, word_embeddings.size(1)});
   arguments.partial = data_of<float>(partial);
   arguments.type = word_type("sums", sums, false);
@@ -207,7 +210,7 @@ void embed_pool_run_sums(const Tensor& keys, const Tensor& order, const Optional
   Tokens tokens;
   tokens.rows = row_gradient.size(0);
   tokens.total = keys.numel();
-  run_sums(arguments, tokens, on.stream);
+  launch_segment_sums(arguments, tokens, on.stream);
 }
 
 #ifndef CUDA_ON_CPU
@@ -221,7 +224,7 @@ STABLE_TORCH_LIBRARY_IMPL(dendritic_bert, DISPATCH_KEY, library) {
   library.impl("dsn_token_logits_cuda", TORCH_BOX(&dsn_token_logits));
   library.impl("embed_pool_cuda", TORCH_BOX(&embed_pool_forward));
   library.impl("embed_pool_token_gradients_cuda", TORCH_BOX(&embed_pool_token_gradients));
-  library.impl("embed_pool_run_sums_cuda", TORCH_BOX(&embed_pool_run_sums));
+  library.impl("embed_pool_segment_sums_cuda", TORCH_BOX(&embed_pool_segment_sums));
 }
 
 #ifndef CUDA_ON_CPU

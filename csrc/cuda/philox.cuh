@@ -1,7 +1,10 @@
-// Philox 4x32-10 (Salmon et al. 2011) as reference.dropout_keep draws it: counter (channel / 4, column, row, stream).
+// Dropout masks from Philox 4x32-10 (Salmon et al. 2011), with the counters of kernels/reference.py: (channel / 4,
+// column, row, stream). Every backend draws the same mask from the same seed.
 #pragma once
 
-#include "device.cuh"
+#include "rows.cuh"
+
+namespace dendritic_bert {
 
 enum PhiloxStream : uint32_t { embed_stream = 0, pool_stream = 1 };
 
@@ -18,12 +21,24 @@ __device__ __forceinline__ uint4 philox(uint64_t seed, uint4 counter) {
   return counter;
 }
 
-// keep[i] = 1 where channel `channel` + i (a multiple of 4, i < 4) of a token survives, else 0.
-__device__ __forceinline__ void dropout_keep(uint64_t seed, uint32_t threshold, int channel, int64_t row, int64_t column,
-                                             PhiloxStream stream, float* keep) {
+// Sets keep[i], i < 4, to 1 if channel + i is kept and to 0 if it is dropped; `channel` is a multiple of 4.
+__device__ __forceinline__ void draw_mask(uint64_t seed, uint32_t threshold, int channel, int64_t row, int64_t column,
+                                          PhiloxStream stream, float* keep) {
   const uint4 words = philox(seed, make_uint4(uint32_t(channel) / 4, uint32_t(column), uint32_t(row), stream));
   keep[0] = words.x >= threshold;
   keep[1] = words.y >= threshold;
   keep[2] = words.z >= threshold;
   keep[3] = words.w >= threshold;
 }
+
+// The mask of one token for the channels of this lane.
+template <class S>
+__device__ __forceinline__ void draw_token_mask(const Dropout& dropout, uint64_t seed, int first_channel, int64_t row,
+                                                int64_t column, float (&keep)[S::values]) {
+#pragma unroll
+  for (int i = 0; i < S::values; i += 4)
+    draw_mask(seed, dropout.embed_threshold, channel_of<S>(first_channel, i / 8) + i % 8, row, column, embed_stream,
+              keep + i);
+}
+
+}  // namespace dendritic_bert

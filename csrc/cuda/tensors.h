@@ -12,6 +12,8 @@
 #include "arguments.h"
 #include "plan.h"
 
+namespace dendritic_bert {
+
 // The memory of a contiguous tensor, const where no kernel writes it. On a CPU the executor is told of its bounds.
 template <class T>
 T* data_of(const Tensor& tensor) {
@@ -233,3 +235,5 @@ struct TrainingTensors {
     dropout.pool_scale = float(1 / (1 - p_pool));
   }
 };
+
+}  // namespace dendritic_bert

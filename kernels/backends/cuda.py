@@ -26,8 +26,8 @@ _library.define(
     "Tensor weight_terms, Tensor bias_terms, Tensor token_gradient, Tensor word_keys, Tensor context_keys, "
     "Tensor context, Tensor d_word, Tensor d_context)")
 _library.define(
-    "embed_pool_run_sums_cuda(Tensor keys, Tensor order, Tensor? target, Tensor row_gradient, Tensor token_gradient, "
-    "Tensor word_embeddings, Tensor context, float p_embed, Tensor? seed, int no_part, Tensor(a!) sums) -> ()")
+    "embed_pool_segment_sums_cuda(Tensor keys, Tensor order, Tensor? target, Tensor row_gradient, Tensor token_gradient, "
+    "Tensor word_embeddings, Tensor context, float p_embed, Tensor? seed, int num_keys, Tensor(a!) sums) -> ()")
 
 
 def _load() -> str | None:
@@ -81,7 +81,7 @@ def embed_pool_backward(grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, i
             word_grad == DENSE_WORD_GRAD))
 
     def add_runs(keys: Tensor, order: Tensor, target: Tensor | None, no_part: int, sums: Tensor) -> Tensor:
-        torch.ops.dendritic_bert.embed_pool_run_sums_cuda(
+        torch.ops.dendritic_bert.embed_pool_segment_sums_cuda(
             keys, order, target, row_gradient, token_gradient, word, context, p_embed, seed, no_part, sums)
         return sums
 

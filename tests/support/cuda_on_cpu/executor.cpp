@@ -72,7 +72,7 @@ const char* name_of(Primitive primitive) {
   return names[int(primitive)];
 }
 
-// An instance of a template by its own name, "logits_kernel<float, Shape<16, 1, (Width)0> >", where the library tells.
+// The name of a template's instance, "dsn_logits_kernel<float, Shape<16, 1, (Width)0> >", if the library has it.
 std::string name_of(const void* kernel, const char* otherwise) {
   Dl_info info;
   if (!dladdr(kernel, &info) || !info.dli_sname || info.dli_saddr != kernel) return otherwise;
@@ -81,6 +81,8 @@ std::string name_of(const void* kernel, const char* otherwise) {
   if (!name) return otherwise;
   std::string result = name.get();
   result.resize(std::min(result.size(), result.find('(', result.find(">(") == std::string::npos ? 0 : result.find(">("))));
+  const std::string scope = "dendritic_bert::";
+  for (size_t at = result.find(scope); at != std::string::npos; at = result.find(scope)) result.erase(at, scope.size());
   return result.substr(result.compare(0, 5, "void ") == 0 ? 5 : 0);
 }
 

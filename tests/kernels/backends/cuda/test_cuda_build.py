@@ -25,7 +25,7 @@ BUILT = cuda.MISSING is None
 built = pytest.mark.skipif(not BUILT, reason=str(cuda.MISSING))
 BUDGETS = json.loads(cuda_resources.BUDGETS.read_text(encoding="utf-8"))["cuda"]
 OPS = ("dsn_logits", "dsn_token_logits", "embed_pool", "embed_pool_backward", "embed_pool_token_gradients",
-       "embed_pool_run_sums")
+       "embed_pool_segment_sums")
 
 
 def setup_py(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
