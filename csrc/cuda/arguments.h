@@ -1,39 +1,14 @@
 // What a launch hands to a kernel: pointers into device memory and sizes, without a header of CUDA or torch.
 #pragma once
 
-#include <cstdint>
-
-#ifdef __CUDACC__
-#define DENDRITIC_BERT_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define DENDRITIC_BERT_HOST_DEVICE inline
-#endif
+#include "../common/arguments.h"
 
 namespace dendritic_bert {
 
-enum class WordType : int { float32, bfloat16, float16, int8, float8_e4m3 };
-enum class Pooling : int { mean_masked, mean_all, sum_all };      // the order of contract.POOLINGS
-enum class Activation : int { sigmoid, tanh, relu, gelu };        // the order of contract.ACTIVATIONS
-
-// One integer array of either width, read as it is; data is null where the argument is absent.
-struct Indices {
-  const void* data = nullptr;
-  bool is_int64 = false;
-
-  DENDRITIC_BERT_HOST_DEVICE int64_t operator[](int64_t i) const {
-    return is_int64 ? static_cast<const int64_t*>(data)[i] : static_cast<const int32_t*>(data)[i];
-  }
-};
-
-struct Tokens {
-  Indices ids, token_types, positions;
-  const void* mask = nullptr;           // [B, L] integers of mask_bytes each, only where the pooling heeds it
-  int mask_bytes = 0;
-  Indices cu_seqlens;                   // [B + 1], or absent: row b starts at b * length
-  int64_t rows = 0, length = 0, total = 0;
-  Pooling pooling = Pooling::mean_masked;
-  int64_t vocab_size = 0, num_types = 0, num_positions = 0;
-  const int* cu_seqlens_valid = nullptr;  // one int on the device, see check_cu_seqlens.cu
+struct Tokens : TokenArrays {
+  // One int on the device: 0 if cu_seqlens does not rise from 0 to `total`, so that rows may overlap. Null if that
+  // cannot be or does not matter.
+  const int* cu_seqlens_valid = nullptr;
 };
 
 // The embedding tables.
@@ -55,8 +30,8 @@ struct Head {
 
 struct Dropout {
   const int64_t* seed = nullptr;          // one element on the device; null if there is no dropout
-  uint32_t embed_threshold = 0, pool_threshold = 0;  // p * 2^32: a channel is kept if its random word is not below
-  float embed_scale = 1, pool_scale = 1;             // 1 / (1 - p)
+  uint32_t embed_threshold = 0, pool_threshold = 0;  // see common/philox.h
+  float embed_scale = 1, pool_scale = 1;
 };
 
 // How rows are dealt out to blocks. Short rows share a block and take one warp each; a long row goes to `splits`
@@ -122,7 +97,7 @@ struct BackwardArguments {
   float* row_gradient;                    // [B, H]: G of every row; null if no segment sums follow
   float *weight_terms, *bias_terms;       // [B, H]: what each row adds to the gradients of gamma and beta
   TokenGradient* token_gradient;          // [tokens.total]; null if no segment sums follow
-  int32_t *word_keys, *context_keys;      // [tokens.total]: rows of the tables; V and K * P for tokens that are not valid
+  int32_t *word_keys, *context_keys;      // [tokens.total]: rows of the tables; V and K * P if not valid
   float *d_word, *d_context;              // [V, H] and [K * P, H], zero before the launch, added to by atomics; or null
 };
 
@@ -132,7 +107,7 @@ struct SegmentArguments {
   Dropout dropout;
   const float* row_gradient;              // [B, H]
   const TokenGradient* token_gradient;    // [num_tokens]
-  const int32_t* keys;                    // [num_tokens], sorted; those from num_keys on are of tokens that are not valid
+  const int32_t* keys;                    // [num_tokens], sorted; from num_keys on the tokens are not valid
   const int64_t* order;                   // [num_tokens]: the token of each key
   const int64_t* target;                  // [num_tokens]: the row of `sums` for the segment; null if it is the key
   int64_t num_tokens, num_keys;

@@ -10,7 +10,8 @@ constexpr int check_threads = 1024;
 
 __global__ void __launch_bounds__(check_threads) check_cu_seqlens_kernel(const CheckArguments arguments) {
   __shared__ int is_invalid;
-  if (threadIdx.x == 0) is_invalid = arguments.cu_seqlens[0] != 0 || arguments.cu_seqlens[arguments.rows] != arguments.total;
+  if (threadIdx.x == 0)
+    is_invalid = arguments.cu_seqlens[0] != 0 || arguments.cu_seqlens[arguments.rows] != arguments.total;
   __syncthreads();
   bool falls = false;
   for (int64_t row = threadIdx.x; row < arguments.rows; row += check_threads)

@@ -11,7 +11,8 @@
 #include <cuda_runtime.h>
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #endif
 
 #include <cmath>

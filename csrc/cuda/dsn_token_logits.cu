@@ -12,8 +12,9 @@ namespace dendritic_bert {
 // One logit of a token, the same in every lane of the group. `activations` holds those of its dendrites, in shared
 // memory.
 template <class S>
-__device__ __forceinline__ float compute_logit(const Head& head, int label, const float (&x)[S::values], int hidden_size,
-                                               const WarpShare& share, float* exchange, float* activations) {
+__device__ __forceinline__ float compute_logit(const Head& head, int label, const float (&x)[S::values],
+                                               int hidden_size, const WarpShare& share, float* exchange,
+                                               float* activations) {
   float y = 0;
   for (int k = 0; k <= head.num_dendrites; ++k) {
     const int output = k * head.num_labels + label;

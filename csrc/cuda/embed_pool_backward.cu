@@ -75,7 +75,8 @@ __device__ __forceinline__ void add_4_channels(float* to, const float* x) {
 
 // to[channel] += x for the channels of this lane.
 template <class S>
-__device__ __forceinline__ void add_channels(float* to, int first_channel, int hidden_size, const float (&x)[S::values]) {
+__device__ __forceinline__ void add_channels(float* to, int first_channel, int hidden_size,
+                                             const float (&x)[S::values]) {
 #pragma unroll
   for (int v = 0; v < S::vectors; ++v) {
     const int channel = channel_of<S>(first_channel, v);

@@ -21,8 +21,8 @@ __device__ __forceinline__ float activate(Activation activation, float x) {
 // z[r][o] = <weight[o], pooled[r]> + bias[o] + beta_share[r] * beta_bias[o], with one warp for each output. If
 // four_at_once, hidden_size is a multiple of 4 and the address of the weights one of 16.
 template <bool four_at_once>
-__device__ __forceinline__ void multiply_head(const Head& head, int hidden_size, const float* pooled, int stride, int rows,
-                                              const float* beta_share, float* z) {
+__device__ __forceinline__ void multiply_head(const Head& head, int hidden_size, const float* pooled, int stride,
+                                              int rows, const float* beta_share, float* z) {
   const int warps = blockDim.x / 32, lane = threadIdx.x % 32, outputs = (1 + head.num_dendrites) * head.num_labels;
   for (int o = threadIdx.x / 32; o < outputs; o += warps) {
     const float* weight = head.weight + int64_t(o) * hidden_size;

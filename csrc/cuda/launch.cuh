@@ -20,8 +20,8 @@ struct Launch {
 
   [[noreturn]] void fail(const char* reason) const {
     std::ostringstream message;
-    message << "the CUDA kernel of " << name << " could not be launched for " << tokens.rows << " rows, " << tokens.total
-            << " tokens, hidden size " << hidden_size << ": " << reason << ".";
+    message << "the CUDA kernel of " << name << " could not be launched for " << tokens.rows << " rows, "
+            << tokens.total << " tokens, hidden size " << hidden_size << ": " << reason << ".";
     throw std::runtime_error(message.str());
   }
 

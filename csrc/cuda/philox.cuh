@@ -1,22 +1,21 @@
-// Dropout masks from Philox 4x32-10 (Salmon et al. 2011), with the counters of kernels/reference.py: (channel / 4,
-// column, row, stream). Every backend draws the same mask from the same seed.
+// Draws dropout masks, as common/philox.h defines them.
 #pragma once
 
+#include "../common/philox.h"
 #include "rows.cuh"
 
 namespace dendritic_bert {
 
-enum PhiloxStream : uint32_t { embed_stream = 0, pool_stream = 1 };
-
 __device__ __forceinline__ uint4 philox(uint64_t seed, uint4 counter) {
   uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
 #pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t(0xD2511F53u) * counter.x, product1 = uint64_t(0xCD9E8D57u) * counter.z;
-    counter = make_uint4(uint32_t(product1 >> 32) ^ counter.y ^ key0, uint32_t(product1),
+  for (int round = 0; round < philox_rounds; ++round) {
+    const uint64_t product0 = uint64_t(philox_multiplier_0) * counter.x;
+    const uint64_t product2 = uint64_t(philox_multiplier_2) * counter.z;
+    counter = make_uint4(uint32_t(product2 >> 32) ^ counter.y ^ key0, uint32_t(product2),
                          uint32_t(product0 >> 32) ^ counter.w ^ key1, uint32_t(product0));
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
+    key0 += philox_key_step_0;
+    key1 += philox_key_step_1;
   }
   return counter;
 }

@@ -41,6 +41,8 @@ inline Plan plan_rows(const Tokens& tokens, int hidden_size) {
 
 inline int rows_of_block(const Plan& plan, int hidden_size) { return warps_of_block(hidden_size) / plan.warps_per_row; }
 
+inline int64_t chunks_of(int64_t num_tokens) { return (num_tokens + segment_chunk - 1) / segment_chunk; }
+
 // The number of floats that all splits of a launch leave for the last one to add up.
 inline int64_t partial_size(const Plan& plan, const Tokens& tokens, int hidden_size) {
   return plan.splits == 1 ? 0 : tokens.rows * plan.splits * (2 * int64_t(hidden_size) + 1);

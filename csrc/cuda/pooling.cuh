@@ -33,7 +33,7 @@ namespace dendritic_bert {
 // them.
 struct BlockSums {
   float *sums, *kept;  // [rows * writers, stride]; `kept` only with dropout: how many tokens kept a channel
-  float* num_valid;    // [rows * writers] tokens; NaN if the row or one of its tokens is bad, which makes the result NaN
+  float* num_valid;    // [rows * writers]; NaN, and so is the result, if the row or one of its tokens is bad
   int rows, writers, stride;
 };
 
@@ -88,7 +88,8 @@ __device__ __forceinline__ void sum_tokens(const Arguments& arguments, const War
         if constexpr (training) {
           if (drop) {
             float keep[S::values];
-            draw_token_mask<S>(arguments.dropout, seed, share.first_channel, share.row, list.column[first_token + u], keep);
+            draw_token_mask<S>(arguments.dropout, seed, share.first_channel, share.row, list.column[first_token + u],
+                               keep);
 #pragma unroll
             for (int i = 0; i < S::values; ++i) {
               row.sum[i] = fmaf(e[u][i], r * keep[i], row.sum[i]);
@@ -201,7 +202,8 @@ __device__ __forceinline__ PoolingFactors pooling_factors(Pooling pooling, float
 
 // Places the sums of a block in its dynamic shared memory and returns where they end.
 template <class S>
-__device__ __forceinline__ float* place_sums(const Plan& plan, int hidden_size, bool kept, float* memory, BlockSums& block) {
+__device__ __forceinline__ float* place_sums(const Plan& plan, int hidden_size, bool kept, float* memory,
+                                             BlockSums& block) {
   const int warps = blockDim.x / 32;
   block.rows = warps / plan.warps_per_row;
   block.writers = slices_of<S>(hidden_size) > 1 ? 1 : plan.warps_per_row;

@@ -99,7 +99,7 @@ __global__ void combine_chunks_kernel(const SegmentArguments arguments) {
 
 void launch_segment_sums(const SegmentArguments& arguments, const Tokens& tokens, void* stream) {
   const int hidden_size = arguments.table.hidden_size;
-  const int64_t chunks = (arguments.num_tokens + segment_chunk - 1) / segment_chunk;
+  const int64_t chunks = chunks_of(arguments.num_tokens);
   const Launch launch{"embed_pool_backward's sums over ids", tokens, hidden_size, static_cast<cudaStream_t>(stream)};
   with_parameter(arguments.table.word_type, [&](auto word) {
     with_shape(hidden_size, is_aligned(arguments.table), [&](auto shape) {

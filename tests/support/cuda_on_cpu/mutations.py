@@ -66,7 +66,7 @@ MUTATIONS = [
              "bounds_are_valid = cu_seqlens_is_valid(arguments.tokens);",
              "bounds_are_valid = BUG || cu_seqlens_is_valid(arguments.tokens);"),
     # Bounds, sizes and offsets.
-    Mutation("tokens without a row are let through", "../common/tensor_checks.h",
+    Mutation("tokens without a row are let through", "../common/call_checks.h",
              "if (cu_seqlens.numel() == 1 &&", "if (!BUG && cu_seqlens.numel() == 1 &&"),
     Mutation("the key before the first is read", "sorted_gradient.cu",
              "count && begin > 0 &&", "count && (BUG || begin > 0) &&", "accesses"),
