@@ -1,4 +1,4 @@
-"""The door to the CUDA extension ``dendritic_bert._cuda``: was it built, what it refuses, and the backward's glue.
+"""The backend "cuda": the extension ``dendritic_bert._cuda``, whose sources are in csrc/cuda, and the backward pass.
 
 The extension needs the CUDA libraries that torch brings, but neither a driver nor a GPU to be imported: code can be
 traced and exported for a GPU on a machine that has none.
@@ -9,13 +9,9 @@ import importlib
 import torch
 from torch import Tensor
 
+from ..contract import PARAMETER_DTYPES, TABLE_DTYPES, WordGrad
 from . import gpu
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-_TABLES = (*_FLOATS, torch.int8, torch.float8_e4m3fn)
-# What the word table of each op may be.
-DTYPES = {"embed_pool": _FLOATS, "dsn_logits": _TABLES, "dsn_token_logits": _TABLES}
-NO_WORD_GRAD, DENSE_WORD_GRAD, SPARSE_WORD_GRAD = 0, 1, 2  # as in ops
+from .backend import Backend
 
 _library = torch.library.Library("dendritic_bert", "FRAGMENT")
 _library.define(
@@ -41,25 +37,15 @@ def _load() -> str | None:
 
 
 MISSING = _load()
-DEVICE_TYPE = "cuda"
-
-
-def missing() -> str | None:
-    """Why the kernels cannot run on this machine, or None. Starts CUDA."""
-    return MISSING or gpu.missing()
-
-
-def refusal(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the CUDA kernels cannot serve ``op`` with a word table of ``dtype`` on ``device``; None where they can."""
-    if MISSING is not None:
-        return MISSING
-    if device.type != DEVICE_TYPE:
-        return f"the tensors are on {device.type}, the cuda backend reads memory on {DEVICE_TYPE}"
-    if op not in DTYPES:
-        return f"the cuda backend has no kernel for {op}"
-    if dtype not in DTYPES[op]:
-        return f"the word table is {dtype}, the cuda backend reads {', '.join(map(str, DTYPES[op]))}"
-    return gpu.refusal(device)
+BACKEND = Backend(
+    name="cuda",
+    device_type="cuda",
+    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": TABLE_DTYPES, "dsn_token_logits": TABLE_DTYPES},
+    missing=MISSING,
+    no_device=gpu.missing,
+    device_refusal=gpu.refusal,
+    raises_on_values=False,
+)
 
 
 def embed_pool_backward(grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, input_ids: Tensor, word: Tensor,
@@ -78,7 +64,7 @@ def embed_pool_backward(grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, i
         torch.ops.dendritic_bert.embed_pool_token_gradients_cuda(
             grad_pooled, pooled_hat, input_ids, word, position, token_type, ln_weight, ln_bias, attention_mask,
             cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed, atomics,
-            word_grad == DENSE_WORD_GRAD))
+            word_grad == WordGrad.DENSE))
 
     def add_runs(keys: Tensor, order: Tensor, target: Tensor | None, no_part: int, sums: Tensor) -> Tensor:
         torch.ops.dendritic_bert.embed_pool_segment_sums_cuda(
@@ -89,14 +75,14 @@ def embed_pool_backward(grad_pooled: Tensor, pooled_hat: Tensor, rstd: Tensor, i
         keys, order = context_keys.sort(stable=True)
         d_context = add_runs(keys, order, None, context.shape[0] * context.shape[1], torch.zeros_like(context))
     d_word_ids = word.new_empty(0, dtype=torch.int64)
-    if word_grad == SPARSE_WORD_GRAD:
+    if word_grad == WordGrad.SPARSE:
         keys, order = word_keys.sort(stable=True)
         starts = keys < word.shape[0]
         starts[1:] &= keys[1:] != keys[:-1]
         d_word_ids = keys[starts].long()
         sums = word.new_empty(d_word_ids.numel(), word.shape[1])
         d_word = add_runs(keys, order, starts.cumsum(0) - 1, word.shape[0], sums)
-    elif word_grad == NO_WORD_GRAD:
+    elif word_grad == WordGrad.NONE:
         d_word = word.new_empty(0, word.shape[1])
     elif not atomics:
         keys, order = word_keys.sort(stable=True)

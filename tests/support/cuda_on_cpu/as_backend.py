@@ -4,11 +4,13 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 
+from dendritic_bert.kernels import backends
 from dendritic_bert.kernels.backends import cuda
 
 from . import build
@@ -39,8 +41,7 @@ def served() -> Iterator[None]:
     """The choice of backends takes "cuda" for CPU tensors."""
     load()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "MISSING", None)
-        patch.setattr(cuda, "DEVICE_TYPE", "cpu")
+        patch.setitem(backends.KERNEL_BACKENDS, "cuda", replace(cuda.BACKEND, missing=None, device_type="cpu"))
         yield
 
 
