@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Mutation(NamedTuple):
-    """``file`` has ``old`` exactly once, and ``new`` takes its place. In ``new``, BUG is true if the bug is switched on.
+    """``file`` has ``old`` exactly once, and ``new`` takes its place. BUG in ``new`` is true if the bug is switched on.
 
     So one compilation holds all the mutants of a watch, and each process runs the one that it is told to.
     """
@@ -55,7 +55,8 @@ MUTATIONS = [
              "if (own.end < share.end)", "if (!BUG && own.end < share.end)"),
     Mutation("a later row that holds the same tokens is not looked for", "tokens.cuh",
              "if (i > row && bound < end)", "if (!BUG && i > row && bound < end)"),
-    Mutation("bounds that fall pass for valid", "check_cu_seqlens.cu", "falls |= arguments", "falls |= !BUG && arguments"),
+    Mutation("bounds that fall pass for valid", "check_cu_seqlens.cu",
+             "falls |= arguments", "falls |= !BUG && arguments"),
     Mutation("two rows write the rstd of a token", "pooling.cuh",
              "bounds_are_valid = cu_seqlens_is_valid(arguments.tokens);\n    writes",
              "bounds_are_valid = BUG || cu_seqlens_is_valid(arguments.tokens);\n    writes", "accesses"),
@@ -101,7 +102,8 @@ MUTATIONS = [
              "position < tokens.num_positions;", "position < tokens.num_positions + BUG;", "bounds"),
     Mutation("channels beyond the end of a row", "rows.cuh",
              "channel + i < hidden_size ? as_float", "channel + (BUG ? 0 : i) < hidden_size ? as_float", "bounds"),
-    Mutation("no shared memory for the head's outputs", "dsn_logits.cu", "size_t(outputs)", "size_t(BUG ? 0 : outputs)"),
+    Mutation("no shared memory for the head's outputs", "dsn_logits.cu",
+             "size_t(outputs)", "size_t(BUG ? 0 : outputs)"),
     Mutation("no shared memory for the counts of dropout", "launch.cuh", "(kept ? 2 : 1)", "(kept && !BUG ? 2 : 1)"),
     Mutation("32-bit offsets into a table", "rows.cuh",
              "uint64_t(uint32_t(row)) * bytes", "(BUG ? uint32_t(row) * bytes : uint64_t(uint32_t(row)) * bytes)"),
@@ -123,7 +125,7 @@ MUTATIONS = [
     Mutation("a segment that crosses chunks is combined from the wrong part", "sorted_gradient.cu",
              "(2 * chunk + 1) * hidden_size + h]", "(2 * chunk + (BUG ? 0 : 1)) * hidden_size + h]"),
 ]
-# Leaves the kernels only the words and shapes that verdicts.py calls, so that the mutants of a watch compile in seconds.
+# Leave the kernels only the words and shapes that verdicts.py calls, so that the mutants of a watch compile in seconds.
 FEWER_INSTANCES = [
     ("launch.cuh", "    case WordType::bfloat16: return body(__nv_bfloat16{});\n"
                    "    case WordType::float16: return body(__half{});\n", ""),
