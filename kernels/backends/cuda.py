@@ -55,7 +55,7 @@ _library.define(
 
 
 def _load() -> str | None:
-    """Load the extension, which registers the ops' CUDA kernels; return why not where that fails."""
+    """Load the extension, which registers the ops' CUDA kernels; return why if that fails."""
     try:
         importlib.import_module("dendritic_bert._cuda")
     except ImportError as error:

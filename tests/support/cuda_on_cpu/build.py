@@ -33,7 +33,7 @@ FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-en
 
 
 def missing() -> str | None:
-    """Why nothing can be compiled here; None where it can."""
+    """Why nothing can be compiled on this machine, or None."""
     if shutil.which(COMPILER[0]) is None:
         return f"no C++ compiler ({' '.join(COMPILER)}) on this machine"
     return None

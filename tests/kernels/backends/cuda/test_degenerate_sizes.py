@@ -121,17 +121,17 @@ def test_overlapping_rows_of_other_shapes(hidden_size):
 @pytest.mark.parametrize(("cu_seqlens", "num_tokens"), [
     ([0, 3, 2, 5], 5), ([3, 5, 2, 5], 5), ([2, 1, 5], 5), ([0, 3, 4, 2], 5), ([0, 9, 9], 5), ([-5, 3, -1, 7], 5),
     ([0, 2**31 - 1, 5], 5), ([4, 4], 5), ([0, 0], 5), ([5, 0], 5), ([1, 3, 5], 5), ([0, 3, 4], 5)], ids=str)
-def test_tokens_of_no_row_and_of_rows_that_do_not_fit_are_nan(cu_seqlens, num_tokens):
-    """Every token is written, the same in every schedule; finite where exactly one row that fits holds it."""
+def test_tokens_of_no_row_and_of_invalid_rows_are_nan(cu_seqlens, num_tokens):
+    """Every token is written, the same in every schedule; it is finite if one valid row holds it and no other row."""
     table, dsn_head = prepared({"hidden_size": 128}, 12)
     actual = token_logits(packed(cu_seqlens, num_tokens), table, dsn_head)
     assert actual.isnan().any(dim=1).equal(actual.isnan().all(dim=1))
     first, last = rows_of(cu_seqlens)[0], rows_of(cu_seqlens)[-1]
-    fit = [row for row in rows_of(cu_seqlens) if row.start >= 0 and row.stop <= num_tokens
-           and (row is not first or row.start == 0) and (row is not last or row.stop == num_tokens)]
+    valid = [row for row in rows_of(cu_seqlens) if row.start >= 0 and row.stop <= num_tokens
+             and (row is not first or row.start == 0) and (row is not last or row.stop == num_tokens)]
     for token in range(num_tokens):
         holders = [row for row in rows_of(cu_seqlens) if token in row]
-        if len(holders) != 1 or holders[0] not in fit:
+        if len(holders) != 1 or holders[0] not in valid:
             assert actual[token].isnan().all()
     if cu_seqlens in ([1, 3, 5], [0, 3, 4], [0, 3, 2, 5]):
         assert actual.isnan().any(dim=1).sum() == {1: 3, 4: 2, 5: 1}[cu_seqlens[0] or cu_seqlens[-1]]
@@ -170,5 +170,5 @@ def test_gradients_of_overlapping_rows_are_nan(deterministic, sparse_grad, cu_se
 @pytest.mark.parametrize(("cu_seqlens", "num_finite"), [
     ([0, 3, 8, 12], 12), ([0, 2, 12], 2), ([0, 7, 3, 12], 0), ([1, 3, 12], 0)], ids=str)
 def test_the_rstd_of_every_token_is_written_once(cu_seqlens, num_finite):
-    """It is NaN in a row that is longer than the position table of 8, and everywhere where rows overlap."""
+    """It is NaN in a row longer than the position table, and for every token if rows overlap."""
     assert_rstd_is_finite(cu_seqlens, num_finite)
