@@ -17,7 +17,8 @@ __host__ __device__ constexpr int slices_of(int hidden_size) {
   return S::width == Width::any ? (hidden_size + S::channels - 1) / S::channels : 1;
 }
 
-// Every column_step-th column of [first_column, end), with the channels from first_channel on.
+// Every column_step-th column of [first_column, end), with the channels from first_channel on. `slot` is the place of
+// the warp's sums among those of the block.
 struct WarpShare {
   RowRange range;
   int64_t row, first_column, end;
