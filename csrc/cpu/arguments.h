@@ -3,18 +3,9 @@
 
 #include <cstdint>
 
-enum class WordType : int { float32, bfloat16, float16, int8 };
-enum class Pooling : int { mean_masked, mean_all, sum_all };      // the order of reference.POOLINGS
-enum class Activation : int { sigmoid, tanh, relu, gelu };        // the order of reference.ACTIVATIONS
+#include "../common/arguments.h"
 
-// One integer array of either width, read as it is; data is null where the argument is absent.
-struct Indices {
-  const void* data = nullptr;
-  bool is_int64 = false;
-  int64_t operator[](int64_t i) const {
-    return is_int64 ? static_cast<const int64_t*>(data)[i] : static_cast<const int32_t*>(data)[i];
-  }
-};
+namespace dendritic_bert {
 
 // Runs body(begin, end, context) over sub-ranges on torch's own threads.
 using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
@@ -23,19 +14,13 @@ using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, RangeBod
 // The first token (lowest flat index) with an index outside its table, packed as token * 4 + kind; INT64_MAX if none.
 enum BadIndexKind : int { bad_id = 0, bad_token_type = 1, bad_position = 2 };
 
-struct Tokens {
-  Indices ids, token_types, positions;
-  const void* mask = nullptr;           // [B, L] integers of mask_bytes each, only where the pooling heeds it
-  int mask_bytes = 0;
-  const int64_t* cu_seqlens = nullptr;  // [B + 1], or null: row b starts at b * length
-  int64_t rows = 0, length = 0, total = 0;
-  Pooling pooling = Pooling::mean_masked;
-  int64_t vocab_size = 0, num_types = 0, num_positions = 0;
+struct Tokens : TokenArrays {           // cu_seqlens holds int64: the binding widens int32
   int64_t positions_stride = 0;         // rows of the context table from one token type to the next
   int64_t* bad_index = nullptr;
 
-  int64_t row_start(int64_t row) const { return cu_seqlens ? cu_seqlens[row] : row * length; }
-  int64_t row_length(int64_t row) const { return cu_seqlens ? cu_seqlens[row + 1] - cu_seqlens[row] : length; }
+  const int64_t* bounds() const { return static_cast<const int64_t*>(cu_seqlens.data); }
+  int64_t row_start(int64_t row) const { return cu_seqlens.data ? bounds()[row] : row * length; }
+  int64_t row_length(int64_t row) const { return cu_seqlens.data ? bounds()[row + 1] - bounds()[row] : length; }
 };
 
 struct Table {
@@ -116,8 +101,6 @@ struct BackwardArguments {
   ParallelFor parallel_for;
 };
 
-enum class WordGradient : int { none, dense, sparse };  // the codes of ops.NO_WORD_GRAD and so on
-
 struct IdsBackwardArguments {
   const BackwardArguments& rows_pass;
   // The unmasked tokens by rising id; id u owns [id_start[u], id_start[u + 1]) of sorted_tokens.
@@ -140,3 +123,5 @@ struct Kernels {
 };
 
 const Kernels& chosen_kernels();        // dispatch.cpp
+
+}  // namespace dendritic_bert

@@ -20,6 +20,7 @@
 #include "pool.h"
 #include "rows.h"
 
+namespace dendritic_bert {
 namespace {
 
 // A chunk has at least 4096 tokens' worth of work, and all copies of `size` floats together take at most 16 MB.
@@ -286,3 +287,4 @@ inline void ids_backward(const IdsBackwardArguments& ids) {
 }
 
 }  // namespace
+}  // namespace dendritic_bert

@@ -4,6 +4,8 @@
 
 #include "arguments.h"
 
+namespace dendritic_bert {
+
 extern const Kernels kernels_baseline;
 #ifdef HAVE_AVX2
 extern const Kernels kernels_avx2;
@@ -34,3 +36,5 @@ const Kernels& chosen_kernels() {
   static const Kernels& chosen = choose();
   return chosen;
 }
+
+}  // namespace dendritic_bert

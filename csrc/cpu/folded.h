@@ -13,6 +13,7 @@
 #include "rows.h"
 #include "segments.h"
 
+namespace dendritic_bert {
 namespace {
 
 constexpr uint32_t position_tile = 16;  // positions of an id that share a cache line
@@ -102,3 +103,4 @@ inline void folded_logits(const FoldedArguments& arguments) {
 }
 
 }  // namespace
+}  // namespace dendritic_bert

@@ -10,6 +10,7 @@
 #include "pool.h"
 #include "rows.h"
 
+namespace dendritic_bert {
 namespace {
 
 template <class Word>
@@ -70,6 +71,7 @@ inline void logits(const LogitsArguments& arguments) {
     case WordType::bfloat16: return logits_of<bfloat16>(arguments);
     case WordType::float16: return logits_of<float16>(arguments);
     case WordType::int8: return logits_of<int8_t>(arguments);
+    case WordType::float8_e4m3: return;  // the binding refuses it
   }
 }
 
@@ -83,3 +85,4 @@ inline void forward(const ForwardArguments& arguments) {
 }
 
 }  // namespace
+}  // namespace dendritic_bert

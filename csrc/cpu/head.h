@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "simd.h"
 
+namespace dendritic_bert {
 namespace {
 
 constexpr int head_rows = 4;  // rows a weight vector is loaded for
@@ -61,3 +62,4 @@ inline void cascade(const Head& head, float* z, float* logits) {
 }
 
 }  // namespace
+}  // namespace dendritic_bert

@@ -11,6 +11,10 @@
 #define STRING_(a) #a
 #define STRING(a) STRING_(a)
 
+namespace dendritic_bert {
+
 extern const Kernels CONCATENATE(kernels_, INSTRUCTION_SET);
 const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET), logits, folded_logits, forward,
                                                   rows_backward, ids_backward};
+
+}  // namespace dendritic_bert

@@ -7,11 +7,11 @@
 #include <emmintrin.h>
 #endif
 
+#include "../common/philox.h"
 #include "simd.h"
 
+namespace dendritic_bert {
 namespace {
-
-enum PhiloxStream : uint32_t { embed_stream = 0, pool_stream = 1 };
 
 // One word of a block in each 64-bit lane. Its upper half is whatever the rounds leave there: products read the lower
 // halves alone, so that a round is two products, two shifts and two exclusive ors of three, with nothing put in place.
@@ -62,13 +62,13 @@ constexpr Words block_of_lane = {0, 1};
 // up to whole vectors; what lies past hidden_size is 0 or 1 too.
 inline void dropout_keep(uint64_t seed, int64_t row, int64_t column, PhiloxStream stream, double p,
                          int64_t hidden_size, float* keep) {
-  const uint32_t threshold = uint32_t(p * 4294967296.0);
+  const uint32_t threshold = dropout_threshold(p);
   for (int64_t h = 0; h < hidden_size; h += 2 * lanes) {
     Words c0 = spread(uint64_t(h / 4)) + block_of_lane, c1 = spread(uint32_t(column)), c2 = spread(uint32_t(row)),
           c3 = spread(stream);
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-      const Words product0 = product(c0, 0xD2511F53u), product1 = product(c2, 0xCD9E8D57u);
+    for (int round = 0; round < philox_rounds; ++round, k0 += philox_key_step_0, k1 += philox_key_step_1) {
+      const Words product0 = product(c0, philox_multiplier_0), product1 = product(c2, philox_multiplier_2);
       c0 = (product1 >> 32) ^ c1 ^ spread(k0);
       c2 = (product0 >> 32) ^ c3 ^ spread(k1);
       c1 = product1;
@@ -81,3 +81,4 @@ inline void dropout_keep(uint64_t seed, int64_t row, int64_t column, PhiloxStrea
 }
 
 }  // namespace
+}  // namespace dendritic_bert

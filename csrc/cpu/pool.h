@@ -14,6 +14,7 @@
 #include "simd.h"
 #include "tokens.h"
 
+namespace dendritic_bert {
 namespace {
 
 // Floats aligned to a cache line, uninitialised.
@@ -253,3 +254,4 @@ struct Gather {
 };
 
 }  // namespace
+}  // namespace dendritic_bert

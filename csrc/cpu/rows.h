@@ -9,6 +9,7 @@
 #include "arguments.h"
 #include "segments.h"
 
+namespace dendritic_bert {
 namespace {
 
 constexpr int64_t block_rows = 16;
@@ -139,3 +140,4 @@ inline void pool_rows(const Pooler& pooler, bool drop, int num_threads, Parallel
 }
 
 }  // namespace
+}  // namespace dendritic_bert

@@ -7,6 +7,7 @@
 
 #include "tokens.h"
 
+namespace dendritic_bert {
 namespace {
 
 constexpr int64_t max_segments = 64;  // pooled together: their tokens are one list, prefetched across rows
@@ -54,3 +55,4 @@ inline bool pool_segments(const Pooler& pooler, const Segment* segments, int64_t
 }
 
 }  // namespace
+}  // namespace dendritic_bert

@@ -10,6 +10,7 @@
 #include <immintrin.h>
 #endif
 
+namespace dendritic_bert {
 namespace {
 
 // The empty asm is an effect: of a function that only prefetches GCC thinks it has none, and drops the calls to it.
@@ -188,3 +189,4 @@ inline Pair reciprocal_sqrt(Pair x, float scale, float eps) {
 inline int64_t padded_to_lanes(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
 
 }  // namespace
+}  // namespace dendritic_bert

@@ -9,6 +9,8 @@
 #include "arguments.h"
 #include "tokens.h"
 
+namespace dendritic_bert {
+
 struct TokensById {
   std::vector<int32_t> tokens;
   std::vector<int64_t> id_start, unique_ids;
@@ -49,3 +51,5 @@ inline TokensById tokens_by_id(const Tokens& tokens) {
   sorted.id_start.push_back(int64_t(kept));
   return sorted;
 }
+
+}  // namespace dendritic_bert

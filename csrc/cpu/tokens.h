@@ -7,6 +7,7 @@
 
 #include "arguments.h"
 
+namespace dendritic_bert {
 namespace {
 
 // Sums are taken over segments of a row and then over its segments, so that a row's result is the same to the bit
@@ -95,3 +96,4 @@ inline bool append(const Tokens& tokens, const Segment& segment, TokenList& list
 }
 
 }  // namespace
+}  // namespace dendritic_bert
