@@ -31,7 +31,9 @@ inline void read_mask(TokenArrays& tokens, const Tensor& mask, const Tensor& inp
   expect_ids_shape("attention_mask", mask, input_ids);
   if (tokens.pooling != Pooling::mean_masked) return reader.expect_device("attention_mask", mask);
   switch (mask.scalar_type()) {
-    case ScalarType::Bool: case ScalarType::Byte: case ScalarType::Char: tokens.mask_bytes = 1; break;
+    case ScalarType::Bool:
+    case ScalarType::Byte:
+    case ScalarType::Char: tokens.mask_bytes = 1; break;
     case ScalarType::Int: tokens.mask_bytes = 4; break;
     case ScalarType::Long: tokens.mask_bytes = 8; break;
     default: fail("attention_mask is none of bool, uint8, int8, int32, int64: pass attention_mask != 0.");

@@ -20,7 +20,7 @@ enum BadIndexKind : int { bad_id = 0, bad_token_type = 1, bad_position = 2 };
 
 // Here cu_seqlens holds int64: the binding converts int32.
 struct Tokens : TokenArrays {
-  int64_t positions_stride = 0;         // rows of the context table per token type
+  int64_t positions_stride = 0;  // rows of the context table per token type
   int64_t* bad_index = nullptr;
 
   const int64_t* bounds() const { return static_cast<const int64_t*>(cu_seqlens.data); }
@@ -29,22 +29,22 @@ struct Tokens : TokenArrays {
 };
 
 struct Table {
-  const void* word = nullptr;           // [V, H]
+  const void* word = nullptr;  // [V, H]
   WordType word_type = WordType::float32;
-  const float* word_scale = nullptr;    // [V], for int8 only
-  const float* context = nullptr;       // [K * P, context_stride], of which H floats per row are used
+  const float* word_scale = nullptr;  // [V], for int8 only
+  const float* context = nullptr;     // [K * P, context_stride], of which H floats per row are used
   int64_t context_stride = 0;
   int64_t hidden_size = 0;
   float eps = 0;
-  bool centred = false;                 // whether every row of word and context has mean 0
+  bool centred = false;  // whether every row of word and context has mean 0
 };
 
 // With N dendrites the head has (1 + N) * C outputs.
 struct Head {
-  const float* weight;                  // [outputs, H]; null where it is folded into the tables
-  const float *bias, *beta_bias;        // [outputs]
-  const float* lateral;                 // [N, N, C]
-  const float* top;                     // [N, C]
+  const float* weight;            // [outputs, H]; null where it is folded into the tables
+  const float *bias, *beta_bias;  // [outputs]
+  const float* lateral;           // [N, N, C]
+  const float* top;               // [N, C]
   int64_t num_labels, num_dendrites;
   Activation activation;
 };
@@ -58,7 +58,7 @@ struct LogitsArguments {
   Tokens tokens;
   Table table;
   Head head;
-  float* logits;                        // [B, C]
+  float* logits;  // [B, C]
   int num_threads;
   ParallelFor parallel_for;
 };
@@ -66,9 +66,9 @@ struct LogitsArguments {
 // The tables with the head folded into them, see kernels/prepare.py. Each row of word and context has the outputs first
 // and is padded to `stride` floats.
 struct Folded {
-  const float* rstd;                    // [K, positions_stride / position_tile, V, position_tile]
-  const float* word;                    // [V, stride]
-  const float* context;                 // [K, positions_stride, stride]
+  const float* rstd;     // [K, positions_stride / position_tile, V, position_tile]
+  const float* word;     // [V, stride]
+  const float* context;  // [K, positions_stride, stride]
   int64_t stride;
 };
 
@@ -76,7 +76,7 @@ struct FoldedLogitsArguments {
   Tokens tokens;
   Folded folded;
   Head head;
-  float* logits;                        // [B, C]
+  float* logits;  // [B, C]
   int num_threads;
   ParallelFor parallel_for;
 };
@@ -85,9 +85,9 @@ struct EmbedPoolArguments {
   Tokens tokens;
   Table table;
   Dropout dropout;
-  const float *ln_weight, *ln_bias;     // [H]
-  float *pooled, *pooled_hat;           // [B, H]; pooled_hat is the pooled row before gamma, beta and p_pool
-  float* rstd;                          // [T]; not written for masked tokens
+  const float *ln_weight, *ln_bias;  // [H]
+  float *pooled, *pooled_hat;        // [B, H]; pooled_hat is the pooled row before gamma, beta and p_pool
+  float* rstd;                       // [T]; not written for masked tokens
   int num_threads;
   ParallelFor parallel_for;
 };
@@ -103,26 +103,26 @@ struct BackwardArguments {
   Tokens tokens;
   Table table;
   Dropout dropout;
-  const float* ln_weight;               // [H]
+  const float* ln_weight;                 // [H]
   const float *grad_pooled, *pooled_hat;  // [B, H]
-  const float* rstd;                    // [T]
-  int64_t num_contexts;                 // rows of table.context
-  TokenPlace* places;                   // [T], written for valid tokens
-  float* row_gradient;                  // [B, H padded to whole vectors]
-  float *d_ln_weight, *d_ln_bias;       // [H]
+  const float* rstd;                      // [T]
+  int64_t num_contexts;                   // rows of table.context
+  TokenPlace* places;                     // [T], written for valid tokens
+  float* row_gradient;                    // [B, H padded to whole vectors]
+  float *d_ln_weight, *d_ln_bias;         // [H]
   ParallelFor parallel_for;
 };
 
 // Pass 2 of the backward, over segments: the valid tokens sorted by id (segments.h).
 struct SegmentsBackwardArguments {
   const BackwardArguments& rows_pass;
-  const int32_t* tokens;                // [the number of valid tokens]
-  const int64_t* starts;                // [num_segments + 1]: segment s is tokens [starts[s], starts[s + 1])
-  const int64_t* ids;                   // [num_segments], rising
+  const int32_t* tokens;  // [the number of valid tokens]
+  const int64_t* starts;  // [num_segments + 1]: segment s is tokens [starts[s], starts[s + 1])
+  const int64_t* ids;     // [num_segments], rising
   int64_t num_segments;
   WordGradient word_gradient;
-  void* d_word;                         // of the word type; segment s owns row ids[s] where dense, row s where sparse
-  float* d_context;                     // [num_contexts, H]
+  void* d_word;      // of the word type; segment s owns row ids[s] where dense, row s where sparse
+  float* d_context;  // [num_contexts, H]
 };
 
 // The kernels of one instruction set.

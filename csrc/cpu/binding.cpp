@@ -59,12 +59,17 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
   table.context_stride = table.hidden_size = hidden_size;
   table.eps = float(eps);
   table.centred = true;
-  const Head head{reader.float_data("weight", weight), reader.float_data("bias", bias),
-                  reader.float_data("beta_bias", beta_bias), reader.float_data("lateral", lateral),
-                  reader.float_data("top", top), sizes.num_labels, sizes.num_dendrites, Activation(activation)};
+  const Head head{reader.float_data("weight", weight),
+                  reader.float_data("bias", bias),
+                  reader.float_data("beta_bias", beta_bias),
+                  reader.float_data("lateral", lateral),
+                  reader.float_data("top", top),
+                  sizes.num_labels,
+                  sizes.num_dendrites,
+                  Activation(activation)};
   const Tensor logits = new_tensor(weight, {call.tokens.rows, sizes.num_labels});
-  chosen_kernels().dsn_logits({call.tokens, table, head, data_of<float>(logits), int(torch::stable::get_num_threads()),
-                           parallel_for});
+  chosen_kernels().dsn_logits(
+      {call.tokens, table, head, data_of<float>(logits), int(torch::stable::get_num_threads()), parallel_for});
   call.raise_bad_index();
   return logits;
 }
@@ -82,7 +87,8 @@ Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tens
   if (word.dim() != 2 || word.size(1) != stride)
     fail("word has shape ", shape_of(word), ", expected [V, ", stride, "].");
   if (rstd.dim() != 4 || rstd.size(0) == 0 || rstd.size(2) != word.size(0) || rstd.size(3) != position_tile)
-    fail("rstd has shape ", shape_of(rstd), ", expected [K, P / ", position_tile, ", ", word.size(0), ", ", position_tile, "] with K >= 1.");
+    fail("rstd has shape ", shape_of(rstd), ", expected [K, P / ", position_tile, ", ", word.size(0), ", ",
+         position_tile, "] with K >= 1.");
   const int64_t positions_stride = rstd.size(1) * position_tile;
   expect_shape("context", context, {rstd.size(0), positions_stride, stride});
   if (num_positions < 0 || num_positions > positions_stride)
@@ -90,24 +96,30 @@ Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tens
   call.set_tables(word.size(0), rstd.size(0), num_positions);
   call.tokens.positions_stride = positions_stride;
 
-  const Folded folded{reader.float_data("rstd", rstd), reader.float_data("word", word),
-                      reader.float_data("context", context), stride};
-  const Head head{nullptr, reader.float_data("bias", bias), reader.float_data("beta_bias", beta_bias),
-                  reader.float_data("lateral", lateral), reader.float_data("top", top), sizes.num_labels,
-                  sizes.num_dendrites, Activation(activation)};
+  const Folded folded{
+      reader.float_data("rstd", rstd), reader.float_data("word", word), reader.float_data("context", context), stride};
+  const Head head{nullptr,
+                  reader.float_data("bias", bias),
+                  reader.float_data("beta_bias", beta_bias),
+                  reader.float_data("lateral", lateral),
+                  reader.float_data("top", top),
+                  sizes.num_labels,
+                  sizes.num_dendrites,
+                  Activation(activation)};
   const Tensor logits = new_tensor(bias, {call.tokens.rows, sizes.num_labels});
-  chosen_kernels().dsn_logits_folded({call.tokens, folded, head, data_of<float>(logits),
-                                  int(torch::stable::get_num_threads()), parallel_for});
+  chosen_kernels().dsn_logits_folded(
+      {call.tokens, folded, head, data_of<float>(logits), int(torch::stable::get_num_threads()), parallel_for});
   call.raise_bad_index();
   return logits;
 }
 
-std::tuple<Tensor, Tensor, Tensor> embed_pool(
-    const Tensor& input_ids, const Tensor& word_embeddings, const Tensor& position_embeddings,
-    const Tensor& token_type_embeddings, const Tensor& ln_weight, const Tensor& ln_bias,
-    const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
-    const OptionalTensor& position_ids, double eps, int64_t pooling, double p_embed, double p_pool,
-    const OptionalTensor& seed, int64_t) {
+std::tuple<Tensor, Tensor, Tensor> embed_pool(const Tensor& input_ids, const Tensor& word_embeddings,
+                                              const Tensor& position_embeddings, const Tensor& token_type_embeddings,
+                                              const Tensor& ln_weight, const Tensor& ln_bias,
+                                              const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
+                                              const OptionalTensor& token_type_ids, const OptionalTensor& position_ids,
+                                              double eps, int64_t pooling, double p_embed, double p_pool,
+                                              const OptionalTensor& seed, int64_t) {
   TrainingCall training(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
                         attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
   CallTokens& call = training.call;
@@ -117,9 +129,9 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool(
   Tensor rstd = new_tensor(word_embeddings, {call.tokens.total});
   if (call.tokens.mask_bytes) torch::stable::zero_(rstd);  // the kernel writes those of valid tokens
   chosen_kernels().embed_pool({call.tokens, training.table, training.dropout, training.ln_weight,
-                            call.reader.as_float_data("ln_bias", ln_bias), data_of<float>(pooled),
-                            data_of<float>(pooled_hat), data_of<float>(rstd), int(torch::stable::get_num_threads()),
-                            parallel_for});
+                               call.reader.as_float_data("ln_bias", ln_bias), data_of<float>(pooled),
+                               data_of<float>(pooled_hat), data_of<float>(rstd), int(torch::stable::get_num_threads()),
+                               parallel_for});
   call.raise_bad_index();
   return {as_type(pooled, training.parameter_type), pooled_hat, rstd};
 }
@@ -165,11 +177,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
   torch::stable::zero_(d_token_type);
   std::vector<TokenPlace> places(static_cast<size_t>(tokens.total));
   std::vector<float> row_gradient(size_t(tokens.rows * training.table.context_stride));
-  const BackwardArguments arguments{
-      tokens, training.table, training.dropout, training.ln_weight, reader.as_float_data("grad_pooled", grad_pooled),
-      reader.float_data("pooled_hat", pooled_hat), reader.float_data("rstd", rstd),
-      training.num_types * training.num_positions, places.data(), row_gradient.data(), data_of<float>(d_ln_weight),
-      data_of<float>(d_ln_bias), parallel_for};
+  const BackwardArguments arguments{tokens,
+                                    training.table,
+                                    training.dropout,
+                                    training.ln_weight,
+                                    reader.as_float_data("grad_pooled", grad_pooled),
+                                    reader.float_data("pooled_hat", pooled_hat),
+                                    reader.float_data("rstd", rstd),
+                                    training.num_types * training.num_positions,
+                                    places.data(),
+                                    row_gradient.data(),
+                                    data_of<float>(d_ln_weight),
+                                    data_of<float>(d_ln_bias),
+                                    parallel_for};
   chosen_kernels().backward_rows(arguments);
   training.call.raise_bad_index();
 
@@ -188,7 +208,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
                                       num_segments, word_gradient, data_of<void>(d_word), d_context.data()});
   sum_context_gradient(training, d_context.data(), data_of<float>(d_position), data_of<float>(d_token_type));
   const ScalarType type = training.parameter_type;
-  return {d_word, d_word_ids, as_type(d_position, type), as_type(d_token_type, type), as_type(d_ln_weight, type),
+  return {d_word,
+          d_word_ids,
+          as_type(d_position, type),
+          as_type(d_token_type, type),
+          as_type(d_ln_weight, type),
           as_type(d_ln_bias, type)};
 }
 

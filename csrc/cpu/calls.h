@@ -120,7 +120,8 @@ struct TrainingCall {
     for (int64_t k = 0; k < num_types; ++k)
       for (int64_t p = 0; p < num_positions; ++p) {
         float* row = context_.data() + (k * num_positions + p) * table.context_stride;
-        for (int64_t h = 0; h < hidden_size; ++h) row[h] = position[p * hidden_size + h] + token_type[k * hidden_size + h];
+        for (int64_t h = 0; h < hidden_size; ++h)
+          row[h] = position[p * hidden_size + h] + token_type[k * hidden_size + h];
       }
     table.context = context_.data();
   }

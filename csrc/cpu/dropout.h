@@ -21,7 +21,9 @@ inline Words broadcast_word(uint64_t x) { return Words{} + x; }
 
 #if defined(__AVX512F__)
 
-inline Words multiply(Words x, uint32_t factor) { return Words(_mm512_mul_epu32(__m512i(x), _mm512_set1_epi64(factor))); }
+inline Words multiply(Words x, uint32_t factor) {
+  return Words(_mm512_mul_epu32(__m512i(x), _mm512_set1_epi64(factor)));
+}
 // The blocks of the even lanes, (low 0, high 0, low 2, high 2, ...), and of the odd ones, (low 1, high 1, low 3, ...).
 inline Words even_blocks(Words low, Words high) { return Words(_mm512_unpacklo_epi64(__m512i(low), __m512i(high))); }
 inline Words odd_blocks(Words low, Words high) { return Words(_mm512_unpackhi_epi64(__m512i(low), __m512i(high))); }
@@ -32,7 +34,9 @@ constexpr Words block_of_lane = {0, 4, 1, 5, 2, 6, 3, 7};  // so that a vector o
 
 #elif defined(__AVX2__)
 
-inline Words multiply(Words x, uint32_t factor) { return Words(_mm256_mul_epu32(__m256i(x), _mm256_set1_epi64x(factor))); }
+inline Words multiply(Words x, uint32_t factor) {
+  return Words(_mm256_mul_epu32(__m256i(x), _mm256_set1_epi64x(factor)));
+}
 inline Words even_blocks(Words low, Words high) { return Words(_mm256_unpacklo_epi64(__m256i(low), __m256i(high))); }
 inline Words odd_blocks(Words low, Words high) { return Words(_mm256_unpackhi_epi64(__m256i(low), __m256i(high))); }
 inline Vec ones_where_at_least(Words x, uint32_t threshold) {
@@ -46,7 +50,9 @@ constexpr Words block_of_lane = {0, 2, 1, 3};
 #if defined(__SSE2__)
 inline Words multiply(Words x, uint32_t factor) { return Words(_mm_mul_epu32(__m128i(x), _mm_set1_epi64x(factor))); }
 #else
-inline Words multiply(Words x, uint32_t factor) { return Words{uint64_t(uint32_t(x[0])) * factor, uint64_t(uint32_t(x[1])) * factor}; }
+inline Words multiply(Words x, uint32_t factor) {
+  return Words{uint64_t(uint32_t(x[0])) * factor, uint64_t(uint32_t(x[1])) * factor};
+}
 #endif
 inline Words even_blocks(Words low, Words high) { return Words{low[0], high[0]}; }
 inline Words odd_blocks(Words low, Words high) { return Words{low[1], high[1]}; }
@@ -61,12 +67,12 @@ constexpr Words block_of_lane = {0, 1};
 
 // keep[i] is 1 if dropout with probability p keeps channel i of a token, and 0 otherwise. `keep` has room for hidden_size
 // rounded up to whole vectors; past hidden_size it holds 0 or 1 too.
-inline void dropout_keep(uint64_t seed, int64_t row, int64_t column, PhiloxStream stream, double p,
-                         int64_t hidden_size, float* keep) {
+inline void dropout_keep(uint64_t seed, int64_t row, int64_t column, PhiloxStream stream, double p, int64_t hidden_size,
+                         float* keep) {
   const uint32_t threshold = dropout_threshold(p);
   for (int64_t h = 0; h < hidden_size; h += 2 * lanes) {
-    Words c0 = broadcast_word(uint64_t(h / 4)) + block_of_lane, c1 = broadcast_word(uint32_t(column)), c2 = broadcast_word(uint32_t(row)),
-          c3 = broadcast_word(stream);
+    Words c0 = broadcast_word(uint64_t(h / 4)) + block_of_lane, c1 = broadcast_word(uint32_t(column)),
+          c2 = broadcast_word(uint32_t(row)), c3 = broadcast_word(stream);
     uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
     for (int round = 0; round < philox_rounds; ++round, k0 += philox_key_step_0, k1 += philox_key_step_1) {
       const Words product0 = multiply(c0, philox_multiplier_0), product2 = multiply(c2, philox_multiplier_2);
@@ -75,7 +81,8 @@ inline void dropout_keep(uint64_t seed, int64_t row, int64_t column, PhiloxStrea
       c1 = product2;
       c3 = product0;
     }
-    const Words low = (c0 & broadcast_word(0xffffffffu)) | c1 << 32, high = (c2 & broadcast_word(0xffffffffu)) | c3 << 32;
+    const Words low = (c0 & broadcast_word(0xffffffffu)) | c1 << 32,
+                high = (c2 & broadcast_word(0xffffffffu)) | c3 << 32;
     store(keep + h, ones_where_at_least(even_blocks(low, high), threshold));
     if (h + lanes < hidden_size) store(keep + h + lanes, ones_where_at_least(odd_blocks(low, high), threshold));
   }

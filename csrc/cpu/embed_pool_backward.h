@@ -66,7 +66,8 @@ struct RowPass {
     float* const g = arguments.row_gradient + row * stride;
     for (int64_t h = 0; h < hidden_size; ++h) g[h] = dropout.p_pool > 0 ? grad[h] * keep[h] * pool_scale : grad[h];
     for (int64_t h = 0; h < hidden_size; ++h) d_ln_weight[h] += g[h] * pooled_hat[h];
-    if (!drop) for (int64_t h = 0; h < hidden_size; ++h) d_ln_bias[h] += g[h] * beta_share;
+    if (!drop)
+      for (int64_t h = 0; h < hidden_size; ++h) d_ln_bias[h] += g[h] * beta_share;
     for (int64_t h = 0; h < hidden_size; ++h) g[h] *= drop ? scale : scale * gamma[h];
     std::fill(g + hidden_size, g + stride, 0.0f);
     if (drop) return;
@@ -110,7 +111,8 @@ inline void backward_rows(const BackwardArguments& arguments) {
     }
   });
   add_copies(copies, ranges, size, hidden_size, arguments.d_ln_weight);
-  if (!(arguments.dropout.p_embed > 0)) add_copies(copies + hidden_size, ranges, size, hidden_size, arguments.d_ln_bias);
+  if (!(arguments.dropout.p_embed > 0))
+    add_copies(copies + hidden_size, ranges, size, hidden_size, arguments.d_ln_bias);
 }
 
 // Pass 2 over a range of segments. The caller provides d_context [num_contexts, stride] and d_ln_bias [stride], which are
@@ -121,7 +123,8 @@ struct SegmentPass {
   float *d_context, *d_ln_bias;
   const BackwardArguments& arguments = segments.rows_pass;
   const FullWidthPooler<Word> pooler{arguments.table, arguments.tokens};
-  const int64_t hidden_size = pooler.hidden_size, stride = pooler.stride, context_stride = arguments.table.context_stride;
+  const int64_t hidden_size = pooler.hidden_size, stride = pooler.stride,
+                context_stride = arguments.table.context_stride;
   const int64_t last_token = segments.starts[segments.num_segments] - 1;
   const float *const row_gradient = arguments.row_gradient, *const context = arguments.table.context;
   const float inverse = 1.0f / float(hidden_size);
@@ -140,7 +143,8 @@ struct SegmentPass {
   // The word's row as floats, padded with zeros.
   const float* read_word(int64_t id) {
     const Word* row = pooler.words + id * hidden_size;
-    if constexpr (sizeof(Word) == sizeof(float)) if (!pooler.tail) return row;
+    if constexpr (sizeof(Word) == sizeof(float))
+      if (!pooler.tail) return row;
     for (int64_t h = 0; h < pooler.full; h += lanes) store(word + h, load(row + h));
     if (pooler.tail) store(word + pooler.full, load_partial(row + pooler.full, pooler.tail));
     return word;
@@ -203,7 +207,8 @@ struct SegmentPass {
       }
       const Pair sums_e = sum_lanes(e_part, ge_part);
       const float e_mean = sums_e.first * inverse, g_mean = drop ? sum_lanes(g_part) * inverse : 0.0f;
-      const float a = token.rstd, c = a * a * a * (sums_e.second * inverse - e_mean * g_mean), d = c * e_mean - a * g_mean;
+      const float a = token.rstd, c = a * a * a * (sums_e.second * inverse - e_mean * g_mean),
+                  d = c * e_mean - a * g_mean;
       for (int64_t h = 0; h < stride; h += lanes) {
         const Vec e = load(w + h) + load(q + h);
         const Vec d_e = broadcast(a) * load(g + h) - broadcast(c) * e + broadcast(d);
@@ -274,8 +279,9 @@ inline void backward_segments_of(const SegmentsBackwardArguments& segments) {
       float* copy = copies + range * size;
       std::fill(copy, copy + size, 0.0f);
       SegmentPass<Word> pass{segments, copy, copy + num_contexts * stride};
-      pass.run(first_segment(segments, num_tokens * range / ranges),
-               range + 1 == ranges ? segments.num_segments : first_segment(segments, num_tokens * (range + 1) / ranges));
+      pass.run(
+          first_segment(segments, num_tokens * range / ranges),
+          range + 1 == ranges ? segments.num_segments : first_segment(segments, num_tokens * (range + 1) / ranges));
     }
   });
   for (int64_t i = 0; i < num_contexts; ++i)

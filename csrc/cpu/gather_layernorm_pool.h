@@ -19,7 +19,7 @@ namespace {
 
 // What training needs beside the sum of rstd * e.
 struct Training {
-  float* rstd;              // [T], written for the backward
+  float* rstd;  // [T], written for the backward
   const Dropout* dropout;
 };
 
@@ -30,9 +30,9 @@ struct FullWidthPooler {
   const Training* training = nullptr;
   const int64_t hidden_size = table.hidden_size;
   const int64_t elements_per_token = hidden_size;
-  const int64_t full = hidden_size / lanes * lanes;        // channels in whole vectors
+  const int64_t full = hidden_size / lanes * lanes;  // channels in whole vectors
   const int tail = int(hidden_size - full);
-  const int64_t stride = pad_to_lanes(hidden_size);        // of the rows of buffers, whose padding holds zeros
+  const int64_t stride = pad_to_lanes(hidden_size);  // of the rows of buffers, whose padding holds zeros
   const int64_t row_bytes = hidden_size * int64_t(sizeof(Word));
   // Tokens to prefetch ahead: 12 KB, which is about 100 ns at the speed of L3, and a quarter of L1.
   const int64_t prefetch_distance = std::clamp<int64_t>(12288 / row_bytes, 2, max_prefetch_distance);
@@ -202,21 +202,27 @@ struct FullWidthPooler {
   void accumulate(const float* e, const float* rstd, int count, float* acc) const {
     int64_t h = 0;
     for (; h + 8 * lanes <= stride; h += 8 * lanes) accumulate_tile<8>(e + h, rstd, count, acc + h);
-    if (h + 4 * lanes <= stride) { accumulate_tile<4>(e + h, rstd, count, acc + h); h += 4 * lanes; }
-    if (h + 2 * lanes <= stride) { accumulate_tile<2>(e + h, rstd, count, acc + h); h += 2 * lanes; }
+    if (h + 4 * lanes <= stride) {
+      accumulate_tile<4>(e + h, rstd, count, acc + h);
+      h += 4 * lanes;
+    }
+    if (h + 2 * lanes <= stride) {
+      accumulate_tile<2>(e + h, rstd, count, acc + h);
+      h += 2 * lanes;
+    }
     if (h < stride) accumulate_tile<1>(e + h, rstd, count, acc + h);
   }
 
   // Stores rstd and, under dropout on the embeddings, applies the mask to e.
-  void apply_training(const Split& split, const TokenList& list, int64_t first, int count, float* e,
-                         const float* rstd, float* keep, float* keep_count) const {
+  void apply_training(const Split& split, const TokenList& list, int64_t first, int count, float* e, const float* rstd,
+                      float* keep, float* keep_count) const {
     const int64_t start = tokens.row_start(split.row);
     for (int j = 0; j < count; ++j) {
       const int64_t column = list.column[first + j];
       training->rstd[start + column] = rstd[j];
       if (!keep_count) continue;
-      dropout_keep(training->dropout->seed, split.row, column, embed_stream, training->dropout->p_embed, hidden_size,
-                   keep);
+      dropout_keep(
+          training->dropout->seed, split.row, column, embed_stream, training->dropout->p_embed, hidden_size, keep);
       for (int64_t h = 0; h < hidden_size; ++h) {
         e[j * stride + h] *= keep[h];
         keep_count[h] += keep[h];

@@ -52,7 +52,8 @@ inline void run_cascade(const Head& head, float* z, float* logits) {
   for (int64_t k = 0; k < dendrites; ++k) {
     float* a = z + (1 + k) * labels;
     for (int64_t j = 0; j < k; ++j)
-      for (int64_t c = 0; c < labels; ++c) a[c] += head.lateral[(k * dendrites + j) * labels + c] * z[(1 + j) * labels + c];
+      for (int64_t c = 0; c < labels; ++c)
+        a[c] += head.lateral[(k * dendrites + j) * labels + c] * z[(1 + j) * labels + c];
     for (int64_t c = 0; c < labels; ++c) a[c] = activate(head.activation, a[c]);
   }
   for (int64_t c = 0; c < labels; ++c) {

@@ -31,7 +31,12 @@ inline int64_t next_splits(const Tokens& tokens, int64_t& row, int64_t& column, 
   while (row < last_row && n < max_splits) {
     const int64_t length = tokens.row_length(row), end = std::min(length, column + split_columns);
     splits[n++] = {row, column, end};
-    if (end == length) { ++row; column = 0; } else { column = end; }
+    if (end == length) {
+      ++row;
+      column = 0;
+    } else {
+      column = end;
+    }
   }
   return n;
 }
@@ -42,8 +47,11 @@ struct Sums {
   Buffer sum, keep_count;  // [n, stride]
   int64_t* count;          // [n] valid tokens
   Sums(int64_t n, int64_t stride_, bool drop)
-      : stride(stride_), sum(n * stride_), keep_count(drop ? n * stride_ : 0),
-        count(static_cast<int64_t*>(std::malloc(size_t(n) * sizeof(int64_t)))), drop_(drop) {}
+      : stride(stride_),
+        sum(n * stride_),
+        keep_count(drop ? n * stride_ : 0),
+        count(static_cast<int64_t*>(std::malloc(size_t(n) * sizeof(int64_t)))),
+        drop_(drop) {}
   ~Sums() { std::free(count); }
   float* keep_counts(int64_t i) const { return drop_ ? keep_count + i * stride : nullptr; }
 
@@ -58,7 +66,8 @@ struct Sums {
   bool drop_;
   void add_channels(float* to, bool first, const float* from) const {
     if (first) std::copy(from, from + stride, to);
-    else for (int64_t h = 0; h < stride; ++h) to[h] += from[h];
+    else
+      for (int64_t h = 0; h < stride; ++h) to[h] += from[h];
   }
 };
 
@@ -83,7 +92,8 @@ template <class Pooler, class Finish>
 inline void pool_row_blocks(const Pooler& pooler, bool drop, ParallelFor run, const Finish& finish) {
   const Tokens& tokens = pooler.tokens;
   const int64_t blocks = (tokens.rows + block_rows - 1) / block_rows;
-  const int64_t elements = std::max<int64_t>(1, tokens.total * pooler.elements_per_token / std::max<int64_t>(1, blocks));
+  const int64_t elements =
+      std::max<int64_t>(1, tokens.total * pooler.elements_per_token / std::max<int64_t>(1, blocks));
   parallel_for(run, blocks, std::max<int64_t>(1, elements_per_thread / elements), [&](int64_t begin, int64_t end) {
     const int64_t needed = std::min(max_splits, tokens.rows + tokens.total / split_columns);
     Sums partial(needed, pooler.stride, drop), rows(std::min(block_rows, tokens.rows), pooler.stride, drop);
@@ -116,7 +126,7 @@ inline void pool_split_rows(const Pooler& pooler, bool drop, ParallelFor run, co
   parallel_for(run, num_splits, 1, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; s += max_splits)
       if (!pool_splits(pooler, splits + s, std::min(max_splits, end - s), partial.sum + s * pooler.stride,
-                         partial.count + s, partial.keep_counts(s)))
+                       partial.count + s, partial.keep_counts(s)))
         __atomic_store_n(&valid, false, __ATOMIC_RELAXED);
   });
   Sums rows(block_rows, pooler.stride, drop);
@@ -137,8 +147,7 @@ template <class Pooler, class Finish>
 inline void pool_rows(const Pooler& pooler, bool drop, int num_threads, ParallelFor run, const Finish& finish) {
   if (has_dominant_row(pooler.tokens, pooler.elements_per_token, num_threads))
     pool_split_rows(pooler, drop, run, finish);
-  else
-    pool_row_blocks(pooler, drop, run, finish);
+  else pool_row_blocks(pooler, drop, run, finish);
 }
 
 }  // namespace

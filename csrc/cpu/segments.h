@@ -18,7 +18,9 @@ struct Segments {
 // A stable radix sort in passes of at most 11 bits. It takes as few passes as that allows and divides the bits among
 // them: a pass of 8 bits writes to 256 cache lines at a time, which stay in L1.
 inline Segments sort_into_segments(const Tokens& tokens) {
-  struct Entry { int32_t id, token; };
+  struct Entry {
+    int32_t id, token;
+  };
   std::vector<Entry> entries(static_cast<size_t>(tokens.total)), other;
   size_t num_valid = 0;
   for (int64_t token = 0; token < tokens.total; ++token) {

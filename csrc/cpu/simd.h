@@ -19,8 +19,12 @@ inline void prefetch_line(const void* address) {
   __asm__ volatile("");
 }
 
-struct bfloat16 { uint16_t bits; };
-struct float16 { uint16_t bits; };
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
 
 template <class To, class From>
 inline To bit_cast(From from) {
@@ -38,7 +42,8 @@ inline float to_float(float16 x) {
   const uint32_t sign = uint32_t(x.bits & 0x8000) << 16, rest = x.bits & 0x7fff;
   if (rest >= 0x7c00) return bit_cast<float>(sign | 0x7f800000u | (rest & 0x3ff) << 13);
   if (rest >= 0x0400) return bit_cast<float>(sign | ((rest << 13) + (112u << 23)));
-  return bit_cast<float>(sign | bit_cast<uint32_t>(bit_cast<float>((113u << 23) | (rest << 13)) - bit_cast<float>(113u << 23)));
+  return bit_cast<float>(
+      sign | bit_cast<uint32_t>(bit_cast<float>((113u << 23) | (rest << 13)) - bit_cast<float>(113u << 23)));
 }
 
 // These round to nearest even, as torch does.
@@ -49,9 +54,15 @@ inline void from_float(float x, bfloat16& to) {
 }
 inline void from_float(float x, float16& to) {
   const uint32_t bits = bit_cast<uint32_t>(x), sign = (bits >> 16) & 0x8000, rest = bits & 0x7fffffff;
-  if (rest > 0x7f800000) { to.bits = uint16_t(sign | 0x7e00); return; }
-  if (rest >= 0x477ff000) { to.bits = uint16_t(sign | 0x7c00); return; }       // 65520 and above become infinity
-  if (rest < 0x38800000) {                                                    // below 2^-14: adding 0.5 aligns the bits
+  if (rest > 0x7f800000) {
+    to.bits = uint16_t(sign | 0x7e00);
+    return;
+  }
+  if (rest >= 0x477ff000) {  // 65520 and above become infinity
+    to.bits = uint16_t(sign | 0x7c00);
+    return;
+  }
+  if (rest < 0x38800000) {  // below 2^-14: adding 0.5 aligns the bits
     to.bits = uint16_t(sign | (bit_cast<uint32_t>(bit_cast<float>(rest) + 0.5f) - 0x3f000000));
     return;
   }
@@ -67,11 +78,11 @@ inline Vec load(const bfloat16* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 inline Vec load(const float16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
-inline Vec load(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
-inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
-inline __m256 add_halves(Vec x) {
-  return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+inline Vec load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
 }
+inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
+inline __m256 add_halves(Vec x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
 
 #elif defined(__AVX2__)
 
@@ -82,7 +93,9 @@ inline Vec load(const bfloat16* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
 inline Vec load(const float16* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
-inline Vec load(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
+inline Vec load(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
 inline void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
 inline __m256 add_halves(Vec x) { return x; }  // a vector of 256 bits has no second half
 
@@ -91,8 +104,14 @@ inline __m256 add_halves(Vec x) { return x; }  // a vector of 256 bits has no se
 using Vec = float __attribute__((vector_size(16)));
 inline Vec broadcast(float x) { return Vec{x, x, x, x}; }
 template <class T>
-inline Vec load(const T* p) { return Vec{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])}; }
-inline Vec load(const float* p) { Vec x; std::memcpy(&x, p, sizeof(x)); return x; }
+inline Vec load(const T* p) {
+  return Vec{to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
+}
+inline Vec load(const float* p) {
+  Vec x;
+  std::memcpy(&x, p, sizeof(x));
+  return x;
+}
 inline void store(float* p, Vec x) { std::memcpy(p, &x, sizeof(x)); }
 
 #endif
@@ -109,7 +128,8 @@ inline Vec load_partial(const T* p, int n) {
 
 inline void store_as(float* p, Vec x, int n) {
   if (n == lanes) store(p, x);
-  else for (int i = 0; i < n; ++i) p[i] = x[i];
+  else
+    for (int i = 0; i < n; ++i) p[i] = x[i];
 }
 template <class T>
 inline void store_as(T* p, Vec x, int n) {
@@ -144,8 +164,10 @@ struct Pair {
 // out[j] is the sum of the lanes of x[j], for group_size vectors. A transposing tree takes 7 horizontal additions for all
 // eight sums, where one after the other would take 24.
 inline void sum_lanes(const Vec* x, float* out) {
-  const __m256 a = _mm256_hadd_ps(add_halves(x[0]), add_halves(x[1])), b = _mm256_hadd_ps(add_halves(x[2]), add_halves(x[3]));
-  const __m256 c = _mm256_hadd_ps(add_halves(x[4]), add_halves(x[5])), d = _mm256_hadd_ps(add_halves(x[6]), add_halves(x[7]));
+  const __m256 a = _mm256_hadd_ps(add_halves(x[0]), add_halves(x[1])),
+               b = _mm256_hadd_ps(add_halves(x[2]), add_halves(x[3]));
+  const __m256 c = _mm256_hadd_ps(add_halves(x[4]), add_halves(x[5])),
+               d = _mm256_hadd_ps(add_halves(x[6]), add_halves(x[7]));
   const __m256 ab = _mm256_hadd_ps(a, b), cd = _mm256_hadd_ps(c, d);
   const __m128 low = _mm_add_ps(_mm256_castps256_ps128(ab), _mm256_extractf128_ps(ab, 1));
   const __m128 high = _mm_add_ps(_mm256_castps256_ps128(cd), _mm256_extractf128_ps(cd, 1));

@@ -36,8 +36,8 @@ inline int64_t fill_list(const Pooler& pooler, const Split* splits, int64_t num_
 // Under dropout on the embeddings, keep_counts[s] is the number of tokens that keep each channel; otherwise it is null.
 // Returns false if an index is outside its table.
 template <class Pooler>
-inline bool pool_splits(const Pooler& pooler, const Split* splits, int64_t num_splits, float* partial,
-                          int64_t* counts, float* keep_counts) {
+inline bool pool_splits(const Pooler& pooler, const Split* splits, int64_t num_splits, float* partial, int64_t* counts,
+                        float* keep_counts) {
   typename Pooler::Scratch scratch(pooler);
   TokenList list;
   int64_t starts[max_splits + 1];

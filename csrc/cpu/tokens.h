@@ -33,8 +33,7 @@ inline void report_bad_index(const Tokens& tokens, int64_t token, BadIndexKind k
   const int64_t found = token * 4 + kind;
   int64_t lowest = __atomic_load_n(tokens.bad_index, __ATOMIC_RELAXED);
   while (found < lowest &&
-         !__atomic_compare_exchange_n(tokens.bad_index, &lowest, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
+         !__atomic_compare_exchange_n(tokens.bad_index, &lowest, found, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
 }
 
 inline bool is_valid(const Tokens& tokens, int64_t token) {
@@ -77,7 +76,10 @@ inline bool append_general(const Tokens& tokens, const Split& split, TokenList& 
     const bool bad[] = {id < 0 || id >= tokens.vocab_size, type < 0 || type >= tokens.num_types,
                         position < 0 || position >= tokens.num_positions};
     for (int kind = 0; kind < 3; ++kind)
-      if (bad[kind]) { report_bad_index(tokens, token, BadIndexKind(kind)); return false; }
+      if (bad[kind]) {
+        report_bad_index(tokens, token, BadIndexKind(kind));
+        return false;
+      }
     list.id[list.size] = int32_t(id);
     list.context[list.size] = int32_t(type * tokens.positions_stride + position);
     list.column[list.size] = int32_t(c);
@@ -90,8 +92,8 @@ inline bool append_general(const Tokens& tokens, const Split& split, TokenList& 
 inline bool append(const Tokens& tokens, const Split& split, TokenList& list) {
   if (tokens.mask_bytes == 0 && !tokens.token_types.data && !tokens.positions.data) {
     const int64_t size = list.size;
-    if (tokens.ids.is_int64 ? append_plain<int64_t>(tokens, split, list)
-                            : append_plain<int32_t>(tokens, split, list)) return true;
+    if (tokens.ids.is_int64 ? append_plain<int64_t>(tokens, split, list) : append_plain<int32_t>(tokens, split, list))
+      return true;
     list.size = size;  // the general form finds which index it is
   }
   return append_general(tokens, split, list);
