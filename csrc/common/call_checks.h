@@ -1,5 +1,5 @@
-// The rules about a call's arguments that hold in both extensions. None of them reads a value, so nothing here waits for
-// a device; what depends on values, such as an id outside its table, each backend checks in its own way.
+// The rules about a call's arguments that hold in both extensions. None of them reads a value, so nothing here waits
+// for a device; what depends on values, such as an id outside its table, each backend checks in its own way.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,6 @@
 // What the binding passes to a kernel: pointers and sizes rather than tensors, so that kernel.cpp needs no header of
-// torch. B is the number of rows, T of tokens, V of words, P of positions, K of token types, H of channels, C of labels.
+// torch. B is the number of rows, T of tokens, V of words, P of positions, K of token types, H of channels, C of
+// labels.
 #pragma once
 
 #include <cstdint>

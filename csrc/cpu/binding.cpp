@@ -23,8 +23,8 @@ Tensor as_type(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
-// The gradient of the word table is fresh memory at every step. Huge pages reduce its page faults from thousands to tens,
-// which saves a quarter of the time of forward and backward together at H = 128 and 32,768 tokens.
+// The gradient of the word table is fresh memory at every step. Huge pages reduce its page faults from thousands to
+// tens, which saves a quarter of the time of forward and backward together at H = 128 and 32,768 tokens.
 void advise_huge_pages([[maybe_unused]] const Tensor& tensor) {
 #ifdef __linux__
   constexpr uintptr_t page = uintptr_t(1) << 21;
@@ -136,9 +136,9 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool(const Tensor& input_ids, const Ten
   return {as_type(pooled, training.parameter_type), pooled_hat, rstd};
 }
 
-// Sums d_context [K, P, H] into the gradients of the position table, which is zero, and of the token types. The gradient of
-// a token type is a sum over every token of the batch, so it is taken in double; in float its error would be ten times that
-// of torch's pairwise sum.
+// Sums d_context [K, P, H] into the gradients of the position table, which is zero, and of the token types. The
+// gradient of a token type is a sum over every token of the batch, so it is taken in double; in float its error would
+// be ten times that of torch's pairwise sum.
 void sum_context_gradient(const TrainingCall& call, const float* d_context, float* d_position, float* d_token_type) {
   const int64_t hidden_size = call.table.hidden_size;
   std::vector<double> type_sum(static_cast<size_t>(hidden_size));

@@ -14,8 +14,8 @@ namespace dendritic_bert {
 namespace {
 
 // Each 64-bit lane holds one word of a block of four random words in its lower half. The upper half holds whatever the
-// rounds leave there, since a product reads the lower halves alone: a round is two products, two shifts and two exclusive
-// ors of three operands, and moves nothing into place.
+// rounds leave there, since a product reads the lower halves alone: a round is two products, two shifts and two
+// exclusive ors of three operands, and moves nothing into place.
 typedef uint64_t Words __attribute__((vector_size(sizeof(Vec))));
 inline Words broadcast_word(uint64_t x) { return Words{} + x; }
 
@@ -65,8 +65,8 @@ constexpr Words block_of_lane = {0, 1};
 
 #endif
 
-// keep[i] is 1 if dropout with probability p keeps channel i of a token, and 0 otherwise. `keep` has room for hidden_size
-// rounded up to whole vectors; past hidden_size it holds 0 or 1 too.
+// keep[i] is 1 if dropout with probability p keeps channel i of a token, and 0 otherwise. `keep` has room for
+// hidden_size rounded up to whole vectors; past hidden_size it holds 0 or 1 too.
 inline void dropout_keep(uint64_t seed, int64_t row, int64_t column, PhiloxStream stream, double p, int64_t hidden_size,
                          float* keep) {
   const uint32_t threshold = dropout_threshold(p);

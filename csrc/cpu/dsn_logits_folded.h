@@ -1,7 +1,7 @@
 // Inference with folded tables: a token is one factor and one short row, whatever the hidden size.
 //   z = sum over the valid tokens of rstd[id, context] * (word[id] + context[c])
-// Both tables have been projected onto the head's outputs (fold in kernels/prepare.py): the sum and the head's matrix may
-// change places because both are linear. LayerNorm's factor is not, so it is kept, one float per id and context.
+// Both tables have been projected onto the head's outputs (fold in kernels/prepare.py): the sum and the head's matrix
+// may change places because both are linear. LayerNorm's factor is not, so it is kept, one float per id and context.
 #pragma once
 
 #include <algorithm>
@@ -37,8 +37,8 @@ struct FoldedPooler {
       prefetch_line(folded.word + list.id[i] * stride + offset + output);
   }
 
-  // Pools outputs [offset, offset + width) of tokens [first, last). Two sums, so that an addition need not wait for the one
-  // before.
+  // Pools outputs [offset, offset + width) of tokens [first, last). Two sums, so that an addition need not wait for the
+  // one before.
   template <int width>
   void pool_outputs(const TokenList& list, int64_t first, int64_t last, int64_t offset, float* acc) const {
     typedef float Outputs __attribute__((vector_size(width * sizeof(float))));  // GCC ignores it in a dependent `using`
@@ -52,8 +52,8 @@ struct FoldedPooler {
     };
     int64_t i = first;
     for (; i + 2 <= last; i += 2) {
-      // The table of BERT's words with narrower rows takes 1 MB at most. There a token takes 3.0 ns, and 3.4 ns with two
-      // prefetches; from cold caches 18.0 and 16.2.
+      // The table of BERT's words with narrower rows takes 1 MB at most. There a token takes 3.0 ns, and 3.4 ns with
+      // two prefetches; from cold caches 18.0 and 16.2.
       if constexpr (width >= 16) {
         prefetch<width>(list, i + prefetch_distance, offset);
         prefetch<width>(list, i + 1 + prefetch_distance, offset);

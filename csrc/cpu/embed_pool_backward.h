@@ -1,7 +1,7 @@
 // Gradients of embed_pool, with the same bits whatever the number of threads.
 //
-// Let g be the gradient of the pooled row, scale the factor of pooling and dropout on a token, G = gamma * g * scale, m the
-// token's dropout mask and e the sum of its embeddings. Then LayerNorm's backward is
+// Let g be the gradient of the pooled row, scale the factor of pooling and dropout on a token, G = gamma * g * scale, m
+// the token's dropout mask and e the sum of its embeddings. Then LayerNorm's backward is
 //
 //   d e = rstd * (m G - mean(m G)) - rstd^3 * mean(m G * centred e) * centred e
 //       = a * m G - c * e + d        a = rstd, c = rstd^3 * mean(m G * centred e), d = c * mean(e) - a * mean(m G)
@@ -52,8 +52,9 @@ struct RowPass {
   const int64_t hidden_size = arguments.table.hidden_size, stride = pad_to_lanes(hidden_size);
   Buffer keep{stride};
 
-  // Writes row_gradient, padded with zeros. Under dropout on the embeddings it is g * scale, since the masks come before
-  // gamma and the mean. Otherwise it is G - mean(G), so that mean(G * centred e) is mean(G * e), and d is c * mean(e).
+  // Writes row_gradient, padded with zeros. Under dropout on the embeddings it is g * scale, since the masks come
+  // before gamma and the mean. Otherwise it is G - mean(G), so that mean(G * centred e) is mean(G * e), and d is c *
+  // mean(e).
   void compute_row_gradient(int64_t row, int64_t count) {
     float scale, beta_share;
     pooling_factors(tokens.pooling, count, scale, beta_share);
@@ -115,8 +116,8 @@ inline void backward_rows(const BackwardArguments& arguments) {
     add_copies(copies + hidden_size, ranges, size, hidden_size, arguments.d_ln_bias);
 }
 
-// Pass 2 over a range of segments. The caller provides d_context [num_contexts, stride] and d_ln_bias [stride], which are
-// zero; d_ln_bias is used under dropout on the embeddings.
+// Pass 2 over a range of segments. The caller provides d_context [num_contexts, stride] and d_ln_bias [stride], which
+// are zero; d_ln_bias is used under dropout on the embeddings.
 template <class Word>
 struct SegmentPass {
   const SegmentsBackwardArguments& segments;
@@ -130,8 +131,8 @@ struct SegmentPass {
   const float inverse = 1.0f / float(hidden_size);
   Buffer word{stride}, total{stride}, masked_gradient{stride};
 
-  // The place of token i in the order of the segments. That order is random in memory, so places are prefetched 16 tokens
-  // ahead, and the row gradients that they name 4 tokens ahead.
+  // The place of token i in the order of the segments. That order is random in memory, so places are prefetched 16
+  // tokens ahead, and the row gradients that they name 4 tokens ahead.
   const TokenPlace& read_place(int64_t i) const {
     const TokenPlace* const places = arguments.places;
     prefetch_line(places + segments.tokens[std::min(i + 16, last_token)]);

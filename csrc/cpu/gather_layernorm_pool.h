@@ -49,8 +49,8 @@ struct FullWidthPooler {
     else return load(row + h);
   }
 
-  // e[j] = word + context for up to eight tokens from list[first] on. lane_sums[j] is the sum of e[j], or of its squares if
-  // `squares`.
+  // e[j] = word + context for up to eight tokens from list[first] on. lane_sums[j] is the sum of e[j], or of its
+  // squares if `squares`.
   template <bool squares>
   void embed(const TokenList& list, int64_t first, int count, float* e, float* lane_sums) const {
     Vec partial[group_size];
@@ -120,8 +120,8 @@ struct FullWidthPooler {
   }
 
   // Pools rows of a few whole vectors with e and the accumulators in registers, without a buffer and a second pass. Two
-  // tokens at a time share the sums across lanes and the square root. The processor overlaps successive pairs: only their
-  // additions to the accumulators depend on one another.
+  // tokens at a time share the sums across lanes and the square root. The processor overlaps successive pairs: only
+  // their additions to the accumulators depend on one another.
   template <int vectors>
   void pool_in_registers(const TokenList& list, int64_t first, int64_t last, float* acc, float* rstd) const {
     const float inverse = 1.0f / float(vectors * lanes), eps = table.eps;
@@ -236,8 +236,8 @@ struct FullWidthPooler {
     explicit Scratch(const FullWidthPooler& pooler) : e(group_size * pooler.stride), keep(pooler.stride) {}
   };
 
-  // Adds rstd * e, times the dropout mask, of tokens [first, last) of the list to acc, which is zero. They are all the valid
-  // tokens of `split`.
+  // Adds rstd * e, times the dropout mask, of tokens [first, last) of the list to acc, which is zero. They are all the
+  // valid tokens of `split`.
   void pool(Scratch& scratch, const Split& split, const TokenList& list, int64_t first, int64_t last, float* acc,
             float* keep_count) const {
     float* row_rstd = training ? training->rstd + tokens.row_start(split.row) : nullptr;

@@ -71,14 +71,15 @@ struct Sums {
   }
 };
 
-// A pooled row is sum * scale * gamma + beta_share * beta: beta_share is 1 in a mean, the number of valid tokens in a sum
-// and 0 in an empty row.
+// A pooled row is sum * scale * gamma + beta_share * beta: beta_share is 1 in a mean, the number of valid tokens in a
+// sum and 0 in an empty row.
 inline void pooling_factors(Pooling pooling, int64_t count, float& scale, float& beta_share) {
   scale = pooling == Pooling::sum_all ? 1.0f : 1.0f / float(std::max<int64_t>(count, 1));
   beta_share = pooling == Pooling::sum_all ? float(count) : float(count > 0);
 }
 
-// Whether a row is so long that the other threads would wait for it: longer than half of a thread's share of the tokens.
+// Whether a row is so long that the other threads would wait for it: longer than half of a thread's share of the
+// tokens.
 inline bool has_dominant_row(const Tokens& tokens, int64_t elements_per_token, int num_threads) {
   if (num_threads == 1 || tokens.total * elements_per_token < 2 * elements_per_thread) return false;
   const int64_t limit = std::max(split_columns, tokens.total / (2 * num_threads));

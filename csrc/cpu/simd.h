@@ -136,8 +136,8 @@ inline void store_as(T* p, Vec x, int n) {
   for (int i = 0; i < n; ++i) from_float(x[i], p[i]);
 }
 
-// The sum of x[k] * y[k] over k, lane by lane, in up to four partial sums, which make the chain of additions a quarter as
-// long. GCC would not inline it by itself, and a call would pass the vectors through memory.
+// The sum of x[k] * y[k] over k, lane by lane, in up to four partial sums, which make the chain of additions a quarter
+// as long. GCC would not inline it by itself, and a call would pass the vectors through memory.
 template <int n>
 __attribute__((always_inline)) inline Vec dot(const Vec (&x)[n], const Vec (&y)[n]) {
   Vec part[n < 4 ? n : 4];
@@ -161,8 +161,8 @@ struct Pair {
 
 #if defined(__AVX2__)
 
-// out[j] is the sum of the lanes of x[j], for group_size vectors. A transposing tree takes 7 horizontal additions for all
-// eight sums, where one after the other would take 24.
+// out[j] is the sum of the lanes of x[j], for group_size vectors. A transposing tree takes 7 horizontal additions for
+// all eight sums, where one after the other would take 24.
 inline void sum_lanes(const Vec* x, float* out) {
   const __m256 a = _mm256_hadd_ps(add_halves(x[0]), add_halves(x[1])),
                b = _mm256_hadd_ps(add_halves(x[2]), add_halves(x[3]));

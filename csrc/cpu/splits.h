@@ -13,8 +13,8 @@ namespace {
 
 constexpr int64_t max_splits = 64;  // that are pooled together, so that prefetching crosses from row to row
 
-// Fills the list with as many whole splits as fit and prefetches the first tokens. Returns the number n of splits, or -1
-// if an index is outside its table. Split s begins at starts[s] of the list, and the last one ends at starts[n].
+// Fills the list with as many whole splits as fit and prefetches the first tokens. Returns the number n of splits, or
+// -1 if an index is outside its table. Split s begins at starts[s] of the list, and the last one ends at starts[n].
 template <class Pooler>
 inline int64_t fill_list(const Pooler& pooler, const Split* splits, int64_t num_splits, TokenList& list,
                          int64_t* starts) {

@@ -10,8 +10,8 @@
 namespace dendritic_bert {
 namespace {
 
-// Every row is summed split by split, and then its splits are added up, so that the result has the same bits whether one
-// thread computes it or several do.
+// Every row is summed split by split, and then its splits are added up, so that the result has the same bits whether
+// one thread computes it or several do.
 constexpr int64_t split_columns = 256;
 constexpr int64_t list_capacity = 2 * split_columns;
 constexpr int64_t max_prefetch_distance = 16;
