@@ -46,7 +46,7 @@ def test_forward_and_backward(race, hidden_size: int, lengths: str) -> None:
     torch.compiler.reset()
     embeds = {"eager autograd": eager,
               "eager autograd, torch.compile": torch.compile(eager, fullgraph=True, dynamic=False, backend=INDUCTOR)}
-    for backend in ops.NATIVE_BACKENDS:
+    for backend in backends.KERNEL_BACKENDS:
         if backends.refusal(backend, "embed_pool", "cpu", torch.float32) is None:
             dense = partial(fused, backend=backend, layout="packed", sparse_grad=False)
             embeds |= {f"{backend} packed, dense": dense,

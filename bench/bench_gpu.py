@@ -96,7 +96,7 @@ def test_logits(race, hidden_size: int, rows: int, state: str) -> None:
     head = prepare.prepare_head(*model.embeddings[3:], *model.head)
     allowed = bounds_of("dsn_logits", hidden_size, rows) if state == "hot" else {}
     bounds: dict[str, float | None] = {}
-    for backend in ops.NATIVE_BACKENDS:
+    for backend in backends.KERNEL_BACKENDS:
         for name, dtype in DTYPES.items():
             if backends.refusal(backend, "dsn_logits", "cuda", dtype) is not None:
                 continue
@@ -128,7 +128,7 @@ def test_forward_and_backward(race, hidden_size: int, rows: int) -> None:
         return embed_pool_ref(tokens.padded, *parameters, attention_mask=tokens.attention_mask)
 
     embeds = {"eager autograd": eager, "eager autograd, torch.compile": compiled(eager)}
-    for backend in ops.NATIVE_BACKENDS:
+    for backend in backends.KERNEL_BACKENDS:
         if backends.refusal(backend, "embed_pool", "cuda", torch.float32) is None:
             for name, options in (("dense", {}), ("sparse", {"sparse_grad": True})):
                 embeds[f"{backend} packed, {name}"] = partial(

@@ -21,6 +21,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# The kernels know a pooling and an activation by its place in the list: csrc/*/arguments.h names them in this order.
+POOLING_CODES = {name: code for code, name in enumerate(POOLINGS)}
+ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+
+
 class WordGrad(enum.IntEnum):
     """How the backward pass of ``embed_pool`` returns the word table's gradient."""
 
@@ -34,6 +39,8 @@ PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TABLE_DTYPES = (*PARAMETER_DTYPES, torch.int8, torch.float8_e4m3fn)
 # Stored with one float32 scale a row, max|row| / the largest magnitude that the format is used for.
 ROW_SCALED = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+# Of attention masks. Kernels read these as they are.
+MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64)
 
 
 class Tokens(NamedTuple):

@@ -1,6 +1,7 @@
-"""The contract in plain PyTorch: what every backend computes, written to be read. The float64 run of it is the judge.
+"""The contract in plain PyTorch: what every backend computes, written to be read. Its float64 run judges every kernel.
 
-For row b with tokens t (id, position, token type, mask m in {0, 1}):
+A Dendritic Semantic Network (DSN) looks up BERT's embeddings, normalises them, takes their mean over a text and applies
+a dendritic head. For row b with tokens t (id, position, token type, mask m in {0, 1}):
 
     e_t    = W[id_t] + P[pos_t] + T[type_t]                                                             [H]
     x_t    = (e_t - mean(e_t)) / sqrt(var(e_t) + eps) * gamma + beta      biased variance                [H]
@@ -12,7 +13,10 @@ For row b with tokens t (id, position, token type, mask m in {0, 1}):
 Embeddings and LayerNorm: Devlin et al. 2019 (BERT), Ba et al. 2016. The dendritic head: PerforatedAI's open-source
 gradient-descent mode. Dropout: Philox 4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
-Everything accumulates in float32, or in float64 where the parameters are float64.
+Every sum accumulates in float32, or in float64 where the parameters are float64.
+
+The functions without ``table``, ``head`` or ``folded`` follow these lines from the parameters of a model; the others
+compute the same from what ``prepare`` made of the parameters.
 """
 
 from collections.abc import Sequence
@@ -23,16 +27,17 @@ from torch import Tensor
 
 from .contract import ACTIVATIONS, DsnHead, DsnTable, FoldedDsn
 
-# Which draw a Philox counter belongs to: dropout on every token's x_t, or on the pooled row.
+# The last word of a Philox counter tells apart the draws for dropout on every token's x_t and on the pooled row.
 EMBED_STREAM, POOL_STREAM = 0, 1
 
 
 def philox(seed: Tensor, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox 4x32-10: four uint32 (held in int64) for every counter of four uint32, keyed by the int64 ``seed``."""
+    """Philox 4x32-10: four uint32 (held in int64) for every counter of four uint32. The int64 ``seed`` is the key."""
     low32 = 0xFFFFFFFF
 
     def multiply(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        # The 64-bit product would overflow int64: take its high word through 16-bit halves, all below 2^49.
+        # The high and the low word of the product, which would overflow int64: 16-bit halves of the constant keep every
+        # term below 2^49.
         low_half, high_half = (constant & 0xFFFF) * x, (constant >> 16) * x
         return ((low_half >> 16) + high_half) >> 16, (low_half + ((high_half & 0xFFFF) << 16)) & low32
 
@@ -49,8 +54,8 @@ def philox(seed: Tensor, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tupl
 def dropout_keep(seed: Tensor, row: Tensor, column: Tensor, hidden_size: int, p: float, stream: int) -> Tensor:
     """Which channels dropout keeps: bool ``[*row.shape, H]``.
 
-    The counter is (channel // 4, column, row, stream), the word channel % 4: a token draws the same bits in the padded
-    and the packed layout and on every backend. A channel is dropped where its word is below ``p * 2^32``.
+    Channel h of a token reads word h % 4 of the counter (h // 4, column, row, stream), so that it draws the same bits
+    in the padded and the packed layout and on every backend. It is dropped where that word is below ``p * 2^32``.
     """
     block = torch.arange((hidden_size + 3) // 4, device=row.device)
     shape = torch.broadcast_shapes(row[..., None].shape, block.shape)
@@ -66,7 +71,7 @@ def dropout_ref(x: Tensor, seed: Tensor, row: Tensor, column: Tensor, p: float, 
 
 
 def token_places(input_ids: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Row and column of every token, int64, shaped as ``input_ids``."""
+    """The row and the column of every token, both int64 and shaped as ``input_ids``."""
     if cu_seqlens is None:
         batch, length = input_ids.shape
         row = torch.arange(batch, device=input_ids.device)[:, None].expand(batch, length)
@@ -81,8 +86,8 @@ def pool_ref(x: Tensor, row: Tensor, attention_mask: Tensor | None, cu_seqlens: 
     """``x [B, L, H]`` or packed ``[T, H]`` -> pooled ``[B, H]``; a row without tokens is 0."""
     if cu_seqlens is None:
         if pooling == "mean_masked" and attention_mask is not None:
-            keep = attention_mask != 0
-            total, count = torch.where(keep[..., None], x, 0).sum(dim=1), keep.sum(dim=1, keepdim=True)
+            is_valid = attention_mask != 0
+            total, count = torch.where(is_valid[..., None], x, 0).sum(dim=1), is_valid.sum(dim=1, keepdim=True)
         else:
             total, count = x.sum(dim=1), x.new_full((x.shape[0], 1), x.shape[1], dtype=torch.int64)
     else:
@@ -91,9 +96,9 @@ def pool_ref(x: Tensor, row: Tensor, attention_mask: Tensor | None, cu_seqlens: 
     return total if pooling == "sum_all" else total / count.clamp_min(1)
 
 
-def _shown_ids(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """What stands at a masked token is never looked up: its id counts as 0."""
-    return input_ids if attention_mask is None else torch.where(attention_mask != 0, input_ids, 0)
+def _valid(indices: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """``indices`` with 0 at every token that is not valid: what stands there is never looked up."""
+    return indices if attention_mask is None else torch.where(attention_mask != 0, indices, 0)
 
 
 def embed_pool_ref(
@@ -118,18 +123,18 @@ def embed_pool_ref(
     """Token ids -> pooled ``[B, H]`` in the dtype of ``word_embeddings``; see ``ops.embed_pool``."""
     row, column = token_places(input_ids, cu_seqlens)
     wide = torch.promote_types(word_embeddings.dtype, torch.float32)
-    shown = attention_mask if pooling == "mean_masked" else None
+    mask = attention_mask if pooling == "mean_masked" else None  # the other poolings look up padding too
     if sparse_grad:
-        words = F.embedding(_shown_ids(input_ids, shown), word_embeddings, sparse=True).to(wide)
-    else:  # widened first: the gradient of a row is added up in float32 too, and rounded once
-        words = F.embedding(_shown_ids(input_ids, shown), word_embeddings.to(wide))
-    positions = F.embedding(_shown_ids(column if position_ids is None else position_ids, shown),
+        words = F.embedding(_valid(input_ids, mask), word_embeddings, sparse=True).to(wide)
+    else:  # widened first, so that the gradient of a row is summed in float32 too and rounded once
+        words = F.embedding(_valid(input_ids, mask), word_embeddings.to(wide))
+    positions = F.embedding(_valid(column if position_ids is None else position_ids, mask),
                             position_embeddings.to(wide))
     if token_type_ids is None:
         types = token_type_embeddings.to(wide)[0]
     else:
-        types = F.embedding(_shown_ids(token_type_ids, shown), token_type_embeddings.to(wide))
-    # Summed in the order of BertEmbeddings: the same bits as transformers.
+        types = F.embedding(_valid(token_type_ids, mask), token_type_embeddings.to(wide))
+    # Summed in the order of transformers' BertEmbeddings, to the same bits.
     x = F.layer_norm(words + types + positions, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
     if p_embed > 0:
         assert seed is not None
@@ -137,16 +142,17 @@ def embed_pool_ref(
     pooled = pool_ref(x, row, attention_mask, cu_seqlens, pooling)
     if p_pool > 0:
         assert seed is not None
-        first = torch.arange(pooled.shape[0], device=pooled.device)
-        pooled = dropout_ref(pooled, seed, first, torch.zeros_like(first), p_pool, POOL_STREAM)
+        rows = torch.arange(pooled.shape[0], device=pooled.device)
+        pooled = dropout_ref(pooled, seed, rows, torch.zeros_like(rows), p_pool, POOL_STREAM)
     return pooled.to(word_embeddings.dtype)
 
 
 def dendritic_cascade_ref(layers: Sequence[Tensor], lateral: Tensor | None, top: Tensor | None,
                           activation: str) -> Tensor:
-    """``layers[0]`` is y, ``layers[1 + k]`` is ``A_k pooled + b_k``, each ``[..., C]`` -> logits ``[..., C]``.
+    """The cascade of dendrites: logits ``[..., C]`` from y, which is ``layers[0]``, and ``A_k pooled + b_k``, which is
+    ``layers[1 + k]``, each ``[..., C]``.
 
-    The sums run in PerforatedAI's order, so that the result is bit-identical to its own modules.
+    The sums run in PerforatedAI's order, so that the result has the same bits as its own modules.
     """
     logits = layers[0]
     activations: list[Tensor] = []
@@ -161,33 +167,34 @@ def dendritic_cascade_ref(layers: Sequence[Tensor], lateral: Tensor | None, top:
 
 def dendritic_linear_ref(x: Tensor, weight: Tensor, bias: Tensor, lateral: Tensor | None, top: Tensor | None,
                          activation: str) -> Tensor:
-    """``x [..., H]`` through main layer and N dendrites -> ``[..., C]``.
+    """The dendritic head: ``x [..., H]`` through the main layer and N dendrites -> ``[..., C]``.
 
-    ``weight [(1 + N) * C, H]``, ``bias [(1 + N) * C]``, ``lateral [N, N, C]``, ``top [N, C]``. One ``F.linear`` a
-    layer, as in PerforatedAI: one stacked product would round differently.
+    ``weight [(1 + N) * C, H]``, ``bias [(1 + N) * C]``, ``lateral [N, N, C]``, ``top [N, C]``. Each layer has an
+    ``F.linear`` of its own, as in PerforatedAI: one stacked product would round differently.
     """
     num_labels = weight.shape[0] // (1 + (0 if top is None else top.shape[0]))
     layers = [F.linear(x, w, b) for w, b in zip(weight.split(num_labels), bias.split(num_labels))]
     return dendritic_cascade_ref(layers, lateral, top, activation)
 
 
-def _normalised_ref(input_ids: Tensor, column: Tensor, table: "DsnTable", attention_mask: Tensor | None,
-                    token_type_ids: Tensor | None, position_ids: Tensor | None, wide: torch.dtype) -> Tensor:
-    """LayerNorm's output before gamma and beta, from centred tables; what ``attention_mask`` hides is not looked up."""
-    shown = _shown_ids(input_ids, attention_mask)
-    e = table.word[shown].to(wide)
+def _x_hat_ref(input_ids: Tensor, column: Tensor, table: DsnTable, attention_mask: Tensor | None,
+               token_type_ids: Tensor | None, position_ids: Tensor | None, wide: torch.dtype) -> Tensor:
+    """LayerNorm's output before gamma and beta, ``[*input_ids.shape, H]``. The rows of the tables are centred, so that
+    their sum has mean 0."""
+    ids = _valid(input_ids, attention_mask)
+    e = table.word[ids].to(wide)
     if table.word_scale is not None:
-        e = e * table.word_scale[shown].to(wide)[..., None]
-    positions = _shown_ids(column if position_ids is None else position_ids, attention_mask)
-    types = 0 if token_type_ids is None else _shown_ids(token_type_ids, attention_mask)
+        e = e * table.word_scale[ids].to(wide)[..., None]
+    positions = _valid(column if position_ids is None else position_ids, attention_mask)
+    types = 0 if token_type_ids is None else _valid(token_type_ids, attention_mask)
     e = e + table.context[types, positions].to(wide)
     return e * torch.rsqrt(e.square().mean(dim=-1, keepdim=True) + table.eps)
 
 
 def dsn_logits_ref(
     input_ids: Tensor,
-    table: "DsnTable",
-    head: "DsnHead",
+    table: DsnTable,
+    head: DsnHead,
     *,
     attention_mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
@@ -195,19 +202,19 @@ def dsn_logits_ref(
     position_ids: Tensor | None = None,
     pooling: str = "mean_masked",
 ) -> Tensor:
-    """Token ids -> logits ``[B, C]`` from prepared tables, in the head's dtype; see ``ops.dsn_logits``."""
+    """Token ids -> logits ``[B, C]`` from a full-width table and a head, in the head's dtype; see ``ops.dsn_logits``."""
     row, column = token_places(input_ids, cu_seqlens)
-    shown = attention_mask if pooling == "mean_masked" else None
-    x = _normalised_ref(input_ids, column, table, shown, token_type_ids, position_ids, head.weight.dtype)
-    pooled = pool_ref(x, row, attention_mask, cu_seqlens, pooling)
-    beta_share = pool_ref(torch.ones_like(x[..., :1]), row, attention_mask, cu_seqlens, pooling)
-    layers = F.linear(pooled, head.weight) + head.bias + beta_share * head.beta_bias
+    mask = attention_mask if pooling == "mean_masked" else None
+    x_hat = _x_hat_ref(input_ids, column, table, mask, token_type_ids, position_ids, head.weight.dtype)
+    pooled_hat = pool_ref(x_hat, row, attention_mask, cu_seqlens, pooling)
+    beta_share = pool_ref(torch.ones_like(x_hat[..., :1]), row, attention_mask, cu_seqlens, pooling)
+    layers = F.linear(pooled_hat, head.weight) + head.bias + beta_share * head.beta_bias
     return dendritic_cascade_ref(layers.split(head.top.shape[1], dim=-1), head.lateral, head.top, head.activation)
 
 
 def dsn_logits_folded_ref(
     input_ids: Tensor,
-    folded: "FoldedDsn",
+    folded: FoldedDsn,
     *,
     attention_mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
@@ -217,10 +224,10 @@ def dsn_logits_folded_ref(
 ) -> Tensor:
     """Token ids -> logits ``[B, C]`` from folded tables, in their dtype; see ``ops.dsn_logits_folded``."""
     row, column = token_places(input_ids, cu_seqlens)
-    shown = attention_mask if pooling == "mean_masked" else None
-    ids = _shown_ids(input_ids, shown)
-    positions = _shown_ids(column if position_ids is None else position_ids, shown)
-    types = torch.zeros_like(ids) if token_type_ids is None else _shown_ids(token_type_ids, shown)
+    mask = attention_mask if pooling == "mean_masked" else None
+    ids = _valid(input_ids, mask)
+    positions = _valid(column if position_ids is None else position_ids, mask)
+    types = torch.zeros_like(ids) if token_type_ids is None else _valid(token_type_ids, mask)
     tile = folded.rstd.shape[3]
     rstd = folded.rstd[types, positions // tile, ids, positions % tile]
     z = pool_ref(rstd[..., None] * (folded.word[ids] + folded.context[types, positions]), row, attention_mask,
@@ -232,17 +239,18 @@ def dsn_logits_folded_ref(
 
 def dsn_token_logits_ref(
     input_ids: Tensor,
-    table: "DsnTable",
-    head: "DsnHead",
+    table: DsnTable,
+    head: DsnHead,
     *,
     attention_mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     token_type_ids: Tensor | None = None,
     position_ids: Tensor | None = None,
 ) -> Tensor:
-    """Token ids -> logits of every token ``[B, L, C]`` or ``[T, C]``, 0 where masked; see ``ops.dsn_token_logits``."""
+    """Token ids -> logits of every token, ``[B, L, C]`` or ``[T, C]``, in the head's dtype; see
+    ``ops.dsn_token_logits``. Those of a token that is not valid are 0."""
     _, column = token_places(input_ids, cu_seqlens)
-    x = _normalised_ref(input_ids, column, table, attention_mask, token_type_ids, position_ids, head.weight.dtype)
-    layers = F.linear(x, head.weight) + head.bias + head.beta_bias
+    x_hat = _x_hat_ref(input_ids, column, table, attention_mask, token_type_ids, position_ids, head.weight.dtype)
+    layers = F.linear(x_hat, head.weight) + head.bias + head.beta_bias
     logits = dendritic_cascade_ref(layers.split(head.top.shape[1], dim=-1), head.lateral, head.top, head.activation)
     return logits if attention_mask is None else torch.where(attention_mask[..., None] != 0, logits, 0)

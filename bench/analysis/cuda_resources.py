@@ -2,10 +2,10 @@
 
     python bench/analysis/cuda_resources.py [EXTENSION] [--targets sm_80 sm_90] [--json]
 
-prints registers, local and shared memory, occupancy and the instructions a token of the gather loop takes, for every
-kernel in the extension (by default the installed ``dendritic_bert._cuda``). ``budgets.json`` keeps those of the usual
-sizes under "cuda"; tests/kernels/backends/cuda/test_cuda_build.py holds the build to it, and ``--json`` prints its
-new text.
+prints registers, local and shared memory, occupancy, and the instructions per token of the gather loop, for every
+kernel in the extension (by default the installed ``dendritic_bert._cuda``). ``budgets.json`` has the figures of the
+usual sizes under "cuda"; tests/kernels/backends/cuda/test_cuda_build.py compares a build with them, and ``--json``
+prints new ones.
 """
 
 import argparse
@@ -26,26 +26,27 @@ BUDGETS = Path(__file__).with_name("budgets.json")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120")
 # CUDA C++ programming guide, "Compute capabilities": bytes of shared memory, and warps, of a multiprocessor. All have
-# 65,536 registers, handed out to a warp by 256; a block costs 1 KiB of shared memory more.
+# 65,536 registers, which a warp gets in units of 256; a block takes 1 KiB of shared memory in addition.
 SHARED_BYTES = {"sm_80": 164 * 1024, "sm_90": 228 * 1024, "sm_100": 228 * 1024, "sm_120": 100 * 1024}
 WARPS = {"sm_80": 64, "sm_90": 64, "sm_100": 64, "sm_120": 48}
 BLOCK_WARPS = 4
 WORDS = {"float": "float32", "__nv_bfloat16": "bfloat16", "__half": "float16", "signed char": "int8",
          "__nv_fp8_e4m3": "float8_e4m3fn"}
-# 16-byte loads of a lane for eight channels of a word; the context takes two.
+# How many 16-byte loads a lane needs for eight channels of a word; the context takes two.
 WIDE_WORD_LOADS = {"float32": 2, "bfloat16": 1, "float16": 1, "int8": 0, "float8_e4m3fn": 0}
 WIDTHS = ("exact", "multiple of 8", "any")  # Width of rows.cuh
+NAMESPACE = "dendritic_bert::"
 SHAPE = re.compile(r"(\w+)<([\w ]+), Shape<(\d+), (\d+), \(Width\)(\d), \d+> ?>")
-# A kernel whose loop is not a gather has no instructions a token.
-GATHERS = ("logits_kernel", "embed_pool_kernel")
-# Where dropout's bits are drawn: the multipliers of Philox, as they are or negated.
+# The kernels whose loop gathers tokens and does little else, so that its instructions are counted per token.
+GATHERS = ("dsn_logits_kernel", "embed_pool_kernel")
+# The multipliers of Philox, as they are or negated: an instruction with one of them draws the bits of dropout.
 PHILOX = re.compile("0x(d2511f53|2daee0ad|cd9e8d57|326172a9)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Instructions of a warp: for its row, for each list of at most 32 tokens, for each step of the gather loop. What
-    is outside the loop over lists is counted once, and what draws dropout's bits not at all."""
+    """Instructions of a warp: once for its row, for each list of at most 32 tokens, and for each step of the gather
+    loop. Those that draw the bits of dropout are not counted."""
 
     once: int
     each_list: int
@@ -54,8 +55,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel for one target. ``shape`` is lanes x vectors of rows.cuh; ``local_bytes`` of a thread, where registers
-    spill; ``shared_bytes`` static, of a block; ``occupancy`` the share of warps that fit beside ``dynamic_bytes``."""
+    """One kernel for one target. ``shape``: lanes x vectors of rows.cuh. ``local_bytes``: of a thread, where registers
+    spill. ``shared_bytes``: static, of a block. ``occupancy``: the share of a multiprocessor's warps that fit at once,
+    without dynamic shared memory."""
 
     kernel: str
     word: str
@@ -76,13 +78,13 @@ class Kernel:
 
 
 def extension_path() -> Path | None:
-    """The installed extension, which is not imported; None where there is none."""
+    """The installed extension, found without an import; None if there is none."""
     spec = importlib.util.find_spec("dendritic_bert._cuda")
     return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
 
 def kernels_of(extension: Path, targets: tuple[str, ...] = TARGETS, loops: bool = True) -> Iterator[Kernel]:
-    """Every kernel of ``extension``; the loops' figures are missing without ``loops``, which needs no disassembly."""
+    """Every kernel of ``extension``. Without ``loops``, nothing is disassembled, and they have no such figures."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([str(TOOLS / "cuobjdump"), "-xelf", "all", str(extension.resolve())], cwd=folder, check=True,
                        capture_output=True)
@@ -97,7 +99,7 @@ def _kernels_of_cubin(cubin: Path, target: str, loops: bool) -> Iterator[Kernel]
     found = re.findall(r"Function (\S+?):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
     code = _functions(_output(str(TOOLS / "nvdisasm"), "-c", str(cubin))) if loops and found else {}
     for mangled, registers, stack, shared, local in found:
-        plain = _output("c++filt", mangled).strip()
+        plain = _output("c++filt", mangled).strip().replace(NAMESPACE, "")
         match = SHAPE.search(plain)
         kernel, word, shape, width, loads, groups = re.sub(r"^void |[<(].*", "", plain), "", "", "", 1, 1
         if match is not None:
@@ -125,7 +127,7 @@ def _occupancy(target: str, registers: int, shared_bytes: int) -> float:
 
 
 def _functions(disassembly: str) -> dict[str, list[tuple[str, str]]]:
-    """Of each function its lines as (opcode, operands), or ("", label)."""
+    """The lines of each function, as (opcode, operands) or ("", label)."""
     functions: dict[str, list[tuple[str, str]]] = {}
     lines: list[tuple[str, str]] = []
     for line in disassembly.splitlines():
@@ -139,7 +141,7 @@ def _functions(disassembly: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def _loops(lines: list[tuple[str, str]]) -> list[tuple[int, int]]:
-    """From a label to behind the branch back to it."""
+    """Each loop as the place of its label and the place behind the branch back to it."""
     places = {label: place for place, (opcode, label) in enumerate(lines) if not opcode}
     loops = []
     for end, (opcode, operands) in enumerate(lines):
@@ -150,7 +152,7 @@ def _loops(lines: list[tuple[str, str]]) -> list[tuple[int, int]]:
 
 
 def _gather_loop(lines: list[tuple[str, str]]) -> tuple[int, int] | None:
-    """The innermost loop with the most 16-byte loads from global memory, the longest of these; None without a loop."""
+    """Of the innermost loops with the most 16-byte loads from global memory, the longest; None if there is no loop."""
     loops = _loops(lines)
     inner = [loop for loop in loops if not any(
         other != loop and loop[0] <= other[0] and other[1] <= loop[1] for other in loops)]
@@ -171,25 +173,25 @@ def _work(lines: list[tuple[str, str]], step: tuple[int, int]) -> Work:
 
 
 def _without_dropout(lines: list[tuple[str, str]]) -> list[bool]:
-    """Which lines are instructions that are executed without dropout: none of a stretch between labels and branches
-    where its bits are drawn."""
+    """Which lines are instructions that are executed without dropout. A basic block that draws bits has none."""
     counted: list[bool] = []
-    stretch: list[tuple[str, str]] = []
+    block: list[tuple[str, str]] = []
     for line in [*lines, ("", "")]:
-        if not line[0] or (stretch and stretch[-1][0].startswith("BRA")):
-            drawn = any(PHILOX.search(operands) for opcode, operands in stretch if opcode)
-            counted += [bool(opcode) and not drawn for opcode, _ in stretch]
-            stretch = []
-        stretch.append(line)
+        if not line[0] or (block and block[-1][0].startswith("BRA")):
+            draws = any(PHILOX.search(operands) for opcode, operands in block if opcode)
+            counted += [bool(opcode) and not draws for opcode, _ in block]
+            block = []
+        block.append(line)
     return counted
 
 
 def budgets(kernels: list[Kernel]) -> dict[str, dict[str, dict[str, Any]]]:
-    """What ``budgets.json`` keeps, by name and target: every kernel in bfloat16 and inference in every word, for
-    H = 128 (16x1) and H = 768 (32x3)."""
+    """The figures of ``budgets.json``, by name and target, for H = 128 (16x1) and H = 768 (32x3): every kernel in
+    bfloat16, and dsn_logits in every word type."""
     kept: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for k in kernels:
-        if k.width == "exact" and k.shape in ("16x1", "32x3") and (k.word == "bfloat16" or k.kernel == "logits_kernel"):
+        wanted = k.word == "bfloat16" or k.kernel == "dsn_logits_kernel"
+        if wanted and k.width == "exact" and k.shape in ("16x1", "32x3"):
             kept[k.name][k.target] = {"registers": k.registers, "shared_bytes": k.shared_bytes,
                                       "occupancy": k.occupancy} | (
                 {} if k.instructions_per_token is None else {"instructions_per_token": k.instructions_per_token})
@@ -209,7 +211,7 @@ def main() -> None:
         print(json.dumps(budgets(kernels), indent=1))
         return
     for k in kernels:
-        gather = "" if k.instructions_per_token is None else f"  {k.instructions_per_token} instructions a token"
+        gather = "" if k.instructions_per_token is None else f"  {k.instructions_per_token} instructions per token"
         print(f"{k.target:7} {k.name:50} {k.registers:3} registers  {k.local_bytes} local  {k.shared_bytes:5} shared  "
               f"{k.occupancy:.0%} occupancy{gather}")
 

@@ -1,8 +1,8 @@
-"""What a call of a CUDA op reads and writes, by what it is: ``traffic`` for the kernels of csrc/cuda.
+"""What a call of a CUDA op reads and writes, array by array: what ``traffic`` is for Triton, for csrc/cuda.
 
-The same calls: full rows, padded ``[B, L]``, ids int32, the mask bool, positions columns, one token type, H <= 1024.
-tests/bench/analysis/test_cuda_traffic.py holds the model to every load and store that the kernels perform when they
-run on a CPU.
+The calls are the same: full rows, padded ``[B, L]``, int32 ids, a bool mask, columns as positions, one token type,
+H <= 1024. tests/bench/analysis/test_cuda_traffic.py compares the model with every load and store that the kernels
+perform when they run on a CPU.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SLICE_CHANNELS = 512
 
 @dataclass(frozen=True)
 class Plan:
-    """How a kernel deals its rows out: ``with_shape`` of launch.cuh and ``plan_rows`` of plan.h."""
+    """How a kernel deals out its rows: ``with_shape`` of launch.cuh and ``plan_rows`` of plan.h."""
 
     lanes: int
     vectors: int
@@ -48,7 +48,7 @@ class Plan:
         return BLOCK_WARPS // self.warps_per_row
 
     def lists(self, length: int) -> Iterator[int]:
-        """Tokens of every list of at most 32 that the warps make of a row."""
+        """The number of tokens in each list, of at most 32, that the warps make of a row."""
         for split in range(self.splits):
             columns = length * (split + 1) // self.splits - length * split // self.splits
             for warp in range(self.warps_per_row):
@@ -57,12 +57,12 @@ class Plan:
                     yield min(TILE_TOKENS, left - first)
 
     def gathered(self, length: int) -> int:
-        """Tokens that are gathered of a row: a list goes on with copies of its first to a whole step."""
+        """How many tokens of a row are gathered: copies of its first token fill up the last step of each list."""
         return sum(ceil(count / self.step) * self.step for count in self.lists(length))
 
 
 def plan_of(call: Call) -> Plan:
-    """Of the kernel of ``call`` that gathers. The backward one takes one token at a time and splits no row."""
+    """The plan of the kernel that gathers. The backward's takes one token at a time and splits no row."""
     h = call.hidden_size
     if h > 1024 or h % 8:
         raise ValueError(f"H = {h} is read without 16-byte loads, which is not modelled.")
@@ -78,13 +78,13 @@ def plan_of(call: Call) -> Plan:
 
 
 def cuda_traffic_of(call: Call) -> Traffic:
-    """Of ``dsn_logits``, ``embed_pool`` or ``embed_pool_backward`` by atomics, padded."""
+    """The traffic of ``dsn_logits``, ``embed_pool`` or, by atomics, ``embed_pool_backward``."""
     streams = {"dsn_logits": _logits, "embed_pool": _embed_pool, "embed_pool_backward": _backward}[call.op]
     return Traffic(tuple(streams(call, plan_of(call))))
 
 
 def _near(name: str, requested: int) -> Stream:
-    """What a block has asked for an instant before, and a cache beside it still holds: in no other kind's bytes."""
+    """What a block has just read before, so that the cache beside it still has it; its bytes count in no other kind."""
     return Stream(name, "near", requested, 0, 0)
 
 
@@ -94,19 +94,19 @@ def _gather(call: Call, plan: Plan) -> Iterator[Stream]:
     gathered, words = call.rows * plan.gathered(call.length), call.num_tokens * row
     yield once("input_ids", 4 * call.num_tokens)
     yield once("attention_mask", call.num_tokens)
-    # A gradient has a row for a word however often it occurs, so its least counts the words' own rows once as well.
+    # A gradient has one row per word, however often the word occurs, so the least counts the words' rows once as well.
     least = min(call.num_tokens, VOCAB_SIZE) * row if call.op == "embed_pool_backward" else words
     yield Stream("word", "words", words, least, least)
     yield _near("word", (gathered - call.num_tokens) * row)
     if size == 1:
         scales = 4 * min(call.num_tokens, VOCAB_SIZE)
         yield Stream("word_scale", "table", 4 * call.num_tokens, scales, scales)
-    least = 0 if call.op.startswith("embed_pool") else call.length * wide  # there the op's arguments hold no context
+    least = 0 if call.op.startswith("embed_pool") else call.length * wide  # embed_pool has no context as an argument
     yield Stream("context", "table", gathered * wide, call.length * wide, least)
 
 
 def _splits(call: Call, plan: Plan) -> Iterator[Stream]:
-    """Sums of a row's blocks and their counts, there and back, and the word that says how many have come."""
+    """The sums and counts of splits, written and read back, and for each row the count of splits that have arrived."""
     if plan.splits > 1:
         blocks = call.rows * plan.splits
         yield once("partial", blocks * 4 * (call.hidden_size + 1), times=2, least=0)
@@ -123,7 +123,7 @@ def _logits(call: Call, plan: Plan) -> Iterator[Stream]:
 
 
 def _context(call: Call) -> Iterator[Stream]:
-    """The kernel that adds up positions and token type before anything is gathered; the sum is read back as a table."""
+    """The kernel that makes the context table, before anything is gathered from it."""
     row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
     columns = min(call.length, NUM_POSITIONS)
     yield Stream("position", "table", columns * row, columns * row, columns * row)
@@ -143,13 +143,13 @@ def _embed_pool(call: Call, plan: Plan) -> Iterator[Stream]:
 
 
 def _backward(call: Call, plan: Plan) -> Iterator[Stream]:
-    """torch adds up the rows' terms of gamma and beta, clears the float32 gradients and converts those of 16-bit
-    tables. rstd is an argument of the op, and computed anew: the row is in registers anyway."""
+    """torch adds up the terms of gamma and beta, clears the float32 gradients, and converts those of 16-bit tables.
+    The kernel computes rstd again instead of reading it, because the row is in registers anyway."""
     row, wide = call.hidden_size * call.dtype.itemsize, 4 * call.hidden_size
-    again = plan.groups * plan.warps_per_row - 1  # every group of lanes of a row's warps begins the row
+    again = plan.groups * plan.warps_per_row - 1  # every group of lanes in a row's warps computes the row's gradient
     yield from _context(call)
     yield from _gather(call, plan)
-    yield _near("attention_mask", call.num_tokens * plan.warps_per_row)  # each warp counts its row's tokens
+    yield _near("attention_mask", call.num_tokens * plan.warps_per_row)  # each warp counts the tokens of its row
     yield once("grad_pooled", call.rows * row)
     yield _near("grad_pooled", again * call.rows * row)
     yield Stream("ln", "table", (again + 1) * call.rows * row, row, row)

@@ -11,9 +11,8 @@ from unittest.mock import patch
 
 import torch
 
-from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.backends.triton import configs, launch
-from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS
+from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, WordGrad
 
 VOCAB_SIZE = 30522
 NUM_POSITIONS = 512
@@ -92,12 +91,12 @@ class Call:
             embed = (t["input_ids"], t["word"], t["position"], t["token_type"], t["ln_weight"], t["ln_bias"], *tokens,
                      eps, pooling, self.dropout, self.dropout, t["seed"] if self.dropout else None)
             if self.op == "embed_pool":
-                return launch.embed_pool(*embed, ops.NO_WORD_GRAD)
+                return launch.embed_pool(*embed, WordGrad.NONE)
             in_cache = patch.object(configs, "adds_in_cache", lambda *_: self.word_grad == "scattered")
             with in_cache, _deterministic(self.word_grad == "segmented"):
                 return launch.embed_pool_backward(
                     t["grad_pooled"], t["pooled_hat"], t["rstd"], *embed,
-                    ops.SPARSE_WORD_GRAD if self.word_grad == "sparse" else ops.DENSE_WORD_GRAD)
+                    WordGrad.SPARSE if self.word_grad == "sparse" else WordGrad.DENSE)
         prepared = (t["input_ids"], t["word"], t.get("word_scale"), t["context"], eps, t["weight"], t["bias"],
                     t["beta_bias"], t["lateral"], t["top"], list(ACTIVATIONS).index("sigmoid"), *tokens)
         if self.op == "dsn_logits":

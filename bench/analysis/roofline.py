@@ -38,8 +38,8 @@ OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8),
        "dsn_token_logits": (torch.float32, torch.bfloat16, torch.int8), "embed_pool": (torch.float32, torch.bfloat16),
        "embed_pool_backward": (torch.float32, torch.bfloat16)}
 # Those whose bytes and gathering loops are counted in CUDA too.
-CUDA_KERNELS = {"dsn_logits": "logits_kernel", "embed_pool": "embed_pool_kernel",
-                "embed_pool_backward": "token_gradient_kernel"}
+CUDA_KERNELS = {"dsn_logits": "dsn_logits_kernel", "embed_pool": "embed_pool_kernel",
+                "embed_pool_backward": "token_gradients_kernel"}
 SORTED_FORMS = {"by id": "by id", "sorted": "segmented"}  # of the backward pass: the report's name -> a Call's
 HIDDEN_SIZES = (128, 384, 768)
 LENGTHS = (32, 128, 512)

@@ -1,39 +1,27 @@
-// What a launch hands to a kernel: pointers into device memory and sizes, no CUDA and no torch header.
+// What a launch hands to a kernel: pointers into device memory and sizes, without a header of CUDA or torch.
 #pragma once
 
-#include <cstdint>
+#include "../common/arguments.h"
 
-enum class WordType : int { float32, bfloat16, float16, int8, float8_e4m3 };
-enum class Pooling : int { mean_masked, mean_all, sum_all };      // the order of reference.POOLINGS
-enum class Activation : int { sigmoid, tanh, relu, gelu };        // the order of reference.ACTIVATIONS
+namespace dendritic_bert {
 
-// One integer array of either width, read as it is; data is null where the argument is absent.
-struct Indices {
-  const void* data = nullptr;
-  bool is_int64 = false;
+struct Tokens : TokenArrays {
+  // One int on the device: 0 if cu_seqlens does not rise from 0 to `total`, so that rows may overlap. Null if that
+  // cannot be or does not matter.
+  const int* cu_seqlens_valid = nullptr;
 };
 
-struct Tokens {
-  Indices ids, token_types, positions;
-  const void* mask = nullptr;           // [B, L] integers of mask_bytes each, only where the pooling heeds it
-  int mask_bytes = 0;
-  Indices cu_seqlens;                   // [B + 1], or absent: row b starts at b * length
-  const int* sound = nullptr;           // one int on the device: 0 where cu_seqlens does not rise from 0 to total, so that
-                                        // rows may overlap; null where that cannot be or does not matter
-  int64_t rows = 0, length = 0, total = 0;
-  Pooling pooling = Pooling::mean_masked;
-  int64_t vocab_size = 0, num_types = 0, num_positions = 0;
-};
-
+// The embedding tables.
 struct Table {
-  const void* word = nullptr;           // [V, H]
+  const void* word = nullptr;             // [V, H]
   WordType word_type = WordType::float32;
-  const float* word_scale = nullptr;    // [V], int8 and float8 only
-  const float* context = nullptr;       // [K * P, H]
+  const float* word_scale = nullptr;      // [V], only beside int8 and float8
+  const float* context = nullptr;         // [K * P, H]
   int hidden_size = 0;
   float eps = 0;
 };
 
+// The dendritic head; the shapes are those of DsnHead in kernels/contract.py.
 struct Head {
   const float *weight, *bias, *beta_bias, *lateral, *top;
   int num_labels, num_dendrites;
@@ -41,65 +29,58 @@ struct Head {
 };
 
 struct Dropout {
-  const int64_t* seed = nullptr;        // one element on the device, or null where both p are 0
-  uint32_t embed_threshold = 0, pool_threshold = 0;  // int(p * 2^32): a channel is kept where its word is not below
-  float embed_scale = 1, pool_scale = 1;             // 1 / (1 - p)
+  const int64_t* seed = nullptr;          // one element on the device; null if there is no dropout
+  uint32_t embed_threshold = 0, pool_threshold = 0;  // see common/philox.h
+  float embed_scale = 1, pool_scale = 1;
 };
 
-// How rows are dealt out to blocks. Short rows share a block, one warp each; a long row goes to `splits` blocks, whose
-// sums the last of them to arrive adds up in the order of the columns.
+// How rows are dealt out to blocks. Short rows share a block and take one warp each; a long row goes to `splits`
+// blocks, whose sums the last of them to arrive adds up in the order of the columns.
 struct Plan {
-  int warps_per_row = 0;                // 1 or all the warps of a block
+  int warps_per_row = 0;                  // 1, or all the warps of a block
   int splits = 1;
-  float* partial = nullptr;             // [rows, splits, 2 * H + 1]: sums, kept counts, number of tokens
-  int* arrived = nullptr;               // [rows], zero before the launch
+  float* partial = nullptr;               // [rows, splits, 2 * H + 1]: sums, kept counts, number of tokens
+  int* arrived = nullptr;                 // [rows], zero before the launch
 };
 
-struct SoundArguments {
-  Indices cu_seqlens;                   // [rows + 1]
+struct CheckArguments {
+  Indices cu_seqlens;                     // [rows + 1]
   int64_t rows, total;
-  int* sound;                           // one int
-  float* rstd;                          // [total], filled with NaN where cu_seqlens is not sound; or null
+  int* is_valid;                          // one int: 1 if cu_seqlens rises from 0 to total, else 0
+  float* rstd;                            // [total], filled with NaN if cu_seqlens is invalid; or null
 };
 
+// Of dsn_logits and dsn_token_logits.
 struct LogitsArguments {
   Tokens tokens;
   Table table;
   Head head;
   Plan plan;
-  float* logits;                        // [B, C]
+  float* logits;                          // [B, C], or per token [B * L, C] or [T, C]
 };
 
-// Question answering: one row of logits a token.
-struct TokenLogitsArguments {
-  Tokens tokens;
-  Table table;
-  Head head;
-  Plan plan;
-  float* logits;                        // [B * L, C] or [T, C]
-};
-
-// The tables' parameters share one dtype, the word table's; the outputs that are not named float32 have it too.
+// The position and token type tables have the dtype of the word table.
 struct ContextArguments {
   WordType type;
-  const void *position, *token_type;    // [P, H], [K, H]
-  int64_t num_types, num_positions;     // of the context, at most those of the tables
+  const void *position, *token_type;      // [P, H], [K, H]
+  int64_t num_types, num_positions;       // of the context; at most those of the tables
   int hidden_size;
-  float* context;                       // [K * P, H]
+  float* context;                         // [K * P, H]
 };
 
+// Arrays that are not said to be float have the dtype of the word table, here and below.
 struct ForwardArguments {
   Tokens tokens;
   Table table;
   Dropout dropout;
   Plan plan;
-  const void *ln_weight, *ln_bias;      // [H]
-  void* pooled;                         // [B, H]
-  float* pooled_hat;                    // [B, H], the pooled row before gamma, beta and p_pool
-  float* rstd;                          // [tokens.total], 0 for masked tokens; not written where `sound` is 0
+  const void *ln_weight, *ln_bias;        // [H]
+  void* pooled;                           // [B, H]
+  float* pooled_hat;                      // [B, H], the pooled row before gamma, beta and p_pool
+  float* rstd;                            // [tokens.total], 0 for masked tokens; not written if cu_seqlens is invalid
 };
 
-// LayerNorm's backward as a * G - c * e + d, see backward.cuh; `row` is negative where a token takes no part.
+// LayerNorm's backward as a * G - c * e + d, see embed_pool_backward.cu; `row` is negative if the token is not valid.
 struct alignas(16) TokenGradient {
   float a, c, d;
   int32_t row, column, id, context, unused;
@@ -110,27 +91,29 @@ struct BackwardArguments {
   Table table;
   Dropout dropout;
   Plan plan;
-  const void* ln_weight;                // [H]
-  const void* grad_pooled;              // [B, H]
-  const float* pooled_hat;              // [B, H]
-  float* row_gradient;                  // [B, H]: G of every row; null where nothing is left to run_sums
-  float *weight_terms, *bias_terms;     // [B, H]: what each row adds to the gradients of gamma and beta
-  TokenGradient* token_gradient;        // [tokens.total]; null where nothing is left to run_sums
-  int32_t *word_keys, *context_keys;    // [tokens.total]: rows of the tables; vocab_size and K * P for no part
-  float *d_word, *d_context;            // [V, H] and [K * P, H], zeroed: filled by atomics; or null
+  const void* ln_weight;                  // [H]
+  const void* grad_pooled;                // [B, H]
+  const float* pooled_hat;                // [B, H]
+  float* row_gradient;                    // [B, H]: G of every row; null if no segment sums follow
+  float *weight_terms, *bias_terms;       // [B, H]: what each row adds to the gradients of gamma and beta
+  TokenGradient* token_gradient;          // [tokens.total]; null if no segment sums follow
+  int32_t *word_keys, *context_keys;      // [tokens.total]: rows of the tables; V and K * P if not valid
+  float *d_word, *d_context;              // [V, H] and [K * P, H], zero before the launch, added to by atomics; or null
 };
 
-// Sums of token gradients over runs of equal keys, in the order of `order`, which sorts the tokens by key.
-struct RunArguments {
+// Sums of token gradients over segments: tokens of equal keys, which `order` has brought together.
+struct SegmentArguments {
   Table table;
   Dropout dropout;
-  const float* row_gradient;            // [B, H]
-  const TokenGradient* token_gradient;  // [num_tokens]
-  const int32_t* keys;                  // [num_tokens], sorted; from no_part on they take no part
-  const int64_t* order;                 // [num_tokens]
-  const int64_t* target;                // [num_tokens]: the row of `sums` for each run, or null for the key's own
-  int64_t num_tokens, no_part;
-  float* partial;                       // [2 * chunks, H]: the parts of runs that cross the edge of a chunk
-  WordType type;                        // of the sums
-  void* sums;                           // [*, H]
+  const float* row_gradient;              // [B, H]
+  const TokenGradient* token_gradient;    // [num_tokens]
+  const int32_t* keys;                    // [num_tokens], sorted; from num_keys on the tokens are not valid
+  const int64_t* order;                   // [num_tokens]: the token of each key
+  const int64_t* target;                  // [num_tokens]: the row of `sums` for the segment; null if it is the key
+  int64_t num_tokens, num_keys;
+  float* partial;                         // [2 * chunks, H]: the parts of segments that cross the edge of a chunk
+  WordType type;                          // of the sums
+  void* sums;                             // [*, H]
 };
+
+}  // namespace dendritic_bert

@@ -1,5 +1,5 @@
-// The one place that knows which compiler this is: nvcc for a GPU, or a host compiler that runs every thread of a block as
-// a fiber (tests/support/cuda_on_cpu), for which CUDA_ON_CPU is defined.
+// The one file that knows which compiler this is: nvcc for a GPU, or a host compiler that runs every thread of a block
+// as a fiber (tests/support/cuda_on_cpu), in which case CUDA_ON_CPU is defined.
 #pragma once
 
 #ifdef CUDA_ON_CPU
@@ -11,17 +11,20 @@
 #include <cuda_runtime.h>
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #endif
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
+namespace dendritic_bert {
+
 constexpr unsigned all_lanes = 0xffffffffu;
 
-// 1 / sqrt(x) to 2^-22.9. The plain call spends three instructions more a step (0.4 a token at H = 128) on arguments below
-// 2^-126, which eps rules out.
+// 1 / sqrt(x) with a relative error of 2^-22.9. rsqrtf spends three more instructions per step (0.4 per token at H =
+// 128) on arguments below 2^-126, which eps rules out.
 __device__ __forceinline__ float reciprocal_sqrt(float x) {
 #ifdef __CUDA_ARCH__
   float y;
@@ -32,17 +35,17 @@ __device__ __forceinline__ float reciprocal_sqrt(float x) {
 #endif
 }
 
-// A pointer that the compiler does not know the origin of.
+// The same pointer, of whose origin the compiler knows nothing.
 template <class T>
-__device__ __forceinline__ const T* opaque(const T* pointer) {
+__device__ __forceinline__ const T* hide_origin(const T* pointer) {
 #ifdef __CUDA_ARCH__
   asm("" : "+l"(pointer));
 #endif
   return pointer;
 }
 
-// Byte i of a word. ptxas takes this form up into the conversion that follows (I2F.S8 with a byte selector), where it
-// spends an instruction a channel on shifts otherwise.
+// Byte i of a word, with its sign. ptxas merges this form into the conversion that follows (I2F.S8 with a byte
+// selector); with any other it spends one more instruction per channel on a shift.
 __device__ __forceinline__ int8_t signed_byte(uint32_t word, int i) {
 #ifdef __CUDA_ARCH__
   int32_t byte;
@@ -52,3 +55,5 @@ __device__ __forceinline__ int8_t signed_byte(uint32_t word, int i) {
   return int8_t(word >> 8 * i);
 #endif
 }
+
+}  // namespace dendritic_bert

@@ -1,8 +1,11 @@
-// The epilogue of inference: the stacked head on pooled rows in shared memory, then the cascade of dendrites.
+// The dendritic head of inference: the stacked matrix times pooled rows in shared memory, then the dendrites in their
+// order.
 #pragma once
 
 #include "arguments.h"
 #include "device.cuh"
+
+namespace dendritic_bert {
 
 constexpr int head_rows = 4;  // rows of a block that share the loads of the head's weights
 
@@ -10,16 +13,16 @@ __device__ __forceinline__ float activate(Activation activation, float x) {
   switch (activation) {
     case Activation::sigmoid: return 1.0f / (1.0f + expf(-x));
     case Activation::tanh: return tanhf(x);
-    case Activation::relu: return x > 0 ? x : (x == x ? 0.0f : x);  // torch keeps NaN
+    case Activation::relu: return x > 0 ? x : (x == x ? 0.0f : x);  // NaN stays NaN, as in torch
     default: return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
   }
 }
 
-// z[r][o] = <weight[o], pooled[r]> + bias[o] + beta_share[r] * beta_bias[o], one warp an output. Where four_at_once,
-// hidden_size and the weights' address are multiples of 4 and 16.
+// z[r][o] = <weight[o], pooled[r]> + bias[o] + beta_share[r] * beta_bias[o], with one warp for each output. If
+// four_at_once, hidden_size is a multiple of 4 and the address of the weights one of 16.
 template <bool four_at_once>
-__device__ __forceinline__ void head_products(const Head& head, int hidden_size, const float* pooled, int stride, int rows,
-                                              const float* beta_share, float* z) {
+__device__ __forceinline__ void multiply_head(const Head& head, int hidden_size, const float* pooled, int stride,
+                                              int rows, const float* beta_share, float* z) {
   const int warps = blockDim.x / 32, lane = threadIdx.x % 32, outputs = (1 + head.num_dendrites) * head.num_labels;
   for (int o = threadIdx.x / 32; o < outputs; o += warps) {
     const float* weight = head.weight + int64_t(o) * hidden_size;
@@ -50,18 +53,20 @@ __device__ __forceinline__ void head_products(const Head& head, int hidden_size,
   }
 }
 
-// One label of one row: z [outputs] holds y, then every dendrite's A_k pooled + b_k, overwritten with the activations.
-// Labels do not depend on one another.
-__device__ __forceinline__ float cascade(const Head& head, int label, float* z) {
-  const int labels = head.num_labels, dendrites = head.num_dendrites;
+// The logit of one label of one row. z [outputs] holds y, then A_k pooled + b_k of every dendrite, which its activation
+// replaces. Labels do not depend on one another.
+__device__ __forceinline__ float apply_dendrites(const Head& head, int label, float* z) {
+  const int num_labels = head.num_labels, num_dendrites = head.num_dendrites;
   float y = z[label];
-  for (int k = 0; k < dendrites; ++k) {
-    float a = z[(1 + k) * labels + label];
+  for (int k = 0; k < num_dendrites; ++k) {
+    float a = z[(1 + k) * num_labels + label];
     for (int j = 0; j < k; ++j)
-      a = fmaf(head.lateral[(k * dendrites + j) * labels + label], z[(1 + j) * labels + label], a);
+      a = fmaf(head.lateral[(k * num_dendrites + j) * num_labels + label], z[(1 + j) * num_labels + label], a);
     a = activate(head.activation, a);
-    z[(1 + k) * labels + label] = a;
-    y = fmaf(head.top[k * labels + label], a, y);
+    z[(1 + k) * num_labels + label] = a;
+    y = fmaf(head.top[k * num_labels + label], a, y);
   }
   return y;
 }
+
+}  // namespace dendritic_bert

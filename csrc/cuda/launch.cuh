@@ -1,5 +1,6 @@
-// What every launch needs: the instance for a word type and a hidden size, grid, block, shared memory, errors. Five shapes
-// are exact for the usual hidden sizes, three serve other multiples of 8, one the rest.
+// What every launch needs: the instance of a kernel for a word type and a hidden size, the grid, the block, shared
+// memory, and errors. Five shapes are exact for the usual hidden sizes, three serve the other multiples of 8, and one
+// the rest.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +10,8 @@
 #include "plan.h"
 #include "rows.cuh"
 
+namespace dendritic_bert {
+
 struct Launch {
   const char* name;
   const Tokens& tokens;
@@ -17,8 +20,8 @@ struct Launch {
 
   [[noreturn]] void fail(const char* reason) const {
     std::ostringstream message;
-    message << "the CUDA kernel " << name << " could not be launched for " << tokens.rows << " rows, " << tokens.total
-            << " tokens, hidden size " << hidden_size << ": " << reason << ".";
+    message << "the CUDA kernel of " << name << " could not be launched for " << tokens.rows << " rows, "
+            << tokens.total << " tokens, hidden size " << hidden_size << ": " << reason << ".";
     throw std::runtime_error(message.str());
   }
 
@@ -31,14 +34,15 @@ struct Launch {
                   const Arguments& arguments) const {
     if (blocks == 0) return;
     if (blocks > INT32_MAX) fail("more than 2^31 - 1 blocks, split the batch");
-    if (shared_bytes > 32 * 1024)  // with the static part, more than the 48 KB that need no leave
+    if (shared_bytes > 32 * 1024)  // with the static part it may be more than the 48 KB that need no permission
       check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)));
     LAUNCH(kernel, dim3(unsigned(blocks), unsigned(splits)), dim3(unsigned(threads)), shared_bytes, stream, arguments);
     check(cudaGetLastError());
   }
 };
 
-// Calls body with a value of the C++ type of a word: of parameters, and of tables which may have 8 bits too.
+// Calls `body` with a value of the C++ type of a word: of the parameters, and below of tables, which may also have 8
+// bits.
 template <class Body>
 void with_parameter(WordType type, const Body& body) {
   switch (type) {
@@ -57,7 +61,7 @@ void with_table_word(WordType type, const Body& body) {
   }
 }
 
-// Calls body(Shape) with the shape for a hidden size; `aligned` where 16-byte loads may serve.
+// Calls `body` with the Shape for a hidden size; `aligned` says that every address allows 16-byte loads.
 template <class Body>
 void with_shape(int hidden_size, bool aligned, const Body& body) {
   if (!aligned || hidden_size % 8 || hidden_size > warp_channels) return body(Shape<32, 2, Width::any>{});
@@ -76,6 +80,7 @@ void with_shape(int hidden_size, bool aligned, const Body& body) {
 inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 inline bool is_aligned(const Table& table) { return is_aligned(table.word) && is_aligned(table.context); }
 
+// Shared memory for the sums of a block; with `kept`, also for how many tokens kept each channel.
 inline size_t sum_bytes(const Plan& plan, int hidden_size, bool kept) {
   const int rows = rows_of_block(plan, hidden_size), writers = hidden_size > warp_channels ? 1 : plan.warps_per_row;
   return sizeof(float) * size_t(rows * writers) * size_t((hidden_size + 3) / 4 * 4) * (kept ? 2 : 1);
@@ -85,3 +90,5 @@ inline int64_t blocks_of(const Plan& plan, const Tokens& tokens, int hidden_size
   const int rows = rows_of_block(plan, hidden_size);
   return (tokens.rows + rows - 1) / rows;
 }
+
+}  // namespace dendritic_bert

@@ -1,28 +1,33 @@
-// A token's embedding in registers. A group of lanes holds one row, eight channels a vector: lane l of the group has
-// channels [8 * (l + v * lanes), + 8) of vector v.
+// Rows of the tables in registers. A group of lanes holds one row as vectors of eight channels: lane l of the group has
+// the channels [8 * (l + v * lanes), + 8) of vector v.
 #pragma once
 
 #include "tokens.cuh"
 
-enum class Width { exact, multiple_of_8, any };  // H = 8 * lanes * vectors; H % 8 == 0; any H, scalar loads
+namespace dendritic_bert {
 
-// Tokens a group gathers at once: loads in flight against registers, three times eight floats a vector each.
+enum class Width { exact, multiple_of_8, any };  // H = 8 * lanes * vectors; H % 8 == 0; any H, with scalar loads
+
+// How many tokens a group gathers at once: loads in flight, against three times eight floats of registers per vector
+// each.
 constexpr int usual_unroll(int vectors, Width width) {
   return width == Width::any ? 1 : vectors == 1 ? 4 : vectors == 2 ? 2 : 1;
 }
 
+// How the registers of a warp hold rows.
 template <int lanes_, int vectors_, Width width_, int unroll_ = usual_unroll(vectors_, width_)>
 struct Shape {
   static constexpr int lanes = lanes_, vectors = vectors_, values = 8 * vectors, groups = 32 / lanes;
-  static constexpr int channels = lanes * values;  // of a warp; a wider row is shared by the warps of a block
+  static constexpr int channels = lanes * values;  // that a warp holds; the warps of a block share a wider row
   static constexpr Width width = width_;
-  static constexpr int unroll = unroll_, step = groups * unroll;  // tokens that a group and a warp gather at once
+  static constexpr int unroll = unroll_, step = groups * unroll;  // tokens that a group, and a warp, gathers at once
   using OneByOne = Shape<lanes, vectors, width, 1>;
 };
 
 template <class Word> constexpr bool has_scale = sizeof(Word) == 1;
 
-// Eight channels as they lie in the table: one 16-byte load for 16-bit words, two for float, one of 8 bytes for 8-bit.
+// Eight channels as float: two 16-byte loads from a float table, one from a 16-bit table, one 8-byte load from an 8-bit
+// one.
 __device__ __forceinline__ void load8(const float* from, float* x) {
   const float4 a = __ldg(reinterpret_cast<const float4*>(from)), b = __ldg(reinterpret_cast<const float4*>(from) + 1);
   x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
@@ -32,7 +37,7 @@ __device__ __forceinline__ void load8(const __nv_bfloat16* from, float* x) {
   const uint4 raw = __ldg(reinterpret_cast<const uint4*>(from));
   const uint32_t pairs[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {  // a bfloat16 is the upper half of a float: one shift or mask a channel
+  for (int i = 0; i < 4; ++i) {  // a bfloat16 is the upper half of a float: one shift or mask per channel
     x[2 * i] = __uint_as_float(pairs[i] << 16);
     x[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
   }
@@ -79,18 +84,18 @@ __device__ __forceinline__ void store_as(float* to, float x) { *to = x; }
 __device__ __forceinline__ void store_as(__nv_bfloat16* to, float x) { *to = __float2bfloat16(x); }
 __device__ __forceinline__ void store_as(__half* to, float x) { *to = __float2half(x); }
 
-// This lane's first channel in vector v of a row, the warp's own being [first, first + Shape::channels).
+// The first channel of this lane's vector v; the warp holds the channels [first_channel, first_channel + S::channels).
 template <class S>
-__device__ __forceinline__ int channel_of(int first, int v) {
-  return first + 8 * (int(threadIdx.x) % S::lanes + v * S::lanes);
+__device__ __forceinline__ int channel_of(int first_channel, int v) {
+  return first_channel + 8 * (int(threadIdx.x) % S::lanes + v * S::lanes);
 }
 
-// This lane's channels of a row of H, from its first one on; 0 beyond the row's end.
+// This lane's channels of a row, 0 beyond its end; `from` points to the first of them.
 template <class S, class T>
-__device__ __forceinline__ void load_row(const T* from, int first, int hidden_size, float (&x)[S::values]) {
+__device__ __forceinline__ void load_row(const T* from, int first_channel, int hidden_size, float (&x)[S::values]) {
 #pragma unroll
   for (int v = 0; v < S::vectors; ++v) {
-    const int channel = channel_of<S>(first, v);
+    const int channel = channel_of<S>(first_channel, v);
     float* const x8 = x + 8 * v;
     if constexpr (S::width == Width::any) {
 #pragma unroll
@@ -104,71 +109,32 @@ __device__ __forceinline__ void load_row(const T* from, int first, int hidden_si
   }
 }
 
-// The tables from this lane's first channel on. Hidden from the compiler, which would add the lane to every row's address
-// anew: two instructions for each of the eight addresses of a step.
+// The tables, their pointers moved to this lane's first channel. The origin of the pointers is hidden from the
+// compiler, which would add the lane to the address of every row again: two instructions for each of the eight
+// addresses of a step.
 template <class S, class Word>
-__device__ __forceinline__ Table at_lane(Table table, int first) {
-  table.word = opaque(static_cast<const Word*>(table.word) + channel_of<S>(first, 0));
-  table.context = opaque(table.context + channel_of<S>(first, 0));
+__device__ __forceinline__ Table move_to_lane(Table table, int first_channel) {
+  table.word = hide_origin(static_cast<const Word*>(table.word) + channel_of<S>(first_channel, 0));
+  table.context = hide_origin(table.context + channel_of<S>(first_channel, 0));
   return table;
 }
 
-// Row `row` of a table. Both factors have 32 bits, so that a 64-bit offset is one wide multiply-add on the pointer.
+// Row `row` of a table. Both factors of the offset have 32 bits, so that the address is one wide multiply-add.
 template <class S, class T>
 __device__ __forceinline__ const T* row_of(const void* table, int32_t row, int hidden_size) {
   const uint32_t bytes = uint32_t(S::width == Width::exact ? S::channels : hidden_size) * uint32_t(sizeof(T));
   return reinterpret_cast<const T*>(static_cast<const char*>(table) + uint64_t(uint32_t(row)) * bytes);
 }
 
-// e = word (times its row's scale) + context, of tables at this lane.
+// e = word + context, with the word's row times `scale` if the table has scales. The tables are those of move_to_lane.
 template <class S, class Word>
-__device__ __forceinline__ void embed(const Table& table, int2 rows, float scale, int first, float (&e)[S::values]) {
+__device__ __forceinline__ void embed(const Table& table, int2 rows, float scale, int first_channel,
+                                      float (&e)[S::values]) {
   float context[S::values];
-  load_row<S>(row_of<S, Word>(table.word, rows.x, table.hidden_size), first, table.hidden_size, e);
-  load_row<S>(row_of<S, float>(table.context, rows.y, table.hidden_size), first, table.hidden_size, context);
+  load_row<S>(row_of<S, Word>(table.word, rows.x, table.hidden_size), first_channel, table.hidden_size, e);
+  load_row<S>(row_of<S, float>(table.context, rows.y, table.hidden_size), first_channel, table.hidden_size, context);
 #pragma unroll
   for (int i = 0; i < S::values; ++i) e[i] = has_scale<Word> ? fmaf(scale, e[i], context[i]) : e[i] + context[i];
 }
 
-// Sums over the lanes of a group for several tokens at once: at each halving a lane gives half its sums away and keeps the
-// other half, so that lane l ends with the sum of token l / (lanes / tokens). Four tokens over 16 lanes take 5 shuffles
-// where one after the other they would take 16, and what follows is computed once for all four.
-template <class S>
-__device__ __forceinline__ float sum_over_lanes(float (&x)[S::unroll]) {
-  const int lane = threadIdx.x % 32;
-  int distance = S::lanes / 2;
-#pragma unroll
-  for (int n = S::unroll / 2; n > 0; n /= 2, distance /= 2) {
-    const bool upper = lane & distance;
-#pragma unroll
-    for (int u = 0; u < n; ++u) {
-      const float given = upper ? x[u] : x[u + n], kept = upper ? x[u + n] : x[u];
-      x[u] = kept + __shfl_xor_sync(all_lanes, given, distance);
-    }
-  }
-#pragma unroll
-  for (; distance > 0; distance /= 2) x[0] += __shfl_xor_sync(all_lanes, x[0], distance);
-  return x[0];
-}
-
-// Which of the group's tokens this lane has the sum of, and the sum of token u for every lane.
-template <class S>
-__device__ __forceinline__ int owned_token() { return int(threadIdx.x) % S::lanes / (S::lanes / S::unroll); }
-
-template <class S>
-__device__ __forceinline__ float from_owner(float x, int u) {
-  return __shfl_sync(all_lanes, x, u * (S::lanes / S::unroll), S::lanes);
-}
-
-// Where a row is wider than a warp's registers, each warp of the block holds a slice of it and the sums meet in shared
-// memory; all warps then walk the same tokens. `exchange` holds a float for each lane of the block.
-template <class S>
-__device__ __forceinline__ float sum_over_slices(float x, int slices, float* exchange) {
-  if (S::width != Width::any || slices == 1) return x;
-  exchange[threadIdx.x] = x;
-  __syncthreads();
-  float total = 0;
-  for (int s = 0; s < slices; ++s) total += exchange[s * 32 + threadIdx.x % 32];
-  __syncthreads();
-  return total;
-}
+}  // namespace dendritic_bert

@@ -1,7 +1,7 @@
 """Which backend serves a call. An explicit choice raises where it cannot serve; the automatic one goes on to the next.
 
-The choice looks at devices and dtypes alone and is made before anything is computed or recorded, so that autograd and
-torch.compile see one op.
+The choice looks at devices and dtypes alone, and is made before anything is computed or recorded, so that autograd and
+torch.compile see one operator.
 """
 
 import os
@@ -10,30 +10,34 @@ import warnings
 import torch
 from torch.autograd import forward_ad
 
-from . import cpu, cuda
-from . import triton as triton_backend
+from . import cpu, cuda, triton
+from .backend import Backend
 
-# In the order of preference. A module has MISSING (why it is not there at all, or None: all that an import may find
-# out), missing() (that, or why no device of this machine will do) and refusal(op, device, dtype); its ops are
-# dendritic_bert::<op>_<name>. The reference comes last and serves everything.
-_MODULES = {"cpu": cpu, "cuda": cuda, "triton": triton_backend}
-BACKENDS = (*_MODULES, "reference")
+# The one list of backends, in the order of preference. docs/adding_a_backend.md says what a new line needs.
+KERNEL_BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (
+    cpu.BACKEND,
+    cuda.BACKEND,
+    triton.BACKEND,
+)}
+# The names that ``backend=`` takes. The reference comes last and serves everything.
+BACKENDS = (*KERNEL_BACKENDS, "reference")
 ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
 
 
 def refusal(name: str, op: str, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Why backend ``name`` cannot serve ``op`` with a word table of ``dtype`` on ``device``; None where it can."""
+    """Why backend ``name`` cannot serve ``op`` with a word table of ``dtype`` on ``device``, or None where it can."""
     if name == "reference":
         return None
-    if name in _MODULES:
-        return _MODULES[name].refusal(op, torch.device(device), dtype)
-    return f"there is no such backend, known are {', '.join(BACKENDS)}"
+    if name in KERNEL_BACKENDS:
+        return KERNEL_BACKENDS[name].refusal(op, torch.device(device), dtype)
+    return _unknown()
 
 
 def choose(requested: str | None, op: str, device: torch.device | str, dtype: torch.dtype) -> str:
     """The backend for a call of ``op``: ``requested``, else the environment's, else the first that can serve it.
 
-    A trace and an ONNX graph are for machines that do not have our ops: without a request they get the reference.
+    A trace and an ONNX graph are for machines that do not have our operators: unless one was requested, they get the
+    reference.
 
     Raises RuntimeError where a requested backend cannot serve the call, and in a functorch transform or forward-mode
     differentiation, which know plain operators alone.
@@ -46,9 +50,11 @@ def choose(requested: str | None, op: str, device: torch.device | str, dtype: to
         raise RuntimeError(f"{op} has no kernel for functorch transforms (vmap, grad, jvp) and forward-mode "
                            f"derivatives: pass backend=\"reference\" or set {ENVIRONMENT_VARIABLE}=reference.")
     if requested is None:
-        for name in BACKENDS:
-            if refusal(name, op, device, dtype) is None:
+        device = torch.device(device)
+        for name, backend in KERNEL_BACKENDS.items():
+            if backend.refusal(op, device, dtype) is None:
                 return name
+        return "reference"
     reason = refusal(str(requested), op, device, dtype)
     if reason is not None:
         raise RuntimeError(f"backend {requested!r} cannot serve this call: {reason}.")
@@ -56,21 +62,29 @@ def choose(requested: str | None, op: str, device: torch.device | str, dtype: to
 
 
 def availability() -> dict[str, str | None]:
-    """Every backend with the reason why it cannot be used on this machine, or None where it can. Starts CUDA."""
-    return {name: module.missing() for name, module in _MODULES.items()} | {"reference": None}
+    """Why each backend cannot be used on this machine, or None where it can. Starts CUDA."""
+    return {name: backend.unavailable() for name, backend in KERNEL_BACKENDS.items()} | {"reference": None}
 
 
-def _forced() -> str | None:
+def _unknown() -> str:
+    return f"there is no such backend, known are {', '.join(BACKENDS)}"
+
+
+def _forced_by_environment() -> str | None:
     name = os.environ.get(ENVIRONMENT_VARIABLE) or None
     if name is None:
-        if cpu.MISSING is not None:
-            warnings.warn(f"dendritic_bert runs on the PyTorch reference: {cpu.MISSING}.", stacklevel=2)
+        missing = cpu.BACKEND.missing
+        if missing is not None:
+            warnings.warn(f"dendritic_bert runs on the PyTorch reference: {missing}.", stacklevel=2)
         return None
-    known = {name: module.MISSING for name, module in _MODULES.items()} | {"reference": None}
-    reason = known.get(name, f"there is no such backend, known are {', '.join(BACKENDS)}")
-    if reason is not None:
-        raise RuntimeError(f"{ENVIRONMENT_VARIABLE} is {name!r}, which cannot be used: {reason}.")
+    if name not in BACKENDS:
+        raise RuntimeError(f"{ENVIRONMENT_VARIABLE} is {name!r}, which cannot be used: {_unknown()}.")
+    missing = None if name == "reference" else KERNEL_BACKENDS[name].missing
+    if missing is not None:
+        raise RuntimeError(f"{ENVIRONMENT_VARIABLE} is {name!r}, which cannot be used: {missing}.")
     return name
 
 
-FORCED = _forced()
+# The backend that the environment forces on every call that names none, or None. Every choice reads it; a test that
+# needs another one sets it here.
+FORCED = _forced_by_environment()

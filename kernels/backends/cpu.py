@@ -1,16 +1,15 @@
-"""The door to the C++ extension ``dendritic_bert._cpu``: is it there, which instruction set, what it refuses."""
+"""The backend "cpu": the C++ extension ``dendritic_bert._cpu``, whose sources are in csrc/cpu."""
 
 import importlib
 
 import torch
 
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-# What the word table of each op may be.
-DTYPES = {"embed_pool": _FLOATS, "dsn_logits": (*_FLOATS, torch.int8), "dsn_logits_folded": (torch.float32,)}
+from ..contract import PARAMETER_DTYPES
+from .backend import Backend
 
 
 def _load() -> str | None:
-    """Load the extension, which registers the ops' CPU kernels; return why not where that fails."""
+    """Load the extension, which registers the operators' CPU kernels; return why not where that fails."""
     try:
         importlib.import_module("dendritic_bert._cpu")
     except ImportError as error:
@@ -19,27 +18,16 @@ def _load() -> str | None:
     return None
 
 
-MISSING = _load()
-
-
-def missing() -> str | None:
-    """Why the kernels cannot run on this machine, or None."""
-    return MISSING
-
-
 def instruction_set() -> str:
-    """The variant of the kernel that serves this processor: "avx512", "avx2" or "baseline"."""
+    """The variant of the kernels that serves this processor: "avx512", "avx2" or "baseline"."""
     return importlib.import_module("dendritic_bert._cpu").instruction_set()
 
 
-def refusal(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the C++ kernel cannot serve ``op`` with a word table of ``dtype`` on ``device``; None where it can."""
-    if MISSING is not None:
-        return MISSING
-    if device.type != "cpu":
-        return f"the tensors are on {device.type}, the cpu backend reads host memory"
-    if op not in DTYPES:
-        return f"the cpu backend has no kernel for {op}"
-    if dtype not in DTYPES[op]:
-        return f"the word table is {dtype}, the cpu backend reads {', '.join(map(str, DTYPES[op]))}"
-    return None
+MISSING = _load()
+BACKEND = Backend(
+    name="cpu",
+    device_type="cpu",
+    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": (*PARAMETER_DTYPES, torch.int8),
+                  "dsn_logits_folded": (torch.float32,)},
+    missing=MISSING,
+)

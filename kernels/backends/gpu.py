@@ -4,27 +4,20 @@
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
+from .backend import constant
+
 NO_GPU = "torch sees no GPU"
-
-
-def constant(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``torch.compiler.assume_constant_result``: torch.compile calls it and looks no further. Without the import of all
-    of dynamo, two seconds."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 @constant
 def refusal(device: torch.device) -> str | None:
     """Why kernels for sm_80 and later cannot run on ``device``, or None.
 
-    None too where CUDA has not been started: no tensor can lie there, and what is only said to can be traced for a GPU
-    that is not here.
+    It is None too where CUDA has not been started: then no tensor lies on a GPU, and one that only claims to can be
+    traced for a GPU that is not here.
     """
     if device.type != "cuda" or not torch.cuda.is_initialized():
         return None
@@ -32,7 +25,7 @@ def refusal(device: torch.device) -> str | None:
 
 
 def missing() -> str | None:
-    """Why no GPU of this machine can run them, or None where one can. Starts CUDA."""
+    """Why no GPU of this machine can run such kernels, or None where one can. Starts CUDA."""
     if not torch.cuda.is_available():
         return NO_GPU
     reasons = [_too_old(index) for index in range(torch.cuda.device_count())]

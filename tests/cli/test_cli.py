@@ -17,7 +17,7 @@ from importlib import metadata
 import huggingface_hub
 import pytest
 import torch
-from helpers import REPOSITORY, tiny_bert
+from helpers import REPOSITORY, change_backend, tiny_bert
 from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
 from transformers import AutoConfig, pipeline
 
@@ -497,7 +497,7 @@ def test_env_says_what_is_missing_and_how_to_get_it(run, monkeypatch, tmp_path):
         return "1"
 
     monkeypatch.setattr(metadata, "version", version)
-    monkeypatch.setattr(backends.cpu, "MISSING", "no compiler, install one")
+    change_backend(monkeypatch, "cpu", missing="no compiler, install one")
     monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", str(tmp_path))
     status, out, _ = run("env")
     found = environment_of(out)

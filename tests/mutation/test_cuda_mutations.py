@@ -1,7 +1,6 @@
-"""Bugs seeded into the CUDA kernels: the tests that run them on the CPU find every one of them.
+"""Bugs seeded into the CUDA kernels: the assertions of their tests, run on a CPU, find every one of them.
 
-``python tests/mutation/test_cuda_mutations.py`` writes the table of what found each into
-tests/support/cuda_on_cpu/README.md.
+``python tests/mutation/test_cuda_mutations.py`` writes the table of what found each, tests/mutation/cuda.md.
 """
 
 import json
@@ -10,48 +9,63 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+if __name__ == "__main__":  # pytest has the folder on its path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
 from cuda_on_cpu import build
 from cuda_on_cpu.mutations import FEWER_INSTANCES, MUTATIONS, Mutation
 
-pytestmark = [pytest.mark.slow(seconds=45),
-              pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))]
-# Not optimised: compiling is what takes the time.
+# Compiled without optimisation, since it is the compiler that takes the time.
 WATCHES = {"results": ["-O0"], "bounds": build.SANITIZE, "accesses": ["-O0", *build.FIND_RACES[1:]]}
-TABLE = re.compile(r"(?<=<!-- mutations -->\n).*(?=<!-- end -->)", re.DOTALL)
+TABLE = Path(__file__).with_name("cuda.md")
+HEADER = """\
+# Bugs seeded into the CUDA kernels
+
+Each is one replacement in csrc/cuda (tests/support/cuda_on_cpu/mutations.py), and every one is found when the kernels
+run on a CPU: by their results, by AddressSanitizer and UBSan (bounds), or by the search for races and stray accesses
+(accesses). Written by `python tests/mutation/test_cuda_mutations.py`.
+
+| bug | watched for | found as |
+| --- | --- | --- |
+"""
 
 
-def replaced(folder: Path, file: str, old: str, new: str) -> None:
+def replace_once(folder: Path, file: str, old: str, new: str) -> None:
     path = folder / file
     text = path.read_text()
-    assert text.count(old) == 1, f"{file} holds {text.count(old)} times what the mutation replaces, {old!r}"
+    assert text.count(old) == 1, f"{file} has {text.count(old)} places for the mutation of {old!r}, expected 1"
     path.write_text(text.replace(old, new))
 
 
 def mutants(watch: str) -> dict[int, Mutation]:
-    """The mutations of a watch by number, from 1: mutant 0 is the kernels as they are."""
+    """The mutations of a watch by number, from 1 on: mutant 0 is the kernels as they are."""
     return {number: mutation for number, mutation in enumerate(MUTATIONS, 1) if mutation.watch == watch}
 
 
-def built(folder: Path, watch: str) -> str:
-    """The library of the kernels with the bugs of a watch, each of which waits to be switched on."""
+def mutate(folder: Path, watches: Sequence[str]) -> Path:
+    """A copy of the sources in ``folder`` with the bugs of ``watches``, each behind a switch; returns the kernels'."""
     shutil.copytree(build.KERNELS.parent, folder)
     kernels = folder / build.KERNELS.name
     for edit in FEWER_INSTANCES:
-        replaced(kernels, *edit)
-    for number, mutation in mutants(watch).items():
-        assert "BUG" in mutation.new
-        bug = f"(::cuda_on_cpu::mutant == {number})"
-        replaced(kernels, mutation.file, mutation.old, mutation.new.replace("BUG", bug))
-    return str(build.kernels(WATCHES[watch], kernels))
+        replace_once(kernels, *edit)
+    for watch in watches:
+        for number, mutation in mutants(watch).items():
+            assert "BUG" in mutation.new
+            switch = f"(::cuda_on_cpu::mutant == {number})"
+            replace_once(kernels, mutation.file, mutation.old, mutation.new.replace("BUG", switch))
+    return kernels
 
 
-def verdicts(library: str, numbers: Sequence[int], watch: str) -> list[str]:
+def judge(library: str, numbers: Sequence[int], watch: str) -> list[str]:
+    """What verdicts.py says of each mutant in the library."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(
-        [str(build.HERE.parent), str(build.REPOSITORY / "tests" / "kernels" / "backends" / "cuda")])}
+        filter(None, [str(build.HERE.parent), os.environ.get("PYTHONPATH")]))}
     if watch != "results":
         environment["CUDA_ON_CPU_LIBRARY"] = library  # one schedule, smaller batches
     if watch == "bounds":
@@ -62,47 +76,55 @@ def verdicts(library: str, numbers: Sequence[int], watch: str) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def verdicts_of_mutants(watch: str, folder: Path) -> dict[str, str]:
-    """What was said of the kernels as they are ("none") and of every mutant of this watch."""
+def judge_watch(watch: str, folder: Path) -> dict[str, str]:
+    """What is said of the kernels as they are ("none"), and of every mutant of the watch."""
     of_watch = mutants(watch)
-    said = verdicts(built(folder / watch, watch), [0, *of_watch], watch)
+    library = str(build.kernels(WATCHES[watch], mutate(folder / watch, [watch])))
+    said = judge(library, [0, *of_watch], watch)
     return dict(zip(["none", *(mutation.bug for mutation in of_watch.values())], said, strict=True))
 
 
+@pytest.mark.slow(seconds=45)
+@pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
 @pytest.mark.parametrize("watch", WATCHES)
 def test_every_seeded_bug_is_found(watch, tmp_path):
-    said = verdicts_of_mutants(watch, tmp_path)
+    said = judge_watch(watch, tmp_path)
     print(*(f"{bug}: {found or 'NOT FOUND'}" for bug, found in said.items()), sep="\n")
     assert said.pop("none") == ""
     assert [bug for bug, found in said.items() if not found] == []
 
 
+@pytest.mark.parametrize("watch", WATCHES)
+def test_every_bug_has_exactly_one_place_in_the_sources(watch, tmp_path):
+    assert mutants(watch)
+    mutate(tmp_path / "csrc", [watch])
+
+
 def test_the_table_of_seeded_bugs_is_kept():
-    """Every bug is in the README's table; what it says of each is from the run that wrote it."""
-    kept = re.findall(r"^\| ([^|]+?) \|", TABLE.search((build.HERE / "README.md").read_text())[0], re.MULTILINE)
-    assert kept[2:] == [mutation.bug for mutation in MUTATIONS]
+    """The table has every bug, in order, with its watch and with what found it in the run that wrote the table."""
+    text = TABLE.read_text(encoding="utf-8")
+    assert text.startswith(HEADER)
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in text.removeprefix(HEADER).splitlines()]
+    assert [(bug, watch) for bug, watch, _ in rows] == [(mutation.bug, mutation.watch) for mutation in MUTATIONS]
+    assert all(found and found != "NOT FOUND" for *_, found in rows)
 
 
 def write_table(folder: Path) -> None:
     said = {}
     for watch in WATCHES:
-        said |= verdicts_of_mutants(watch, folder)
+        said |= judge_watch(watch, folder)
         assert said["none"] == "", f"the kernels as they are: {said['none']}"
-    rows = [f"| {mutation.bug} | {mutation.watch} | {shortened(said[mutation.bug])} |" for mutation in MUTATIONS]
-    readme = build.HERE / "README.md"
-    table = "\n".join(["| bug | watched for | found as |", "| --- | --- | --- |", *rows, ""])
-    readme.write_text(TABLE.sub(lambda _: table, readme.read_text()))
+    rows = [f"| {mutation.bug} | {mutation.watch} | {shorten(said[mutation.bug])} |\n" for mutation in MUTATIONS]
+    TABLE.write_text(HEADER + "".join(rows), encoding="utf-8")
 
 
-def shortened(said: str) -> str:
-    """Without what differs from run to run, and without what the bug's own line says."""
+def shorten(said: str) -> str:
+    """Leaves out what differs from run to run, and what the line of the bug says itself."""
     said = re.sub(r"^RuntimeError: kernel (\w+).*?, block \([\d, ]+\): ", r"\1: ", said)
     said = re.sub(r"^.*AddressSanitizer: ([\w-]+).*", r"AddressSanitizer: \1", said)
-    return re.sub(r", and nothing puts .*|, allowed .*|\.$", "", said).replace("|", "/") or "NOT FOUND"
+    return re.sub(r", and nothing orders .*|, allowed .*|\.$", "", said).replace("|", "/") or "NOT FOUND"
 
 
 if __name__ == "__main__":
-    import tempfile
-
     with tempfile.TemporaryDirectory() as temporary:
         write_table(Path(temporary))

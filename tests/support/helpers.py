@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rounding import Rounded
+from torch.overrides import TorchFunctionMode
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from dendritic_bert.kernels import backends
@@ -25,11 +27,12 @@ def serving(op: str, *dtypes: torch.dtype) -> list[tuple[str, str]]:
             if all(backends.refusal(name, op, device, dtype) is None for dtype in dtypes)]
 
 
-# Every (backend, device) that can run here; a backend that is added to `backends.BACKENDS` joins all tests of the ops.
+# Every (backend, device) that can run here. A backend that joins the list in kernels/backends joins all tests of ops.
 BACKENDS = serving("embed_pool", torch.float32)
 each_backend = pytest.mark.parametrize(("backend", "device"), BACKENDS, ids=["-".join(pair) for pair in BACKENDS])
 # These look at every index before they compute. A GPU's kernels would have to be waited for: they return NaN instead.
-CHECKING = [pair for pair in BACKENDS if pair[0] not in ("cuda", "triton")]
+CHECKING = [(name, device) for name, device in BACKENDS
+            if name == "reference" or backends.KERNEL_BACKENDS[name].raises_on_values]
 each_checking_backend = pytest.mark.parametrize(("backend", "device"), CHECKING, ids=map("-".join, CHECKING))
 # The kernels promise more than torch does: the same bits whatever stands beside a row and however many threads run.
 KERNELS = [pair for pair in BACKENDS if pair[0] != "reference"]
@@ -38,6 +41,24 @@ each_kernel = pytest.mark.parametrize(("backend", "device"), KERNELS, ids=["-".j
 # How many times the root of the sum of squares a result may be off. An error of rounding lies anywhere in [-u, u], so
 # that its standard deviation is at most u / sqrt(3): these are seven. The worst of twenty million elements had three.
 CERTAINTY = 4
+
+
+class OperatorCalls(TorchFunctionMode):
+    """Within its ``with`` block, keeps every call of one of the package's operators: the operator and its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[torch._ops.OpOverload, tuple]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if isinstance(func, torch._ops.OpOverload) and func.namespace == "dendritic_bert":
+            self.calls.append((func, args))
+        return func(*args, **kwargs or {})
+
+
+def change_backend(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
+    """The choice of backends sees ``name`` with these fields changed."""
+    monkeypatch.setitem(backends.KERNEL_BACKENDS, name, dataclasses.replace(backends.KERNEL_BACKENDS[name], **changes))
 
 
 def shared_path(name: str) -> Path:

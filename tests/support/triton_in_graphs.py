@@ -19,7 +19,7 @@ from triton.runtime import driver
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.backends.triton import configs
-from dendritic_bert.kernels.contract import DsnHead, DsnTable
+from dendritic_bert.kernels.contract import DsnHead, DsnTable, WordGrad
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 
@@ -82,12 +82,12 @@ def main() -> None:
         print("embed_pool", *launches(embed_pool, *batch.values(), *values.values()))
         print("embed_pool of long rows", *launches(embed_pool, *long[:2], *values.values()))
         saved = [torch.empty(4, 128), torch.empty(4, 128), torch.empty(4 * 6), *batch.values(), *values.values()]
-        print("gradients", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))
+        print("gradients", *launches(gradients(WordGrad.DENSE), *saved))
         with patch.object(configs, "adds_in_cache", lambda *_: False):
-            print("gradients by id", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))
-        print("sparse gradients", *launches(gradients(ops.SPARSE_WORD_GRAD), *saved))
+            print("gradients by id", *launches(gradients(WordGrad.DENSE), *saved))
+        print("sparse gradients", *launches(gradients(WordGrad.SPARSE), *saved))
         torch.use_deterministic_algorithms(True)
-        print("deterministic gradients", *launches(gradients(ops.DENSE_WORD_GRAD), *saved))
+        print("deterministic gradients", *launches(gradients(WordGrad.DENSE), *saved))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from dendritic_bert.kernels.backends.triton import launch
-from dendritic_bert.kernels.ops import DENSE_WORD_GRAD
+from dendritic_bert.kernels.contract import WordGrad
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 CAPABILITIES = [(8, 0), (9, 0)]
@@ -85,7 +85,7 @@ def call_every_op(values: dict, prepared: list, batches: list, device: str) -> N
         ids, mask = there(batch.values())
         launch.dsn_logits(ids, *prepared, 0, mask, None, None, None, 0)
         launch.dsn_token_logits(ids, *prepared, 0, mask, None, None, None)
-        launch.embed_pool(ids, *embed, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, DENSE_WORD_GRAD)
+        launch.embed_pool(ids, *embed, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, WordGrad.DENSE)
     many = torch.empty(2001, dtype=torch.int32, device=device)
     launch.dsn_token_logits(ids.flatten(), *prepared, 0, None, many, None, None)
     pooled, rstd = torch.empty(4, HIDDEN_SIZE, device=device), torch.empty(2400, device=device)
@@ -93,7 +93,7 @@ def call_every_op(values: dict, prepared: list, batches: list, device: str) -> N
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
         launch.embed_pool_backward(pooled, pooled, rstd, ids, *embed, mask, None, None, None, 1e-12, 0, 0.1, 0.1,
-                                          seed, DENSE_WORD_GRAD)
+                                          seed, WordGrad.DENSE)
 
 
 def main() -> None:

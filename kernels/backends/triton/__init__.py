@@ -1,7 +1,7 @@
-"""The door to the Triton kernels: are they there, what they refuse, and their registration with torch.library.
+"""The backend "triton": whether Triton is there, and the registration of its kernels with torch.library.
 
-Triton is imported by the first call that it may serve: what it needs of torch for a graph to hold its launches takes
-three seconds.
+The first call that Triton may serve imports it: what it needs of torch, for a graph to hold its launches, takes three
+seconds.
 """
 
 import importlib
@@ -12,13 +12,10 @@ from typing import Any
 
 import torch
 
+from ...contract import PARAMETER_DTYPES, TABLE_DTYPES, WordGrad
 from .. import gpu
+from ..backend import Backend, constant
 
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-_TABLES = (*_FLOATS, torch.int8, torch.float8_e4m3fn)
-# What the word table of each op may be.
-DTYPES = {"embed_pool": _FLOATS, "dsn_logits": _TABLES, "dsn_token_logits": _TABLES}
-SPARSE_WORD_GRAD = 2  # of ops.py
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -27,7 +24,7 @@ def _not_installed() -> str | None:
     return None if there else "the package triton is not installed; run `pip install triton`"
 
 
-@gpu.constant
+@constant
 def broken() -> str | None:
     """Import Triton; return why not where that fails."""
     return _broken()
@@ -42,13 +39,9 @@ def _broken() -> str | None:
     return None
 
 
-MISSING = _not_installed()
-DEVICE_TYPE = "cpu" if INTERPRETED else "cuda"
-
-
-def missing() -> str | None:
-    """Why the kernels cannot run on this machine, or None. Starts CUDA, unless they are interpreted."""
-    reason = MISSING or broken()
+def _no_device() -> str | None:
+    """Why no device of this machine can run the kernels, or None. Starts CUDA, unless they are interpreted."""
+    reason = broken()
     if reason is not None or INTERPRETED:
         return reason
     reason = gpu.missing()
@@ -56,16 +49,7 @@ def missing() -> str | None:
     return reason + remedy if reason == gpu.NO_GPU else reason
 
 
-def refusal(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the Triton kernels cannot serve ``op`` with a word table of ``dtype`` on ``device``, or None."""
-    if MISSING is not None:
-        return MISSING
-    if device.type != DEVICE_TYPE:
-        return f"the tensors are on {device.type}, the triton backend reads memory on {DEVICE_TYPE}"
-    if op not in DTYPES:
-        return f"the triton backend has no kernel for {op}"
-    if dtype not in DTYPES[op]:
-        return f"the word table is {dtype}, the triton backend reads {', '.join(map(str, DTYPES[op]))}"
+def _device_refusal(device: torch.device) -> str | None:
     return gpu.refusal(device) or broken()
 
 
@@ -73,10 +57,11 @@ def define(op: str, schema: str) -> tuple[str, ...]:
     """Define ``dendritic_bert::<op>_triton`` with its kernels and return the names of what was defined: none where
     Triton is not there or has no kernel for it.
 
-    Inductor sees the launches and compiles them into its own code. Not those of the interpreter, and not those of the
-    sparse word gradient, whose size only the data tell: an op of its own, which inductor calls as it is.
+    Inductor sees the launches and compiles them into its own code. It does not see those of the interpreter, nor those
+    of the sparse word gradient, whose size depends on the data: that is an operator of its own, which inductor calls as
+    it is.
     """
-    if MISSING is not None or broken() is not None:
+    if broken() is not None:
         return ()
     implementation = getattr(importlib.import_module(".launch", __package__), op, None)
     if implementation is None:
@@ -93,7 +78,21 @@ def define(op: str, schema: str) -> tuple[str, ...]:
     sparse = define_opaque("dendritic_bert::embed_pool_backward_sparse_triton", implementation)
 
     def by_word_grad(*arguments: Any) -> Any:
-        return (sparse if arguments[-1] == SPARSE_WORD_GRAD else implementation)(*arguments)
+        return (sparse if arguments[-1] == WordGrad.SPARSE else implementation)(*arguments)
 
     define_visible(f"dendritic_bert::{name}", by_word_grad)
     return name, "embed_pool_backward_sparse_triton"
+
+
+MISSING = _not_installed()
+BACKEND = Backend(
+    name="triton",
+    device_type="cpu" if INTERPRETED else "cuda",
+    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": TABLE_DTYPES, "dsn_token_logits": TABLE_DTYPES},
+    missing=MISSING,
+    no_device=_no_device,
+    device_refusal=_device_refusal,
+    raises_on_values=False,
+    define=define,
+    is_lazy=MISSING is None and not INTERPRETED,
+)

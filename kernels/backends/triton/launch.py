@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 
 from ... import validation
-from ...contract import ACTIVATIONS, POOLINGS, DsnHead, DsnTable
+from ...contract import ACTIVATIONS, POOLINGS, DsnHead, DsnTable, WordGrad
 from . import configs
 from .backward import (
     order_tokens_kernel,
@@ -36,7 +36,6 @@ from .forward import (
     rising_kernel,
 )
 
-NO_WORD_GRAD, DENSE_WORD_GRAD, SPARSE_WORD_GRAD = 0, 1, 2
 INTERPRETED = triton.knobs.runtime.interpret
 if INTERPRETED:
 
@@ -334,7 +333,7 @@ def embed_pool_backward(
         {"SUM": pooling == _SUM_ALL, "DROP_POOL": p_pool > 0})
     if torch.are_deterministic_algorithms_enabled():
         form = _sorted_gradients
-    elif word_grad == NO_WORD_GRAD or (word_grad == DENSE_WORD_GRAD and configs.adds_in_cache(key, vocab_size)):
+    elif word_grad == WordGrad.NONE or (word_grad == WordGrad.DENSE and configs.adds_in_cache(key, vocab_size)):
         form = _scattered_gradients
     else:
         form = _gradients_by_id
@@ -391,7 +390,7 @@ class _Backward(NamedTuple):
 def _scattered_gradients(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
     """Everything by atomics, in one launch."""
     num_rows = call.batch[0]
-    d_word = call.zeros(call.sizes[0]) if word_grad == DENSE_WORD_GRAD else None
+    d_word = call.zeros(call.sizes[0]) if word_grad == WordGrad.DENSE else None
     d_context, d_gamma, d_beta = call.zeros(call.num_contexts), call.zeros(), call.zeros()
     if num_rows > 0:
         num_pieces = _num_pieces(call.tokens, *call.batch, call.longest, call.chunk)
@@ -413,12 +412,12 @@ def _gradients_by_id(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
     _each_token(order_tokens_kernel, call, offsets, order)
     offsets = offsets[:-1]
     d_word_ids = call.integers(0, dtype=torch.int64)
-    if word_grad == SPARSE_WORD_GRAD:
+    if word_grad == WordGrad.SPARSE:
         d_word_ids = (offsets[1:] > offsets[:-1]).nonzero()[:, 0]
         offsets = torch.cat([offsets[d_word_ids], offsets[-1:]])
     rows, d_gamma, d_beta = _row_gradients(call, 1)
     d_context = call.zeros(call.num_contexts)
-    word_ids = d_word_ids if word_grad == SPARSE_WORD_GRAD else None
+    word_ids = d_word_ids if word_grad == WordGrad.SPARSE else None
     d_word = _segment_sums(call, rows, order, offsets, call.tables[0].dtype, word_ids, d_context, by_word=True)
     return d_word, d_word_ids, d_context, d_gamma[0], d_beta[0]
 
@@ -441,10 +440,10 @@ def _sorted_gradients(call: _Backward, word_grad: int) -> tuple[Tensor, ...]:
         return _segment_sums(call, rows, cells[order], offsets, dtype, values, None, by_word=by_word)
 
     d_word, d_word_ids = call.zeros(0), call.integers(0, dtype=torch.int64)
-    if word_grad == SPARSE_WORD_GRAD:
+    if word_grad == WordGrad.SPARSE:
         d_word_ids = word_keys[word_keys < vocab_size].unique().long()
-    if word_grad != NO_WORD_GRAD:
-        word_ids = d_word_ids if word_grad == SPARSE_WORD_GRAD else None
+    if word_grad != WordGrad.NONE:
+        word_ids = d_word_ids if word_grad == WordGrad.SPARSE else None
         d_word = sums_of(word_keys, vocab_size, word_ids, call.tables[0].dtype, by_word=True)
     d_context = sums_of(context_keys, call.num_contexts, None, torch.float32, by_word=False)
     return d_word, d_word_ids, d_context, d_gamma.sum(0), d_beta.sum(0)

@@ -1,4 +1,4 @@
-"""bench/analysis/cuda_traffic.py against the CUDA kernels, every load and store of which is counted on a CPU, and what
+"""bench/analysis/cuda_traffic.py beside the CUDA kernels, which run on a CPU that counts every load and store, and what
 bench/analysis/roofline.py makes of it."""
 
 import os
@@ -21,7 +21,7 @@ from traffic import traffic_of
 @pytest.mark.slow
 @pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
 def test_the_bytes_are_those_that_the_kernels_move():
-    """In a process of its own, whose kernels tell of every access; they are compiled as for the search for races."""
+    """In a process of its own, whose library counts every access; it is compiled as for the search for races."""
     environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels(build.FIND_RACES, watcher=build.COUNTING)),
                                 "PYTHONPATH": str(build.HERE.parent)}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
@@ -31,7 +31,7 @@ def test_the_bytes_are_those_that_the_kernels_move():
 
 
 def test_the_forward_ops_move_at_most_5_percent_more_than_they_must():
-    """The least is that of the op, whoever computes it. CUDA's bytes of dsn_token_logits are not modelled."""
+    """The least is that of the op, whichever backend computes it. The bytes of dsn_token_logits are not modelled."""
     assert set(OPS) - set(CUDA_KERNELS) == {"dsn_token_logits"}
     for call in (call for call in calls() if call.op in CUDA_KERNELS):
         traffic, least = cuda_traffic_of(call), traffic_of(call, config_of(call, "sm_90")).least
@@ -42,8 +42,8 @@ def test_the_forward_ops_move_at_most_5_percent_more_than_they_must():
 
 
 def test_the_bytes_of_a_call_are_counted_by_hand():
-    """Per token: a row of 128 bfloat16, an int32 id, a byte of mask. Once: 32 rows of context, 6 outputs of the head
-    with two biases each, 6 numbers between the dendrites, 8 bytes of logits a row; 4 rows are a block's."""
+    """Per token: a row of 128 bfloat16, an int32 id, a byte of mask. Per row: 8 bytes of logits. Once: 32 rows of
+    context, 6 outputs of the head with two biases each, 6 weights between dendrites. A block has 4 rows."""
     traffic = cuda_traffic_of(Call("dsn_logits", 128, torch.bfloat16, 4096, 32))
     once = 4 * (32 * 128 + 6 * (128 + 2) + 6)
     assert traffic.moved == 4096 * 32 * (256 + 4 + 1) + once + 4096 * 8
@@ -58,8 +58,9 @@ def test_a_list_is_gathered_in_whole_steps():
     assert plan.gathered(37) == 4 * 16
 
 
-def test_instructions_are_the_rest_once_and_the_loops_as_often_as_they_turn():
-    kernel = Kernel("logits_kernel", "bfloat16", "16x1", "exact", "sm_90", 0, 0, 0, 1.0, 12, None, Work(1000, 100, 30))
+def test_each_loop_counts_as_often_as_it_turns_and_the_rest_once():
+    kernel = Kernel("dsn_logits_kernel", "bfloat16", "16x1", "exact", "sm_90", 0, 0, 0, 1.0, 12, None,
+                    Work(1000, 100, 30))
     call = Call("dsn_logits", 128, torch.bfloat16, 4096, 37)
     assert cuda_instructions_of(call, [kernel]) == 4096 * 4 * (1000 + 100 + 2 * 30)
 
@@ -80,7 +81,7 @@ LOOPS = """
 """
 
 
-def test_what_draws_dropout_is_not_counted():
+def test_instructions_that_draw_dropout_are_not_counted():
     (lines,) = _functions("\t.section\t.text.kernel,\"ax\"\n" + LOOPS).values()
     assert sum(_without_dropout(lines)) == 7
     assert _work(lines, _gather_loop(lines)) == Work(once=1, each_list=2, each_step=4)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from cases import head, moved, parameters, tokens
-from helpers import BACKENDS, REPOSITORY, each_backend, each_kernel
+from helpers import BACKENDS, REPOSITORY, OperatorCalls, each_backend, each_kernel
 
 from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.backends import cpu
@@ -36,27 +36,24 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
                           env=inherited | environment, capture_output=True, text=True)
 
 
-@pytest.fixture
-def served(monkeypatch):
-    """The backends that served, in order, instead of what they computed."""
-    names: list[str] = []
-    for by_backend in ops._OPS.values():
-        for name in by_backend:
-            monkeypatch.setitem(by_backend, name, lambda *_, name=name: names.append(name) or (None, None, None))
-    for function in ("embed_pool_ref", "dsn_logits_ref", "dsn_token_logits_ref"):
-        monkeypatch.setattr(ops, function, lambda *_, **__: names.append("reference"))
-    return names
-
-
-def call_both(backend=None, device="cpu", dtype=torch.float32, table_dtype=torch.float32):
-    values = parameters(16, dtype)
-    table = prepare_table(*list(parameters(16).values())[:3], dtype=table_dtype)
-    dsn_head = prepare_head(torch.ones(16), torch.ones(16), **head(16, 2, 1))
+def served(backend=None, device="cpu", dtype=torch.float32) -> list[str]:
+    """The backends that serve a call of ``embed_pool`` with parameters of ``dtype``, and one of ``dsn_logits``."""
+    values, dsn_head = moved(parameters(16, dtype), device), moved(head(16, 2, 1), device)
+    table = prepare_table(*list(moved(parameters(16), device).values())[:3])
+    ones = torch.ones(16, device=device)
     arguments = moved(tokens("padded", 2, 3), device)
-    ops.embed_pool(**arguments, **moved(values, device), backend=backend)
-    on_device = [type(prepared)(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in prepared))
-                 for prepared in (table, dsn_head)]
-    ops.dsn_logits(**arguments, table=on_device[0], head=on_device[1], backend=backend)
+    return [serving_backend("embed_pool", **arguments, **values, backend=backend),
+            serving_backend("dsn_logits", **arguments, table=table, head=prepare_head(ones, ones, **dsn_head),
+                            backend=backend)]
+
+
+def serving_backend(op: str, **arguments) -> str:
+    """The one whose operator is called; the reference has none."""
+    with OperatorCalls() as recorded:
+        getattr(ops, op)(**arguments)
+    names = [operator.name().removeprefix(f"dendritic_bert::{op}_") for operator, _ in recorded.calls]
+    assert len(names) <= 1
+    return names[0] if names else "reference"
 
 
 def test_every_backend_is_named_once_and_the_reference_last():
@@ -68,23 +65,20 @@ def test_every_backend_is_named_once_and_the_reference_last():
 
 
 @each_backend
-def test_an_explicit_choice_serves(backend, device, served):
-    call_both(backend, device)
-    assert served == [backend, backend]
+def test_an_explicit_choice_serves(backend, device):
+    assert served(backend, device) == [backend, backend]
 
 
 @pytest.mark.parametrize("device", sorted({device for _, device in BACKENDS}))
-def test_the_first_that_can_serves(device, served):
-    call_both(device=device)
+def test_the_first_that_can_serves(device):
     first = next(name for name in backends.BACKENDS if (name, device) in BACKENDS)
-    assert served == [first, first]
+    assert served(device=device) == [first, first]
 
 
 @each_kernel
-def test_automatic_falls_back_where_a_kernel_has_no_such_dtype(backend, device, served):
+def test_automatic_falls_back_where_a_kernel_has_no_such_dtype(backend, device):
     assert backends.refusal(backend, "embed_pool", device, torch.float64) is not None
-    call_both(device=device, dtype=torch.float64)
-    assert served[0] == "reference"
+    assert served(device=device, dtype=torch.float64)[0] == "reference"
 
 
 @each_kernel
@@ -98,7 +92,7 @@ def test_an_explicit_choice_raises_where_it_cannot_serve(backend, device):
 
 def test_an_unknown_backend_raises():
     with pytest.raises(RuntimeError, match="backend 'cdua' cannot serve this call: there is no such backend"):
-        call_both("cdua")
+        served("cdua")
 
 
 def test_int8_serves_inference_alone():
@@ -135,7 +129,7 @@ def test_the_environment_forces_a_backend(name):
 def test_a_forced_backend_does_not_fall_back(backend, device, monkeypatch):
     monkeypatch.setattr(backends, "FORCED", backend)
     with pytest.raises(RuntimeError, match=rf"backend '{backend}' cannot serve this call"):
-        call_both(device=device, dtype=torch.float64)
+        served(device=device, dtype=torch.float64)
 
 
 def test_an_argument_outranks_the_environment(monkeypatch):
@@ -153,10 +147,10 @@ def test_the_environment_names_an_unknown_backend():
         f"{', '.join(backends.BACKENDS)}.")
 
 
-def test_an_empty_environment_variable_is_none(monkeypatch):
-    monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "")
-    monkeypatch.setattr(cpu, "MISSING", None)
-    assert backends._forced() is None
+def test_an_empty_environment_variable_is_none():
+    done = run("from dendritic_bert.kernels import backends; print(backends.FORCED)",
+               **{backends.ENVIRONMENT_VARIABLE: ""})
+    assert done.stdout.split() == ["None"], done.stderr
 
 
 def test_the_environment_asks_for_an_extension_that_is_not_there():

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from cases import head, parameters, pooled_and_gradients, tokens
-from helpers import REPOSITORY
+from helpers import REPOSITORY, change_backend
 
 from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.backends import cuda, gpu
@@ -96,7 +96,7 @@ def capabilities(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: found[index])
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(cuda, "MISSING", None)
+    change_backend(monkeypatch, "cuda", missing=None)
     gpu._too_old.cache_clear()
     yield found
     gpu._too_old.cache_clear()

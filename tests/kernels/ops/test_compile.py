@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import LAYOUTS, head, in_float64, moved, parameters, pooled_and_gradients, random_gradient, tokens
-from helpers import CHECKING, KERNELS, each_backend, each_kernel, serving
+from helpers import CHECKING, KERNELS, OperatorCalls, each_backend, each_kernel, serving
 from torch import nn
 
 from dendritic_bert.kernels import ops
@@ -27,31 +27,27 @@ def prepared(device: str, dtype: torch.dtype = torch.float32, hidden_size: int =
             prepare_head(values["ln_weight"], values["ln_bias"], **moved(head(hidden_size, 3, 2), device)))
 
 
-def arguments_of(monkeypatch, table: dict, backend: str, call) -> tuple:
-    """What an op's public function hands to the backend's torch.library op."""
-    seen = []
-    op = table[backend]
-    with monkeypatch.context() as patch:
-        patch.setitem(table, backend, lambda *arguments: seen.append(arguments) or op(*arguments))
-        call()
-    return seen[0]
+def operator_call(op: str, **arguments) -> tuple:
+    """The backend's operator that the op's public function calls, and what it hands to it."""
+    with OperatorCalls() as recorded:
+        getattr(ops, op)(**arguments)
+    ((operator, values),) = recorded.calls
+    return operator, values
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("options", [{}, DROPOUT, {"sparse_grad": True}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @each_kernel
-def test_opcheck_embed_pool(layout, options, dtype, backend, device, monkeypatch):
+def test_opcheck_embed_pool(layout, options, dtype, backend, device):
     values = {name: value.requires_grad_() for name, value in moved(parameters(20, dtype), device).items()}
     token_arguments = moved(tokens(layout, 4, 6, token_types=True), device)
-    arguments = arguments_of(monkeypatch, ops._OPS["embed_pool"], backend, lambda: ops.embed_pool(
-        **token_arguments, **values, **options, backend=backend))
-    op = ops._OPS["embed_pool"][backend]
+    operator, arguments = operator_call("embed_pool", **token_arguments, **values, **options, backend=backend)
     # opcheck's own comparison of gradients takes no sparse ones; the rest of it does.
     sparse = {"test_utils": ("test_schema", "test_autograd_registration", "test_faketensor")}
-    torch.library.opcheck(op, arguments, **(sparse if "sparse_grad" in options else {}))
+    torch.library.opcheck(operator, arguments, **(sparse if "sparse_grad" in options else {}))
 
-    _, pooled_hat, rstd = op(*arguments)
+    _, pooled_hat, rstd = operator(*arguments)
     backward_op = getattr(torch.ops.dendritic_bert, f"embed_pool_backward_{backend}").default
     grad_pooled = torch.randn(pooled_hat.shape).to(pooled_hat.device, dtype)
     detached = [value.detach() if isinstance(value, torch.Tensor) else value for value in arguments]
@@ -61,12 +57,10 @@ def test_opcheck_embed_pool(layout, options, dtype, backend, device, monkeypatch
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
 @each_kernel
-def test_opcheck_dsn_logits(layout, dtype, backend, device, monkeypatch):
+def test_opcheck_dsn_logits(layout, dtype, backend, device):
     table, dsn_head = prepared(device, dtype)
     token_arguments = moved(tokens(layout, 4, 6, positions=True, num_positions=8), device)
-    arguments = arguments_of(monkeypatch, ops._OPS["dsn_logits"], backend, lambda: ops.dsn_logits(
-        **token_arguments, table=table, head=dsn_head, backend=backend))
-    torch.library.opcheck(ops._OPS["dsn_logits"][backend], arguments)
+    torch.library.opcheck(*operator_call("dsn_logits", **token_arguments, table=table, head=dsn_head, backend=backend))
 
 
 OTHER_OPS = [(op, *pair) for op in ("dsn_token_logits", "dsn_logits_folded") for pair in serving(op, torch.float32)
@@ -75,14 +69,11 @@ OTHER_OPS = [(op, *pair) for op in ("dsn_token_logits", "dsn_logits_folded") for
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("name", "backend", "device"), OTHER_OPS, ids=map("-".join, OTHER_OPS))
-def test_opcheck_the_other_ops(layout, name, backend, device, monkeypatch):
+def test_opcheck_the_other_ops(layout, name, backend, device):
     table, dsn_head = prepared(device)
     tables = {"folded": fold(table, dsn_head)} if name == "dsn_logits_folded" else {"table": table, "head": dsn_head}
     token_arguments = moved(tokens(layout, 4, 6, positions=True, num_positions=8), device)
-    registered = ops._OPS[name]
-    arguments = arguments_of(monkeypatch, registered, backend, lambda: getattr(ops, name)(
-        **token_arguments, **tables, backend=backend))
-    torch.library.opcheck(registered[backend], arguments)
+    torch.library.opcheck(*operator_call(name, **token_arguments, **tables, backend=backend))
 
 
 @pytest.mark.parametrize(("layout", "pooling", "options"), [

@@ -1,5 +1,5 @@
-// What the compiler inserts under -fsanitize=thread: a call for every load and store, of `access`, which the file that
-// includes this one defines; and whose memory an address is. `alignment` is the one that the access relies on.
+// Under -fsanitize=thread the compiler inserts a call for every load and store. Here those calls lead to `access`,
+// which the file that includes this one defines. `alignment` is the one that the access relies on.
 #pragma once
 
 #include <link.h>
@@ -20,7 +20,8 @@ struct Range {
   bool holds(const void* address) const { return reinterpret_cast<uintptr_t>(address) - begin < bytes; }
 };
 
-// Shared memory, and what is neither shared nor global: stacks, and variables of the library such as threadIdx.
+// Where shared memory lies, and what is neither shared nor global: stacks, and variables of the library such as
+// threadIdx.
 struct OtherMemory {
   Range shared, stack, library;
 

@@ -1,5 +1,5 @@
-// The arrays that the kernels of a call may touch, each by its bounds: the binding adds the memory of every tensor it
-// hands over. races.cpp holds every access to them.
+// The arrays that the kernels of a call may touch, each with its bounds. The binding adds the memory of every tensor
+// that it hands over; races.cpp checks every access against them.
 #pragma once
 
 #include <sys/mman.h>
@@ -24,7 +24,8 @@ inline std::vector<Array> arrays;
 
 inline void add_array(const void* memory, size_t bytes) {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
-  const auto known = std::find_if(arrays.begin(), arrays.end(), [&](const Array& array) { return array.begin == begin; });
+  const auto known =
+      std::find_if(arrays.begin(), arrays.end(), [&](const Array& array) { return array.begin == begin; });
   if (known == arrays.end()) arrays.push_back({begin, bytes});
   else known->bytes = std::max(known->bytes, bytes);
 }
@@ -35,16 +36,16 @@ inline bool is_in_an_array(const void* address, size_t bytes) {
   });
 }
 
-// Those of one call of an op, forgotten at its end.
+// The arrays of one call of an op, which are forgotten when it ends.
 struct CallArrays {
   CallArrays() = default;
   CallArrays(const CallArrays&) = delete;
   ~CallArrays() { arrays.clear(); }
 };
 
-// While a kernel runs every array that its arguments point to has a place of its own, as its neighbours nothing that may
-// be touched: what strays from one array does not land in another, though they may be parts of one tensor. What is
-// larger than `most_bytes` stays where it is.
+// While a kernel runs, every array that its arguments point to lies in a place of its own with nothing beside it that
+// may be touched. So an access that strays from one array does not land in another, even if both are parts of one
+// tensor. An array larger than `most_bytes` stays where it is.
 class ArraysApart {
  public:
   ArraysApart(void* arguments, size_t bytes) : before_(arrays) {
@@ -72,7 +73,8 @@ class ArraysApart {
   static size_t mapped(const Array& array) { return array.begin % page + array.bytes + 2 * around; }
 
   static void move(Array& array) {
-    void* memory = mmap(nullptr, mapped(array), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory = mmap(nullptr, mapped(array), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                        -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     const uintptr_t begin = reinterpret_cast<uintptr_t>(memory) + around + array.begin % page;
     std::memcpy(reinterpret_cast<void*>(begin), reinterpret_cast<const void*>(array.begin), array.bytes);

@@ -1,20 +1,23 @@
-"""The backend "cuda" on CPU tensors: its binding, checks and launches, with the executor in the place of a device."""
+"""The backend "cuda" on CPU tensors: its binding, checks and launches, with the executor in place of a device."""
 
 import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 
+from dendritic_bert.kernels import backends
 from dendritic_bert.kernels.backends import cuda
 
 from . import build
 
 FORWARD, REVERSE, SHUFFLED = range(3)
-# A library that watches every access takes ten times as long, and finds what it finds in any schedule.
+# A library that watches every access takes ten times as long, and one schedule shows it as much as three do. Its tests
+# have fewer and smaller cases.
 WATCHED = "CUDA_ON_CPU_LIBRARY" in os.environ
 SCHEDULES = [(SHUFFLED, 1)] if WATCHED else [(FORWARD, 0), (REVERSE, 0), (SHUFFLED, 1)]
 
@@ -23,7 +26,7 @@ _library = torch.library.Library("dendritic_bert", "FRAGMENT")
 
 @cache
 def load() -> ctypes.CDLL:
-    """Builds the library, unless CUDA_ON_CPU_LIBRARY names one, and registers its ops for CPU tensors."""
+    """Build the library, unless CUDA_ON_CPU_LIBRARY names one, and register its ops for CPU tensors."""
     path = os.environ.get("CUDA_ON_CPU_LIBRARY") or str(build.kernels())
     torch.ops.load_library(path)
     _library.impl("embed_pool_backward_cuda", cuda.embed_pool_backward, "CPU")
@@ -36,11 +39,10 @@ def load() -> ctypes.CDLL:
 
 @contextmanager
 def served() -> Iterator[None]:
-    """The choice of backends takes "cuda" for CPU tensors."""
+    """CPU tensors may choose the backend "cuda"."""
     load()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "MISSING", None)
-        patch.setattr(cuda, "DEVICE_TYPE", "cpu")
+        patch.setitem(backends.KERNEL_BACKENDS, "cuda", replace(cuda.BACKEND, missing=None, device_type="cpu"))
         yield
 
 

@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernels for the CPU, into build/cuda_on_cpu, once for each content of the sources."""
+"""Compiles the CUDA kernels for the CPU, into build/cuda_on_cpu; what is unchanged is not compiled again."""
 
 import fcntl
 import hashlib
@@ -26,21 +26,21 @@ COMPILER = shlex.split(os.environ.get("CXX", "")) or ["c++"]
 JOBS = int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
 FLAGS = ["-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-DCUDA_ON_CPU", f"-I{HERE}"]
 PLAIN = ["-O1"]
-# Optimised, the checks would take three minutes to compile.
+# With optimisation the checks would take three minutes to compile.
 SANITIZE = ["-O0", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-# For what runs as a kernel, which is then linked to RACES or COUNTING.
+# For the sources of kernels, which are then linked to RACES or COUNTING.
 FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 
 
 def missing() -> str | None:
-    """Why nothing can be compiled here; None where it can."""
+    """Why nothing can be compiled on this machine, or None."""
     if shutil.which(COMPILER[0]) is None:
         return f"no C++ compiler ({' '.join(COMPILER)}) on this machine"
     return None
 
 
 def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS, watcher: Path = RACES) -> Path:
-    """The library whose ops serve CPU tensors: the binding and the kernels of ``folder`` with the executor."""
+    """The library whose ops serve CPU tensors: the binding and the kernels of ``folder``, and the executor."""
     torch_flags = [*(f"-isystem{path}" for path in include_paths()), f"-isystem{sysconfig.get_path('include')}",
                    "-DTORCH_TARGET_VERSION=0x020a000000000000"]
     binding = compiled(folder / "binding.cpp", [*(PLAIN if "-fsanitize=thread" in flags else flags), *torch_flags])
@@ -51,12 +51,13 @@ def kernels(flags: Sequence[str] = PLAIN, folder: Path = KERNELS, watcher: Path 
 
 def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, libraries: Sequence[str] = (),
             watcher: Path = RACES) -> Path:
-    """``sources`` and the executor as one shared library, linked to ``libraries`` (further objects too). With the flags
-    of FIND_RACES ``watcher`` sees every access."""
+    """``sources`` and the executor in one shared library, linked to ``libraries``, which may be objects too. With the
+    flags of FIND_RACES, ``watcher`` is told of every access."""
     with ThreadPoolExecutor(JOBS) as pool:
         objects = list(pool.map(compiled, sources, [flags] * len(sources)))
     if "-fsanitize=thread" in flags:
-        # First, so that of inline functions of the standard library the linker keeps the copies that are not watched.
+        # These come first, so that the linker keeps their copies of the standard library's inline functions, which are
+        # not watched.
         objects = [compiled(source, ["-O2"]) for source in (EXECUTOR, watcher)] + objects
         flags = ()
     else:
@@ -67,7 +68,7 @@ def library(name: str, sources: Sequence[Path], flags: Sequence[str] = PLAIN, li
 
 
 def compiled(source: Path, flags: Sequence[str]) -> Path:
-    """The object file of ``source``; made anew where the flags, its text or that of what it includes have changed."""
+    """The object file of ``source``; made anew if the flags, its text, or a file that it includes has changed."""
     command = [*COMPILER, *FLAGS, *flags]
     return _made(f"{source.stem}-{_digest(command, _with_includes(source))}.o",
                  [*command, "-x", "c++", "-c", str(source)])
@@ -83,7 +84,7 @@ def sanitizer_environment() -> dict[str, str]:
 
 
 def _with_includes(source: Path) -> list[Path]:
-    """``source`` and every file it includes in quotes, beside it or in this folder."""
+    """``source`` and every file that it includes in quotes, from its own folder or from this one."""
     found, waiting = [], [source]
     while waiting:
         path = waiting.pop()
@@ -109,7 +110,7 @@ def _made(name: str, command: Sequence[str]) -> Path:
     BUILD.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f"{name}.partial")
     with open(f"{partial}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that want the same, one makes it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one of several processes makes what all of them want
         if output.exists():
             return output
         done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)

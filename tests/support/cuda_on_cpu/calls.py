@@ -1,6 +1,5 @@
-"""Calls of the CUDA kernels on the CPU, for their tests: batches, tables, and every schedule."""
+"""Calls of the CUDA kernels on the CPU, for their tests: cases, batches, tables, and every schedule."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,26 +10,19 @@ from cases import (
     awkward,
     case_id,
     covering_sample,
-    exact_pooled,
     exact_token_logits,
     head,
     parameters,
-    pooled_and_gradients,
     tokens,
 )
-from cuda_on_cpu import build
-from helpers import assert_within_rounding
-from rounding import Rounded, tracked
+from cuda_on_cpu import as_backend
+from rounding import Rounded
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, DsnHead, DsnTable
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
-from dendritic_bert.kernels.reference import dsn_token_logits_ref, embed_pool_ref
+from dendritic_bert.kernels.reference import dsn_token_logits_ref
 
-if build.missing() is None:
-    from cuda_on_cpu import as_backend
-
-WATCHED = "CUDA_ON_CPU_LIBRARY" in os.environ  # then there are fewer and smaller cases
 TABLE_DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn]
 TOKEN_AXES = {
     "layout": LAYOUTS,
@@ -62,25 +54,16 @@ SEED = 2**40 + 17
 
 
 def cases(axes: dict, count: int, seed: int = 0) -> Any:
-    return pytest.mark.parametrize("case", covering_sample(axes, count // 4 if WATCHED else count, seed), ids=case_id)
+    count = count // 4 if as_backend.WATCHED else count
+    return pytest.mark.parametrize("case", covering_sample(axes, count, seed), ids=case_id)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _kernels():
-    with as_backend.served():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _outputs_start_as_nan():
-    """Under this switch torch fills new tensors with NaN, or the largest integer: what a kernel leaves out shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+def once(call: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return call()
 
 
 def in_every_schedule(call: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """What ``call`` returns, which must be the same to the bit whichever thread and block runs first."""
+    """What ``call`` returns, which must be the same to the bit whichever thread and block run first."""
     first = None
     for schedule in as_backend.SCHEDULES:
         with as_backend.scheduled(*schedule):
@@ -95,14 +78,14 @@ def in_every_schedule(call: Callable[[], dict[str, torch.Tensor]]) -> dict[str, 
 
 
 def token_arguments_of(case: dict, elements: int = 2**16) -> dict[str, torch.Tensor]:
-    elements //= 16 if WATCHED else 1
+    elements //= 16 if as_backend.WATCHED else 1
     rows = min(case["rows"], max(2, elements // (case["length"] * case["hidden_size"] + 1)))
     return tokens(case["layout"], rows, case["length"], **{
         name: case[name] for name in ("token_types", "positions", "num_types", "index_dtype", "mask_dtype")})
 
 
 def in_view(values: Any, view: str) -> Any:
-    """A dictionary or a prepared table or head with every tensor laid out anew."""
+    """The dictionary, the prepared table or the head, with every tensor laid out in memory as ``view`` says."""
     if isinstance(values, dict):
         return {name: awkward(value, view) for name, value in values.items()}
     return type(values)(*(awkward(value, view) if isinstance(value, torch.Tensor) else value for value in values))
@@ -130,30 +113,3 @@ def expected_token_logits(arguments: dict, table: DsnTable, dsn_head: DsnHead) -
     """By torch's own ops, and in float64."""
     return (dsn_token_logits_ref(**arguments, table=table, head=dsn_head),
             exact_token_logits(arguments, table, dsn_head))
-
-
-def assert_token_logits(arguments: dict, table: DsnTable, dsn_head: DsnHead, view: str = "plain") -> None:
-    actual = token_logits(*(in_view(values, view) for values in (arguments, table, dsn_head)))
-    assert_within_rounding(actual, *expected_token_logits(arguments, table, dsn_head))
-    if "attention_mask" in arguments:
-        assert not actual[arguments["attention_mask"] == 0].any()
-
-
-def once(call: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return call()
-
-
-def assert_gradients(case: dict, run: Callable = in_every_schedule, arguments: dict | None = None) -> None:
-    arguments = token_arguments_of(case, 2**15) if arguments is None else arguments
-    values = parameters(case["hidden_size"], case["dtype"], num_positions=case["length"] + 3,
-                        num_types=case["num_types"])
-    p_embed, p_pool = case["dropout"]
-    options = {"pooling": case["pooling"], "eps": case["eps"], "p_embed": p_embed, "p_pool": p_pool}
-    views = in_view(values, case["view"]), in_view(arguments, case["view"])
-    actual = run(lambda: pooled_and_gradients(ops.embed_pool, views[0], **views[1], **options, seed=SEED,
-                                              sparse_grad=case["sparse_grad"], backend="cuda"))
-    options["seed"] = torch.tensor(SEED)
-    eager = pooled_and_gradients(embed_pool_ref, values, **arguments, **options)
-    exact = pooled_and_gradients(exact_pooled, tracked(values), **arguments, **options)
-    for name in actual:
-        assert_within_rounding(actual[name].to_dense(), eager[name], exact[name])

@@ -1,5 +1,7 @@
-"""The bytes that bench/analysis/cuda_traffic.py counts are those that kernels load and store; run by
-test_cuda_traffic.py."""
+"""Compares the bytes that bench/analysis/cuda_traffic.py counts with those that the kernels load and store.
+
+tests/bench/analysis/test_cuda_traffic.py runs it, in a process whose library counts every access.
+"""
 
 import ctypes
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from traffic import Traffic
 from dendritic_bert.kernels.backends import cuda
 
 GROUPS = {"head": ("weight", "bias", "beta_bias", "lateral", "top"), "ln": ("ln_weight", "ln_bias")}
-# What no argument of the op is, and how much of it the kernels touch: torch adds terms up and clears gradients.
+# What is no argument of the op, and the part of its traffic that is the kernels': torch sums the terms of rows.
 MADE = {"partial": 1, "arrived": 1, "logits": 1, "rstd": 1, "pooled": 1, "pooled_hat": 1, "row terms": 0.5,
         "d_word": 1, "d_context": 1}
 CALLS = [(op, dtype, hidden_size, rows, length)
@@ -23,13 +25,13 @@ CALLS = [(op, dtype, hidden_size, rows, length)
                            ("embed_pool", torch.bfloat16), ("embed_pool_backward", torch.float32),
                            ("embed_pool_backward", torch.bfloat16))
          for hidden_size, rows, length in ((128, 3, 37), (768, 2, 33), (384, 5, 8))]
-# Rows that are split over blocks, and short rows that share a block.
+# Rows that are split over blocks, and short rows of which several share a block.
 CALLS += [("dsn_logits", torch.bfloat16, 128, 2, 512), ("embed_pool", torch.float32, 16, 3, 512),
           ("dsn_logits", torch.float32, 16, 2049, 3), ("embed_pool_backward", torch.bfloat16, 16, 2049, 3)]
 
 
 def counted(library: ctypes.CDLL, begin: int, size: int) -> tuple[int, int]:
-    """Bytes that passed in [begin, begin + size) and the different ones among them, which are forgotten then."""
+    """Read and reset the counts of [begin, begin + size): bytes moved, and different bytes among them."""
     read, written, distinct = ctypes.c_int64(), ctypes.c_int64(), ctypes.c_int64()
     library.cuda_on_cpu_count(ctypes.c_size_t(begin), ctypes.c_size_t(size), ctypes.byref(read), ctypes.byref(written),
                               ctypes.byref(distinct))

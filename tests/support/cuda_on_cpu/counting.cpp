@@ -1,6 +1,6 @@
-// Counts the bytes that kernels load and store, address by address: linked in the place of races.cpp, with the same calls
-// that -fsanitize=thread makes the compiler insert. Shared memory, stacks and the built-in variables are left out: what
-// remains is the memory of tensors. An atomic operation counts as a store.
+// Counts the bytes that kernels load and store, address by address. It is linked in place of races.cpp, and the same
+// calls, which -fsanitize=thread makes the compiler insert, lead to it. Shared memory, stacks and built-in variables
+// are left out, so that the memory of tensors remains. An atomic operation counts as a store.
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -14,7 +14,7 @@ namespace {
 constexpr uintptr_t page_bytes = 4096;
 
 struct Page {
-  std::array<uint32_t, page_bytes> read{}, written{};  // how often each byte was
+  std::array<uint32_t, page_bytes> read{}, written{};  // for each byte, how many times
 };
 
 struct State {
@@ -56,7 +56,7 @@ void access(const void* pointer, size_t bytes, bool is_write, size_t, const void
 
 }  // namespace cuda_on_cpu
 
-// Bytes of [begin, begin + size) that were read and written since they were last asked for, and how many different ones.
+// How many bytes of [begin, begin + size) were read and written since the last call, and how many different ones.
 extern "C" void cuda_on_cpu_count(uintptr_t begin, uintptr_t size, int64_t* read, int64_t* written, int64_t* distinct) {
   using namespace cuda_on_cpu;
   *read = *written = *distinct = 0;

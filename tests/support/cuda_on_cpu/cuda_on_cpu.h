@@ -1,7 +1,6 @@
-// What csrc/cuda uses of CUDA C++, for a host compiler; executor.h runs the kernels.
-//
-// Stands in the place of the toolkit's headers. Not here: how the hardware rounds (rsqrtf and expf are exact to the last
-// bit or two), its memory model beyond barriers, and inline PTX.
+// The part of CUDA C++ that csrc/cuda uses, for a host compiler, in place of the headers of the toolkit; executor.h
+// runs the kernels. It does not imitate how the hardware rounds (rsqrtf and expf are exact to the last bit or two), nor
+// its memory model beyond barriers, nor inline PTX.
 #pragma once
 
 #include "executor.h"
@@ -19,12 +18,12 @@
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 
-// What csrc/cuda/device.cuh defines for nvcc.
+// device.cuh defines these for nvcc.
 #define DYNAMIC_SHARED(name) unsigned char* name = ::cuda_on_cpu::dynamic_shared
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ((void)(stream), ::cuda_on_cpu::launch(#kernel, kernel, grid, block, shared_bytes, __VA_ARGS__))
 
-// The runtime calls of a launcher.
+// The calls of the CUDA runtime that a launcher makes.
 using cudaStream_t = void*;
 using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9;

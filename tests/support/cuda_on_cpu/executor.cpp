@@ -44,7 +44,7 @@ struct Thread {
   uint64_t value, result;
 };
 
-// One bit for each lane.
+// Sets of lanes, one bit for each.
 struct Warp {
   unsigned present = 0, runnable = 0, at_barrier = 0, ended = 0;
 };
@@ -72,15 +72,19 @@ const char* name_of(Primitive primitive) {
   return names[int(primitive)];
 }
 
-// An instance of a template by its own name, "logits_kernel<float, Shape<16, 1, (Width)0> >", where the library tells.
+// The name of a template's instance, "dsn_logits_kernel<float, Shape<16, 1, (Width)0> >", if the library has it.
 std::string name_of(const void* kernel, const char* otherwise) {
   Dl_info info;
   if (!dladdr(kernel, &info) || !info.dli_sname || info.dli_saddr != kernel) return otherwise;
   int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status), std::free);
+  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status),
+                                                    std::free);
   if (!name) return otherwise;
   std::string result = name.get();
-  result.resize(std::min(result.size(), result.find('(', result.find(">(") == std::string::npos ? 0 : result.find(">("))));
+  const size_t parameters = result.find(">(");  // an instance; what is not a template has no other parenthesis
+  result.resize(std::min(result.size(), result.find('(', parameters == std::string::npos ? 0 : parameters)));
+  const std::string scope = "dendritic_bert::";
+  for (size_t at = result.find(scope); at != std::string::npos; at = result.find(scope)) result.erase(at, scope.size());
   return result.substr(result.compare(0, 5, "void ") == 0 ? 5 : 0);
 }
 
@@ -128,7 +132,7 @@ void set_runnable(unsigned warp, unsigned lanes) {
   if (block.warps[warp].runnable) block.runnable_warps |= 1u << warp;
 }
 
-// Back to the scheduler until it chooses this thread again.
+// Takes the current thread from those that may run; with yield, the scheduler runs until it chooses the thread again.
 void wait() {
   Warp& warp = block.warps[block.current / warp_size];
   warp.runnable &= ~(1u << block.current % warp_size);
@@ -190,7 +194,7 @@ void run_block() {
     throw Failure(where() + "deadlock, a barrier that not all of its threads reach: " + whereabouts() + ".");
 }
 
-// What the driver would refuse, in words; "" where it would not.
+// Why the driver would refuse the launch; "" if it would not.
 std::string refusal(const void* kernel, dim3 grid, dim3 size, size_t shared_bytes) {
   std::ostringstream why;
   const uint64_t threads = uint64_t(size.x) * size.y * size.z;
@@ -206,7 +210,7 @@ std::string refusal(const void* kernel, dim3 grid, dim3 size, size_t shared_byte
   return why.str();
 }
 
-// The launch as the race listener sees it, which ends with an exception too.
+// Tells the race listener of a launch and of its end, which may be an exception.
 struct Listening {
   Listening(void* arguments, size_t bytes) {
     if (race_listener) race_listener->begin_launch(arguments, bytes);
@@ -280,7 +284,7 @@ uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsi
     if (other.value) votes |= 1u << i;
   }
   if (arrived == mask) {
-    // The last lane to arrive answers for all: nobody's value can be overwritten before it is read.
+    // The last lane to arrive computes the results of all, so that no value is overwritten before it is read.
     for (unsigned i = 0; i < warp_size; ++i)
       if (mask >> i & 1) {
         Thread& other = block.threads[first + i];
@@ -289,7 +293,7 @@ uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsi
     for (unsigned i = 0; i < warp_size; ++i)
       if (mask >> i & 1) block.threads[first + i].waits_at = Primitive::none;
     set_runnable(block.current / warp_size, mask);
-    if (race_listener && primitive == Primitive::syncwarp)  // the others put no memory accesses in an order
+    if (race_listener && primitive == Primitive::syncwarp)  // the other primitives do not order memory accesses
       race_listener->warp_barrier(block.current / warp_size, mask);
   }
   yield();

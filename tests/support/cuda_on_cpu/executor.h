@@ -1,9 +1,9 @@
-// Runs a CUDA kernel on the CPU: the blocks of a grid one after another, each CUDA thread of a block as a fiber.
+// Runs a CUDA kernel on the CPU: the blocks of a grid one after another, and each CUDA thread of a block as a fiber.
 //
-// A fiber runs until it waits at a barrier, shuffle or ballot, or ends; which one runs next is the schedule's choice.
-// Forward and reverse put any two threads of a block in either order between two barriers, so a result that depends on
-// that order differs between them. What real hardware would hang on or leave undefined ends the launch with a Failure
-// that names the kernel, the block, and where its threads are.
+// A fiber runs until it ends or waits at a barrier, shuffle or ballot; the schedule chooses which one runs next.
+// Between two barriers, the forward and the reverse schedule run any two threads of a block in opposite orders, so a
+// result that depends on the order differs between them. What would hang on real hardware, or would be undefined there,
+// ends the launch with a Failure that names the kernel, the block, and where its threads are.
 #pragma once
 
 #include <cstddef>
@@ -35,12 +35,12 @@ enum class Schedule : int { forward, reverse, shuffled };
 struct Settings {
   Schedule schedule = Schedule::forward;
   uint64_t seed = 0;                     // of Schedule::shuffled
-  size_t max_shared_bytes = 227 * 1024;  // what a block may ask for: 227 KiB on sm_90, 99 KiB on sm_86 and sm_120
+  size_t max_shared_bytes = 227 * 1024;  // that a block may ask for: 227 KiB on sm_90, 99 KiB on sm_86 and sm_120
 };
 extern Settings settings;
 extern int64_t launches;                 // kernels launched so far
-extern std::string refused;              // why the last launch was refused; "" where it was not
-extern const int mutant;                 // of mutations.py, the one whose bug is switched on; 0 for none
+extern std::string refused;              // why the last launch was refused; "" if it was not
+extern const int mutant;                 // the number of the mutation (mutations.py) that is switched on; 0 for none
 
 // Where in the source a thread waits.
 struct Place {
@@ -51,21 +51,21 @@ struct Place {
 constexpr unsigned warp_size = 32;
 constexpr size_t max_dynamic_shared = 227 * 1024, shared_without_attribute = 48 * 1024, canary_bytes = 4096;
 
-// __shared__ is thread_local; this is the part whose size a launch sets. What lies behind that is guarded.
+// __shared__ is thread_local. This is the part whose size a launch sets; the bytes behind that size are guarded.
 extern thread_local unsigned char dynamic_shared[max_dynamic_shared + canary_bytes];
 
 enum class Primitive : int { none, syncthreads, syncwarp, shuffle, ballot };
 
 void block_barrier(Place place);
-// Waits until every lane of `mask` is at the same primitive. `source` is the lane a shuffle reads, `value` what this
-// lane brings; returns what the lane at `source` brought, or for a ballot the lanes whose value is not 0.
+// Waits until every lane of `mask` is at the same primitive. `value` is what this lane brings, `source` the lane that a
+// shuffle reads. Returns what that lane brought or, for a ballot, the lanes whose value is not 0.
 uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsigned source, Place place);
 unsigned lane();
 [[noreturn]] void fail(const char* what, Place place);
 [[noreturn]] void fail(const std::string& what);
 [[noreturn]] void fail_misaligned(size_t alignment);
 
-// For what races.h looks at.
+// What races.h is told.
 void fence();
 void begin_atomic(const void* address);
 void end_atomic();
@@ -84,7 +84,8 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
   using Tuple = std::tuple<std::remove_const_t<Parameters>...>;
   Tuple arguments(given...);
   const auto call = [](const void* kernel, const void* arguments) {
-    std::apply(reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(kernel)), *static_cast<const Tuple*>(arguments));
+    std::apply(reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(kernel)),
+               *static_cast<const Tuple*>(arguments));
   };
   run_grid(name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, call, &arguments, sizeof arguments);
 }

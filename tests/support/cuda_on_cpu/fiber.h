@@ -1,5 +1,6 @@
-// One context of execution with a stack of its own. On x86-64 a switch saves the six registers that a callee must keep:
-// 9 ns, where swapcontext, the way elsewhere, makes a system call for the signal mask and takes 300.
+// Contexts of execution, each with a stack of its own. On x86-64 a switch saves the six registers that a callee must
+// preserve, which takes 9 ns. Elsewhere swapcontext serves, which makes a system call for the signal mask and takes
+// 300.
 #pragma once
 
 #include <sys/mman.h>
@@ -18,7 +19,8 @@
 
 namespace cuda_on_cpu {
 
-// 256 KiB of address space each, with a page in front that nothing may touch; only pages in use become memory.
+// Each stack has 256 KiB of address space and begins with a page that nothing may touch; only pages in use become
+// memory.
 class Stacks {
  public:
   ~Stacks() { release(); }
@@ -35,7 +37,8 @@ class Stacks {
     for (unsigned i = 0; i < count; ++i) mprotect(memory_ + i * bytes, size_t(sysconf(_SC_PAGESIZE)), PROT_NONE);
   }
 
-  // A block that failed left its threads in the middle of functions, whose locals AddressSanitizer still guards.
+  // If the last block failed, its threads stopped in the middle of functions, whose locals AddressSanitizer still
+  // guards.
   void clean([[maybe_unused]] unsigned count) const {
 #if defined(__SANITIZE_ADDRESS__)
     ASAN_UNPOISON_MEMORY_REGION(memory_, bytes * count);

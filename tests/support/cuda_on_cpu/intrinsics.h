@@ -28,17 +28,18 @@ T shuffle(unsigned mask, T value, unsigned source, Place place) {
 }
 
 inline void check_width(int width, Place place) {
-  if (width < 1 || width > int(warp_size) || (width & (width - 1))) fail("the width of a shuffle is no power of 2", place);
+  if (width < 1 || width > int(warp_size) || (width & (width - 1)))
+    fail("the width of a shuffle is no power of 2", place);
 }
 
 }  // namespace cuda_on_cpu
 
-// The PTX manual's shfl.sync: a lane whose source lies outside its segment of `width` lanes keeps its own value.
+// As the PTX manual defines shfl.sync: a lane whose source lies outside its own group of `width` lanes keeps its value.
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, CUDA_ON_CPU_PLACE) {
   cuda_on_cpu::check_width(width, {file, line});
-  const unsigned segment = cuda_on_cpu::lane() & ~unsigned(width - 1);
-  return cuda_on_cpu::shuffle(mask, value, segment | (unsigned(source) & unsigned(width - 1)), {file, line});
+  const unsigned first = cuda_on_cpu::lane() & ~unsigned(width - 1);
+  return cuda_on_cpu::shuffle(mask, value, first | (unsigned(source) & unsigned(width - 1)), {file, line});
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDA_ON_CPU_PLACE) {
@@ -50,14 +51,14 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, CUDA_ON
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_ON_CPU_PLACE) {
   cuda_on_cpu::check_width(width, {file, line});
-  const unsigned lane = cuda_on_cpu::lane(), in_segment = lane & unsigned(width - 1);
-  return cuda_on_cpu::shuffle(mask, value, delta > in_segment ? lane : lane - delta, {file, line});
+  const unsigned lane = cuda_on_cpu::lane(), index = lane & unsigned(width - 1);
+  return cuda_on_cpu::shuffle(mask, value, delta > index ? lane : lane - delta, {file, line});
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDA_ON_CPU_PLACE) {
   cuda_on_cpu::check_width(width, {file, line});
-  const unsigned lane = cuda_on_cpu::lane(), in_segment = lane & unsigned(width - 1);
-  return cuda_on_cpu::shuffle(mask, value, in_segment + delta >= unsigned(width) ? lane : lane + delta, {file, line});
+  const unsigned lane = cuda_on_cpu::lane(), index = lane & unsigned(width - 1);
+  return cuda_on_cpu::shuffle(mask, value, index + delta >= unsigned(width) ? lane : lane + delta, {file, line});
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_ON_CPU_PLACE) {
   return unsigned(cuda_on_cpu::warp_primitive(cuda_on_cpu::Primitive::ballot, mask, predicate != 0, 0, {file, line}));
@@ -69,7 +70,7 @@ inline int __all_sync(unsigned mask, int predicate, CUDA_ON_CPU_PLACE) {
   return __ballot_sync(mask, predicate, file, line) == mask;
 }
 
-// Fibers give way only at barriers, so plain memory operations are atomic; each returns the old value.
+// A fiber is interrupted only at barriers, so plain memory operations are atomic. Each function returns the old value.
 template <class T, class Operation>
 T cuda_on_cpu_atomic(T* address, const Operation& operation) {
   cuda_on_cpu::begin_atomic(address);
@@ -83,9 +84,13 @@ T atomicExch(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T) { 
 template <class T>
 T atomicAdd(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return T(old + value); }); }
 template <class T>
-T atomicMin(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return value < old ? value : old; }); }
+T atomicMin(T* address, T value) {
+  return cuda_on_cpu_atomic(address, [&](T old) { return value < old ? value : old; });
+}
 template <class T>
-T atomicMax(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return value > old ? value : old; }); }
+T atomicMax(T* address, T value) {
+  return cuda_on_cpu_atomic(address, [&](T old) { return value > old ? value : old; });
+}
 template <class T>
 T atomicOr(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return T(old | value); }); }
 template <class T>
@@ -94,7 +99,7 @@ T atomicCAS(T* address, T expected, T value) {
 }
 inline void __threadfence() { cuda_on_cpu::fence(); }
 
-// A load of 4, 8 or 16 bytes from an address that is not a multiple of them ends a kernel on the device.
+// On the device, a load of 4, 8 or 16 bytes from an address that is not a multiple of its size ends the kernel.
 template <class T>
 T __ldg(const T* address, CUDA_ON_CPU_PLACE) {
   if (reinterpret_cast<uintptr_t>(address) % alignof(T)) cuda_on_cpu::fail("a misaligned load", {file, line});

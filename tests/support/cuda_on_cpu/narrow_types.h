@@ -1,4 +1,4 @@
-// Half precision, bfloat16 and float8 e4m3, bit for bit as the toolkit's headers convert.
+// Half precision, bfloat16 and float8 e4m3, which convert to the same bits as those of the toolkit.
 #pragma once
 
 #include "intrinsics.h"
@@ -19,7 +19,8 @@ struct __half {
     const float magnitude = __uint_as_float(word & 0x7fffffff);
     if (magnitude != magnitude) return 0x7fff;
     if (magnitude >= 65520.0f) return uint16_t(sign | 0x7c00);
-    // Below 2^-14 a unit is 2^-24: adding 0.5, whose units are the same, rounds to nearest even.
+    // Below 2^-14 the spacing of halves is 2^-24. Adding 0.5, near which floats have that spacing, rounds to nearest
+    // even.
     if (magnitude < 0x1p-14f) return uint16_t(sign | (__float_as_uint(magnitude + 0.5f) - __float_as_uint(0.5f)));
     const unsigned odd = word >> 13 & 1, rebiased = (word & 0x7fffffff) - (112u << 23);
     return uint16_t(sign | (rebiased + 0xfff + odd) >> 13);
@@ -65,7 +66,7 @@ inline float2 __bfloat1622float2(__nv_bfloat162 value) { return {value.x, value.
 inline __nv_bfloat162 __float22bfloat162_rn(float2 value) { return {__nv_bfloat16(value.x), __nv_bfloat16(value.y)}; }
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__nv_bfloat16(x), __nv_bfloat16(y)}; }
 
-// 4 bits of exponent, 3 of mantissa, no infinity. Only reading, as the kernels do.
+// 4 bits of exponent, 3 of mantissa, no infinity. Only conversion to float is here, because the kernels need no other.
 using __nv_fp8_storage_t = unsigned char;
 using __nv_fp8x2_storage_t = unsigned short;
 enum __nv_fp8_interpretation_t { __NV_E4M3 };
@@ -81,7 +82,7 @@ struct __nv_fp8_e4m3 {
   }
 };
 
-// Every e4m3 is a half.
+// Exact, since every e4m3 is a half.
 inline __half2_raw __nv_cvt_fp8x2_to_halfraw2(__nv_fp8x2_storage_t pair, __nv_fp8_interpretation_t) {
   __nv_fp8_e4m3 low, high;
   low.__x = __nv_fp8_storage_t(pair & 0xff);

@@ -18,24 +18,24 @@ namespace cuda_on_cpu {
 namespace {
 
 struct Access {
-  uint32_t block = 0;   // its number in the launch, from 1 on
-  uint32_t epoch = 0;   // barriers its block had met at
-  uint32_t clock = 0;   // barriers its thread had met at within its warp
-  uint32_t fences = 0;  // that its thread had passed
+  uint32_t block = 0;   // the number of the block in the launch, from 1 on
+  uint32_t epoch = 0;   // how many barriers the block had passed
+  uint32_t clock = 0;   // how many barriers within its warp the thread had passed
+  uint32_t fences = 0;  // how many fences the thread had passed
   uint16_t thread = 0;
   bool atomic = false;
   const void* code = nullptr;
 };
 
-// Two neighbouring bytes: what wrote them last, and the first and the last to read them since. A race with a reader in
-// between goes unseen.
+// Two neighbouring bytes: the last access that wrote them, and the first and the last that have read them since. A race
+// with a reader between those two goes unseen.
 struct Cell {
   Access write, first_read, last_read;
 };
 constexpr uintptr_t cell_bytes = 2, page_bytes = 4096;
 using Page = std::array<Cell, page_bytes / cell_bytes>;
 
-// An atomic operation that follows a fence makes what its thread knows known to whoever comes to the word later.
+// An atomic operation that follows a fence hands on, through its word, whatever the thread knew at the fence.
 struct Release {
   uint32_t epoch;
   uint16_t thread;
@@ -43,24 +43,24 @@ struct Release {
   std::vector<uint32_t> fences;  // of each thread of the block
 };
 
-// Another block's release that an atomic operation of this block has met. A thread may rely on it once it has passed a
-// fence of its own behind that operation (or behind a barrier behind it), and the whole block after the next barrier.
+// The release of another block, met by an atomic operation of this block. A thread may rely on it once it has passed a
+// fence behind that operation, or behind a barrier that follows it; the whole block may after the next barrier.
 struct Observed {
   uint32_t block;
   Release release;
   uint16_t thread;
   uint32_t epoch;
   std::bitset<1024> fenced = {};
-  uint32_t fence_epoch = UINT32_MAX;  // the first of them
+  uint32_t fence_epoch = UINT32_MAX;  // of the first of these fences
 };
 
 struct Thread {
   uint32_t clock, fences, fence_epoch;
-  std::array<uint32_t, warp_size> seen;  // what the lanes of its warp did before these clocks lies before
+  std::array<uint32_t, warp_size> seen;  // for each lane of its warp, the clock before which its accesses are ordered
 };
 
-// Two threads wrote the same place: no harm where they wrote the same value, which shows when the second has done so.
-struct Doubt {
+// Two threads have written the same place. If both wrote the same value that is no race; it shows once the second has.
+struct SecondWrite {
   const unsigned char* address = nullptr;
   size_t bytes = 0;
   std::array<unsigned char, 64> content;
@@ -78,7 +78,7 @@ struct State {
   bool running = false, atomic = false;
   std::unordered_map<const void*, std::map<uint32_t, Release>> releases;
   std::vector<Observed> observed;
-  Doubt doubt;
+  SecondWrite second_write;
 };
 State state;
 
@@ -86,7 +86,7 @@ bool relies_on(const Observed& observed) {
   return observed.fenced[state.thread] || observed.fence_epoch < state.epoch;
 }
 
-// A fence speaks for what its own thread did before it and, after a barrier, for what all of the block did before that.
+// A fence covers what its thread did before it and, behind a barrier, what the whole block did before that barrier.
 bool released(const Access& before, bool is_write, const Release& release) {
   if (before.epoch < release.fence_epoch) return true;
   if (before.epoch >= release.epoch && before.thread != release.thread) return false;
@@ -104,7 +104,7 @@ bool ordered(const Access& before, bool is_write) {
   });
 }
 
-// The line of the kernel: what of the executor's own is inlined there is passed over.
+// The line of the kernel, passing over lines of the executor that are inlined there.
 std::string source_of(const void* code) {
   Dl_info info;
   if (!dladdr(code, &info)) return "?";
@@ -128,7 +128,7 @@ std::string report(const Access& before, bool before_is_write, const void* addre
   text << "a race for " << (state.other.shared.holds(address) ? "shared" : "global") << " memory: thread "
        << before.thread << (before.block == now.block ? "" : " of another block")
        << (before_is_write ? " wrote at " : " read at ") << source_of(before.code) << ", thread " << now.thread
-       << (is_write ? " writes at " : " reads at ") << source_of(now.code) << ", and nothing puts them in an order";
+       << (is_write ? " writes at " : " reads at ") << source_of(now.code) << ", and nothing orders them";
   return text.str();
 }
 
@@ -143,17 +143,17 @@ Cell& cell_at(uintptr_t address) {
   return (*recent.second)[address % page_bytes / cell_bytes];
 }
 
-// What became of the doubt, in words; "" where there was none or it was harmless.
-std::string settle_doubt() {
-  Doubt& doubt = state.doubt;
-  if (!doubt.address) return "";
-  const unsigned char* const address = doubt.address;
-  doubt.address = nullptr;
-  if (std::memcmp(address, doubt.content.data(), doubt.bytes) == 0) return "";
-  return report(doubt.before, true, address, true, doubt.now);
+// Reports the second write if it has changed the value; "" if it has not, or if there was none.
+std::string report_second_write() {
+  SecondWrite& second = state.second_write;
+  if (!second.address) return "";
+  const unsigned char* const address = second.address;
+  second.address = nullptr;
+  if (std::memcmp(address, second.content.data(), second.bytes) == 0) return "";
+  return report(second.before, true, address, true, second.now);
 }
 
-void complain(const std::string& what) {
+void fail_if_reported(const std::string& what) {
   if (!what.empty()) fail(what);
 }
 
@@ -170,19 +170,19 @@ void begin_block(unsigned threads) {
   ++state.block;
   state.epoch = 0;
   state.observed.clear();
-  state.doubt.address = nullptr;
+  state.second_write.address = nullptr;
   state.threads.assign(threads, Thread{1, 0, 0, {}});
   state.atomic = false;
   state.running = true;
 }
 
-void check_doubt() {
-  const std::string what = settle_doubt();
+void check_second_write() {
+  const std::string what = report_second_write();
   if (!what.empty()) throw Failure("kernel " + kernel_and_block() + ": " + what + ".");
 }
 
 void run(unsigned thread) {
-  check_doubt();
+  check_second_write();
   state.thread = uint16_t(thread);
 }
 
@@ -205,7 +205,7 @@ void begin_atomic(const void* address) {
   if (found != state.releases.end())
     for (const auto& [block, release] : found->second)
       if (block != state.block) state.observed.push_back({block, release, state.thread, state.epoch});
-  if (self.fences == 0) return;  // nothing is passed on without a fence
+  if (self.fences == 0) return;  // without a fence nothing is handed on
   std::vector<uint32_t> fences;
   for (const Thread& thread : state.threads) fences.push_back(thread.fences);
   state.releases[address][state.block] = {state.epoch, state.thread, self.fence_epoch, std::move(fences)};
@@ -235,13 +235,13 @@ const RaceListener listener{begin_launch,
                             fence,
                             begin_atomic,
                             [] { state.atomic = false; },
-                            check_doubt,
+                            check_second_write,
                             end_launch};
 
 [[gnu::constructor]] void listen() { race_listener = &listener; }
 
-// What is wrong with the place of an access, in words: it lies outside the arrays of the call, or is misaligned.
-std::string misplaced(const void* pointer, size_t bytes, bool is_write, size_t alignment, const void* code) {
+// Reports an access that is outside the arrays of the call, or misaligned; "" if it is neither.
+std::string report_place(const void* pointer, size_t bytes, bool is_write, size_t alignment, const void* code) {
   const bool outside = state.other.is_global(pointer) && !is_in_an_array(pointer, bytes);
   const bool misaligned = reinterpret_cast<uintptr_t>(pointer) % alignment != 0;
   if (!outside && !misaligned) return "";
@@ -253,10 +253,10 @@ std::string misplaced(const void* pointer, size_t bytes, bool is_write, size_t a
 
 void access(const void* pointer, size_t bytes, bool is_write, size_t alignment, const void* code) {
   if (!state.running || on_a_fiber_stack(pointer)) return;
-  complain(settle_doubt());
+  fail_if_reported(report_second_write());
   const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
   const bool shared = state.other.shared.holds(pointer);
-  complain(misplaced(pointer, bytes, is_write, alignment, code));
+  fail_if_reported(report_place(pointer, bytes, is_write, alignment, code));
   const Thread& self = state.threads[state.thread];
   const Access now{state.block, state.epoch, self.clock, self.fences, state.thread, state.atomic, code};
   const auto races_with = [&](const Access& before, bool before_is_write) {
@@ -266,19 +266,19 @@ void access(const void* pointer, size_t bytes, bool is_write, size_t alignment, 
   for (uintptr_t address = begin / cell_bytes * cell_bytes; address < begin + bytes; address += cell_bytes) {
     Cell& cell = cell_at(address);
     if (races_with(cell.write, true)) {
-      if (!is_write || state.atomic || bytes > state.doubt.content.size())
-        complain(report(cell.write, true, pointer, is_write, now));
-      if (!state.doubt.address) {
-        std::memcpy(state.doubt.content.data(), pointer, bytes);
-        state.doubt.address = static_cast<const unsigned char*>(pointer);
-        state.doubt.bytes = bytes;
-        state.doubt.before = cell.write;
-        state.doubt.now = now;
+      if (!is_write || state.atomic || bytes > state.second_write.content.size())
+        fail_if_reported(report(cell.write, true, pointer, is_write, now));
+      if (!state.second_write.address) {
+        std::memcpy(state.second_write.content.data(), pointer, bytes);
+        state.second_write.address = static_cast<const unsigned char*>(pointer);
+        state.second_write.bytes = bytes;
+        state.second_write.before = cell.write;
+        state.second_write.now = now;
       }
     }
     if (is_write) {
       for (const Access* read : {&cell.first_read, &cell.last_read})
-        if (races_with(*read, false)) complain(report(*read, false, pointer, true, now));
+        if (races_with(*read, false)) fail_if_reported(report(*read, false, pointer, true, now));
       cell = {now, {}, {}};
     } else {
       cell.last_read = now;

@@ -1,6 +1,6 @@
-// __shared__ is thread_local here: the linker lays every such variable of this library, static or dynamic, in one
-// piece, so that all of it can be overwritten before each block. What a block reads without having written it is NaN,
-// or -1 in an integer.
+// __shared__ is thread_local here. The linker places all such variables of this library, static and dynamic, in one
+// piece of memory, which is overwritten before each block: what a block reads without having written it is NaN, or -1
+// in an integer.
 #pragma once
 
 #include <link.h>
@@ -22,10 +22,10 @@ struct ThreadLocals {
   size_t bytes = 0;
 };
 
-// The thread-local variables of the library that holds `dynamic_shared`, as the calling OS thread sees them.
+// Where the calling OS thread has the thread-local variables of the library that holds `dynamic_shared`.
 inline ThreadLocals thread_locals() {
   ThreadLocals found;
-  dynamic_shared[0] = 0;  // a library's thread-locals come into being when they are first touched
+  dynamic_shared[0] = 0;  // the thread-local variables of a library are allocated at the first access
   dl_iterate_phdr(
       [](dl_phdr_info* info, size_t, void* result) {
         for (int i = 0; i < info->dlpi_phnum; ++i) {
@@ -43,7 +43,7 @@ inline ThreadLocals thread_locals() {
   return found;
 }
 
-// One block's shared memory: filled with 0xFF, what lies behind the dynamic part guarded.
+// The shared memory of one block: filled with 0xFF, and guarded behind its dynamic part.
 class SharedMemory {
  public:
   SharedMemory(const ThreadLocals& locals, size_t dynamic_bytes) : end_(dynamic_shared + dynamic_bytes) {

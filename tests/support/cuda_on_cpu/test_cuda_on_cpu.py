@@ -1,4 +1,4 @@
-"""The executor that runs CUDA kernels on a CPU: what it computes, and that it finds what hardware would not forgive."""
+"""The executor that runs CUDA kernels on a CPU: what it computes, and that it finds what a device would hang on."""
 
 import ctypes
 import os
@@ -27,7 +27,7 @@ def library(*flags: str) -> ctypes.CDLL:
 def run(name: str, values: torch.Tensor, outputs: int, *, n: int = 0, grid=(1, 1, 1), block=(32, 1, 1),
         shared_bytes: int = 0, schedule: int = FORWARD, seed: int = 0, tiny: ctypes.CDLL | None = None,
         out: torch.Tensor | None = None) -> torch.Tensor:
-    """The kernel's output, NaN where it wrote nothing. Raises RuntimeError with the executor's words."""
+    """The kernel's output, NaN where it wrote nothing. Raises RuntimeError with the message of the executor."""
     out = torch.full((outputs,), float("nan")) if out is None else out
     failure = (tiny or library()).run_tiny(
         name.encode(), ctypes.c_void_p(values.data_ptr()), ctypes.c_long(values.numel()),
@@ -52,7 +52,7 @@ def test_sums_over_lanes_warps_and_blocks(blocks, threads, n, schedule, seed):
 @pytest.mark.parametrize("width", [32, 16, 8, 4])
 @each_schedule
 def test_shuffles_and_votes(width, schedule, seed):
-    """By the definition of shfl.sync: a source outside the segment of `width` lanes leaves a lane its own value."""
+    """By the definition of shfl.sync: a lane whose source lies outside its group of `width` lanes keeps its value."""
     values = torch.arange(64, dtype=torch.float32)
     results = run("warp_primitives", values, 64 * 7, n=width, block=(64, 1, 1), schedule=schedule, seed=seed)
     results = results.view(64, 7).tolist()
@@ -76,7 +76,7 @@ def test_halves_of_a_warp_need_not_meet(schedule, seed):
 @pytest.mark.parametrize(("name", "options"), [("order_of_threads", {"block": (96, 1, 1)}),
                                                ("order_of_blocks", {"grid": (96, 1, 1), "block": (1, 1, 1)})])
 def test_the_schedules(name, options):
-    """Reverse mirrors forward; shuffled is neither, differs by seed, and is the same again for one seed."""
+    """Reverse mirrors forward; shuffled is neither, differs between seeds, and repeats for the same seed."""
     forward, reverse, first, again, other = (
         run(name, torch.zeros(1), 97, schedule=schedule, seed=seed, **options)[:96]
         for schedule, seed in ((FORWARD, 0), (REVERSE, 0), (SHUFFLED, 1), (SHUFFLED, 1), (SHUFFLED, 2)))
@@ -100,7 +100,7 @@ def test_shared_memory_starts_as_nan_in_every_block():
     assert run("unwritten_shared", torch.zeros(1), 6, n=16, shared_bytes=64, grid=(3, 1, 1)).isnan().all()
 
 
-def test_a_missing_barrier_shows_in_one_schedule_or_another():
+def test_a_missing_barrier_shows_in_some_schedule():
     values = torch.arange(128, dtype=torch.float32)
     sums = [run("block_sums_without_barrier", values, 1, block=(128, 1, 1), schedule=schedule, seed=seed)
             for schedule, seed in SCHEDULES]
@@ -149,7 +149,7 @@ def test_shared_memory_beyond_48_kib_has_to_be_asked_for():
     assert run("unwritten_shared", torch.zeros(1), 4, **options).isnan().all()
 
 
-def test_the_way_without_assembly():
+def test_contexts_are_switched_without_assembly_too():
     values = torch.arange(1000, dtype=torch.float32)
     sums = run("block_sums", values, 3, n=1000, grid=(3, 1, 1), block=(128, 1, 1),
                tiny=library("-O1", "-DCUDA_ON_CPU_UCONTEXT"))
@@ -196,7 +196,7 @@ def test_races_are_found_in_every_schedule(name, options, race, schedule, seed):
 ])
 @pytest.mark.parametrize("whole", [True, False], ids=["whole tensors", "parts of one tensor"])
 def test_every_access_is_held_to_the_bounds_and_the_alignment_of_its_array(name, n, finding, whole):
-    """Though what lies beside the array is the same tensor's, or another array's of the call."""
+    """Even if what lies beside the array belongs to the same tensor, or to another array of the call."""
     values, out = (torch.zeros(2, 64) if whole else torch.zeros(8 + 64 + 64 + 8)[8:-8].view(2, 64)).unbind()
     if whole:
         values, out = values.clone(), out.clone()
@@ -208,7 +208,7 @@ def test_every_access_is_held_to_the_bounds_and_the_alignment_of_its_array(name,
             run(name, values, 64, n=n, block=(1, 1, 1), tiny=tiny, out=out)
 
 
-def test_what_a_watched_kernel_writes_is_in_its_array():
+def test_what_a_watched_kernel_writes_reaches_its_array():
     values, out = torch.arange(130.0).view(2, 65)[:, 1:].unbind()
     run("copy_vector", values.clone(), 64, n=4, block=(1, 1, 1), tiny=library(*build.FIND_RACES), out=out.clone())
     out = run("past_its_memory", values, 64, n=5, block=(1, 1, 1), tiny=library(*build.FIND_RACES), out=out)
@@ -225,7 +225,7 @@ def convert(name: str, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor
 @pytest.mark.parametrize(("name", "dtype"), [("half", torch.float16), ("bfloat16", torch.bfloat16),
                                              ("float8", torch.float8_e4m3fn)])
 def test_narrow_numbers_are_those_of_torch(name, dtype):
-    """Every bit pattern to float; and back from every value, the ties between two, and what lies just beside a tie."""
+    """From every bit pattern to float, and back from every value, every tie, and the floats beside each tie."""
     patterns = torch.arange(2 ** (8 * dtype.itemsize), dtype=torch.int32)
     values = patterns.to(torch.uint8 if dtype.itemsize == 1 else torch.int16).view(dtype)
     wide = convert(f"{name}_to_float", values, torch.float32)

@@ -1,4 +1,4 @@
-// Kernels of a few lines, right and wrong ones, on which tests/support/cuda_on_cpu/test_cuda_on_cpu.py tries the executor itself.
+// Kernels of a few lines, correct and faulty, with which test_cuda_on_cpu.py tests the executor.
 #include <cstring>
 #include <string>
 
@@ -8,7 +8,7 @@ namespace {
 
 constexpr unsigned all_lanes = 0xffffffffu;
 
-// Block sums over several warps, as every reduction of the kernels is made.
+// Sums over the warps of a block, by the way of every reduction in csrc/cuda.
 __global__ void block_sums(const float* in, float* out, int n) {
   __shared__ float sums[32];
   float sum = 0;
@@ -23,7 +23,7 @@ __global__ void block_sums(const float* in, float* out, int n) {
   }
 }
 
-// The same without the barrier: warp 0 reads what the others have not written.
+// The same without the barrier: warp 0 reads what the others may not have written.
 __global__ void block_sums_without_barrier(const float* in, float* out, int) {
   __shared__ float sums[32];
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = in[threadIdx.x];
@@ -61,7 +61,7 @@ __global__ void warp_primitives(const float* in, float* out, int width) {
   mine[6] = float(__all_sync(all_lanes, value >= 0));
 }
 
-// Each half of a warp on its own, the halves as far apart as they like.
+// Each half of a warp by itself; the halves need not meet.
 __global__ void halves_of_a_warp(const float* in, float* out, int) {
   const bool upper = threadIdx.x % 32 >= 16;
   float sum = in[threadIdx.x];
@@ -94,7 +94,7 @@ __global__ void unwritten_shared(const float*, float* out, int n) {
   if (threadIdx.x > 0) return;
   out[2 * blockIdx.x] = fixed[1];
   out[2 * blockIdx.x + 1] = dynamic[n - 1];
-  fixed[1] = dynamic[n - 1] = 1;  // must be gone for the next block
+  fixed[1] = dynamic[n - 1] = 1;  // the next block must not see this
 }
 
 __global__ void past_dynamic_shared(const float*, float*, int n) {
@@ -163,13 +163,13 @@ __global__ void add_without_atomic(const float* in, float* out, int) {
 
 __global__ void add_over_blocks_without_atomic(const float* in, float* out, int) {
   if (threadIdx.x == 0) const_cast<float*>(in)[0] += 1;
-  out[blockIdx.x] = 0;  // every thread the same value: no harm
+  out[blockIdx.x] = 0;  // no race: every thread writes the same value
 }
 
 __global__ void add_with_atomic(const float* in, float* out, int) { atomicAdd(out, in[threadIdx.x]); }
 
-// Every block leaves values, and one that comes last adds them up. Right with a fence of every thread before the count and
-// one behind it, or with both by the thread that counts, between barriers; wrong where one is left out.
+// Every block leaves values, and the last to arrive adds them up. Correct are a fence of every thread before the count
+// and one behind it, or both by the thread that counts, between barriers; without one of them it is a race.
 enum Fences { by_all, no_release, no_acquire, by_the_first, by_the_first_too_early };
 template <Fences fences>
 __global__ void last_block_adds_up(const float* counter, float* out, int) {
@@ -203,7 +203,7 @@ __global__ void exchange_within_a_warp(const float* in, float* out, int synchron
 
 }  // namespace
 
-// Returns the failure in words, "" where there was none.
+// Returns what failed, "" if nothing did.
 extern "C" const char* run_tiny(const char* name, const float* in, long in_size, float* out, long out_size, int n,
                                 const unsigned* grid, const unsigned* block, long shared_bytes, int schedule,
                                 unsigned long seed) {

@@ -1,5 +1,5 @@
-// CUDA's short vectors. They may alias anything, as a 16-byte load of eight halves does. One that is read or written at an
-// address that is no multiple of its alignment ends a kernel on the device, and here too, in every build.
+// CUDA's short vectors. They may alias any type, as a 16-byte load of eight halves requires. An access at an address
+// that is no multiple of the vector's alignment ends the kernel, as on the device, in every build.
 #pragma once
 
 #include "executor.h"
@@ -12,7 +12,7 @@ inline void expect_aligned(const void* address, size_t alignment) {
 
 }  // namespace cuda_on_cpu
 
-// Inlined, so that a report names the line of the kernel.
+// These are inlined, so that a report names the line of the kernel.
 #define ALIGNED_COPIES(type, alignment, copies)                                                                 \
   type() = default;                                                                                             \
   __attribute__((always_inline)) type(const type& other) { *this = other; }                                     \

@@ -1,8 +1,9 @@
-"""What the kernels' tests say of the mutants in a library: run by test_cuda_mutations.py, each mutant in a fork.
+"""What the assertions of the kernels' tests say of each mutant in a library, run in a fork of its own.
 
     python -m cuda_on_cpu.verdicts LIBRARY NUMBER...
 
-Prints a JSON array: for each mutant what went wrong in one line, "" where nothing did.
+prints a JSON array with one line for each mutant: what went wrong, or "" if nothing did. Called by
+tests/mutation/test_cuda_mutations.py.
 """
 
 import json
@@ -12,13 +13,13 @@ import sys
 import tempfile
 import traceback
 
-import test_cuda_kernels as kernel_tests
-import test_degenerate_sizes as degenerate_tests
 import torch
-from cases import parameters
-from cuda_on_cpu.calls import head, ops, prepare_head, prepare_table
+from cases import VOCAB_SIZE, head, parameters
+from cuda_on_cpu import as_backend, assertions
+from cuda_on_cpu.calls import once
 
-from . import as_backend
+from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 SECONDS = 120
 CASE = {"layout": "padded with holes", "rows": 3, "length": 31, "token_types": True, "positions": True, "num_types": 2,
@@ -30,35 +31,34 @@ CASE = {"layout": "padded with holes", "rows": 3, "length": 31, "token_types": T
 def check_logits() -> None:
     for changes in ({}, {"dtype": torch.int8}, {"hidden_size": 16, "length": 129}, {"hidden_size": 101},
                     {"layout": "packed int32", "positions": False, "hidden_size": 101, "num_labels": 9}):
-        kernel_tests.test_logits(CASE | changes)
+        assertions.assert_logits_of_case(CASE | changes)
 
 
 def check_token_logits() -> None:
     for hidden_size in (16, 101, 128):
-        kernel_tests.test_token_logits(CASE | {"hidden_size": hidden_size})
-    kernel_tests.test_more_labels_than_a_group_has_lanes(128, 33)
+        assertions.assert_token_logits_of_case(CASE | {"hidden_size": hidden_size})
+    assertions.assert_many_labels(hidden_size=33, num_labels=128)
 
 
 def check_split_rows() -> None:
-    kernel_tests.test_long_rows_are_split_over_blocks(700, 16)
+    assertions.assert_split_rows(longest=700, hidden_size=16)
 
 
 def check_gradients() -> None:
     for changes in ({}, {"hidden_size": 16, "length": 129, "layout": "packed int64"}, {"hidden_size": 101},
                     {"length": 32, "rows": 1, "layout": "padded"}):
-        kernel_tests.assert_gradients(CASE | changes)
+        assertions.assert_gradients(CASE | changes)
     torch.use_deterministic_algorithms(False)
-    kernel_tests.assert_gradients(CASE, kernel_tests.once)
+    assertions.assert_gradients(CASE, once)
 
 
 def check_bad_indices() -> None:
-    for name, value in (("input_ids", kernel_tests.VOCAB_SIZE), ("position_ids", 12), ("token_type_ids", 2)):
-        kernel_tests.test_a_bad_index_poisons_its_row_and_no_other(
-            name, value, "padded without a mask", 128)
+    for name, value in (("input_ids", VOCAB_SIZE), ("position_ids", 12), ("token_type_ids", 2)):
+        assertions.assert_a_bad_index_makes_its_row_nan_and_no_other(name, value, "padded without a mask", 128)
 
 
 def check_offsets() -> None:
-    """A row 4 GB behind the table's first; only the rows that are used become memory."""
+    """A row 4 GB behind the first row of its table, of which only the pages in use become memory."""
     torch.use_deterministic_algorithms(False)  # it would fill the table
     hidden_size = 1024
     used = torch.tensor([0, 5, 2**20 + 1])
@@ -76,20 +76,20 @@ def check_offsets() -> None:
 def check_alignment() -> None:
     for name in ("word", "context", "weight"):
         for num_bytes in (4, 8):
-            kernel_tests.test_one_argument_that_16_byte_loads_cannot_serve(torch.float32, num_bytes, name)
+            assertions.assert_one_misaligned_argument(torch.float32, num_bytes, name)
 
 
 def check_short_rows() -> None:
-    kernel_tests.test_short_rows_share_a_block("packed int64", 16)
-    kernel_tests.test_short_rows_share_a_block_in_training("packed int32")
+    assertions.assert_short_rows("packed int64", 16)
+    assertions.assert_gradients_of_short_rows("packed int32")
 
 
 def check_overlaps() -> None:
-    cu_seqlens = degenerate_tests.OVERLAPS[0]
-    degenerate_tests.test_a_token_that_several_rows_claim_is_nan_and_every_other_is_its_row_s(128, False, cu_seqlens)
-    degenerate_tests.test_the_rstd_of_every_token_is_written_once([0, 7, 3, 12], "NaN")
-    degenerate_tests.test_gradients_of_overlapping_rows_are_nan(True, False, cu_seqlens)
-    degenerate_tests.test_tokens_without_a_row_are_refused_before_anything_is_launched(0, 1, True)
+    cu_seqlens = [0, 60, 50, 100, 130]
+    assertions.assert_tokens_of_several_rows_are_nan(128, False, cu_seqlens)
+    assertions.assert_rstd_is_finite([0, 7, 3, 12], 0)
+    assertions.assert_gradients_of_overlapping_rows_are_nan(cu_seqlens, sparse_grad=False)
+    assertions.assert_tokens_without_a_row_are_refused(start=0, word_grad=1)
 
 
 CHECKS = [check_logits, check_split_rows, check_token_logits, check_bad_indices, check_gradients, check_alignment,

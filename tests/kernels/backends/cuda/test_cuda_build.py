@@ -1,4 +1,4 @@
-"""What nvcc made of the CUDA kernels, and what can be done with it without a GPU. Nothing here launches a kernel."""
+"""What nvcc made of the CUDA kernels, and what works with it without a GPU. Nothing here launches a kernel."""
 
 import json
 import os
@@ -25,7 +25,7 @@ BUILT = cuda.MISSING is None
 built = pytest.mark.skipif(not BUILT, reason=str(cuda.MISSING))
 BUDGETS = json.loads(cuda_resources.BUDGETS.read_text(encoding="utf-8"))["cuda"]
 OPS = ("dsn_logits", "dsn_token_logits", "embed_pool", "embed_pool_backward", "embed_pool_token_gradients",
-       "embed_pool_run_sums")
+       "embed_pool_segment_sums")
 
 
 def setup_py(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -36,7 +36,7 @@ def setup_py(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 
 def path_without_nvcc(tmp_path: Path) -> str:
-    """A PATH with a C++ compiler and no nvcc."""
+    """A PATH with a C++ compiler but no nvcc."""
     for tool in ("c++", "g++", "gcc", "ld", "as", "sh"):
         found = shutil.which(tool)
         if found is not None:
@@ -85,7 +85,7 @@ def test_the_toolkit_s_home_is_found_behind_a_script(tmp_path):
 
 @built
 def test_the_ops_have_cuda_kernels_and_no_others():
-    """In a process of its own: here a test may have registered the kernels for the CPU too
+    """In a process of its own: in this one a test may have registered the kernels for CPU tensors too
     (tests/support/cuda_on_cpu)."""
     code = ("import torch, dendritic_bert.kernels.ops\n"
             f"for op in {OPS}:\n"
@@ -108,11 +108,11 @@ def on_cuda(tensors):
 
 @pytest.fixture
 def fakes():
-    """Tensors on a GPU that need not be there: parameters, prepared table and head, ids."""
+    """Parameters, prepared table and head, and ids, as tensors on a GPU that need not be there."""
     values = parameters(128)
     table = prepare_table(*list(values.values())[:3], dtype=torch.bfloat16)
     dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head(128, 3, 2))
-    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()):  # a sparse gradient's size is a symbol
+    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()):  # the size of a sparse gradient is a symbol
         yield (on_cuda(values), DsnTable(**on_cuda(table._asdict())), DsnHead(**on_cuda(dsn_head._asdict())),
                torch.zeros(4, 6, dtype=torch.int64, device="cuda"))
 
@@ -146,7 +146,7 @@ def test_fakes_go_through_compile(fakes):
 @built
 @pytest.mark.parametrize("word_grad", [0, 1, 2], ids=["none", "dense", "sparse"])
 def test_fakes_of_the_gradients_have_the_shapes_of_the_parameters(fakes, word_grad):
-    """The op itself: torch's autograd asks a CUDA driver for its streams."""
+    """Calls the op itself, because torch's autograd asks the CUDA driver for its streams."""
     values, _, _, ids = fakes
     rows = values["word_embeddings"].new_empty(4, 128)
     gradients = torch.ops.dendritic_bert.embed_pool_backward_cuda(
@@ -174,7 +174,7 @@ def test_fakes_are_exported_with_the_cuda_op_in_the_graph(fakes):
 
 @pytest.fixture(scope="module")
 def usage():
-    """Of every kernel on every target, without the figures of loops."""
+    """The resources of every kernel on every target, without the figures of loops."""
     return list(cuda_resources.kernels_of(cuda_resources.extension_path(), loops=False))
 
 
@@ -186,7 +186,7 @@ def test_every_target_has_every_kernel(usage):
 
 
 @built
-def test_no_kernel_keeps_anything_in_local_memory(usage):
+def test_no_kernel_spills_to_local_memory(usage):
     assert [k for k in usage if k.local_bytes] == []
 
 
@@ -210,4 +210,4 @@ def test_the_gather_loop_is_within_the_budget_and_loads_16_bytes_at_a_time():
             continue
         assert kernel.instructions_per_token <= allowed, name
         assert kernel.wide_loads > 0, name
-    assert found["logits_kernel bfloat16 16x1 exact"].instructions_per_token <= 30
+    assert found["dsn_logits_kernel bfloat16 16x1 exact"].instructions_per_token <= 30

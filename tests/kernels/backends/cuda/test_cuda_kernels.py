@@ -1,7 +1,7 @@
-"""The CUDA kernels, executed on the CPU (tests/support/cuda_on_cpu): against float64 in three schedules, the same
-bits in each.
+"""The CUDA kernels, run on the CPU (tests/support/cuda_on_cpu): against float64, in three schedules that must give the
+same bits.
 
-The sources, checks and launches are those that nvcc compiles. A GPU runs the tests of the ops beside this file.
+The sources, checks and launches are those that nvcc compiles. On a GPU, the tests of the ops run them too.
 """
 
 import os
@@ -11,63 +11,50 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import (
-    LAYOUTS,
-    VOCAB_SIZE,
-    exact_logits,
-    exact_pooled,
-    parameters,
-    pooled_and_gradients,
-    tokens,
+from cases import LAYOUTS, VOCAB_SIZE, exact_pooled, parameters, pooled_and_gradients, tokens
+from cuda_on_cpu import as_backend, build
+from cuda_on_cpu.as_backend import WATCHED
+from cuda_on_cpu.assertions import (
+    assert_a_bad_index_makes_its_row_nan_and_no_other,
+    assert_gradients,
+    assert_gradients_of_short_rows,
+    assert_logits,
+    assert_logits_of_case,
+    assert_many_labels,
+    assert_one_misaligned_argument,
+    assert_short_rows,
+    assert_split_rows,
+    assert_token_logits_of_case,
+    shift,
 )
-from cuda_on_cpu import build
-from cuda_on_cpu.calls import (  # noqa: F401
+from cuda_on_cpu.calls import (
     EMBED_AXES,
     LOGITS_AXES,
-    SEED,
-    TABLE_DTYPES,
-    TOKEN_AXES,
-    WATCHED,
-    _kernels,
-    _outputs_start_as_nan,
-    assert_gradients,
-    assert_token_logits,
     cases,
-    expected_token_logits,
     in_every_schedule,
-    in_view,
     logits,
     once,
     prepared,
     token_arguments_of,
-    token_logits,
 )
 from helpers import REPOSITORY, assert_within_rounding
 from rounding import tracked
 
 from dendritic_bert.kernels import ops
-from dendritic_bert.kernels.reference import dsn_logits_ref, embed_pool_ref
+from dendritic_bert.kernels.reference import embed_pool_ref
 
-pytestmark = pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
-if build.missing() is None:
-    from cuda_on_cpu import as_backend
+pytestmark = [pytest.mark.skipif(build.missing() is not None, reason=str(build.missing())),
+              pytest.mark.usefixtures("kernels_on_cpu", "outputs_start_as_nan")]
 
 
 @cases(LOGITS_AXES, 100)
 def test_logits(case):
-    arguments = token_arguments_of(case)
-    table, dsn_head = prepared(case, case["length"] + 3)
-    actual = logits(in_view(arguments, case["view"]), in_view(table, case["view"]), in_view(dsn_head, case["view"]),
-                    case["pooling"])
-    eager = dsn_logits_ref(**arguments, table=table, head=dsn_head, pooling=case["pooling"])
-    exact = exact_logits(arguments, table, dsn_head, case["pooling"])
-    assert_within_rounding(actual, eager, exact)
+    assert_logits_of_case(case)
 
 
 @cases(LOGITS_AXES, 50, seed=1)
 def test_token_logits(case):
-    table, dsn_head = prepared(case, case["length"] + 3)
-    assert_token_logits(token_arguments_of(case, 2**15), table, dsn_head, case["view"])
+    assert_token_logits_of_case(case)
 
 
 @cases(EMBED_AXES, 80, seed=2)
@@ -77,7 +64,7 @@ def test_embed_pool_and_its_gradients(case):
 
 @cases(EMBED_AXES, 20, seed=3)
 def test_the_gradients_by_atomics(case):
-    """The fast form, whose sums run in whatever order the threads do; new tensors are not filled here."""
+    """The fast form, whose sums run in whatever order the threads do; here new tensors are not filled with NaN."""
     torch.use_deterministic_algorithms(False)
     for schedule in as_backend.SCHEDULES:
         with as_backend.scheduled(*schedule):
@@ -87,68 +74,31 @@ def test_the_gradients_by_atomics(case):
 @pytest.mark.parametrize(("longest", "hidden_size"),
                          [(700, 16), (700, 100), (3000, 128)] + ([] if WATCHED else [(65536, 16)]))
 def test_long_rows_are_split_over_blocks(longest, hidden_size):
-    """One far longer than the others; one is empty."""
-    cu_seqlens = torch.tensor([0, 5, longest, 0, 1, 300]).cumsum(0)
-    input_ids = torch.randint(VOCAB_SIZE, (int(cu_seqlens[-1]),), generator=torch.Generator().manual_seed(1))
-    arguments = {"input_ids": input_ids, "cu_seqlens": cu_seqlens}
-    table, dsn_head = prepared({"hidden_size": hidden_size}, longest)
-    actual = logits(arguments, table, dsn_head)
-    assert_within_rounding(actual, dsn_logits_ref(**arguments, table=table, head=dsn_head),
-                             exact_logits(arguments, table, dsn_head))
+    assert_split_rows(longest, hidden_size)
 
 
 @pytest.mark.parametrize("hidden_size", [16] if WATCHED else [16, 100, 128])
 @pytest.mark.parametrize("layout", LAYOUTS[-1:] if WATCHED else [LAYOUTS[0], LAYOUTS[1], LAYOUTS[-1]])
 def test_short_rows_share_a_block(layout, hidden_size):
-    """The last block has rows for three of its four warps."""
-    arguments = tokens(layout, 2051, 5, token_types=True)
-    table, dsn_head = prepared({"hidden_size": hidden_size}, 5)
-    assert_within_rounding(logits(arguments, table, dsn_head),
-                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
-                           exact_logits(arguments, table, dsn_head))
+    assert_short_rows(layout, hidden_size)
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS[1], LAYOUTS[-2]])
 def test_short_rows_share_a_block_in_training(layout):
-    assert_gradients({"hidden_size": 16, "dtype": torch.float32, "length": 2, "num_types": 2, "dropout": (0.2, 0.1),
-                      "pooling": "mean_masked", "eps": 1e-5, "view": "plain", "sparse_grad": False},
-                     once if WATCHED else in_every_schedule, tokens(layout, 2051, 2, token_types=True))
+    assert_gradients_of_short_rows(layout)
 
 
 @pytest.mark.parametrize("num_labels", [16, 17, 31, 33, 65, 130])
 @pytest.mark.parametrize("hidden_size", [16, 100, 128])
 def test_more_labels_than_a_group_has_lanes(num_labels, hidden_size):
-    arguments = tokens("padded with holes", 2, 3)
-    table, dsn_head = prepared({"hidden_size": hidden_size, "num_labels": num_labels, "num_dendrites": 1}, 3)
-    assert_within_rounding(logits(arguments, table, dsn_head),
-                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
-                           exact_logits(arguments, table, dsn_head))
-    assert_token_logits(arguments, table, dsn_head)
-
-
-def beside(tensor: torch.Tensor, num_bytes: int) -> torch.Tensor:
-    """The same values ``num_bytes`` behind an address that is a multiple of 64."""
-    around = torch.zeros(tensor.numel() + 16, dtype=tensor.dtype)
-    assert around.data_ptr() % 64 == 0
-    first = num_bytes // tensor.element_size()
-    return around[first:first + tensor.numel()].view(tensor.shape).copy_(tensor)
+    assert_many_labels(hidden_size, num_labels)
 
 
 @pytest.mark.parametrize("name", ["word", "context", "weight"])
 @pytest.mark.parametrize("num_bytes", [4, 8, 12])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_one_argument_that_16_byte_loads_cannot_serve(dtype, num_bytes, name):
-    """The others are aligned."""
-    arguments = tokens("padded", 3, 5, token_types=True)
-    table, dsn_head = prepared({"hidden_size": 128, "dtype": dtype}, 5)
-    if name == "weight":
-        dsn_head = dsn_head._replace(weight=beside(dsn_head.weight, num_bytes))
-    else:
-        table = table._replace(**{name: beside(getattr(table, name), num_bytes)})
-    assert_within_rounding(logits(arguments, table, dsn_head),
-                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
-                           exact_logits(arguments, table, dsn_head))
-    assert_token_logits(arguments, table, dsn_head)
+    assert_one_misaligned_argument(dtype, num_bytes, name)
 
 
 @pytest.mark.parametrize("num_bytes", [4, 8, 12])
@@ -158,7 +108,7 @@ def test_parameters_that_16_byte_loads_cannot_serve(deterministic, dtype, num_by
     torch.use_deterministic_algorithms(deterministic)
     arguments = tokens("packed int32", 3, 5)
     values = parameters(128, dtype)
-    shifted = {name: beside(value, num_bytes) for name, value in values.items()}
+    shifted = {name: shift(value, num_bytes) for name, value in values.items()}
     actual = once(lambda: pooled_and_gradients(ops.embed_pool, shifted, **arguments, backend="cuda"))
     eager = pooled_and_gradients(embed_pool_ref, values, **arguments)
     exact = pooled_and_gradients(exact_pooled, tracked(values), **arguments)
@@ -172,9 +122,7 @@ def test_hidden_sizes_beyond_the_registers_of_a_warp(hidden_size):
             "num_types": 2, "index_dtype": torch.int64, "mask_dtype": torch.bool, "hidden_size": hidden_size}
     arguments = token_arguments_of(case, 2**20)
     table, dsn_head = prepared(case, 12)
-    assert_within_rounding(logits(arguments, table, dsn_head),
-                           dsn_logits_ref(**arguments, table=table, head=dsn_head),
-                           exact_logits(arguments, table, dsn_head))
+    assert_logits(arguments, table, dsn_head)
     for dtype in (torch.float32, torch.bfloat16):
         assert_gradients(case | {"dtype": dtype, "dropout": (0.1, 0.1), "pooling": "mean_masked", "eps": 1e-12,
                                  "view": "plain", "sparse_grad": False})
@@ -187,23 +135,13 @@ BAD_VALUES = {"input_ids": [-1, VOCAB_SIZE, 2**31 - 1, -(2**31), 2**40, -(2**63)
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_VALUES.items() for value in values])
 @pytest.mark.parametrize("layout", [LAYOUTS[2], LAYOUTS[-1]])
 @pytest.mark.parametrize("hidden_size", [100, 128])
-def test_a_bad_index_poisons_its_row_and_no_other(name, value, layout, hidden_size):
-    arguments = tokens(layout, 7, 9, token_types=True, positions=True)
-    place = 3 if layout == LAYOUTS[-1] else (0, 3)
-    arguments[name][place] = value
-    table, dsn_head = prepared({"hidden_size": hidden_size}, 12)
-    actual = logits(arguments, table, dsn_head)
-    assert actual.isnan().any(dim=1).tolist() == [row == 0 for row in range(7)]
-    assert actual.isnan().all(dim=1).tolist() == [row == 0 for row in range(7)]
-    values = parameters(hidden_size, num_positions=12)
-    pooled = in_every_schedule(lambda: pooled_and_gradients(ops.embed_pool, values, **arguments, backend="cuda"))
-    assert pooled["pooled"].isnan().all(dim=1).tolist() == [row == 0 for row in range(7)]
-    assert pooled["pooled"].isnan().any(dim=1).tolist() == [row == 0 for row in range(7)]
+def test_a_bad_index_makes_its_row_nan_and_no_other(name, value, layout, hidden_size):
+    assert_a_bad_index_makes_its_row_nan_and_no_other(name, value, layout, hidden_size)
 
 
 @pytest.mark.parametrize("cu_seqlens", [[0, 3, 2, 5], [0, -3, 5], [0, 2**31 - 1, 5], [1, 3, 5], [0, 3, 6], [0, 3, 4],
                                         [-5, 5], [0, 9, 9]])
-def test_cu_seqlens_that_bound_no_rows_are_never_followed(cu_seqlens):
+def test_invalid_cu_seqlens_are_never_followed(cu_seqlens):
     arguments = {"input_ids": torch.arange(5), "cu_seqlens": torch.tensor(cu_seqlens)}
     table, dsn_head = prepared({"hidden_size": 128}, 12)
     assert logits(arguments, table, dsn_head).isnan().any()
@@ -227,7 +165,7 @@ def test_ids_to_logits_is_one_launch():
 
 
 def test_a_launch_that_fails_names_kernel_and_shape():
-    """More dendrites than shared memory has room for: the driver refuses, in an exception."""
+    """More dendrites than shared memory has room for: the driver refuses the launch, and an exception says so."""
     table, dsn_head = prepared({"hidden_size": 16, "num_labels": 256, "num_dendrites": 8}, 12)
     message = r"dsn_logits could not be launched for 5 rows, .* hidden size 16: \d+ bytes of dynamic shared memory"
     with as_backend.shared_memory_of(8 * 1024), pytest.raises(RuntimeError, match=message):
@@ -238,8 +176,8 @@ def test_a_launch_that_fails_names_kernel_and_shape():
 @pytest.mark.skipif(WATCHED, reason="this is the watched run")
 @pytest.mark.parametrize("watch", ["memory and undefined behaviour", "races"])
 def test_the_same_while_every_access_is_watched(watch):
-    """A quarter of these tests, and those of test_cuda_degenerate, in a process of its own: under AddressSanitizer and
-    UBSan, and with races.h."""
+    """A quarter of these tests, and those of test_degenerate_sizes.py, in a process of their own, which runs under
+    AddressSanitizer and UBSan, or with the search for races of races.h."""
     flags = build.FIND_RACES if watch == "races" else build.SANITIZE
     environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels(flags))}
     if watch != "races":

@@ -1,5 +1,5 @@
-"""What only a device can show of the CUDA kernels: streams, devices, graphs. Their results are compared in the tests of
-the ops, which run on a GPU where there is one."""
+"""What only a device can show of the CUDA kernels: streams and graphs. Their results are compared in the tests of the
+ops, which run on a GPU if there is one."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 MISSING = backends.availability()["cuda"]
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-A_WHILE = 10**8  # clocks, about 60 ms
+DELAY = 10**8  # clocks, about 60 ms
 
 
 def prepared(device: str) -> tuple[DsnTable, DsnHead]:
@@ -23,24 +23,25 @@ def prepared(device: str) -> tuple[DsnTable, DsnHead]:
 
 
 def batches(rows: int, length: int, device: str) -> list[torch.Tensor]:
-    """The same shape with other ids: of one row, rows that share a block, rows split over blocks."""
+    """Two batches of the same shape with different ids."""
     ids = tokens("padded", rows, length)["input_ids"].to(device)
     return [ids, ids.flip(0, 1)]
 
 
+# One row per block, rows that share a block, rows that are split over blocks.
 SHAPES = [(5, 7), (3000, 8), (2, 512)]
 
 
 @pytest.mark.parametrize(("rows", "length"), SHAPES)
 def test_the_current_stream_is_used(rows, length):
-    """The ids arrive late on a stream of their own: a kernel on another would have read the first batch."""
+    """The ids arrive late on a stream of their own: a kernel on another stream would have read the first batch."""
     table, dsn_head = prepared("cuda")
     first, second = batches(rows, length, "cuda")
     expected = ops.dsn_logits(second, table, dsn_head, backend="cuda")
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(A_WHILE)
+        torch.cuda._sleep(DELAY)
         first.copy_(second)
         actual = ops.dsn_logits(first, table, dsn_head, backend="cuda")
     stream.synchronize()

@@ -1,7 +1,7 @@
-"""The wheels that `make wheel` makes, each installed alone into an empty environment; the sources as they are shipped.
+"""The wheels of `make wheel`, each installed by itself into an empty environment, and the source distribution.
 
-Dependencies are taken from this environment; dendritic_bert comes from the wheel alone. What is compiled already, in
-build/temp, is linked and not compiled again.
+Dependencies come from this environment, dendritic_bert from the wheel alone. Objects that build/temp has already are
+linked and not compiled again.
 """
 
 import os
@@ -72,7 +72,7 @@ def test_a_wheel_runs_in_an_empty_environment(kind, tmp_path):
 @pytest.mark.slow
 @no_cpu
 def test_the_shipped_sources_are_complete_and_build(tmp_path):
-    """Not optimised: the compiler would take a minute."""
+    """Built without optimisation, with which the compiler would take a minute."""
     run(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", tmp_path)
     (archive,) = tmp_path.glob("*.tar.gz")
     run("tar", "-xf", archive, "-C", tmp_path)  # tarfile's own filters are no older than Python 3.11.4
@@ -85,4 +85,4 @@ def test_the_shipped_sources_are_complete_and_build(tmp_path):
     compiler.chmod(0o755)
     run(sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=root, CXX=str(compiler), **CPU_ONLY)
     loaded = "import torch, dendritic_bert.kernels.backends.cpu as cpu; print(cpu.__file__, cpu.MISSING)"
-    assert run(sys.executable, "-c", loaded, cwd=root) == f"{root / 'kernels' / 'cpu.py'} None\n"
+    assert run(sys.executable, "-c", loaded, cwd=root) == f"{root / 'kernels' / 'backends' / 'cpu.py'} None\n"

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from helpers import REPOSITORY, run_interpreted
+from helpers import REPOSITORY, change_backend, run_interpreted
 
 from dendritic_bert.kernels import backends
 from dendritic_bert.kernels.backends import gpu
@@ -74,7 +74,7 @@ def refused(device: str) -> str:
 
 def test_a_triton_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(triton_backend, "MISSING", triton_backend._not_installed())
+    change_backend(monkeypatch, "triton", missing=triton_backend._not_installed())
     assert backends.availability()["triton"] == "the package triton is not installed; run `pip install triton`"
     assert "triton is not installed; run" in refused("cuda")
 
@@ -84,8 +84,7 @@ def test_a_triton_that_cannot_be_imported(monkeypatch):
         raise ImportError("libtriton.so: undefined symbol")
 
     monkeypatch.setattr(importlib, "import_module", fail)
-    monkeypatch.setattr(triton_backend, "MISSING", None)
-    monkeypatch.setattr(triton_backend, "DEVICE_TYPE", "cuda")
+    change_backend(monkeypatch, "triton", missing=None, device_type="cuda")
     triton_backend._broken.cache_clear()
     try:
         reason = "triton cannot be imported (libtriton.so: undefined symbol); install the one that this torch asks for"
@@ -109,8 +108,7 @@ def test_a_triton_that_cannot_be_imported(monkeypatch):
     ("cuda", "embed_pool", torch.bfloat16, None),
 ])
 def test_what_it_refuses(device, op, dtype, reason, monkeypatch):
-    monkeypatch.setattr(triton_backend, "MISSING", None)
-    monkeypatch.setattr(triton_backend, "DEVICE_TYPE", "cuda")
+    change_backend(monkeypatch, "triton", missing=None, device_type="cuda")
     monkeypatch.setattr(triton_backend, "_broken", lambda: None)
     refusal = backends.refusal("triton", op, device, dtype)
     if reason is None:
