@@ -40,13 +40,10 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
                   const Tensor& top, int64_t activation, const OptionalTensor& attention_mask,
                   const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
                   const OptionalTensor& position_ids, int64_t pooling) {
-  CallTokens call(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling);
+  CallTokens call({input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids}, pooling);
   TensorReader& reader = call.reader;
-  expect_prepared_tables(word, word_scale, context);
-  const int64_t hidden_size = word.size(1);
-  const HeadSizes sizes = head_sizes_of(top);
-  expect_shape("weight", weight, {sizes.outputs, hidden_size});
-  expect_head(sizes, bias, beta_bias, lateral, activation);
+  const HeadSizes sizes =
+      expect_dsn({word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation});
   call.set_tables(word.size(0), context.size(0), context.size(1));
 
   Table table;
@@ -56,7 +53,7 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
   table.word = reader.data("word", word);
   table.word_scale = word_scale ? reader.float_data("word_scale", *word_scale) : nullptr;
   table.context = reader.float_data("context", context);
-  table.context_stride = table.hidden_size = hidden_size;
+  table.context_stride = table.hidden_size = word.size(1);
   table.eps = float(eps);
   table.centred = true;
   const Head head{reader.float_data("weight", weight),
@@ -79,7 +76,7 @@ Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tens
                          const Tensor& top, int64_t activation, const OptionalTensor& attention_mask,
                          const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
                          const OptionalTensor& position_ids, int64_t pooling) {
-  CallTokens call(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling);
+  CallTokens call({input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids}, pooling);
   TensorReader& reader = call.reader;
   const HeadSizes sizes = head_sizes_of(top);
   expect_head(sizes, bias, beta_bias, lateral, activation);
@@ -120,18 +117,19 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool(const Tensor& input_ids, const Ten
                                               const OptionalTensor& token_type_ids, const OptionalTensor& position_ids,
                                               double eps, int64_t pooling, double p_embed, double p_pool,
                                               const OptionalTensor& seed, int64_t) {
-  TrainingCall training(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
-                        attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
+  TrainingCall training(
+      {input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
+      {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed, p_pool, seed},
+      pooling);
   CallTokens& call = training.call;
   const int64_t rows = call.tokens.rows, hidden_size = training.table.hidden_size;
   Tensor pooled = new_tensor(word_embeddings, {rows, hidden_size});
   const Tensor pooled_hat = new_tensor(word_embeddings, {rows, hidden_size});
   Tensor rstd = new_tensor(word_embeddings, {call.tokens.total});
   if (call.tokens.mask_bytes) torch::stable::zero_(rstd);  // the kernel writes those of valid tokens
-  chosen_kernels().embed_pool({call.tokens, training.table, training.dropout, training.ln_weight,
-                               call.reader.as_float_data("ln_bias", ln_bias), data_of<float>(pooled),
-                               data_of<float>(pooled_hat), data_of<float>(rstd), int(torch::stable::get_num_threads()),
-                               parallel_for});
+  chosen_kernels().embed_pool({call.tokens, training.table, training.dropout, training.ln_weight, training.ln_bias,
+                               data_of<float>(pooled), data_of<float>(pooled_hat), data_of<float>(rstd),
+                               int(torch::stable::get_num_threads()), parallel_for});
   call.raise_bad_index();
   return {as_type(pooled, training.parameter_type), pooled_hat, rstd};
 }
@@ -159,8 +157,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
     const Tensor& ln_weight, const Tensor& ln_bias, const OptionalTensor& attention_mask,
     const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids, const OptionalTensor& position_ids,
     double eps, int64_t pooling, double p_embed, double p_pool, const OptionalTensor& seed, int64_t word_grad) {
-  TrainingCall training(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
-                        attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
+  TrainingCall training(
+      {input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
+      {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed, p_pool, seed},
+      pooling);
   const Tokens& tokens = training.call.tokens;
   TensorReader& reader = training.call.reader;
   if (tokens.total > INT32_MAX)
