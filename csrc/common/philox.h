@@ -16,8 +16,8 @@ constexpr int philox_rounds = 10;
 constexpr uint32_t philox_multiplier_0 = 0xD2511F53u, philox_multiplier_2 = 0xCD9E8D57u;
 constexpr uint32_t philox_key_step_0 = 0x9E3779B9u, philox_key_step_1 = 0xBB67AE85u;
 
-// A random word is below the threshold with probability p, 0 <= p < 1. This function and the next are static, so that no
-// copy of them that is compiled for one instruction set can serve another (csrc/cpu/kernel.cpp).
+// A random word is below the threshold with probability p, 0 <= p < 1. This function and the next are static, so that
+// no copy of them that is compiled for one instruction set can serve another (csrc/cpu/kernel.cpp).
 static inline uint32_t dropout_threshold(double p) { return uint32_t(p * 4294967296.0); }
 
 // What a channel that is kept is multiplied by.

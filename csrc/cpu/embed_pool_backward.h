@@ -59,9 +59,9 @@ struct RowPass {
     float scale, beta_share;
     pooling_factors(tokens.pooling, count, scale, beta_share);
     const bool drop = dropout.p_embed > 0;
-    if (drop) scale *= float(1 / (1 - dropout.p_embed));
+    if (drop) scale *= dropout_scale(dropout.p_embed);
     if (dropout.p_pool > 0) dropout_keep(dropout.seed, row, 0, pool_stream, dropout.p_pool, hidden_size, keep);
-    const float pool_scale = dropout.p_pool > 0 ? float(1 / (1 - dropout.p_pool)) : 1.0f;
+    const float pool_scale = dropout.p_pool > 0 ? dropout_scale(dropout.p_pool) : 1.0f;
     const float *const pooled_hat = arguments.pooled_hat + row * hidden_size, *const gamma = arguments.ln_weight;
     const float* const grad = arguments.grad_pooled + row * hidden_size;
     float* const g = arguments.row_gradient + row * stride;

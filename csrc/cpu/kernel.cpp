@@ -1,6 +1,6 @@
-// The kernels of one instruction set. This file is compiled once for each, with INSTRUCTION_SET as its name. Everything
-// that it includes is in an anonymous namespace, and it uses no standard template that might not be inlined: the linker
-// keeps one copy of an inline function, and one compiled for AVX-512 must not serve a processor without it.
+// The kernels of one instruction set. This file is compiled once for each, with INSTRUCTION_SET as its name. The
+// functions that it includes are in anonymous namespaces, and it uses no standard template that might not be inlined:
+// the linker keeps one copy of an inline function, and one compiled for AVX-512 must not serve a processor without it.
 #include "arguments.h"
 #include "dsn_logits.h"
 #include "dsn_logits_folded.h"

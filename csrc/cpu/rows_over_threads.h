@@ -18,6 +18,7 @@ constexpr int64_t block_rows = 16;
 // It does not pay to wake a thread for fewer elements than this: 2^18 take about 20 us, waking a thread 5 to 10.
 constexpr int64_t elements_per_thread = 1 << 18;
 
+// Calls body(begin, end) on torch's threads for ranges of at least `grain` that together make up [0, end).
 template <class F>
 inline void parallel_for(ParallelFor run, int64_t end, int64_t grain, const F& body) {
   run(0, end, grain, [](int64_t first, int64_t last, void* context) { (*static_cast<const F*>(context))(first, last); },
