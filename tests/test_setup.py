@@ -1,4 +1,4 @@
-"""What the compiler made: nothing compiled for one instruction set may serve another. And what there is without one."""
+"""What setup.py builds and how it calls the compilers; the package without a compiler."""
 
 import importlib.util
 import json
@@ -17,30 +17,46 @@ from torch.utils import cpp_extension
 from dendritic_bert.kernels.backends import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
-OBJECTS = sorted(ROOT.glob("build/temp*/*/csrc/cpu/kernel.o"))
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler on this machine")
 
 
-def test_the_extension_is_there_where_a_compiler_is() -> None:
-    if shutil.which("c++") is None:
-        pytest.skip("no C++ compiler on this machine")
+@needs_compiler
+def test_the_extension_is_built_where_there_is_a_compiler() -> None:
     assert cpu.MISSING is None, cpu.MISSING
     assert cpu.instruction_set() in ("avx512", "avx2", "baseline")
 
 
-@pytest.mark.skipif(not OBJECTS or shutil.which("nm") is None, reason="no object files of a build, or no nm")
-@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.parts[-4])
-def test_kernel_objects_export_no_shared_code(path: Path) -> None:
-    """An inline function of the standard library, compiled for AVX-512 and emitted as a weak symbol, could be the copy
-    that the linker keeps for every instruction set: a processor without AVX-512 would stop on it."""
-    symbols = subprocess.run(["nm", "--defined-only", path], capture_output=True, text=True, check=True).stdout
-    exported = [line.split()[-1] for line in symbols.splitlines() if line.split()[-2] not in "tTrdbB"]
-    # kernels_<name> (rodata) and the unwinder's personality pointer are all there may be.
-    assert [name for name in exported if not name.startswith(("kernels_", "DW.ref."))] == []
-    code = [line.split()[-1] for line in symbols.splitlines() if line.split()[-2] == "T"]
-    assert code == []
+@needs_compiler
+def test_kernel_objects_export_no_shared_code(load_setup) -> None:
+    """An inline function of the standard library that is compiled for AVX-512 and emitted as a weak symbol could be the
+    copy that the linker keeps for every instruction set: a processor without AVX-512 would stop at it."""
+    for name in load_setup().INSTRUCTION_SETS:
+        path = ROOT / "build" / "temp" / name / "csrc" / "cpu" / "kernel.o"
+        assert path.exists(), f"{path} is missing: run `python setup.py build_ext --inplace`"
+        symbols = subprocess.run(["nm", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+        exported = [line.split()[-1] for line in symbols.splitlines() if line.split()[-2] not in "tTrdbB"]
+        # Nothing but the table kernels_<name> and the unwinder's pointer to its personality routine.
+        assert f"14dendritic_bert{len('kernels_' + name)}kernels_{name}E" in symbols
+        assert [symbol for symbol in exported if "kernels_" not in symbol and not symbol.startswith("DW.ref.")] == []
+        assert [line for line in symbols.splitlines() if line.split()[-2] == "T"] == []
 
 
-def test_without_a_compiler_the_package_installs_and_says_once_what_serves(tmp_path: Path) -> None:
+@needs_compiler
+def test_the_package_has_everything_that_is_not_python(tmp_path: Path) -> None:
+    """In the folder that a wheel is made from: the type stubs, the mark that the package is typed, and the assets."""
+    environment = os.environ | {"SKIP_CUDA_BUILD": "1"}
+    subprocess.run([sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path], cwd=ROOT, env=environment,
+                   check=True, capture_output=True)
+    package = tmp_path / "dendritic_bert"
+    expected = ["_cpu.pyi", "_cuda.pyi", "py.typed", "training/sweep.yaml",
+                *(f"assets/{path.name}" for path in (ROOT / "dendritic_bert" / "assets").iterdir())]
+    assert [name for name in expected if not (package / name).is_file()] == []
+    modules = [path.relative_to(ROOT / "dendritic_bert") for path in (ROOT / "dendritic_bert").rglob("*.py")]
+    modules += [path.relative_to(ROOT) for path in (ROOT / "kernels").rglob("*.py")]
+    assert [name for name in modules if not (package / name).is_file()] == []
+
+
+def test_without_a_compiler_the_package_installs_and_says_once_that_the_reference_serves(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     hidden = {"CXX", "CUDA_HOME", "FORCE_CUDA", "SKIP_CUDA_BUILD", "DENDRITIC_BERT_BACKEND"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -51,7 +67,7 @@ def test_without_a_compiler_the_package_installs_and_says_once_what_serves(tmp_p
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("no C++ compiler found (set CXX or install one); the PyTorch reference serves") == 1
     assert list(tmp_path.rglob("*.so")) == []
-    # An editable installation's finder would find this checkout's extension for the package in the new folder.
+    # The finder of an editable installation would take the extension of this checkout for that of the new folder.
     classify = ("import sys; sys.meta_path = [finder for finder in sys.meta_path if '__editable__' not in "
                 "getattr(finder, '__module__', '')]; from dendritic_bert.cli import main; "
                 "sys.exit(main(['classify', 'a charming journey']))")
@@ -62,7 +78,7 @@ def test_without_a_compiler_the_package_installs_and_says_once_what_serves(tmp_p
     assert done.stderr.count("dendritic_bert runs on the PyTorch reference") == done.stderr.count("\n") == 1
 
 
-# ---- what setup.py asks of the compilers -----------------------------------------------------------------------------
+# ---- how setup.py calls the compilers --------------------------------------------------------------------------------
 
 NVCC = """#!/bin/sh
 case "$1" in
@@ -73,8 +89,8 @@ esac
 
 
 @pytest.fixture
-def imported(tmp_path, monkeypatch):
-    """setup.py with another environment, beside a toolkit whose nvcc answers questions alone."""
+def load_setup(tmp_path, monkeypatch):
+    """Loads setup.py as a module, with the given environment and a CUDA toolkit whose nvcc only answers questions."""
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.write_text(NVCC.format(version="13.0"))
@@ -110,63 +126,64 @@ def ptx(number: int) -> str:
     return f"-gencode=arch=compute_{number},code=compute_{number}"
 
 
-# As the documentation of torch.utils.cpp_extension has it; the names are those of CMake's select_compute_arch.
-@pytest.mark.parametrize(("asked", "expected"), [
+# The expected flags follow the documentation of torch.utils.cpp_extension; the names of architectures are those of
+# CMake's select_compute_arch.
+@pytest.mark.parametrize(("requested", "expected"), [
     ("8.0", machine_code(80)), ("8.0;9.0+PTX", [*machine_code(80, 90), ptx(90)]), ("8.6 9.0", machine_code(86, 90)),
     ("9.0a", ["-gencode=arch=compute_90a,code=sm_90a"]), ("Hopper", [*machine_code(90), ptx(90)]),
     ("Ampere", [*machine_code(80, 86), ptx(86)]), ("12.0+PTX", [*machine_code(120), ptx(120)])])
-def test_the_architectures_that_are_asked_for(imported, asked, expected):
-    flags = nvcc_flags(imported(TORCH_CUDA_ARCH_LIST=asked))
+def test_the_architectures_of_a_list(load_setup, requested, expected):
+    flags = nvcc_flags(load_setup(TORCH_CUDA_ARCH_LIST=requested))
     assert sorted(flag for flag in flags if "gencode" in flag) == sorted(expected)
 
 
 @pytest.mark.parametrize("environment", [{}, {"TORCH_CUDA_ARCH_LIST": ""}], ids=["unset", "empty"])
-def test_the_architectures_where_none_is_asked_for(imported, environment):
-    flags = nvcc_flags(imported(**environment))
+def test_the_architectures_without_a_list(load_setup, environment):
+    flags = nvcc_flags(load_setup(**environment))
     assert [flag for flag in flags if "gencode" in flag] == [
         *machine_code(80, 90), "-gencode=arch=compute_90,code=sm_100", "-gencode=arch=compute_90,code=sm_120", ptx(90)]
 
 
-def test_of_a_list_for_all_what_is_too_old_is_left_out(imported, capsys):
-    flags = nvcc_flags(imported(TORCH_CUDA_ARCH_LIST="6.0 7.5 8.0 9.0+PTX"))
+def test_architectures_that_are_too_old_are_left_out(load_setup, capsys):
+    flags = nvcc_flags(load_setup(TORCH_CUDA_ARCH_LIST="6.0 7.5 8.0 9.0+PTX"))
     assert sorted(flag for flag in flags if "gencode" in flag) == sorted([*machine_code(80, 90), ptx(90)])
     assert capsys.readouterr().out == (
         "sm_60, sm_75 of TORCH_CUDA_ARCH_LIST is left out: the CUDA kernels need sm_80 or later.\n")
 
 
-@pytest.mark.parametrize(("asked", "reason"), [
+@pytest.mark.parametrize(("requested", "reason"), [
     ("7.5", "TORCH_CUDA_ARCH_LIST is '7.5', and the kernels need sm_80 or later (add 8.0)"),
     ("Pascal", "TORCH_CUDA_ARCH_LIST is 'Pascal', and the kernels need sm_80 or later (add 8.0)"),
     ("sm_90", "TORCH_CUDA_ARCH_LIST is 'sm_90', expected architectures such as 8.0;9.0+PTX (Unknown CUDA arch (sm_90)"),
     ("8,0", "TORCH_CUDA_ARCH_LIST is '8,0', expected architectures such as 8.0;9.0+PTX (Unknown CUDA arch (8,0)")])
-def test_architectures_that_cannot_be_built_for(imported, asked, reason, capsys):
-    module = imported(TORCH_CUDA_ARCH_LIST=asked)
+def test_lists_that_leave_nothing_to_build_for(load_setup, requested, reason, capsys):
+    module = load_setup(TORCH_CUDA_ARCH_LIST=requested)
     assert [extension.name for extension in module.extensions] == ["dendritic_bert._cpu"]
-    said = capsys.readouterr().out
-    assert said.startswith(f"CUDA kernels not built: {reason}")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"CUDA kernels not built: {reason}")
+    assert printed.count("\n") == 1
     with pytest.raises(SystemExit, match=r"^FORCE_CUDA is 1, but the CUDA kernels cannot be built: TORCH_CUDA_ARCH"):
-        imported(TORCH_CUDA_ARCH_LIST=asked, FORCE_CUDA="1")
+        load_setup(TORCH_CUDA_ARCH_LIST=requested, FORCE_CUDA="1")
 
 
 @pytest.mark.parametrize(("command", "compiler"), [
     ("c++", "c++"), ("ccache g++", "g++"), ("g++ -m64", "g++"),
     ("ccache  /opt/a/g++-14 -m64 -isystem /opt/b", "/opt/a/g++-14"),
     ("'/opt/my tools/g++' -O2", "/opt/my tools/g++"), ("", "c++")])
-def test_the_compiler_in_a_command(imported, command, compiler):
-    module = imported(CXX=command)
-    assert module.compiler_of("CXX") == compiler
+def test_the_compiler_in_a_command(load_setup, command, compiler):
+    module = load_setup(CXX=command)
+    assert module.compiler_in("CXX") == compiler
     assert module.host_compiler_flags() == ([f"-ccbin={compiler}"] if command else [])
-    assert module.compiler_found() == (shutil.which(compiler) is not None)
+    assert module.has_compiler() == (shutil.which(compiler) is not None)
 
 
-def test_nvcc_goes_by_cc_where_there_is_no_cxx(imported):
-    """As torch has it, which would pass a launcher on too."""
-    assert "-ccbin=gcc" in nvcc_flags(imported(CC="ccache gcc"))
-    assert "-ccbin=g++" in nvcc_flags(imported(CC="gcc", CXX="g++ -m64"))
+def test_without_cxx_nvcc_uses_cc(load_setup):
+    """As in torch, which would pass on the launcher too."""
+    assert "-ccbin=gcc" in nvcc_flags(load_setup(CC="ccache gcc"))
+    assert "-ccbin=g++" in nvcc_flags(load_setup(CC="gcc", CXX="g++ -m64"))
 
 
-# Writes down what it is to compile or link and makes an empty file of it.
+# Logs what it is told to compile or link, and writes an empty file instead of doing so.
 LAUNCHER = """#!/bin/sh
 out= made=
 for word in "$@"; do
@@ -180,9 +197,9 @@ echo "$made $*" >> "{log}"
 """
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler on this machine")
+@needs_compiler
 def test_an_isolated_build_compiles_nothing_again(tmp_path):
-    """Each has a torch of its own in another folder. By a compiler with a launcher and an option."""
+    """Each isolated build has its own torch in another folder. The compiler here has a launcher and an option."""
     source, log = tmp_path / "source", tmp_path / "log"
     for name in ("csrc", "kernels", "dendritic_bert"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))

@@ -33,7 +33,7 @@ struct TokenArrays {
   Indices ids, token_types, positions;  // [B, L] or [T]
   const void* mask = nullptr;           // [B, L] integers of mask_bytes each; null where every token counts
   int mask_bytes = 0;
-  Indices cu_seqlens;                   // [B + 1]; absent where row b starts at token b * length
+  Indices cu_seqlens;  // [B + 1]; absent where row b starts at token b * length
   int64_t rows = 0, length = 0, total = 0;
   Pooling pooling = Pooling::mean_masked;
   int64_t vocab_size = 0, num_types = 0, num_positions = 0;

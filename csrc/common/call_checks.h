@@ -1,5 +1,5 @@
-// The rules about a call's arguments that hold in both extensions. None of them reads a value, so nothing here waits for
-// a device; what depends on values, such as an id outside its table, each backend checks in its own way.
+// The rules about a call's arguments that hold in both extensions. None of them reads a value, so nothing here waits
+// for a device; what depends on values, such as an id outside its table, each backend checks in its own way.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +7,27 @@
 #include "tensors.h"
 
 namespace dendritic_bert {
+
+// The arguments of the ops as torch passes them, in groups. kernels/ops.py describes each of them.
+struct TokenTensors {
+  const Tensor& input_ids;
+  const OptionalTensor &attention_mask, &cu_seqlens, &token_type_ids, &position_ids;
+};
+
+struct DsnTensors {
+  const Tensor& word;
+  const OptionalTensor& word_scale;
+  const Tensor& context;
+  double eps;
+  const Tensor &weight, &bias, &beta_bias, &lateral, &top;
+  int64_t activation;
+};
+
+struct EmbeddingTensors {
+  const Tensor &word, &position, &token_type, &ln_weight, &ln_bias;
+  double eps, p_embed, p_pool;
+  const OptionalTensor& seed;
+};
 
 // ---- tokens ---------------------------------------------------------------------------------------------------------
 
@@ -31,7 +52,9 @@ inline void read_mask(TokenArrays& tokens, const Tensor& mask, const Tensor& inp
   expect_ids_shape("attention_mask", mask, input_ids);
   if (tokens.pooling != Pooling::mean_masked) return reader.expect_device("attention_mask", mask);
   switch (mask.scalar_type()) {
-    case ScalarType::Bool: case ScalarType::Byte: case ScalarType::Char: tokens.mask_bytes = 1; break;
+    case ScalarType::Bool:
+    case ScalarType::Byte:
+    case ScalarType::Char: tokens.mask_bytes = 1; break;
     case ScalarType::Int: tokens.mask_bytes = 4; break;
     case ScalarType::Long: tokens.mask_bytes = 8; break;
     default: fail("attention_mask is none of bool, uint8, int8, int32, int64: pass attention_mask != 0.");
@@ -39,9 +62,8 @@ inline void read_mask(TokenArrays& tokens, const Tensor& mask, const Tensor& inp
   tokens.mask = reader.data("attention_mask", mask);
 }
 
-inline TokenArrays read_tokens(const Tensor& input_ids, const OptionalTensor& attention_mask,
-                               const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
-                               const OptionalTensor& position_ids, int64_t pooling, TensorReader& reader) {
+inline TokenArrays read_tokens(const TokenTensors& tensors, int64_t pooling, TensorReader& reader) {
+  const auto& [input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids] = tensors;
   if (input_ids.dim() != (cu_seqlens ? 1 : 2))
     fail("input_ids has shape ", shape_of(input_ids), ", expected [B, L], or [T] beside cu_seqlens.");
   if (pooling < 0 || pooling > 2) fail("pooling is ", pooling, ", expected 0, 1 or 2.");
@@ -110,16 +132,6 @@ inline int64_t hidden_size_of(const char* name, const Tensor& word) {
   return word.size(1);
 }
 
-// Checks the tables that prepare_table returns.
-inline void expect_prepared_tables(const Tensor& word, const OptionalTensor& word_scale, const Tensor& context) {
-  const int64_t hidden_size = hidden_size_of("word", word);
-  if (context.dim() != 3 || context.size(0) == 0 || context.size(2) != hidden_size)
-    fail("context has shape ", shape_of(context), ", expected [K, P, ", hidden_size, "] with K >= 1.");
-  if (is_row_scaled(word_type_of("word", word, true)) != word_scale.has_value())
-    fail("word_scale goes with an int8 or float8_e4m3fn word table and with no other.");
-  if (word_scale) expect_shape("word_scale", *word_scale, {word.size(0)});
-}
-
 struct HeadSizes {
   int64_t num_labels, num_dendrites, outputs;  // outputs = (1 + num_dendrites) * num_labels
 };
@@ -138,11 +150,33 @@ inline void expect_head(const HeadSizes& sizes, const Tensor& bias, const Tensor
   if (activation < 0 || activation > 3) fail("activation is ", activation, ", expected 0 to 3.");
 }
 
+// Checks the tables and the head that kernels/prepare.py makes.
+inline HeadSizes expect_dsn(const DsnTensors& dsn) {
+  const int64_t hidden_size = hidden_size_of("word", dsn.word);
+  if (dsn.context.dim() != 3 || dsn.context.size(0) == 0 || dsn.context.size(2) != hidden_size)
+    fail("context has shape ", shape_of(dsn.context), ", expected [K, P, ", hidden_size, "] with K >= 1.");
+  if (is_row_scaled(word_type_of("word", dsn.word, true)) != dsn.word_scale.has_value())
+    fail("word_scale goes with an int8 or float8_e4m3fn word table and with no other.");
+  if (dsn.word_scale) expect_shape("word_scale", *dsn.word_scale, {dsn.word.size(0)});
+  const HeadSizes sizes = head_sizes_of(dsn.top);
+  expect_shape("weight", dsn.weight, {sizes.outputs, hidden_size});
+  expect_head(sizes, dsn.bias, dsn.beta_bias, dsn.lateral, dsn.activation);
+  return sizes;
+}
+
 // ---- training -------------------------------------------------------------------------------------------------------
 
+inline void expect_dropout(double p_embed, double p_pool, const OptionalTensor& seed) {
+  if (!(p_embed >= 0 && p_embed < 1)) fail("p_embed is ", p_embed, ", expected 0 <= p_embed < 1.");
+  if (!(p_pool >= 0 && p_pool < 1)) fail("p_pool is ", p_pool, ", expected 0 <= p_pool < 1.");
+  if (p_embed == 0 && p_pool == 0) return;
+  if (!seed || seed->numel() != 1 || seed->scalar_type() != ScalarType::Long)
+    fail("seed is missing or not one int64, which dropout needs.");
+}
+
 // Checks the parameters of embed_pool: one dtype, one hidden size, no empty table of positions or token types.
-inline void expect_parameters(const Tensor& word, const Tensor& position, const Tensor& token_type,
-                              const Tensor& ln_weight, const Tensor& ln_bias) {
+inline void expect_embeddings(const EmbeddingTensors& embeddings) {
+  const Tensor& word = embeddings.word;
   const int64_t hidden_size = hidden_size_of("word_embeddings", word);
   word_type_of("word_embeddings", word, false);
   const auto expect = [&](const char* name, const Tensor& tensor, int64_t dims) {
@@ -152,20 +186,13 @@ inline void expect_parameters(const Tensor& word, const Tensor& position, const 
     if (tensor.scalar_type() != word.scalar_type())
       fail(name, " has another dtype than word_embeddings: convert one of them.");
   };
-  expect("position_embeddings", position, 2);
-  expect("token_type_embeddings", token_type, 2);
-  expect("ln_weight", ln_weight, 1);
-  expect("ln_bias", ln_bias, 1);
-  if (position.size(0) == 0 || token_type.size(0) == 0)
+  expect("position_embeddings", embeddings.position, 2);
+  expect("token_type_embeddings", embeddings.token_type, 2);
+  expect("ln_weight", embeddings.ln_weight, 1);
+  expect("ln_bias", embeddings.ln_bias, 1);
+  if (embeddings.position.size(0) == 0 || embeddings.token_type.size(0) == 0)
     fail("position_embeddings or token_type_embeddings has no row.");
-}
-
-inline void expect_dropout(double p_embed, double p_pool, const OptionalTensor& seed) {
-  if (!(p_embed >= 0 && p_embed < 1)) fail("p_embed is ", p_embed, ", expected 0 <= p_embed < 1.");
-  if (!(p_pool >= 0 && p_pool < 1)) fail("p_pool is ", p_pool, ", expected 0 <= p_pool < 1.");
-  if (p_embed == 0 && p_pool == 0) return;
-  if (!seed || seed->numel() != 1 || seed->scalar_type() != ScalarType::Long)
-    fail("seed is missing or not one int64, which dropout needs.");
+  expect_dropout(embeddings.p_embed, embeddings.p_pool, embeddings.seed);
 }
 
 // Checks what backward is given beside the arguments of forward, for rows of the hidden size.

@@ -56,8 +56,8 @@ inline Tensor new_tensor(const Tensor& like, std::vector<int64_t> shape, ScalarT
   return torch::stable::new_empty(like, shape, type);
 }
 
-// The memory of a contiguous tensor; T is const where no kernel writes it. Where tests run the CUDA kernels on a CPU, the
-// executor is told the bounds of the array.
+// The memory of a contiguous tensor; T is const where no kernel writes it. Where tests run the CUDA kernels on a CPU,
+// the executor is told the bounds of the array.
 template <class T>
 T* data_of(const Tensor& tensor) {
   void* data = nullptr;

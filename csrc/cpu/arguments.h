@@ -1,4 +1,6 @@
-// What the binding hands to a kernel: plain pointers and sizes, no tensor, so that kernel.cpp needs no torch header.
+// What the binding passes to a kernel: pointers and sizes rather than tensors, so that kernel.cpp needs no header of
+// torch. B is the number of rows, T of tokens, V of words, P of positions, K of token types, H of channels, C of
+// labels.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +9,19 @@
 
 namespace dendritic_bert {
 
-// Runs body(begin, end, context) over sub-ranges on torch's own threads.
+// Positions of a word whose factors share a cache line in a folded table; POSITION_TILE of kernels/contract.py.
+constexpr int64_t position_tile = 16;
+
+// Runs body(begin, end, context) on torch's threads for ranges that together make up [begin, end).
 using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
 using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, RangeBody body, void* context);
 
-// The first token (lowest flat index) with an index outside its table, packed as token * 4 + kind; INT64_MAX if none.
+// What is outside its table. *Tokens::bad_index is 4 * token + kind for the first such token, or INT64_MAX.
 enum BadIndexKind : int { bad_id = 0, bad_token_type = 1, bad_position = 2 };
 
-struct Tokens : TokenArrays {           // cu_seqlens holds int64: the binding widens int32
-  int64_t positions_stride = 0;         // rows of the context table from one token type to the next
+// Here cu_seqlens holds int64: the binding converts int32.
+struct Tokens : TokenArrays {
+  int64_t positions_stride = 0;  // rows of the context table per token type
   int64_t* bad_index = nullptr;
 
   const int64_t* bounds() const { return static_cast<const int64_t*>(cu_seqlens.data); }
@@ -24,18 +30,22 @@ struct Tokens : TokenArrays {           // cu_seqlens holds int64: the binding w
 };
 
 struct Table {
-  const void* word = nullptr;           // [V, H]
+  const void* word = nullptr;  // [V, H]
   WordType word_type = WordType::float32;
-  const float* word_scale = nullptr;    // [V], int8 only
-  const float* context = nullptr;       // [K * P] rows of hidden_size floats, context_stride apart
+  const float* word_scale = nullptr;  // [V], for int8 only
+  const float* context = nullptr;     // [K * P, context_stride], of which H floats per row are used
   int64_t context_stride = 0;
   int64_t hidden_size = 0;
   float eps = 0;
-  bool centred = false;                 // every row of word and context has mean 0
+  bool centred = false;  // whether every row of word and context has mean 0
 };
 
+// With N dendrites the head has (1 + N) * C outputs.
 struct Head {
-  const float *weight, *bias, *beta_bias, *lateral, *top;
+  const float* weight;            // [outputs, H]; null where it is folded into the tables
+  const float *bias, *beta_bias;  // [outputs]
+  const float* lateral;           // [N, N, C]
+  const float* top;               // [N, C]
   int64_t num_labels, num_dendrites;
   Activation activation;
 };
@@ -49,79 +59,84 @@ struct LogitsArguments {
   Tokens tokens;
   Table table;
   Head head;
-  float* logits;                        // [B, C]
+  float* logits;  // [B, C]
   int num_threads;
   ParallelFor parallel_for;
 };
 
-// The head folded into the tables, see weights.py. Rows of word and context have `stride` floats, the outputs first.
+// The tables with the head folded into them, see kernels/prepare.py. Each row of word and context has the outputs first
+// and is padded to `stride` floats.
 struct Folded {
-  const float* rstd;                    // [K, positions_stride / 16, V, 16]
-  const float* word;                    // [V, stride]
-  const float* context;                 // [K, positions_stride, stride]
+  const float* rstd;     // [K, positions_stride / position_tile, V, position_tile]
+  const float* word;     // [V, stride]
+  const float* context;  // [K, positions_stride, stride]
   int64_t stride;
 };
 
-struct FoldedArguments {
+struct FoldedLogitsArguments {
   Tokens tokens;
   Folded folded;
-  Head head;                            // without its weight
-  float* logits;                        // [B, C]
+  Head head;
+  float* logits;  // [B, C]
   int num_threads;
   ParallelFor parallel_for;
 };
 
-struct ForwardArguments {
+struct EmbedPoolArguments {
   Tokens tokens;
   Table table;
   Dropout dropout;
-  const float *ln_weight, *ln_bias;     // [H]
-  float *pooled, *pooled_hat;           // [B, H]; pooled_hat is the pooled row before gamma, beta and p_pool
-  float* rstd;                          // [tokens.total]
+  const float *ln_weight, *ln_bias;  // [H]
+  float *pooled, *pooled_hat;        // [B, H]; pooled_hat is the pooled row before gamma, beta and p_pool
+  float* rstd;                       // [T]; not written for masked tokens
   int num_threads;
   ParallelFor parallel_for;
 };
 
-// What a token's gradient is made of, besides its word row.
+// What the gradient of a valid token is computed from, besides its row of the word table.
 struct TokenPlace {
   float rstd;
   int32_t row, context, column;
 };
 
+// Pass 1 of the backward, over rows.
 struct BackwardArguments {
   Tokens tokens;
   Table table;
   Dropout dropout;
-  const float* ln_weight;               // [H]
-  const float *grad_pooled, *pooled_hat, *rstd;
-  int64_t num_contexts;                 // rows of table.context
-  TokenPlace* places;                   // [tokens.total], unmasked tokens only
-  float* row_gradient;                  // [B, H padded to 16]
-  float *d_ln_weight, *d_ln_bias;       // [H]
+  const float* ln_weight;                 // [H]
+  const float *grad_pooled, *pooled_hat;  // [B, H]
+  const float* rstd;                      // [T]
+  int64_t num_contexts;                   // rows of table.context
+  TokenPlace* places;                     // [T], written for valid tokens
+  float* row_gradient;                    // [B, H padded to whole vectors]
+  float *d_ln_weight, *d_ln_bias;         // [H]
   ParallelFor parallel_for;
 };
 
-struct IdsBackwardArguments {
+// Pass 2 of the backward, over segments: the valid tokens sorted by id (segments.h).
+struct SegmentsBackwardArguments {
   const BackwardArguments& rows_pass;
-  // The unmasked tokens by rising id; id u owns [id_start[u], id_start[u + 1]) of sorted_tokens.
-  const int32_t* sorted_tokens;
-  const int64_t *id_start, *unique_ids;
-  int64_t num_unique;
+  const int32_t* tokens;  // [the number of valid tokens]
+  const int64_t* starts;  // [num_segments + 1]: segment s is tokens [starts[s], starts[s + 1])
+  const int64_t* ids;     // [num_segments], rising
+  int64_t num_segments;
   WordGradient word_gradient;
-  void* d_word;                         // rows of the word type: row unique_ids[u] of id u where dense, u where sparse
-  float* d_context;                     // [num_contexts, H]
+  void* d_word;      // of the word type; segment s owns row ids[s] where dense, row s where sparse
+  float* d_context;  // [num_contexts, H]
 };
 
-// One instruction set's kernels.
+// The kernels of one instruction set.
 struct Kernels {
   const char* name;
-  void (*logits)(const LogitsArguments&);
-  void (*folded_logits)(const FoldedArguments&);
-  void (*forward)(const ForwardArguments&);
-  void (*rows_backward)(const BackwardArguments&);
-  void (*ids_backward)(const IdsBackwardArguments&);
+  void (*dsn_logits)(const LogitsArguments&);
+  void (*dsn_logits_folded)(const FoldedLogitsArguments&);
+  void (*embed_pool)(const EmbedPoolArguments&);
+  void (*backward_rows)(const BackwardArguments&);
+  void (*backward_segments)(const SegmentsBackwardArguments&);
 };
 
-const Kernels& chosen_kernels();        // dispatch.cpp
+// Those that serve this processor (dispatch.cpp).
+const Kernels& chosen_kernels();
 
 }  // namespace dendritic_bert

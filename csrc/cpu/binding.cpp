@@ -1,4 +1,4 @@
-// The CPU kernels of the ops that kernels/ops.py defines.
+// Registers the CPU kernels of the ops that kernels/ops.py defines.
 #ifndef Py_LIMITED_API  // newer versions of torch's build extension define it themselves
 #define Py_LIMITED_API 0x030a0000
 #endif
@@ -9,7 +9,7 @@
 #endif
 
 #include "calls.h"
-#include "sort.h"
+#include "segments.h"
 
 namespace dendritic_bert {
 namespace {
@@ -23,8 +23,8 @@ Tensor as_type(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
-// A gradient as large as the word table is fresh memory every time: with huge pages it costs tens of page faults where it
-// would cost thousands, a quarter of forward and backward together at H = 128 and 32,768 tokens.
+// The gradient of the word table is fresh memory at every step. Huge pages reduce its page faults from thousands to
+// tens, which saves a quarter of the time of forward and backward together at H = 128 and 32,768 tokens.
 void advise_huge_pages([[maybe_unused]] const Tensor& tensor) {
 #ifdef __linux__
   constexpr uintptr_t page = uintptr_t(1) << 21;
@@ -40,13 +40,10 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
                   const Tensor& top, int64_t activation, const OptionalTensor& attention_mask,
                   const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
                   const OptionalTensor& position_ids, int64_t pooling) {
-  CallTokens call(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling);
+  CallTokens call({input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids}, pooling);
   TensorReader& reader = call.reader;
-  expect_prepared_tables(word, word_scale, context);
-  const int64_t hidden_size = word.size(1);
-  const HeadSizes sizes = head_sizes_of(top);
-  expect_shape("weight", weight, {sizes.outputs, hidden_size});
-  expect_head(sizes, bias, beta_bias, lateral, activation);
+  const HeadSizes sizes =
+      expect_dsn({word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation});
   call.set_tables(word.size(0), context.size(0), context.size(1));
 
   Table table;
@@ -56,15 +53,20 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
   table.word = reader.data("word", word);
   table.word_scale = word_scale ? reader.float_data("word_scale", *word_scale) : nullptr;
   table.context = reader.float_data("context", context);
-  table.context_stride = table.hidden_size = hidden_size;
+  table.context_stride = table.hidden_size = word.size(1);
   table.eps = float(eps);
   table.centred = true;
-  const Head head{reader.float_data("weight", weight), reader.float_data("bias", bias),
-                  reader.float_data("beta_bias", beta_bias), reader.float_data("lateral", lateral),
-                  reader.float_data("top", top), sizes.num_labels, sizes.num_dendrites, Activation(activation)};
+  const Head head{reader.float_data("weight", weight),
+                  reader.float_data("bias", bias),
+                  reader.float_data("beta_bias", beta_bias),
+                  reader.float_data("lateral", lateral),
+                  reader.float_data("top", top),
+                  sizes.num_labels,
+                  sizes.num_dendrites,
+                  Activation(activation)};
   const Tensor logits = new_tensor(weight, {call.tokens.rows, sizes.num_labels});
-  chosen_kernels().logits({call.tokens, table, head, data_of<float>(logits), int(torch::stable::get_num_threads()),
-                           parallel_for});
+  chosen_kernels().dsn_logits(
+      {call.tokens, table, head, data_of<float>(logits), int(torch::stable::get_num_threads()), parallel_for});
   call.raise_bad_index();
   return logits;
 }
@@ -74,59 +76,68 @@ Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tens
                          const Tensor& top, int64_t activation, const OptionalTensor& attention_mask,
                          const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
                          const OptionalTensor& position_ids, int64_t pooling) {
-  CallTokens call(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling);
+  CallTokens call({input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids}, pooling);
   TensorReader& reader = call.reader;
   const HeadSizes sizes = head_sizes_of(top);
   expect_head(sizes, bias, beta_bias, lateral, activation);
   const int64_t stride = sizes.outputs <= 4 ? 4 : sizes.outputs <= 8 ? 8 : (sizes.outputs + 15) / 16 * 16;
   if (word.dim() != 2 || word.size(1) != stride)
     fail("word has shape ", shape_of(word), ", expected [V, ", stride, "].");
-  if (rstd.dim() != 4 || rstd.size(0) == 0 || rstd.size(2) != word.size(0) || rstd.size(3) != 16)
-    fail("rstd has shape ", shape_of(rstd), ", expected [K, P / 16, ", word.size(0), ", 16] with K >= 1.");
-  const int64_t positions_stride = rstd.size(1) * 16;
+  if (rstd.dim() != 4 || rstd.size(0) == 0 || rstd.size(2) != word.size(0) || rstd.size(3) != position_tile)
+    fail("rstd has shape ", shape_of(rstd), ", expected [K, P / ", position_tile, ", ", word.size(0), ", ",
+         position_tile, "] with K >= 1.");
+  const int64_t positions_stride = rstd.size(1) * position_tile;
   expect_shape("context", context, {rstd.size(0), positions_stride, stride});
   if (num_positions < 0 || num_positions > positions_stride)
     fail("num_positions is ", num_positions, ", expected 0 to ", positions_stride, ".");
   call.set_tables(word.size(0), rstd.size(0), num_positions);
   call.tokens.positions_stride = positions_stride;
 
-  const Folded folded{reader.float_data("rstd", rstd), reader.float_data("word", word),
-                      reader.float_data("context", context), stride};
-  const Head head{nullptr, reader.float_data("bias", bias), reader.float_data("beta_bias", beta_bias),
-                  reader.float_data("lateral", lateral), reader.float_data("top", top), sizes.num_labels,
-                  sizes.num_dendrites, Activation(activation)};
+  const Folded folded{
+      reader.float_data("rstd", rstd), reader.float_data("word", word), reader.float_data("context", context), stride};
+  const Head head{nullptr,
+                  reader.float_data("bias", bias),
+                  reader.float_data("beta_bias", beta_bias),
+                  reader.float_data("lateral", lateral),
+                  reader.float_data("top", top),
+                  sizes.num_labels,
+                  sizes.num_dendrites,
+                  Activation(activation)};
   const Tensor logits = new_tensor(bias, {call.tokens.rows, sizes.num_labels});
-  chosen_kernels().folded_logits({call.tokens, folded, head, data_of<float>(logits),
-                                  int(torch::stable::get_num_threads()), parallel_for});
+  chosen_kernels().dsn_logits_folded(
+      {call.tokens, folded, head, data_of<float>(logits), int(torch::stable::get_num_threads()), parallel_for});
   call.raise_bad_index();
   return logits;
 }
 
-std::tuple<Tensor, Tensor, Tensor> embed_pool(
-    const Tensor& input_ids, const Tensor& word_embeddings, const Tensor& position_embeddings,
-    const Tensor& token_type_embeddings, const Tensor& ln_weight, const Tensor& ln_bias,
-    const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
-    const OptionalTensor& position_ids, double eps, int64_t pooling, double p_embed, double p_pool,
-    const OptionalTensor& seed, int64_t) {
-  TrainingCall training(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
-                        attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
+std::tuple<Tensor, Tensor, Tensor> embed_pool(const Tensor& input_ids, const Tensor& word_embeddings,
+                                              const Tensor& position_embeddings, const Tensor& token_type_embeddings,
+                                              const Tensor& ln_weight, const Tensor& ln_bias,
+                                              const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
+                                              const OptionalTensor& token_type_ids, const OptionalTensor& position_ids,
+                                              double eps, int64_t pooling, double p_embed, double p_pool,
+                                              const OptionalTensor& seed, int64_t) {
+  TrainingCall training(
+      {input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
+      {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed, p_pool, seed},
+      pooling);
   CallTokens& call = training.call;
   const int64_t rows = call.tokens.rows, hidden_size = training.table.hidden_size;
   Tensor pooled = new_tensor(word_embeddings, {rows, hidden_size});
   const Tensor pooled_hat = new_tensor(word_embeddings, {rows, hidden_size});
   Tensor rstd = new_tensor(word_embeddings, {call.tokens.total});
-  if (call.tokens.mask_bytes) torch::stable::zero_(rstd);  // of the masked tokens
-  chosen_kernels().forward({call.tokens, training.table, training.dropout, training.ln_weight,
-                            call.reader.as_float_data("ln_bias", ln_bias), data_of<float>(pooled),
-                            data_of<float>(pooled_hat), data_of<float>(rstd), int(torch::stable::get_num_threads()),
-                            parallel_for});
+  if (call.tokens.mask_bytes) torch::stable::zero_(rstd);  // the kernel writes those of valid tokens
+  chosen_kernels().embed_pool({call.tokens, training.table, training.dropout, training.ln_weight, training.ln_bias,
+                               data_of<float>(pooled), data_of<float>(pooled_hat), data_of<float>(rstd),
+                               int(torch::stable::get_num_threads()), parallel_for});
   call.raise_bad_index();
   return {as_type(pooled, training.parameter_type), pooled_hat, rstd};
 }
 
-// [K, P, H] -> position gradient [rows of the position table, H] and token type gradient. A type's gradient is a sum over
-// every token of the batch, so it is taken in double: torch's own pairwise sum would be ten times as exact otherwise.
-void split_context(const TrainingCall& call, const float* d_context, float* d_position, float* d_token_type) {
+// Sums d_context [K, P, H] into the gradients of the position table, which is zero, and of the token types. The
+// gradient of a token type is a sum over every token of the batch, so it is taken in double; in float its error would
+// be ten times that of torch's pairwise sum.
+void sum_context_gradient(const TrainingCall& call, const float* d_context, float* d_position, float* d_token_type) {
   const int64_t hidden_size = call.table.hidden_size;
   std::vector<double> type_sum(static_cast<size_t>(hidden_size));
   for (int64_t k = 0; k < call.num_types; ++k) {
@@ -146,8 +157,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
     const Tensor& ln_weight, const Tensor& ln_bias, const OptionalTensor& attention_mask,
     const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids, const OptionalTensor& position_ids,
     double eps, int64_t pooling, double p_embed, double p_pool, const OptionalTensor& seed, int64_t word_grad) {
-  TrainingCall training(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias,
-                        attention_mask, cu_seqlens, token_type_ids, position_ids, eps, pooling, p_embed, p_pool, seed);
+  TrainingCall training(
+      {input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
+      {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed, p_pool, seed},
+      pooling);
   const Tokens& tokens = training.call.tokens;
   TensorReader& reader = training.call.reader;
   if (tokens.total > INT32_MAX)
@@ -164,30 +177,42 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
   torch::stable::zero_(d_token_type);
   std::vector<TokenPlace> places(static_cast<size_t>(tokens.total));
   std::vector<float> row_gradient(size_t(tokens.rows * training.table.context_stride));
-  const BackwardArguments arguments{
-      tokens, training.table, training.dropout, training.ln_weight, reader.as_float_data("grad_pooled", grad_pooled),
-      reader.float_data("pooled_hat", pooled_hat), reader.float_data("rstd", rstd),
-      training.num_types * training.num_positions, places.data(), row_gradient.data(), data_of<float>(d_ln_weight),
-      data_of<float>(d_ln_bias), parallel_for};
-  chosen_kernels().rows_backward(arguments);
+  const BackwardArguments arguments{tokens,
+                                    training.table,
+                                    training.dropout,
+                                    training.ln_weight,
+                                    reader.as_float_data("grad_pooled", grad_pooled),
+                                    reader.float_data("pooled_hat", pooled_hat),
+                                    reader.float_data("rstd", rstd),
+                                    training.num_types * training.num_positions,
+                                    places.data(),
+                                    row_gradient.data(),
+                                    data_of<float>(d_ln_weight),
+                                    data_of<float>(d_ln_bias),
+                                    parallel_for};
+  chosen_kernels().backward_rows(arguments);
   training.call.raise_bad_index();
 
-  const TokensById by_id = tokens_by_id(tokens);
+  const Segments segments = sort_into_segments(tokens);
   const WordGradient word_gradient{int(word_grad)};
-  const int64_t num_unique = int64_t(by_id.unique_ids.size());
-  const int64_t num_ids = word_gradient == WordGradient::sparse ? num_unique : 0;
+  const int64_t num_segments = int64_t(segments.ids.size());
+  const int64_t num_ids = word_gradient == WordGradient::sparse ? num_segments : 0;
   const Tensor d_word = new_tensor(
       word_embeddings, {word_gradient == WordGradient::dense ? word_embeddings.size(0) : num_ids, hidden_size},
       training.parameter_type);
   if (word_gradient == WordGradient::dense) advise_huge_pages(d_word);
   const Tensor d_word_ids = new_tensor(word_embeddings, {num_ids}, ScalarType::Long);
-  std::copy_n(by_id.unique_ids.begin(), num_ids, data_of<int64_t>(d_word_ids));
+  std::copy_n(segments.ids.begin(), num_ids, data_of<int64_t>(d_word_ids));
   std::vector<float> d_context(size_t(arguments.num_contexts * hidden_size));
-  chosen_kernels().ids_backward({arguments, by_id.tokens.data(), by_id.id_start.data(), by_id.unique_ids.data(),
-                                 num_unique, word_gradient, data_of<void>(d_word), d_context.data()});
-  split_context(training, d_context.data(), data_of<float>(d_position), data_of<float>(d_token_type));
+  chosen_kernels().backward_segments({arguments, segments.tokens.data(), segments.starts.data(), segments.ids.data(),
+                                      num_segments, word_gradient, data_of<void>(d_word), d_context.data()});
+  sum_context_gradient(training, d_context.data(), data_of<float>(d_position), data_of<float>(d_token_type));
   const ScalarType type = training.parameter_type;
-  return {d_word, d_word_ids, as_type(d_position, type), as_type(d_token_type, type), as_type(d_ln_weight, type),
+  return {d_word,
+          d_word_ids,
+          as_type(d_position, type),
+          as_type(d_token_type, type),
+          as_type(d_ln_weight, type),
           as_type(d_ln_bias, type)};
 }
 

@@ -17,12 +17,10 @@ struct CallTokens {
   TensorReader reader;
   Tokens tokens;
 
-  CallTokens(const Tensor& input_ids, const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
-             const OptionalTensor& token_type_ids, const OptionalTensor& position_ids, int64_t pooling)
-      : reader(input_ids),
-        tokens{read_tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling, reader)} {
+  CallTokens(const TokenTensors& tensors, int64_t pooling)
+      : reader(tensors.input_ids), tokens{read_tokens(tensors, pooling, reader)} {
     tokens.bad_index = &bad_index_;
-    if (cu_seqlens) check_cu_seqlens();
+    if (tensors.cu_seqlens) check_cu_seqlens();
   }
   CallTokens(const CallTokens&) = delete;  // `tokens` points into it
 
@@ -83,29 +81,26 @@ struct TrainingCall {
   CallTokens call;
   Table table;
   Dropout dropout;
-  const float* ln_weight;
+  const float *ln_weight, *ln_bias;  // [H]
   int64_t num_types, num_positions;  // of the context table
   ScalarType parameter_type;
 
-  TrainingCall(const Tensor& input_ids, const Tensor& word, const Tensor& position, const Tensor& token_type,
-               const Tensor& ln_weight_, const Tensor& ln_bias, const OptionalTensor& attention_mask,
-               const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
-               const OptionalTensor& position_ids, double eps, int64_t pooling, double p_embed, double p_pool,
-               const OptionalTensor& seed)
-      : call(input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling),
-        parameter_type(word.scalar_type()) {
-    expect_parameters(word, position, token_type, ln_weight_, ln_bias);
-    expect_dropout(p_embed, p_pool, seed);
-    dropout = {p_embed, p_pool, seed ? uint64_t(*data_of<const int64_t>(*seed)) : 0};
+  TrainingCall(const TokenTensors& token_tensors, const EmbeddingTensors& embeddings, int64_t pooling)
+      : call(token_tensors, pooling), parameter_type(embeddings.word.scalar_type()) {
+    const Tensor &word = embeddings.word, &position = embeddings.position, &token_type = embeddings.token_type;
+    expect_embeddings(embeddings);
+    const uint64_t seed = embeddings.seed ? uint64_t(*data_of<const int64_t>(*embeddings.seed)) : 0;
+    dropout = {embeddings.p_embed, embeddings.p_pool, seed};
     call.set_tables(word.size(0), token_type.size(0), position.size(0));
-    num_types = token_type_ids ? token_type.size(0) : 1;
-    num_positions = position_ids ? position.size(0) : std::max<int64_t>(1, call.longest_row());
+    num_types = token_tensors.token_type_ids ? token_type.size(0) : 1;
+    num_positions = token_tensors.position_ids ? position.size(0) : std::max<int64_t>(1, call.longest_row());
     call.tokens.num_positions = call.tokens.positions_stride = num_positions;
-    ln_weight = call.reader.as_float_data("ln_weight", ln_weight_);
+    ln_weight = call.reader.as_float_data("ln_weight", embeddings.ln_weight);
+    ln_bias = call.reader.as_float_data("ln_bias", embeddings.ln_bias);
     table.word_type = word_type_of("word_embeddings", word, false);
     table.word = call.reader.data("word_embeddings", word);
     table.hidden_size = word.size(1);
-    table.eps = float(eps);
+    table.eps = float(embeddings.eps);
     build_context(call.reader.as_float_data("position_embeddings", position),
                   call.reader.as_float_data("token_type_embeddings", token_type));
   }
@@ -120,7 +115,8 @@ struct TrainingCall {
     for (int64_t k = 0; k < num_types; ++k)
       for (int64_t p = 0; p < num_positions; ++p) {
         float* row = context_.data() + (k * num_positions + p) * table.context_stride;
-        for (int64_t h = 0; h < hidden_size; ++h) row[h] = position[p * hidden_size + h] + token_type[k * hidden_size + h];
+        for (int64_t h = 0; h < hidden_size; ++h)
+          row[h] = position[p * hidden_size + h] + token_type[k * hidden_size + h];
       }
     table.context = context_.data();
   }

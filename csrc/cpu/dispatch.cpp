@@ -1,4 +1,4 @@
-// Which instruction set's kernels serve this processor; decided once, when the extension is loaded.
+// Chooses the kernels of the best instruction set that this processor has, once, at their first use.
 #include <cstdlib>
 #include <cstring>
 
@@ -14,8 +14,9 @@ extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
 #endif
 
-static const Kernels& choose() {
-  // For tests and comparisons: a lower instruction set than the processor's best, never a higher one.
+static const Kernels& choose_kernels() {
+  // DENDRITIC_BERT_CPU is for tests and comparisons. It may name a lower instruction set than the processor's best; a
+  // higher one has no effect.
   const char* at_most = std::getenv("DENDRITIC_BERT_CPU");
   const bool below_avx512 = at_most && std::strcmp(at_most, "avx512") != 0;
   const bool below_avx2 = below_avx512 && std::strcmp(at_most, "avx2") != 0;
@@ -33,7 +34,7 @@ static const Kernels& choose() {
 }
 
 const Kernels& chosen_kernels() {
-  static const Kernels& chosen = choose();
+  static const Kernels& chosen = choose_kernels();
   return chosen;
 }
 

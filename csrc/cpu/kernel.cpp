@@ -1,10 +1,11 @@
-// Compiled once for each instruction set, with INSTRUCTION_SET naming it. Everything is in anonymous namespaces and
-// no out-of-line standard template is used: an inline function compiled for AVX-512 must not be the one that the
-// linker keeps for the baseline.
+// The kernels of one instruction set. This file is compiled once for each, with INSTRUCTION_SET as its name. The
+// functions that it includes are in anonymous namespaces, and it uses no standard template that might not be inlined:
+// the linker keeps one copy of an inline function, and one compiled for AVX-512 must not serve a processor without it.
 #include "arguments.h"
-#include "backward.h"
-#include "folded.h"
-#include "forward.h"
+#include "dsn_logits.h"
+#include "dsn_logits_folded.h"
+#include "embed_pool.h"
+#include "embed_pool_backward.h"
 
 #define CONCATENATE_(a, b) a##b
 #define CONCATENATE(a, b) CONCATENATE_(a, b)
@@ -14,7 +15,7 @@
 namespace dendritic_bert {
 
 extern const Kernels CONCATENATE(kernels_, INSTRUCTION_SET);
-const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET), logits, folded_logits, forward,
-                                                  rows_backward, ids_backward};
+const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {
+    STRING(INSTRUCTION_SET), dsn_logits, dsn_logits_folded, embed_pool, backward_rows, backward_segments};
 
 }  // namespace dendritic_bert

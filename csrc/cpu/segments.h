@@ -1,58 +1,58 @@
-// Segments of rows through one of the poolers (pool.h: Gather, folded.h: FoldedGather), which have
-//   tokens, stride, elements_per_token, prefetch_distance, prefetch(list, i), Scratch and pool(...).
+// Segments: the valid tokens of a batch, sorted by id.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
+#include "arguments.h"
 #include "tokens.h"
 
 namespace dendritic_bert {
-namespace {
 
-constexpr int64_t max_segments = 64;  // pooled together: their tokens are one list, prefetched across rows
+struct Segments {
+  std::vector<int32_t> tokens;       // of segment 0, then of segment 1, ..., each in the order of the batch
+  std::vector<int64_t> starts, ids;  // segment s is tokens [starts[s], starts[s + 1]), all of them of ids[s]
+};
 
-// Appends whole segments while they fit; segment s begins at starts[s] in the list, and starts[n] is its end.
-// Returns their number n, or -1 after a bad index.
-template <class Pooler>
-inline int64_t fill(const Pooler& pooler, const Segment* segments, int64_t num_segments, TokenList& list,
-                    int64_t* starts) {
-  list.size = starts[0] = 0;
-  int64_t n = 0;
-  for (; n < num_segments && list.size + segments[n].end - segments[n].begin <= list_capacity; ++n) {
-    if (!append(pooler.tokens, segments[n], list)) return -1;
-    starts[n + 1] = list.size;
+// A stable radix sort in passes of at most 11 bits. It takes as few passes as that allows and divides the bits among
+// them: a pass of 8 bits writes to 256 cache lines at a time, which stay in L1.
+inline Segments sort_into_segments(const Tokens& tokens) {
+  struct Entry {
+    int32_t id, token;
+  };
+  std::vector<Entry> entries(static_cast<size_t>(tokens.total)), other;
+  size_t num_valid = 0;
+  for (int64_t token = 0; token < tokens.total; ++token) {
+    entries[num_valid] = {int32_t(tokens.ids[token]), int32_t(token)};
+    num_valid += is_valid(tokens, token);
   }
-  for (int64_t i = 0; i < max_prefetch_distance; ++i) {
-    list.id[list.size + i] = list.size ? list.id[list.size - 1] : 0;
-    list.context[list.size + i] = list.size ? list.context[list.size - 1] : 0;
+  entries.resize(num_valid);
+  other.resize(num_valid);
+  constexpr int max_bits = 11;
+  int id_bits = 0;
+  while ((tokens.vocab_size - 1) >> id_bits > 0) ++id_bits;
+  const int passes = std::max(1, (id_bits + max_bits - 1) / max_bits), bits = (id_bits + passes - 1) / passes;
+  const uint32_t buckets = uint32_t(1) << bits;
+  for (int shift = 0; shift < id_bits; shift += bits) {
+    uint32_t start[(1 << max_bits) + 1] = {};
+    for (const Entry& entry : entries) ++start[((uint32_t(entry.id) >> shift) & (buckets - 1)) + 1];
+    for (uint32_t b = 0; b < buckets; ++b) start[b + 1] += start[b];
+    for (const Entry& entry : entries) other[start[(uint32_t(entry.id) >> shift) & (buckets - 1)]++] = entry;
+    entries.swap(other);
   }
-  for (int64_t i = 0; i < std::min<int64_t>(pooler.prefetch_distance, list.size); ++i) pooler.prefetch(list, i);
-  return n;
-}
 
-// partial[s] = the pooled tokens of segments[s], counts[s] = their number, for at most max_segments of them. With
-// dropout on x, keep_counts[s] holds for each channel how many tokens kept it. False after a bad index.
-template <class Pooler>
-inline bool pool_segments(const Pooler& pooler, const Segment* segments, int64_t num_segments, float* partial,
-                          int64_t* counts, float* keep_counts) {
-  typename Pooler::Scratch scratch(pooler);
-  TokenList list;
-  int64_t starts[max_segments + 1];
-  for (int64_t s = 0; s < num_segments;) {
-    const int64_t filled = fill(pooler, segments + s, num_segments - s, list, starts);
-    if (filled < 0) return false;
-    for (int64_t k = 0; k < filled; ++k, ++s) {
-      float* acc = partial + s * pooler.stride;
-      float* keep_count = keep_counts ? keep_counts + s * pooler.stride : nullptr;
-      std::fill(acc, acc + pooler.stride, 0.0f);
-      if (keep_count) std::fill(keep_count, keep_count + pooler.stride, 0.0f);
-      counts[s] = starts[k + 1] - starts[k];
-      pooler.pool(scratch, segments[s], list, starts[k], starts[k + 1], acc, keep_count);
+  Segments segments;
+  segments.tokens.resize(num_valid);
+  for (size_t i = 0; i < num_valid; ++i) {
+    if (i == 0 || entries[i].id != entries[i - 1].id) {
+      segments.ids.push_back(entries[i].id);
+      segments.starts.push_back(int64_t(i));
     }
+    segments.tokens[i] = entries[i].token;
   }
-  return true;
+  segments.starts.push_back(int64_t(num_valid));
+  return segments;
 }
 
-}  // namespace
 }  // namespace dendritic_bert

@@ -11,30 +11,8 @@
 
 namespace dendritic_bert {
 
-// The arguments of the ops, as torch hands them over.
-struct TokenTensors {
-  const Tensor& input_ids;
-  const OptionalTensor &attention_mask, &cu_seqlens, &token_type_ids, &position_ids;
-};
-
-struct DsnTensors {
-  const Tensor& word;
-  const OptionalTensor& word_scale;
-  const Tensor& context;
-  double eps;
-  const Tensor &weight, &bias, &beta_bias, &lateral, &top;
-  int64_t activation;
-};
-
-struct EmbeddingTensors {
-  const Tensor &word, &position, &token_type, &ln_weight, &ln_bias;
-  double eps, p_embed, p_pool;
-  const OptionalTensor& seed;
-};
-
 inline Tokens tokens_of(const TokenTensors& given, int64_t pooling, TensorReader& reader) {
-  return {read_tokens(given.input_ids, given.attention_mask, given.cu_seqlens, given.token_type_ids, given.position_ids,
-                      pooling, reader)};
+  return {read_tokens(given, pooling, reader)};
 }
 
 inline int supported_hidden_size(const char* name, const Tensor& word) {
@@ -57,12 +35,9 @@ struct LogitsCall {
   LogitsCall(const TokenTensors& token_tensors, const DsnTensors& dsn, int64_t pooling)
       : reader(token_tensors.input_ids), arguments{} {
     arguments.tokens = tokens_of(token_tensors, pooling, reader);
-    expect_prepared_tables(dsn.word, dsn.word_scale, dsn.context);
+    const HeadSizes sizes = expect_dsn(dsn);
     Table& table = arguments.table;
     table.hidden_size = supported_hidden_size("word", dsn.word);
-    const HeadSizes sizes = head_sizes_of(dsn.top);
-    expect_shape("weight", dsn.weight, {sizes.outputs, table.hidden_size});
-    expect_head(sizes, dsn.bias, dsn.beta_bias, dsn.lateral, dsn.activation);
     set_table_sizes(arguments.tokens, dsn.word.size(0), dsn.context.size(0), dsn.context.size(1));
     table.word_type = word_type_of("word", dsn.word, true);
     table.word = reader.data("word", dsn.word);
@@ -88,8 +63,7 @@ struct TrainingCall {
 
   TrainingCall(const TokenTensors& token_tensors, const EmbeddingTensors& given, int64_t pooling)
       : reader(token_tensors.input_ids), tokens(tokens_of(token_tensors, pooling, reader)) {
-    expect_parameters(given.word, given.position, given.token_type, given.ln_weight, given.ln_bias);
-    expect_dropout(given.p_embed, given.p_pool, given.seed);
+    expect_embeddings(given);
     set_table_sizes(tokens, given.word.size(0), given.token_type.size(0), given.position.size(0));
     table.hidden_size = supported_hidden_size("word_embeddings", given.word);
     table.word_type = word_type_of("word_embeddings", given.word, false);

@@ -1,4 +1,4 @@
-"""The kernels of every instruction set that this processor has: each passes the tests of the ops in its own process."""
+"""The kernels of every instruction set that this processor has pass the tests of the ops, each in its own process."""
 
 import functools
 import os
@@ -15,16 +15,19 @@ pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason="the extension w
 ASCENDING = ["baseline", "avx2", "avx512"] if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
 TESTS = [f"tests/kernels/ops/test_{op}.py" for op in ("embed_pool", "dsn_logits", "dsn_logits_folded")]
 
+PRINT_INSTRUCTION_SET = "from dendritic_bert.kernels.backends import cpu; print(cpu.instruction_set())"
+
 
 @functools.cache
 def best_of_this_processor() -> str:
-    return run("", "from dendritic_bert.kernels.backends import cpu; print(cpu.instruction_set())").stdout.strip()
+    return run_python(None, PRINT_INSTRUCTION_SET).stdout.strip()
 
 
-def run(at_most: str, code: str, *arguments: str) -> subprocess.CompletedProcess:
+def run_python(instruction_set: str | None, code: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs ``code`` in a new process whose kernels are those of ``instruction_set`` at most."""
     environment = {name: value for name, value in os.environ.items() if name != "DENDRITIC_BERT_CPU"}
-    if at_most:
-        environment["DENDRITIC_BERT_CPU"] = at_most
+    if instruction_set is not None:
+        environment["DENDRITIC_BERT_CPU"] = instruction_set
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=REPOSITORY,
                           env=environment, capture_output=True, text=True)
 
@@ -33,18 +36,18 @@ def test_the_environment_lowers_the_instruction_set_and_never_raises_it():
     best = best_of_this_processor()
     for name in ASCENDING:
         expected = min(name, best, key=ASCENDING.index)
-        done = run(name, "from dendritic_bert.kernels.backends import cpu; print(cpu.instruction_set())")
+        done = run_python(name, PRINT_INSTRUCTION_SET)
         assert done.stdout.split() == [expected], done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ASCENDING[:-1] or ASCENDING)
 def test_the_ops_on(name):
-    """The best instruction set is what all other tests run on; each of the others repeats those of the results."""
+    """All other tests run on the best instruction set. Here each lower one repeats the tests of the results."""
     best = best_of_this_processor()
     if ASCENDING.index(name) >= ASCENDING.index(best):
         pytest.skip(f"this processor has {best} at most, on which every other test runs")
-    done = run(name, "import sys, pytest\nfrom dendritic_bert.kernels.backends import cpu\n"
+    done = run_python(name, "import sys, pytest\nfrom dendritic_bert.kernels.backends import cpu\n"
                      "options = ['-q', '--tb=short', '-p', 'no:cacheprovider', '-k', 'cpu-cpu']\n"
                      "status = pytest.main([*options, *sys.argv[1:]])\n"
                      "print(cpu.instruction_set())\nsys.exit(status)",

@@ -1,7 +1,7 @@
-// Inference with the head folded into the tables: a token is one factor and one short row, whatever the hidden size.
-//   z = sum over the tokens of rstd[id, context] * (word[id] + context[c])
-// Both tables are projected onto the head's outputs beforehand (weights.fold), where the sum and the head may change
-// places because both are linear; what is not, the LayerNorm's factor, is one float for each id and position.
+// Inference with folded tables: a token is one factor and one short row, whatever the hidden size.
+//   z = sum over the valid tokens of rstd[id, context] * (word[id] + context[c])
+// Both tables have been projected onto the head's outputs (fold in kernels/prepare.py): the sum and the head's matrix
+// may change places because both are linear. LayerNorm's factor is not, so it is kept, one float per id and context.
 #pragma once
 
 #include <algorithm>
@@ -10,28 +10,26 @@
 
 #include "arguments.h"
 #include "head.h"
-#include "rows.h"
-#include "segments.h"
+#include "rows_over_threads.h"
+#include "simd.h"
 
 namespace dendritic_bert {
 namespace {
 
-constexpr uint32_t position_tile = 16;  // positions of an id that share a cache line
-
-struct FoldedGather {
+struct FoldedPooler {
   const Folded& folded;
   const Tokens& tokens;
   const int64_t stride = folded.stride;
-  const int64_t elements_per_token = 16 + stride;  // a token costs what 16 channels cost unfolded, or more
+  const int64_t elements_per_token = 16 + stride;  // a token costs at least what 16 channels of a full-width one cost
   static constexpr int64_t prefetch_distance = max_prefetch_distance;
 
   const float* rstd(const TokenList& list, int64_t i) const {
+    constexpr uint32_t tile = position_tile;
     const uint32_t context = uint32_t(list.context[i]);  // unsigned, so that / and % are a shift and a mask
-    return folded.rstd + (context / position_tile * tokens.vocab_size + list.id[i]) * position_tile +
-           context % position_tile;
+    return folded.rstd + (context / tile * tokens.vocab_size + list.id[i]) * tile + context % tile;
   }
 
-  // What one pass over the tokens takes of them: the factor and `width` outputs from `offset` on.
+  // Prefetches what a pass of pool_outputs reads of token i.
   template <int width = 16>
   void prefetch(const TokenList& list, int64_t i, int64_t offset = 0) const {
     prefetch_line(rstd(list, i));
@@ -39,7 +37,8 @@ struct FoldedGather {
       prefetch_line(folded.word + list.id[i] * stride + offset + output);
   }
 
-  // `width` outputs from `offset` on. Two sums, so that an addition need not wait for the one before.
+  // Pools outputs [offset, offset + width) of tokens [first, last). Two sums, so that an addition need not wait for the
+  // one before.
   template <int width>
   void pool_outputs(const TokenList& list, int64_t first, int64_t last, int64_t offset, float* acc) const {
     typedef float Outputs __attribute__((vector_size(width * sizeof(float))));  // GCC ignores it in a dependent `using`
@@ -53,8 +52,8 @@ struct FoldedGather {
     };
     int64_t i = first;
     for (; i + 2 <= last; i += 2) {
-      // Shorter rows' table is 1 MB at most of BERT's words: their tokens take 3.0 ns each, 3.4 with two prefetches; from
-      // cold caches 18.0 and 16.2.
+      // The table of BERT's words with narrower rows takes 1 MB at most. There a token takes 3.0 ns, and 3.4 ns with
+      // two prefetches; from cold caches 18.0 and 16.2.
       if constexpr (width >= 16) {
         prefetch<width>(list, i + prefetch_distance, offset);
         prefetch<width>(list, i + 1 + prefetch_distance, offset);
@@ -68,14 +67,14 @@ struct FoldedGather {
   }
 
   struct Scratch {
-    explicit Scratch(const FoldedGather&) {}
+    explicit Scratch(const FoldedPooler&) {}
   };
 
-  void pool(Scratch&, const Segment&, const TokenList& list, int64_t first, int64_t last, float* acc, float*) const {
+  void pool(Scratch&, const Split&, const TokenList& list, int64_t first, int64_t last, float* acc, float*) const {
     if (stride == 4) return pool_outputs<4>(list, first, last, 0, acc);
     if (stride == 8) return pool_outputs<8>(list, first, last, 0, acc);
     int64_t offset = 0;
-    // As many outputs a pass as both sums leave registers for.
+    // As many outputs per pass as both sums leave registers for.
 #if defined(__AVX512F__)
     for (; offset + 64 <= stride; offset += 64) pool_outputs<64>(list, first, last, offset, acc);
 #endif
@@ -86,18 +85,18 @@ struct FoldedGather {
   }
 };
 
-inline void folded_logits(const FoldedArguments& arguments) {
-  const FoldedGather gather{arguments.folded, arguments.tokens};
+inline void dsn_logits_folded(const FoldedLogitsArguments& arguments) {
+  const FoldedPooler pooler{arguments.folded, arguments.tokens};
   const Head& head = arguments.head;
   const int64_t outputs = (1 + head.num_dendrites) * head.num_labels;
-  pool_rows(gather, false, arguments.num_threads, arguments.parallel_for,
+  pool_rows(pooler, false, arguments.num_threads, arguments.parallel_for,
             [&](int64_t first_row, int64_t num_rows, const Sums& rows) {
     for (int64_t i = 0; i < num_rows; ++i) {
       float scale, beta_share;
       pooling_factors(arguments.tokens.pooling, rows.count[i], scale, beta_share);
-      float* z = rows.sum + i * gather.stride;
+      float* z = rows.sum + i * pooler.stride;
       for (int64_t o = 0; o < outputs; ++o) z[o] = z[o] * scale + head.bias[o] + beta_share * head.beta_bias[o];
-      cascade(head, z, arguments.logits + (first_row + i) * head.num_labels);
+      run_cascade(head, z, arguments.logits + (first_row + i) * head.num_labels);
     }
   });
 }
