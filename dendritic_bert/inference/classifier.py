@@ -20,12 +20,13 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ..training.workspace import MODEL_FILES
+from ..model.files import MODEL_FILES
 from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
 from .readers import Position, RecordReader
 from .streams import Input, PathOrStream, open_input
+from .texts import check_texts, without_surrogates
 from .threads import limit_threads, without_lost_threads
-from .tokenization import PackedBatch, PackedTokenizer, check_texts, without_surrogates
+from .tokenization import PackedBatch, PackedTokenizer
 from .writers import FORMATTERS, file_id, open_output
 
 Item = TypeVar("Item")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from .tokenization import without_surrogates
+from .texts import without_surrogates
 
 MAX_LINE_BYTES = 1 << 26  # what one line may take of the memory
 BATCH_BYTES = 1 << 22  # a batch of long texts ends here, before it has its number of rows

@@ -14,7 +14,7 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
-from ..training.workspace import NO_SPACE
+from ..system_errors import NO_SPACE
 from .readers import Position
 from .resumable_output import NotWritableHere, ResumableOutput
 from .streams import PathOrStream, descriptor_of, is_as_started, status_of, takes_text

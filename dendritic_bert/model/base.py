@@ -17,9 +17,9 @@ from transformers.utils import logging
 from ..kernels.contract import TABLE_DTYPES
 from ..kernels.prepare import prepare_head, prepare_table
 from ..kernels.reference import pool_ref, token_places
-from .body import Parts, are_plain, parts_of
 from .configuration import DendriticBertConfig
 from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
+from .embedding_modules import Parts, are_plain, parts_of
 from .inference_tables import Prepared, Tables
 from .perforatedai_checkpoint import find_perforated, read_perforated
 

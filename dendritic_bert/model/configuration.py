@@ -37,12 +37,6 @@ class DendriticBertConfig(BertConfig):
     dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = "sigmoid"
     head_hidden: int | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        # Registers the models with the Auto classes, which always build a configuration first. Only here, because
-        # transformers' modeling code takes as long to import as torch itself.
-        from . import modeling  # noqa: F401
-
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import safe_open
 from transformers.utils import logging
 
-from ..inference.tokenization import load_tokenizer
+from ..inference.tokenizer_files import load_tokenizer
 from .base import DendriticBertPreTrainedModel
 from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
 from .perforatedai_checkpoint import find_perforated, save_perforated

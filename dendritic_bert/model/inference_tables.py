@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from ..kernels import ops
 from ..kernels.contract import DsnHead, DsnTable, FoldedDsn, padded_outputs
 from ..kernels.prepare import fold
-from .body import GLOBAL_HOOKS, hooks_of
 from .dendritic_linear import DendriticLinear
+from .embedding_modules import GLOBAL_HOOKS, hooks_of
 
 # LayerNorm's factors of every id at 64 positions are half of BERT's word table at H = 128; most texts have no more.
 FIRST_POSITIONS = 64

@@ -6,13 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from transformers import (
-    AutoModel,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertModel,
-)
+from transformers import BertModel
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     QuestionAnsweringModelOutput,
@@ -20,11 +14,10 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import TransformersKwargs
 
-from ..inference.tokenization import BertFolderTokenizer
 from ..kernels import ops
 from .base import DendriticBertPreTrainedModel, logger
-from .body import DsnBody, are_plain
 from .configuration import DendriticBertConfig
+from .embedding_modules import DsnBody, are_plain
 
 # What BERT's forward swallows without a word: its own arguments, those of all models, and what tokenizers return.
 _KEYWORDS = {*inspect.signature(BertModel.forward).parameters, *TransformersKwargs.__annotations__, "cache_position",
@@ -333,9 +326,3 @@ def _output(loss: Tensor | None, logits: Tensor, output: Any) -> SequenceClassif
         result["loss"] = loss
     result["logits"] = logits
     return result
-
-
-AutoModel.register(DendriticBertConfig, DendriticBertModel)
-AutoModelForSequenceClassification.register(DendriticBertConfig, DendriticBertForSequenceClassification)
-AutoModelForQuestionAnswering.register(DendriticBertConfig, DendriticBertForQuestionAnswering)
-AutoTokenizer.register(DendriticBertConfig, tokenizer_class=BertFolderTokenizer)

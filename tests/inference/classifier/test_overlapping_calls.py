@@ -13,7 +13,8 @@ from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference import threads as dendritic_threads
 from dendritic_bert.inference.classifier import TextClassifier, _in_order
-from dendritic_bert.inference.tokenization import PackedTokenizer, _WordCache
+from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.inference.word_cache import WordCache
 
 TEXTS = [*WORDS, "", "the lazy dog " * 20] * 2
 NUM_TRUNCATED = 2
@@ -191,7 +192,7 @@ def test_every_cut_text_is_counted_once(classifier):
 
 def test_the_word_cache_is_shared(monkeypatch):
     """Emptied again and again while others read it."""
-    monkeypatch.setattr(_WordCache, "MAX_CHUNKS", 5)
+    monkeypatch.setattr(WordCache, "MAX_CHUNKS", 5)
     tokenizer = hugging_face_tokenizer()
     packed = PackedTokenizer(tokenizer, engine="word-cache")
     batches = [[f"{text} fox{number} {text}" for text in TEXTS] for number in range(20)]

@@ -15,7 +15,8 @@ from helpers import REPOSITORY
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference.classifier import TextClassifier
-from dendritic_bert.inference.tokenization import ENGINES, PackedTokenizer
+from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.inference.tokenizer_engines import ENGINES
 
 TEXTS = [*WORDS, "", "[SEP] in the text", "the lazy dog " * 20]
 
