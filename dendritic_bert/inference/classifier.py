@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from .. import embedded_model
 from ..model.files import MODEL_FILES
 from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
 from .readers import Position, RecordReader
@@ -110,10 +111,9 @@ class TextClassifier:
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None) -> TextClassifier:
         """Load model and tokenizer of a folder or a hub id; None is the model that comes with the package."""
-        from .. import EMBEDDED_MODEL
         from ..model.modeling import DendriticBertForSequenceClassification
 
-        name = EMBEDDED_MODEL if name_or_path is None else str(name_or_path)
+        name = embedded_model.EMBEDDED_MODEL if name_or_path is None else str(name_or_path)
         return cls(DendriticBertForSequenceClassification.from_pretrained(name), PackedTokenizer.from_pretrained(name))
 
     def __getstate__(self) -> dict[str, Any]:
