@@ -275,7 +275,9 @@ class TextClassifier:
             bar = stack.enter_context(tqdm(
                 desc=source.name, total=source.size, initial=start.input_bytes, unit="B", unit_scale=True,
                 file=sys.stderr, disable=_no_bar(progress)))
-            work = stack.enter_context(closing(_in_order(classify, _error_last(reader.batches(batch_size)), threads)))
+            batches = _error_last(reader.batches(batch_size))
+            # Whoever classifies one text at a time wants each answered before the next is there.
+            work = stack.enter_context(closing(_in_order(classify, batches, threads, reads_ahead=batch_size > 1)))
             for (_, behind), (lines, num_truncated) in work:  # type: ignore[misc]
                 self._count_truncated(num_truncated)
                 behind = behind._replace(num_truncated=position.num_truncated + num_truncated)
@@ -370,22 +372,28 @@ def _thread_count(threads: int | None) -> int:
 
 
 def _in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None,
+    reads_ahead: bool = True,
 ) -> Generator[tuple[Item, Result]]:
-    """Each item with its result, in order. Whole batches go to worker threads, which run torch on one thread each:
-    tokenizer and kernel both release the GIL. One item alone has all threads inside the kernel. The caller's own
-    setting of torch stays as it is: where it is the one to run with, the caller runs."""
+    """Yield each item with its result, in order.
+
+    Worker threads take whole batches and run torch on one thread each, since tokenizer and kernel both release the GIL.
+    A single item gets all threads inside the kernel. Torch's number of threads, as the caller has set it, stays as it
+    is; if it is the number to run with, the calling thread does the work. ``reads_ahead`` False asks a single worker
+    for each result before the next item is read.
+    """
     is_alone = threads == 1 or num_items == 1
     if is_alone and threads == torch.get_num_threads():
         for item in items:
             yield item, function(item)
         return
     workers, torch_threads = (1, threads) if is_alone else (threads, 1)
+    most_running = workers if reads_ahead or not is_alone else 0  # beside the item that waits for the next free worker
     with ThreadPoolExecutor(workers, initializer=limit_threads, initargs=(torch_threads,)) as pool:
         running: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
             running.append((item, pool.submit(function, item)))
-            if len(running) > workers:  # one batch waits for the next free worker, no more stand in memory
+            if len(running) > most_running:
                 done, future = running.popleft()
                 yield done, future.result()
         for done, future in running:
