@@ -1,6 +1,6 @@
 """How long a program takes to start, from the interpreter's own start to its end, beside one that imports numpy.
 
-Every run is a process of its own; what it reads from the disk stands in the system's cache.
+Every run is a process of its own; the system has the files in its cache.
 """
 
 import os

@@ -81,8 +81,8 @@ def _model() -> list[tuple[str, str]]:
     weights, tokenizer = (Path(folder) / name for name in ("model.safetensors", "tokenizer.json"))
     missing = [path.name for path in (weights, tokenizer) if not path.exists()]
     if missing:
-        return [("embedded model", f"not there: {folder} lacks {' and '.join(missing)} (install the package "
-                                   "anew, or pass --model)")]
+        return [("embedded model", f"not there: {folder} lacks {' and '.join(missing)} (install the "
+                                   "package again, or pass --model)")]
     return [("tokenizer", _tokenizer(tokenizer)),
             ("embedded model", f"{weights.stat().st_size / 1e6:.2f} MB in {folder}")]
 

@@ -77,8 +77,8 @@ class NonFiniteScores(ValueError):
         self.row, self.text, self.why = row, text, why
 
     def __str__(self) -> str:
-        return (f"the model gives {self.text} a score that is no number, since {self.why}: train it anew or load "
-                "another checkpoint.")
+        return (f"the model gives {self.text} a score that is NaN or infinite, because {self.why}: train it again or "
+                "load another checkpoint.")
 
 
 class TextClassifier:

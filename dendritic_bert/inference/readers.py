@@ -265,7 +265,7 @@ class RecordReader:
             raise self._malformed(f"not valid JSON ({error.msg} at character {error.pos + 1}), every line must be one "
                                   "object.") from None
         except (ValueError, RecursionError) as error:  # such as a number of 5000 digits, or brackets nested 1000 deep
-            raise self._malformed(f"not to be read as JSON ({error}), every line must be one object.") from None
+            raise self._malformed(f"not readable as JSON ({error}), every line must be one object.") from None
         if not isinstance(record, dict):
             raise self._malformed(f"a JSON {type(record).__name__}, every line must be one object.")
         text = record.get(self.column)

@@ -48,10 +48,10 @@ def convert(
         raise ValueError(f"output_dir {output} holds something already: name a new folder or empty this one.")
     file = find_perforated(name_or_path)
     if file is None and Path(name_or_path).is_file():
-        raise ValueError(f"{name_or_path} is no checkpoint of PerforatedAI's in safetensors, and of others the folder "
-                         "is needed: pass that.")
+        raise ValueError(f"{name_or_path} is not a checkpoint of PerforatedAI in safetensors: pass the folder of any "
+                         "other checkpoint.")
     if file is None and (config or activation):
-        raise ValueError(f"{name_or_path} is no checkpoint of PerforatedAI's: leave out config and activation.")
+        raise ValueError(f"{name_or_path} is not a checkpoint of PerforatedAI: leave out config and activation.")
     if file is not None:
         options |= {name: value for name, value in (("config", config), ("dendrite_activation", activation)) if value}
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")

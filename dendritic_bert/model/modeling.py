@@ -283,7 +283,7 @@ def _tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_ma
 
 def _warn_of_unknown(kwargs: dict[str, Any]) -> None:
     for name in kwargs.keys() - _KEYWORDS:
-        logger.warning_once(f"{name} is no argument of this model or of BERT's: it is ignored.")
+        logger.warning_once(f"{name} is not an argument of this model or of BERT: it is ignored.")
 
 
 class _WithoutGradientOf(torch.autograd.Function):

@@ -121,7 +121,8 @@ def test_an_engine_that_is_missing_there(classifier, monkeypatch):
 
 # What a process that only classifies has no use for, and what takes seconds to import.
 NOT_NEEDED = {"datasets", "matplotlib", "optuna", "pandas", "perforatedai", "pyarrow", "sklearn", "torchmetrics",
-              "wandb", "dendritic_bert.cli", "dendritic_bert.datasets", "dendritic_bert.growth", "dendritic_bert.training"}
+              "wandb", "dendritic_bert.cli", "dendritic_bert.datasets", "dendritic_bert.growth",
+              "dendritic_bert.training"}
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
