@@ -14,7 +14,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from dendritic_bert.inference.tokenization import PackedTokenizer
 from dendritic_bert.inference.tokenizer_engines import ENGINES
 from dendritic_bert.inference.tokenizer_test_strings import TEST_STRINGS
-from dendritic_bert.inference.word_cache import WordCache
 
 
 @pytest.fixture(scope="module", params=["lower", "cased"])
@@ -92,18 +91,6 @@ def test_ids_are_writable_and_not_shared(packed):
     packed(["another text, longer than the first one was", "lazy dog"])
     assert first.input_ids.flags.writeable
     assert np.array_equal(first.input_ids, kept)
-
-
-def test_word_cache_stays_bounded(hugging_face, monkeypatch):
-    monkeypatch.setattr(WordCache, "MAX_CHUNKS", 10)
-    batch = [f"fox{i} dog{i % 7} {'long' * 20}" for i in range(100)]
-    assert rows(PackedTokenizer(hugging_face, engine="word-cache")(batch)) == hugging_face(batch)["input_ids"]
-    cache = WordCache(hugging_face.backend_tokenizer)
-    for chunk in " ".join(batch).split(" "):
-        expected = hugging_face(chunk, add_special_tokens=False)["input_ids"]
-        assert np.frombuffer(cache[chunk], np.int32).tolist() == expected
-        assert len(cache) <= 10
-    assert max(map(len, cache)) <= WordCache.MAX_CHARACTERS
 
 
 def test_padding_and_truncation_of_the_file_are_ignored():
