@@ -6,10 +6,11 @@ Every run is a process of its own; the system has the files in its cache.
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness import Bar, Contender
+from harness import Implementation, Target
 from workload import SMALL
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -36,9 +37,9 @@ def start(arguments: list[str]) -> None:
     subprocess.run([sys.executable, *arguments], env=environment, check=True, capture_output=True)
 
 
-def test_startup(race) -> None:
-    race({name: Contender(partial(start, arguments)) for name, arguments in PROGRAMS.items()},
-         title="Start of a program", unit="start", baseline=NUMPY, rounds=ROUNDS,
-         bars=[Bar(name, NUMPY, at_most=1.5) for name in LIGHT] + [
-             Bar("dendritic-bert classify TEXT", TRANSFORMERS, at_most=1.25)],
-         conditions="a process for each start, from its start to its end, with the embedded model")
+def test_startup(compare: Callable[..., None]) -> None:
+    compare({name: Implementation(partial(start, arguments)) for name, arguments in PROGRAMS.items()},
+            title="Start of a program", unit="start", baseline=NUMPY, rounds=ROUNDS,
+            targets=[*(Target(name, NUMPY, at_most=1.5) for name in LIGHT),
+                     Target("dendritic-bert classify TEXT", TRANSFORMERS, at_most=1.25)],
+            conditions="a process for each start, from its start to its end, with the embedded model")
