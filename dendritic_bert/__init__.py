@@ -1,21 +1,21 @@
-"""Text classification with a BERT vocabulary and no encoder, one fused kernel from token ids to logits."""
+"""Text classification with a Dendritic Semantic Network (DSN): BERT's embeddings without its encoder, one fused kernel
+from token ids to logits.
+
+Importing the package imports neither torch nor transformers: each public name is looked up when it is first used. The
+models are registered with the Auto classes of transformers whenever those are imported, before or after this package.
+"""
 
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# In a checkout that is not installed, `kernels/` lies beside this folder rather than inside it; an installed package
-# has it inside. The folder cannot be a top-level package of its own: transformers would import it as Hugging Face's.
-if (Path(__file__).resolve().parent.parent / "kernels" / "ops.py").exists():
-    __path__.append(str(Path(__file__).resolve().parent.parent))
-
-from transformers import AutoConfig
-
-from .model.configuration import DendriticBertConfig
-from .model.dendritic_linear import DendriticLinear
+from .auto_classes import register_with_transformers
+from .embedded_model import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
     from .inference.classifier import TextClassifier
+    from .model.configuration import DendriticBertConfig
+    from .model.dendritic_linear import DendriticLinear
     from .model.modeling import (
         DendriticBertForQuestionAnswering,
         DendriticBertForSequenceClassification,
@@ -34,17 +34,35 @@ __all__ = [
     "__version__",
 ]
 
-EMBEDDED_MODEL = str(Path(__file__).resolve().parent / "assets")
+# In a checkout that is not installed, `kernels/` lies beside this folder rather than inside it; an installed package
+# has it inside. The folder cannot be a top-level package of its own, because transformers would import it in the place
+# of Hugging Face's `kernels`.
+_CHECKOUT = Path(__file__).resolve().parent.parent
+if (_CHECKOUT / "kernels" / "ops.py").exists() and str(_CHECKOUT) not in __path__:
+    __path__.append(str(_CHECKOUT))
 
-AutoConfig.register("dendritic_bert", DendriticBertConfig)
-
-
-# Their modules double the time of `import dendritic_bert`, so they wait until they are asked for.
-_LAZY = {"DendriticBertForQuestionAnswering": "model.modeling", "DendriticBertForSequenceClassification": "model.modeling",
-         "DendriticBertModel": "model.modeling", "TextClassifier": "inference.classifier"}
+_SUBPACKAGES = ("inference", "kernels", "model")
+_MODULE_OF = {
+    "DendriticBertConfig": "model.configuration",
+    "DendriticBertForQuestionAnswering": "model.modeling",
+    "DendriticBertForSequenceClassification": "model.modeling",
+    "DendriticBertModel": "model.modeling",
+    "DendriticLinear": "model.dendritic_linear",
+    "TextClassifier": "inference.classifier",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    if name in _MODULE_OF:
+        value = globals()[name] = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+        return value
+    if name in _SUBPACKAGES:
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF, *_SUBPACKAGES})
+
+
+register_with_transformers(__name__)

@@ -68,16 +68,14 @@ def test_the_ops_folder_is_no_package():
     assert not (REPOSITORY / "kernels" / "__init__.py").exists()
 
 
-def test_import_leaves_the_modeling_code_alone_and_registers_all_the_same(tmp_path):
-    """`transformers.modeling_utils` takes as long to import as torch does."""
+def test_import_is_light():
+    """numpy alone takes longer."""
     code = """
 import sys, dendritic_bert
-assert "transformers.modeling_utils" not in sys.modules
-from transformers import AutoConfig, AutoModelForSequenceClassification
-config = AutoConfig.for_model("dendritic_bert", vocab_size=9, hidden_size=8)
-print(type(AutoModelForSequenceClassification.from_config(config)).__name__)
+assert not {"torch", "transformers", "numpy", "tokenizers"} & set(sys.modules)
+print(set(dendritic_bert.__all__) <= set(dir(dendritic_bert)))
 """
-    assert run(code, REPOSITORY, cwd=tmp_path) == "DendriticBertForSequenceClassification"
+    assert run(code, REPOSITORY) == "True"
 
 
 def test_attributes():

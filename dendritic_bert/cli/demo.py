@@ -1,4 +1,4 @@
-"""What ``make demo`` shows: sentences classified, and the kernel that did it beside plain PyTorch."""
+"""``dendritic-bert demo``: classifies a few sentences, and times the kernel that did it beside plain PyTorch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..inference.classifier import TextClassifier
 from ..kernels import backends
 from ..kernels.backends import cpu
 from ..kernels.reference import embed_pool_ref
 from ..model.modeling import DendriticBertForSequenceClassification
+from .models import load_classifier
 
 SENTENCES = (
     "It's a charming and often affecting journey.",
@@ -24,12 +24,14 @@ SENTENCES = (
     "I laughed, I cried, and I would see it again tomorrow.",
     "Two hours of my life that I will never get back.",
 )
-ROWS, ROW_LENGTH = 1024, 32  # 20 ms a repeat in plain PyTorch
+ROWS, ROW_LENGTH = 1024, 32  # plain PyTorch takes 20 ms for each repeat
 REPEATS = 15
 
 
-def run(classifier: TextClassifier) -> None:
-    """Print labels and scores, then tokens/s and the largest difference between kernel and reference."""
+def run() -> None:
+    """Print labels and scores of the model of the package, the tokens/s of the kernel and of plain PyTorch, and the
+    largest difference between their logits."""
+    classifier = load_classifier(None)
     for sentence, result in zip(SENTENCES, classifier(SENTENCES)):
         print(f"{result['label']:8}  {result['score']:.3f}  {sentence}")
 
@@ -40,17 +42,17 @@ def run(classifier: TextClassifier) -> None:
     print(f"\nmodel      {parameters:,} live parameters in {str(model.dtype).removeprefix('torch.')}")
     print(f"tokenizer  {tokenizer.engine}{f' ({tokenizer.reason})' if tokenizer.reason else ''}")
     print(f"backend    {backend}{instruction_set}")
-    _race(model)
+    _compare(model)
 
 
 @torch.no_grad()
-def _race(model: DendriticBertForSequenceClassification) -> None:
+def _compare(model: DendriticBertForSequenceClassification) -> None:
     length = min(ROW_LENGTH, model.config.max_position_embeddings)
     uniform = torch.rand(ROWS, length, generator=torch.Generator().manual_seed(0))
-    input_ids = (model.config.vocab_size ** uniform - 1).int()  # p(id) ~ 1 / (id + 1), as the words of a language
-    packed, cu_seqlens = input_ids.flatten(), torch.arange(ROWS + 1) * length  # what the tokenizer hands over
-    wide = copy.deepcopy(model).float()
-    embeddings, norm = wide.bert.embeddings, wide.bert.embeddings.LayerNorm
+    input_ids = (model.config.vocab_size ** uniform - 1).int()  # p(id) ~ 1 / (id + 1), like the frequencies of words
+    packed, cu_seqlens = input_ids.flatten(), torch.arange(ROWS + 1) * length  # the layout that the tokenizer gives
+    in_float32 = copy.deepcopy(model).float()
+    embeddings, norm = in_float32.bert.embeddings, in_float32.bert.embeddings.LayerNorm
 
     def fused() -> Tensor:
         return model(input_ids=packed, cu_seqlens=cu_seqlens).logits
@@ -58,8 +60,8 @@ def _race(model: DendriticBertForSequenceClassification) -> None:
     def reference() -> Tensor:
         pooled = embed_pool_ref(
             input_ids, embeddings.word_embeddings.weight, embeddings.position_embeddings.weight,
-            embeddings.token_type_embeddings.weight, norm.weight, norm.bias, eps=norm.eps, pooling=wide.pooling)
-        return wide.classifier(pooled)
+            embeddings.token_type_embeddings.weight, norm.weight, norm.bias, eps=norm.eps, pooling=in_float32.pooling)
+        return in_float32.classifier(pooled)
 
     difference = (fused() - reference()).abs().max().item()
     threads = torch.get_num_threads()
@@ -69,7 +71,7 @@ def _race(model: DendriticBertForSequenceClassification) -> None:
     finally:
         torch.set_num_threads(threads)
     tokens = input_ids.numel() / 1e6
-    print(f"\n{ROWS} rows of {length} tokens, one thread, median of {REPEATS} repeats in turn")
+    print(f"\n{ROWS} rows of {length} tokens, one thread, median of {REPEATS} repeats that alternate")
     print(f"PyTorch, float32 {tokens / reference_seconds:8.1f} million tokens/s")
     print(f"fused kernel     {tokens / fused_seconds:8.1f} million tokens/s, "
           f"{reference_seconds / fused_seconds:.1f} times as fast")
@@ -77,11 +79,11 @@ def _race(model: DendriticBertForSequenceClassification) -> None:
 
 
 def _medians(*functions: Callable[[], Tensor]) -> list[float]:
-    """Seconds that each function takes; run in turn, so that a noisy moment of the machine hits all of them."""
+    """Median seconds of each function. They alternate, so that a disturbance of the machine affects all of them."""
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(REPEATS):
         for function, times in zip(functions, seconds):
-            function()  # untimed: the others have emptied its caches
+            function()  # not timed, because the other functions have displaced its data from the caches
             start = time.perf_counter()
             function()
             times.append(time.perf_counter() - start)

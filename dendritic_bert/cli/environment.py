@@ -1,4 +1,4 @@
-"""What runs here and how fast it can be: versions, processor, backends, tokenizer, embedded model."""
+"""``dendritic-bert env``: what is in use here, and what is missing: versions, processor, backends, tokenizer, model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
+from .. import __version__, embedded_model
+
 REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-OPTIONAL = {"nanotoken": "fast", "accelerate": "train", "datasets": "train"}  # package -> extra that brings it
+OPTIONAL = {"nanotoken": "fast", "accelerate": "train", "datasets": "train"}  # package -> the extra that installs it
+
+
+def run() -> None:
+    """Print the environment, one name and value per line."""
+    lines = describe()
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:{width}}  {value}")
 
 
 def describe() -> list[tuple[str, str]]:
-    """Name and value of all that decides what runs; what is missing says why and how to get it. Raises nothing."""
-    from .. import __version__
+    """Name and value of everything that decides what runs; of what is missing, why and how to get it. Never raises."""
 
     return [
-        ("dendritic-bert", f"{__version__} in {Path(__file__).parent}"),
+        ("dendritic-bert", f"{__version__} in {Path(embedded_model.__file__).parent}"),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         *((package, _version(package)) for package in (*REQUIRED, *OPTIONAL)),
         ("processor", f"{_processor()}, {os.cpu_count()} logical"),
@@ -36,7 +45,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """The name that the processor gives itself; ``platform.processor()`` is empty on most Linux systems."""
+    """The name of the processor in /proc/cpuinfo, because ``platform.processor()`` is empty on most Linux systems."""
     if os.path.exists("/proc/cpuinfo"):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -47,14 +56,13 @@ def _processor() -> str:
 def _backends() -> list[tuple[str, str]]:
     import torch
 
-    from ..kernels.backends import cpu
-
     threads = ("threads", f"{torch.get_num_threads()} (torch.set_num_threads or OMP_NUM_THREADS changes it)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the extension is missing stands in the list
+            warnings.simplefilter("ignore")  # the list says whether the extension is missing
             from ..kernels import backends
-    except RuntimeError as error:  # the environment variable asks for a backend that is not there
+            from ..kernels.backends import cpu
+    except RuntimeError as error:  # the environment variable names a backend that does not exist or cannot be used
         return [threads, ("backend", f"none: {error}")]
     lines = [threads]
     for name, missing in backends.availability().items():
@@ -63,21 +71,20 @@ def _backends() -> list[tuple[str, str]]:
     why = f"forced by {backends.ENVIRONMENT_VARIABLE}" if backends.FORCED else "first that is available"
     try:
         chosen = backends.choose(None, "dsn_logits", "cpu", torch.float32)
-    except RuntimeError as error:  # the one that is forced serves a GPU
+    except RuntimeError as error:  # the backend that is forced serves only a GPU
         chosen = f"none on a CPU: {error}"
     return [*lines, ("backend in use", f"{chosen} ({why})")]
 
 
 def _model() -> list[tuple[str, str]]:
-    from .. import EMBEDDED_MODEL
-
-    weights, tokenizer = (Path(EMBEDDED_MODEL) / name for name in ("model.safetensors", "tokenizer.json"))
+    folder = embedded_model.EMBEDDED_MODEL
+    weights, tokenizer = (Path(folder) / name for name in ("model.safetensors", "tokenizer.json"))
     missing = [path.name for path in (weights, tokenizer) if not path.exists()]
     if missing:
-        return [("embedded model", f"not there: {EMBEDDED_MODEL} lacks {' and '.join(missing)} (install the package "
-                                   "anew, or pass --model)")]
+        return [("embedded model", f"not there: {folder} lacks {' and '.join(missing)} (install the "
+                                   "package again, or pass --model)")]
     return [("tokenizer", _tokenizer(tokenizer)),
-            ("embedded model", f"{weights.stat().st_size / 1e6:.2f} MB in {EMBEDDED_MODEL}")]
+            ("embedded model", f"{weights.stat().st_size / 1e6:.2f} MB in {folder}")]
 
 
 def _tokenizer(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Text in, label out: lists, streams, and files of any size."""
+"""Classification of texts: lists, streams, and files of any size."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import operator
 import os
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from numbers import Number
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from ..training.workspace import MODEL_FILES
+from .. import embedded_model
+from ..model.files import MODEL_FILES
 from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
 from .readers import Position, RecordReader
+from .scores import label_names, score_function
 from .streams import Input, PathOrStream, open_input
-from .threads import limit_threads, without_lost_threads
-from .tokenization import PackedBatch, PackedTokenizer, check_texts, without_surrogates
+from .texts import check_texts
+from .threads import map_in_order, without_lost_threads
+from .tokenization import PackedBatch, PackedTokenizer
 from .writers import FORMATTERS, file_id, open_output
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Batch = tuple[list[str | None], Position]  # of a file: its texts, None for a malformed record, and what is behind it
-# Threads take turns at what Python itself does in a batch; with 1024 texts in each they hand over four times as often,
-# and 13 % of a single thread's time goes into the calls.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Batch = tuple[list[str | None], Position]  # texts of a file, None for a malformed record, and the position after them
+# The part of a batch that Python itself does runs on one thread at a time. With 1024 texts in a batch the threads would
+# take turns four times as often, and a single thread would spend 13 % of its time on calls.
 BATCH_SIZE = 4096
-ENCODER_ROWS = 128  # rows that a model with BERT's encoder takes at a time: each is padded to the longest of them
-# Fields of a configuration that say where a checkpoint came from.
+ENCODER_ROWS = 128  # rows that BERT's encoder takes at a time, each padded to the longest of them
+# Fields of a configuration that say where a checkpoint came from, not what it computes.
 INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype"}
-_COUNTING = threading.Lock()  # of num_truncated, where calls overlap
+_COUNTING = threading.Lock()  # guards num_truncated when calls overlap
 
 
 class Prediction(NamedTuple):
@@ -49,11 +49,12 @@ class Prediction(NamedTuple):
 
 
 class FileReport(NamedTuple):
-    """What ``classify_file`` did, with what an interrupted run had done before.
+    """What ``classify_file`` did, including the work of an interrupted run that it continued.
 
-    num_records: texts classified. num_resumed: those of them that an earlier run had done. num_truncated: texts cut to
-    the model's length. num_replaced: bytes that were not UTF-8 and became U+FFFD. num_malformed: records that were
-    skipped or written as null, as ``on_error`` asks; first_malformed: where the first of them is and what is wrong.
+    num_records: texts classified. num_resumed: how many of them the interrupted run had classified. num_truncated:
+    texts that were cut to the model's length. num_replaced: bytes that were not UTF-8 and became U+FFFD. num_malformed:
+    records that were skipped or written as null, as ``on_error`` says. first_malformed: where the first of them is, and
+    what is wrong with it.
     """
 
     num_records: int
@@ -65,30 +66,34 @@ class FileReport(NamedTuple):
 
 
 class NonFiniteScores(ValueError):
-    """A model whose logits are no numbers. row: the first text of the batch that has such. text: what it is called.
-    why: what is wrong with the model."""
+    """The model gives logits that are NaN or infinite.
+
+    row: the first text of the batch with such logits. text: what the message calls it. why: what is wrong with the
+    model.
+    """
 
     def __init__(self, row: int, text: str, why: str):
-        super().__init__(row, text, why)  # by which it is pickled
+        super().__init__(row, text, why)  # so that it can be pickled
         self.row, self.text, self.why = row, text, why
 
     def __str__(self) -> str:
-        return (f"the model gives {self.text} a score that is no number, since {self.why}: train it anew or load "
-                "another checkpoint.")
+        return (f"the model gives {self.text} a score that is NaN or infinite, because {self.why}: train it again or "
+                "load another checkpoint.")
 
 
 class TextClassifier:
     """Classifies texts as transformers' text-classification pipeline does, from packed ids and in one kernel.
 
-    ``model`` is a ``DendriticBertForSequenceClassification``, ``tokenizer`` what ``PackedTokenizer`` takes. Texts
-    longer than ``max_length``, the model's position table or the tokenizer's ``model_max_length`` where that is less,
-    are cut on the tokenizer's ``truncation_side``; ``num_truncated`` counts them over the classifier's life.
+    ``model`` is a ``DendriticBertForSequenceClassification``; ``tokenizer`` is anything that ``PackedTokenizer`` takes.
+    ``max_length`` is the size of the model's position table, or the tokenizer's ``model_max_length`` if that is less.
+    Longer texts are cut on the tokenizer's ``truncation_side``; ``num_truncated`` counts them over the life of the
+    classifier.
 
-    Calls may overlap, and leave torch's number of threads alone. A classifier can be pickled and copied; the copy
+    Calls may overlap, and do not change torch's number of threads. A classifier can be pickled and copied; the copy
     counts from 0.
 
-    Raises ValueError where the tokenizer has ids that the model has no embedding for, or the configuration's
-    ``id2label`` does not name every label.
+    Raises ValueError if the tokenizer has ids for which the model has no embedding, or if the ``id2label`` of the
+    configuration does not name every label.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any):
@@ -101,18 +106,17 @@ class TextClassifier:
                              "belong together, pass the tokenizer that the model was trained with.")
         self.max_length = int(min(config.max_position_embeddings, self.tokenizer.model_max_length))
         num_labels: Any = model.num_labels
-        self.labels = _label_names(config.id2label, num_labels)
+        self.labels = label_names(config.id2label, num_labels)
         self.num_truncated = 0
-        self._scores = _score_function(config.problem_type, len(self.labels))
-        self._words: Any = model.get_input_embeddings()  # on the model's device, found sooner than by model.device
+        self._scores = score_function(config.problem_type, len(self.labels))
+        self._words: Any = model.get_input_embeddings()  # says the model's device, faster than model.device
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None) -> TextClassifier:
-        """Load model and tokenizer of a folder or a hub id; None is the model that comes with the package."""
-        from .. import EMBEDDED_MODEL
+        """Load the model and the tokenizer of a folder or a hub id; None is the model that comes with the package."""
         from ..model.modeling import DendriticBertForSequenceClassification
 
-        name = EMBEDDED_MODEL if name_or_path is None else str(name_or_path)
+        name = embedded_model.EMBEDDED_MODEL if name_or_path is None else str(name_or_path)
         return cls(DendriticBertForSequenceClassification.from_pretrained(name), PackedTokenizer.from_pretrained(name))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -121,12 +125,12 @@ class TextClassifier:
     def __call__(
         self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, threads: int | None = None
     ) -> list[dict[str, Any]]:
-        """Classify one text or many: one ``{"label": str, "score": float}`` a text, in order, always in a list.
+        """Classify one text or many: always a list, in order, with one ``{"label": str, "score": float}`` per text.
 
-        Score and label follow the pipeline: the largest of softmax, or of sigmoid where the problem is multi-label or
-        there is one label, or of the logits in regression. ``texts`` is what ``check_texts`` takes, or a str.
-        ``threads`` defaults to torch's own number. Raises TypeError for a text that is no str, ValueError for
-        ``batch_size`` or ``threads`` below 1, and for a score that is no number, naming the text.
+        Label and score are those of the pipeline: the largest value of the softmax; of the sigmoid if the problem is
+        multi-label or there is one label; of the logits in regression. ``texts`` is a str, or what ``check_texts``
+        takes. ``threads`` is torch's own number by default. Raises TypeError for a text that is not a str, and
+        ValueError for ``batch_size`` or ``threads`` below 1 and for a score that is NaN or infinite, naming the text.
         """
         texts = check_texts([texts] if isinstance(texts, str) else texts)
         threads = _thread_count(threads)
@@ -134,7 +138,7 @@ class TextClassifier:
         batches = [texts[start:start + batch_size] for start in range(0, len(texts), batch_size)]
         results: list[dict[str, Any]] = []
         try:
-            for _, prediction in _in_order(self.predict, batches, threads, len(batches)):
+            for _, prediction in map_in_order(self.predict, batches, threads, len(batches)):
                 self._count_truncated(prediction.num_truncated)
                 results += [{"label": label, "score": score}
                             for label, score in zip(prediction.labels, prediction.scores.tolist())]
@@ -145,7 +149,7 @@ class TextClassifier:
 
     @torch.no_grad()
     def predict(self, texts: list[str]) -> Prediction:
-        """The best label of each text, all in one batch on the calling thread; counts nothing."""
+        """The best label of each text, in one batch on the calling thread; ``num_truncated`` stays as it is."""
         batch = self.tokenizer(texts, self.max_length)
         logits = without_lost_threads(self._logits, batch).float().cpu().numpy()
         if not np.isfinite(logits).all():
@@ -166,7 +170,7 @@ class TextClassifier:
         return "its weights are too large" if bad is None else f"its {bad} holds NaN or infinite values"
 
     def _logits(self, batch: PackedBatch) -> torch.Tensor:
-        """``[B, C]``."""
+        """The logits ``[B, C]`` of a batch."""
         if not self.model.config.dsn:
             return self._encoder_logits(batch)
         device, types = self._words.weight.device, self.tokenizer.token_type_ids(batch)
@@ -176,7 +180,7 @@ class TextClassifier:
                           return_dict=False)[0]
 
     def _encoder_logits(self, batch: PackedBatch) -> torch.Tensor:
-        """The same of a model with BERT's encoder (``dsn=False``), which takes no packed rows: here they are padded."""
+        """The logits of a model with BERT's encoder (``dsn=False``), which needs padded rows."""
         device, logits = self._words.weight.device, []
         types = self.tokenizer.token_type_ids(batch)
         for first in range(0, len(batch.cu_seqlens) - 1, ENCODER_ROWS):
@@ -207,34 +211,35 @@ class TextClassifier:
     ) -> FileReport:
         """Classify every record of a file of any size, in order, in constant memory.
 
-        Each record gives one line with its text, label and score (six decimals): JSON Lines, CSV (the text always
-        quoted) or TSV (nothing quoted; a tab or line end in a text becomes a space).
+        Each record gives one line with its text, label and score (six decimals), as JSON Lines, CSV (the text is always
+        quoted) or TSV (nothing is quoted; a tab or line end in a text becomes a space).
 
-        An output file appears under its name when it is whole, with the mode and owner of the one it replaces. A run
-        that was interrupted, or that ended at a malformed record which was then mended, is taken up by the same call,
-        and the file is the same to the byte as without the interruption. Until then its lines are in OUTPUT.partial
-        beside OUTPUT.partial.json; files of these names that are not of this program are left alone and refused.
+        An output file appears under its name when it is complete, with the mode and owner of the file that it replaces.
+        If a run is interrupted, or stops at a malformed record that is then mended, the same call continues it, and the
+        file is the same to the byte as without the interruption. Until then the lines are in OUTPUT.partial, beside
+        OUTPUT.partial.json. If this program did not write the files of these names, they stay, and the call fails.
 
         Args:
-            input: a path, "-" for standard input, or a stream. Text streams are read as text from where they are;
-                bytes are UTF-8, or UTF-16 or UTF-32 behind a byte order mark.
-            output: a path, "-" or None for standard output, or a stream. Streams are not resumed.
-            input_format: "text" (a text a line), "csv", "tsv" or "jsonl"; None goes by the suffix, "text" without one.
-            column: which column, or key of each JSON object, holds the text.
-            format: "json", "csv" or "tsv"; None goes by the suffix, "json" without one.
-            on_error: what a malformed record does: "stop" ends the run, "skip" leaves it out, "null" writes a record
-                without text, label and score in its place. The report counts them.
-            batch_size: texts at a time.
-            threads: worker threads; None is torch's own number.
-            progress: a bar on standard error; None shows one where that is a terminal.
-            resume: False starts over whatever an earlier run has left.
+            input: a path, "-" for standard input, or a stream. A text stream is read as text, from its position on.
+                Bytes are UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+            output: a path, "-" or None for standard output, or a stream. Output to a stream is not resumed.
+            input_format: "text" (one text per line), "csv", "tsv" or "jsonl"; None is what the suffix says, and "text"
+                without a suffix.
+            column: the column, or the key of each JSON object, that holds the text.
+            format: "json", "csv" or "tsv"; None is what the suffix says, and "json" without a suffix.
+            on_error: what to do at a malformed record: "stop" ends the run, "skip" leaves the record out, and "null"
+                writes a record without text, label and score for it. The report counts them.
+            batch_size: how many texts are classified at a time.
+            threads: the number of worker threads; None is torch's own number.
+            progress: whether to show a bar on standard error; None shows one if that is a terminal.
+            resume: False starts over, whatever an earlier run has left.
 
         Raises:
-            OSError: input that cannot be read, output that cannot be written or would take the place of a file that
-                is not of this program; found out before any work.
-            ValueError: an unknown format or suffix, bytes that are no text, a column that is not there, an output that
-                is the input; a malformed record (with its line), a score that is no number (with its record); an
-                output begun with another input, model or options.
+            OSError: the input cannot be read, or the output cannot be written or would replace a file that this program
+                did not write. This is found out before any work.
+            ValueError: an unknown format or suffix; bytes that are not text; a column that does not exist; an output
+                that is the input or a file of the model; a malformed record (with its line); a score that is NaN or
+                infinite (with its record); an output that was begun with another input, model or options.
         """
         threads = _thread_count(threads)
         _check_positive("batch_size", batch_size)
@@ -274,7 +279,9 @@ class TextClassifier:
             bar = stack.enter_context(tqdm(
                 desc=source.name, total=source.size, initial=start.input_bytes, unit="B", unit_scale=True,
                 file=sys.stderr, disable=_no_bar(progress)))
-            work = stack.enter_context(closing(_in_order(classify, _error_last(reader.batches(batch_size)), threads)))
+            batches = _error_last(reader.batches(batch_size))
+            # Whoever classifies one text at a time wants each answered before the next is there.
+            work = stack.enter_context(closing(map_in_order(classify, batches, threads, reads_ahead=batch_size > 1)))
             for (_, behind), (lines, num_truncated) in work:  # type: ignore[misc]
                 self._count_truncated(num_truncated)
                 behind = behind._replace(num_truncated=position.num_truncated + num_truncated)
@@ -285,14 +292,14 @@ class TextClassifier:
                           position.num_malformed, position.first_malformed)
 
     def _files_to_keep(self, source: Input) -> dict[tuple[int, int], str]:
-        """Files that no output may take the place of: the input and those that the model was loaded from."""
+        """The files that an output must not replace: the input, and those from which the model was loaded."""
         folder = self.model.name_or_path
         paths = [path for name in MODEL_FILES if folder and (path := Path(folder, name)).exists()]
         files = {file_id(path.stat()): f"{path}, a file of the model" for path in paths}
         return {key: name for key, name in {**files, file_id(source.status): "the input"}.items() if key is not None}
 
     def fingerprint(self) -> str:
-        """A digest of parameters, configuration and tokenizer; not of where they are stored or were saved by."""
+        """A digest of parameters, configuration and tokenizer, but not of where they are stored or what saved them."""
         tokenizer = self.tokenizer
         digest = hashlib.sha256(tokenizer.backend.to_str().encode())
         settings = (tokenizer.backend.encode_special_tokens, tokenizer.truncation_side, self.max_length)
@@ -305,44 +312,8 @@ class TextClassifier:
         return digest.hexdigest()
 
 
-def _label_names(id2label: Any, num_labels: int) -> list[str]:
-    """The names of labels 0 to ``num_labels`` - 1; numbers may stand for keys, as JSON writes them, and for names."""
-    pairs = list(id2label.items() if isinstance(id2label, Mapping) else enumerate(id2label or ()))
-    names = {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in pairs}
-    if len(pairs) != num_labels or names.keys() != set(range(num_labels)):
-        keys = ", ".join(repr(key) for key, _ in pairs)
-        raise ValueError(f"id2label has the keys {keys:.60}, the model {num_labels} labels: name each from 0 to "
-                         f"{num_labels - 1} in its configuration.")
-    for label, name in names.items():
-        if not isinstance(name, (str, Number)):
-            raise ValueError(f"id2label[{label}] is {name!r:.60}, expected a str: name the label in the model's "
-                             "configuration.")
-    return [without_surrogates(str.__str__(name)) if isinstance(name, str) else str(name)
-            for _, name in sorted(names.items())]
-
-
-def _score_function(problem_type: str | None, num_labels: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Logits ``[B, C]`` to scores, by the rules of transformers' TextClassificationPipeline.postprocess."""
-    if problem_type == "regression":
-        return _identity
-    return _sigmoid if problem_type == "multi_label_classification" or num_labels == 1 else _softmax
-
-
-def _identity(logits: np.ndarray) -> np.ndarray:
-    return logits
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-logits))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exp / exp.sum(axis=1, keepdims=True)
-
-
 def _error_last(batches: Iterator[Batch]) -> Iterator[Batch | Exception]:
-    """The batches, and in its place what ends them: raised at once it would overtake those that are worked on."""
+    """The batches, followed by the error that ends them: raised at once, it would overtake batches in work."""
     try:
         yield from batches
     except Exception as error:
@@ -350,7 +321,7 @@ def _error_last(batches: Iterator[Batch]) -> Iterator[Batch | Exception]:
 
 
 def _no_bar(progress: bool | None) -> bool | None:
-    """tqdm's ``disable``; without a standard error there is no bar."""
+    """The argument ``disable`` of tqdm; there is no bar if standard error is closed."""
     return True if sys.stderr is None else None if progress is None else not progress
 
 
@@ -366,26 +337,3 @@ def _check_positive(name: str, value: int) -> int:
 
 def _thread_count(threads: int | None) -> int:
     return torch.get_num_threads() if threads is None else _check_positive("threads", threads)
-
-
-def _in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None
-) -> Generator[tuple[Item, Result]]:
-    """Each item with its result, in order. Whole batches go to worker threads, which run torch on one thread each:
-    tokenizer and kernel both release the GIL. One item alone has all threads inside the kernel. The caller's own
-    setting of torch stays as it is: where it is the one to run with, the caller runs."""
-    is_alone = threads == 1 or num_items == 1
-    if is_alone and threads == torch.get_num_threads():
-        for item in items:
-            yield item, function(item)
-        return
-    workers, torch_threads = (1, threads) if is_alone else (threads, 1)
-    with ThreadPoolExecutor(workers, initializer=limit_threads, initargs=(torch_threads,)) as pool:
-        running: deque[tuple[Item, Future[Result]]] = deque()
-        for item in items:
-            running.append((item, pool.submit(function, item)))
-            if len(running) > workers:  # one batch waits for the next free worker, no more stand in memory
-                done, future = running.popleft()
-                yield done, future.result()
-        for done, future in running:
-            yield done, future.result()

@@ -1,4 +1,4 @@
-"""Which format a file has, by its suffix and its first bytes; what is no text is refused, with the remedy."""
+"""The format of a file by its suffix and its first bytes; a file that is not text is refused, with a remedy."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ INPUT_FORMATS = {"text": (".txt", ".text"), "csv": (".csv",), "tsv": (".tsv", ".
                  "jsonl": (".jsonl", ".ndjson", ".json")}
 OUTPUT_FORMATS = {"json": (".json", ".jsonl", ".ndjson", ".txt"), "csv": (".csv",), "tsv": (".tsv", ".tab")}
 
-HEAD_BYTES = 4096  # what is looked at of an input's start
-# The mark of UTF-32 in little-endian order begins with that of UTF-16, so it comes first.
+HEAD_BYTES = 4096  # how many bytes of the start of an input are looked at
+# The little-endian mark of UTF-32 begins with that of UTF-16, so it must come first.
 BYTE_ORDER_MARKS = {BOM_UTF32_LE: "utf-32", BOM_UTF32_BE: "utf-32", BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
 
 _DECOMPRESS = "decompress it first, for example through a pipe"
 _EXPORT = "export its table as CSV first"
-# kind: (suffixes, the first bytes of such a file, what to do)
+# kind -> suffixes, pattern of the first bytes, what to do
 _FOREIGN: dict[str, tuple[tuple[str, ...], bytes, str]] = {
     "gzip": ((".gz", ".tgz"), rb"\x1f\x8b", _DECOMPRESS),
     "zstd": ((".zst", ".zstd"), rb"\x28\xb5\x2f\xfd", _DECOMPRESS),
@@ -25,7 +25,7 @@ _FOREIGN: dict[str, tuple[tuple[str, ...], bytes, str]] = {
     "bzip2": ((".bz2",), rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)", _DECOMPRESS),
     "lz4": ((".lz4",), rb"\x04\x22\x4d\x18", _DECOMPRESS),
     "compress": ((".z",), rb"\x1f\x9d", _DECOMPRESS),
-    "brotli": ((".br",), rb"(?!)", _DECOMPRESS),  # has no first bytes of its own
+    "brotli": ((".br",), rb"(?!)", _DECOMPRESS),  # its files begin with no bytes of their own
     "snappy": ((".snappy", ".sz"), rb"\xff\x06\x00\x00sNaPpY", _DECOMPRESS),
     "Excel": ((".xlsx", ".xlsm", ".xls", ".ods"), rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _EXPORT),
     "zip": ((".zip", ".docx", ".npz"), rb"PK(\x03\x04|\x05\x06|\x07\x08)", "unpack it, and export a table as CSV"),
@@ -44,15 +44,15 @@ _FOREIGN: dict[str, tuple[tuple[str, ...], bytes, str]] = {
     "an image": ((".png", ".jpg", ".jpeg", ".gif"), rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a", "it has no text to read"),
     "a program": ((".exe", ".so"), rb"\x7fELF|MZ\x90\x00", "it has no text to read"),
 }
-# Bytes that no text has: control characters but tab, line ends, page ends, backspace and escape.
+# Bytes that text never holds: control characters other than tab, line ends, page ends, backspace and escape.
 _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def choose_format(argument: str, wanted: str | None, path: object, formats: dict[str, tuple[str, ...]]) -> str:
-    """``wanted``, else what the suffix of ``path`` stands for; the first of ``formats`` for a stream or no suffix.
+    """``wanted``, or else the format of the suffix of ``path``, or the first of ``formats`` if there is no suffix.
 
-    Raises ValueError for a format that is not among them, a suffix that stands for none of them, and whatever is wanted
-    for an output whose suffix promises another kind of file.
+    Raises ValueError for a format or a suffix that is not among ``formats``, and for an output whose suffix is that of
+    another kind of file, whatever is wanted.
     """
     if wanted is not None and wanted not in formats:
         raise ValueError(f"{argument} is {wanted!r}, known are {', '.join(formats)}.")
@@ -78,14 +78,14 @@ def _suffixes(formats: dict[str, tuple[str, ...]]) -> str:
 
 
 def encoding_of(head: bytes) -> str | None:
-    """The encoding that a byte order mark at the start names, "utf-16" or "utf-32"; None where UTF-8 is to be read."""
+    """The encoding that a byte order mark at the start names, "utf-16" or "utf-32"; None for UTF-8."""
     return next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
 
 
 def refuse_foreign_bytes(head: bytes, name: str) -> None:
-    """Raise ValueError where ``head``, the start of input ``name``, is not that of a text in UTF-8.
+    """Raise ValueError if ``head``, the start of the input ``name``, is not the start of a text in UTF-8.
 
-    First bytes that are letters (``PAR1``) count only where control characters follow, which no text has.
+    First bytes that are letters (``PAR1``) count only if control characters follow, which text never holds.
     """
     for kind, (_, start, remedy) in _FOREIGN.items():
         match = re.match(start, head)

@@ -1,4 +1,4 @@
-"""Texts out of lines, CSV, TSV and JSON Lines, record by record, with the position behind each batch of them."""
+"""Reads texts from lines, CSV, TSV and JSON Lines, in batches, with the position in the input after each batch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from .tokenization import without_surrogates
+from .texts import without_surrogates
 
-MAX_LINE_BYTES = 1 << 26  # what one line may take of the memory
-BATCH_BYTES = 1 << 22  # a batch of long texts ends here, before it has its number of rows
+MAX_LINE_BYTES = 1 << 26  # a longer line is a malformed record, so that memory is bounded
+BATCH_BYTES = 1 << 22  # a batch of long texts ends here, even if it has fewer texts than asked for
 ON_ERROR = ("stop", "skip", "null")
 
 
 class MalformedRecord(ValueError):
-    """A record that is not of its format; the message names the input and the line."""
+    """A record that does not follow the format of the input; the message names the input and the line."""
 
 
 class Position(NamedTuple):
-    """How far a run has come; enough to go on from there.
+    """How far a run has come: all that is needed to continue from there.
 
-    records: texts read. lines, input_bytes, input_sha256: of the input up to there. num_replaced: undecodable bytes.
-    num_malformed: records that were passed over; first_malformed: what was wrong with the first of them.
+    records: texts read. lines, input_bytes, input_sha256: size and digest of the input up to there. num_replaced: bytes
+    that could not be decoded. num_malformed: malformed records; first_malformed: what was wrong with the first of them.
+    num_truncated: texts that were cut. output_bytes: size of the output.
     """
 
     records: int
@@ -43,24 +44,25 @@ class Position(NamedTuple):
 class RecordReader:
     """The texts of a stream of UTF-8, in batches.
 
-    Lines end in LF or CRLF. "text" has a text a line, an empty line is the empty text; "csv" is RFC 4180 with a header
-    line; "tsv" has a header line and no quoting; "jsonl" has an object a line. Blank lines of the last three are no
-    records. Bytes that are not UTF-8, and lone surrogates of JSON escapes, become U+FFFD and are counted.
+    Lines end in LF or CRLF. "text" has one text per line, and an empty line is an empty text. "csv" is RFC 4180 with a
+    header line. "tsv" has a header line and no quoting. "jsonl" has one object per line. In the last three a blank line
+    is not a record. Bytes that are not UTF-8, and lone surrogates in JSON escapes, become U+FFFD and are counted.
 
-    A record of another width than the header, a line that is no JSON or too long, a text that is not there or null:
-    ``on_error`` "stop" raises MalformedRecord, naming the line, "skip" passes over it, "null" gives None in its place.
+    A record is malformed if its width is not that of the header, if its line is not JSON or too long, or if its text is
+    missing or null. Then ``on_error`` "stop" raises MalformedRecord, which names the line; "skip" leaves the record
+    out; "null" gives None for it.
     """
 
     def __init__(self, stream: BinaryIO, name: str, input_format: str, column: str, on_error: str = "stop"):
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error is {on_error!r}, known are {', '.join(ON_ERROR)}.")
         self.stream, self.name, self.column, self.on_error = stream, name, column, on_error
-        self._done = Position(0, 0, 0, "", 0)  # but for its digest
+        self._done = Position(0, 0, 0, "", 0)  # its digest is brought up to date by position()
         self._digest = hashlib.sha256()
-        self._lines: list[bytes] = []  # those that were read since the digest was brought up to date
-        self._given_out = 0  # so many of them belong to records that were given out, the others to the one being read
-        self._bytes = self._bytes_hashed = 0  # of all lines read, and of those that the digest has
-        self._replaced = 0  # bytes of the record that is being read
+        self._lines: list[bytes] = []  # the lines read since the digest was brought up to date
+        self._given_out = 0  # how many of them belong to records that were given out; the rest is being read
+        self._bytes = self._bytes_hashed = 0  # size of all lines read, and of those in the digest
+        self._replaced = 0  # replaced bytes of the record that is being read
         self._at_start = True
         self._put_back: deque[bytes] = deque()
         self._next_text = {"text": self._next_line, "csv": self._next_of_csv, "tsv": self._next_of_tsv,
@@ -71,7 +73,7 @@ class RecordReader:
             self._index, self._width = self._read_header(self._csv_row if input_format == "csv" else self._tsv_row)
 
     def position(self) -> Position:
-        """Where the reader stands: behind the last record given out, or behind the header."""
+        """The position after the last record that was given out, or after the header."""
         lines = b"".join(self._lines[:self._given_out])
         self._digest.update(lines)
         self._done = self._done._replace(
@@ -83,7 +85,7 @@ class RecordReader:
         return self._done
 
     def go_to(self, done: Position) -> bool:
-        """Move a stream that can be read again to ``done``; False where the bytes before it are not those of then."""
+        """Move a stream that can be read again to ``done``; False if the bytes before it have changed since."""
         self.stream.seek(0)
         self._digest = hashlib.sha256()
         self._lines.clear()
@@ -97,9 +99,9 @@ class RecordReader:
         return not left and self._digest.hexdigest() == done.input_sha256
 
     def batches(self, batch_size: int) -> Iterator[tuple[list[str | None], Position]]:
-        """Up to ``batch_size`` texts or about ``BATCH_BYTES`` at a time, with the position behind them.
+        """Batches of up to ``batch_size`` texts or about ``BATCH_BYTES``, each with the position after it.
 
-        What is read before an error is given out before it is raised.
+        Before an error is raised, the texts before it are given out.
         """
         texts: list[str | None] = []
         given, full = self.position(), self._bytes + BATCH_BYTES
@@ -130,7 +132,7 @@ class RecordReader:
             except MalformedRecord as error:
                 if self.on_error == "stop":
                     raise
-                self._pass_over(error)
+                self._leave_out(error)
                 if self.on_error == "null":
                     yield None
                 continue
@@ -145,19 +147,19 @@ class RecordReader:
             self._done = self._done._replace(num_replaced=self._done.num_replaced + self._replaced)
             self._replaced = 0
 
-    def _pass_over(self, error: MalformedRecord) -> None:
+    def _leave_out(self, error: MalformedRecord) -> None:
         part, self._replaced = self._lines[-1], 0
-        self._let_go()
+        self._count_blank()
         self._done = self._done._replace(num_malformed=self._done.num_malformed + 1,
                                          first_malformed=self._done.first_malformed or str(error))
-        while len(part) > MAX_LINE_BYTES and not part.endswith(b"\n"):  # a long line, of which this was the start
+        while len(part) > MAX_LINE_BYTES and not part.endswith(b"\n"):  # skip the rest of a line that is too long
             self.position()
             part = self.stream.readline(MAX_LINE_BYTES + 1)
             self._digest.update(part)
             self._done = self._done._replace(input_bytes=self._done.input_bytes + len(part))
 
-    def _let_go(self) -> None:
-        """Count the lines that were read as done though no text came of them; however many follow, few are kept."""
+    def _count_blank(self) -> None:
+        """Count the lines just read, which gave no text, as done, and do not keep many of them in memory."""
         self._give_out()
         if len(self._lines) > 1 << 14 or self._bytes - self._bytes_hashed > BATCH_BYTES:
             self.position()
@@ -180,7 +182,7 @@ class RecordReader:
         try:
             return line.decode()
         except UnicodeDecodeError:
-            # surrogateescape makes each bad byte one lone surrogate, which no valid UTF-8 holds.
+            # surrogateescape turns each bad byte into a lone surrogate, which valid UTF-8 never holds.
             text, count = re.subn("[\udc80-\udcff]", "\ufffd", line.decode(errors="surrogateescape"))
             self._replaced += count
             return text
@@ -192,7 +194,7 @@ class RecordReader:
     # ---- tables ------------------------------------------------------------------------------------------------------
 
     def _read_header(self, next_row: Callable[[], list[str] | None]) -> tuple[int, int]:
-        """The place of the column among the columns, and how many there are."""
+        """The index of the column, and the number of columns."""
         header = next_row() or []
         self._give_out()
         if self.column not in header:
@@ -223,7 +225,7 @@ class RecordReader:
         while (line := self._line()) is not None:
             if fields := line.rstrip("\r\n"):
                 return fields.split("\t")
-            self._let_go()
+            self._count_blank()
         return None
 
     def _read_csv(self) -> Iterator[list[str]]:
@@ -232,7 +234,7 @@ class RecordReader:
     def _csv_row(self) -> list[str] | None:
         try:
             while (row := next(self._csv_rows, None)) == []:
-                self._let_go()
+                self._count_blank()
             return row
         except csv.Error as error:
             lines = len(self._lines) - self._given_out
@@ -241,10 +243,10 @@ class RecordReader:
         except MalformedRecord as error:
             malformed = error
         if self.on_error != "stop":
-            # A quote too many makes one record of all that follows: only its first line is passed over.
+            # A stray quote makes one record of all lines that follow, so only the first of them is left out.
             self._put_back.extendleft(reversed(self._lines[self._given_out + 1:]))
             del self._lines[self._given_out + 1:]
-            self._csv_rows = self._read_csv()  # one that has met the end of its lines reads no more
+            self._csv_rows = self._read_csv()  # because a csv reader that has raised or ended reads no more
         raise malformed
 
     # ---- JSON Lines --------------------------------------------------------------------------------------------------
@@ -253,7 +255,7 @@ class RecordReader:
         while (line := self._line()) is not None:
             if not line.isspace():
                 return self._text_of(line)
-            self._let_go()
+            self._count_blank()
         return None
 
     def _text_of(self, line: str) -> str:
@@ -262,8 +264,8 @@ class RecordReader:
         except json.JSONDecodeError as error:
             raise self._malformed(f"not valid JSON ({error.msg} at character {error.pos + 1}), every line must be one "
                                   "object.") from None
-        except (ValueError, RecursionError) as error:  # a number of 5000 digits, brackets 1000 deep
-            raise self._malformed(f"not to be read as JSON ({error}), every line must be one object.") from None
+        except (ValueError, RecursionError) as error:  # such as a number of 5000 digits, or brackets nested 1000 deep
+            raise self._malformed(f"not readable as JSON ({error}), every line must be one object.") from None
         if not isinstance(record, dict):
             raise self._malformed(f"a JSON {type(record).__name__}, every line must be one object.")
         text = record.get(self.column)

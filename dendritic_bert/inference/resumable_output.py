@@ -1,9 +1,10 @@
-"""A file that appears whole under its name, and that a killed run can go on with.
+"""An output file that appears under its name only when it is complete, and that can be resumed after a killed run.
 
-It is written to ``OUTPUT.partial``. ``OUTPUT.partial.json``, the journal, comes first and shows that the partial is
-ours: a line of JSON says which run it is, then about once a second another says how far it has come, when all up to
-there is on the disk. The next run of the same kind cuts the partial back to what the last of them says and goes on from
-there. The finished file gets its name by a rename, with the mode and the owner of the one that it replaces.
+The lines are written to ``OUTPUT.partial``. Before it, the journal ``OUTPUT.partial.json`` is made, which shows that
+the partial file is ours. Its first line of JSON says which run it is. About once a second another line says how far the
+run has come, when everything up to there is on the disk. The next run with the same settings cuts the partial file back
+to what the last line says, and continues from there. The finished file gets its name by a rename, with the mode and the
+owner of the file that it replaces.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from .readers import Position
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: there, two runs into one output are not noticed
+except ImportError:  # Windows has no flock, so that two runs into one output are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-JOURNAL_SECONDS = 1.0  # a line of the journal costs two fsyncs, some ms
+JOURNAL_SECONDS = 1.0  # each line of the journal takes two fsyncs, which last some milliseconds
 MARK = "dendritic-bert"
-TAIL_BYTES = 4096  # of the partial that the journal knows a digest of
+TAIL_BYTES = 4096  # the journal has a digest of so many of the last bytes of the partial file
 
 
 class NotWritableHere(OSError):
-    """No file can be made beside an output that is there and can be written itself."""
+    """The output exists and can be written, but no file can be made beside it."""
 
 
 class _Entry(NamedTuple):
-    """What a journal says: the run, how far it has come (None: not yet), and a digest of the partial's last bytes."""
+    """What a journal says: the run, its position (None at first), and a digest of the end of the partial file."""
 
     run: dict[str, Any]
     position: Position | None
@@ -43,12 +44,12 @@ class _Entry(NamedTuple):
 
 
 class ResumableOutput:
-    """An output file with its partial and its journal; a context manager.
+    """An output file with its partial file and its journal; a context manager.
 
-    ``run`` is what must be the same in a resumed run: name -> JSON value. ``done`` is the position an earlier run
-    vouches for, None where there is nothing to go on with or ``resume`` is False. Leaving the context finishes the
-    file, or after an exception saves the journal. Raises OSError where ``path`` cannot be written or what lies beside
-    it is not ours, ValueError where an earlier run was another; nothing has been changed then.
+    ``run`` maps names to JSON values that must be the same in a resumed run. ``done`` is the position up to which an
+    earlier run's output is known to be good; None if there is nothing to resume or ``resume`` is False. Leaving the
+    context finishes the file, or saves the journal after an exception. Raises OSError if ``path`` cannot be written or
+    the files beside it are not ours, and ValueError if the earlier run had other settings; nothing is changed then.
     """
 
     def __init__(self, path: Path, run: dict[str, Any], resume: bool):
@@ -72,16 +73,16 @@ class ResumableOutput:
 
     @staticmethod
     def beside(path: Path) -> tuple[Path, Path]:
-        """The partial and the journal of an output."""
+        """The partial file and the journal of an output."""
         return Path(f"{path}.partial"), Path(f"{path}.partial.json")
 
     def begin(self, position: Position, header: str) -> None:
-        """Cut back to ``done``, or start anew with ``header``; ``position`` is the reader's."""
+        """Cut the partial file back to ``done``, or start over with ``header``; ``position`` is that of the reader."""
         try:
             if self.done is None:
                 self._write_journal({"journal": MARK, "run": self.run})
-            # Neither truncated, since it may be resumed, nor in append mode, since it is cut back. Nobody else reads
-            # what may replace a private file.
+            # Not truncated, because it may be resumed; not in append mode, because it is cut back. Nobody else may read
+            # a file that may replace a private one.
             mode = 0o600 if self.path.exists() else 0o666
             self._file = open(os.open(self.partial, os.O_RDWR | os.O_CREAT, mode), "r+b")  # noqa: SIM115
         except OSError as error:
@@ -98,14 +99,14 @@ class ResumableOutput:
         self._saved_at = time.monotonic()
 
     def write(self, lines: str, position: Position) -> None:
-        """Append the lines of one batch; ``position`` is the reader's behind that batch."""
+        """Append the lines of one batch; ``position`` is that of the reader after the batch."""
         assert self._position is not None, "begin() comes first"
         self._append(lines.encode(), position._replace(output_bytes=self._position.output_bytes))
         if time.monotonic() - self._saved_at >= JOURNAL_SECONDS:
             self._save()
 
     def mismatch(self, what: str) -> ValueError:
-        """The error that says the earlier run was another, and what to do."""
+        """The error which says that the earlier run had another ``what``, and what to do."""
         return ValueError(f"output {self.path} was begun with another {what}: finish that run as it was begun, or "
                           f"start over with resume=False (or by deleting {self.partial} and its journal).")
 
@@ -116,7 +117,7 @@ class ResumableOutput:
         if self._position is None:
             if self._file is not None:
                 self._file.close()
-            if self._is_new:  # it was made sure that there was no partial
+            if self._is_new:  # there was no partial file before, so this one is ours
                 self.partial.unlink(missing_ok=True)
             self._close_journal(remove=self._is_new)
             return
@@ -128,10 +129,10 @@ class ResumableOutput:
         except BaseException:
             self._close_journal(remove=False)
             raise
-        worthless = error_type is not None and not self._position.records + self._position.num_malformed
-        if worthless:
+        is_empty = error_type is not None and not self._position.records + self._position.num_malformed
+        if is_empty:
             self.partial.unlink()
-        self._close_journal(remove=error_type is None or worthless)
+        self._close_journal(remove=error_type is None or is_empty)
 
     def _append(self, data: bytes, position: Position) -> None:
         self._file.write(data)
@@ -148,7 +149,7 @@ class ResumableOutput:
     # ---- the journal -------------------------------------------------------------------------------------------------
 
     def _open_journal(self) -> bool:
-        """Open and lock the journal; True where there was none."""
+        """Open and lock the journal; True if it did not exist."""
         for _ in range(10):
             try:
                 try:
@@ -157,7 +158,7 @@ class ResumableOutput:
                     descriptor, is_new = os.open(self.journal, os.O_RDWR), False
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and self.path.parent.is_dir():
-                    continue  # the run that had it was finished just now
+                    continue  # another run has just finished and removed it
                 in_place = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and not self.journal.exists()
                 if in_place and self.path.exists():
                     raise NotWritableHere(f"no file can be made beside it ({error.strerror})") from None
@@ -166,7 +167,7 @@ class ResumableOutput:
             self._lock()
             if self.journal.exists() and os.path.samestat(os.fstat(descriptor), os.stat(self.journal)):
                 return is_new
-            self._journal_file.close()  # the run that had it was finished just now
+            self._journal_file.close()  # another run has just finished and removed it
         raise self._being_written()
 
     def _lock(self) -> None:
@@ -188,13 +189,13 @@ class ResumableOutput:
                                   "choose another output.")
 
     def _read_journal(self, resume: bool) -> None:
-        """Set ``done``; the rest of the file, torn by the end of a run, is written over."""
+        """Set ``done``. What follows the last whole line, torn when a run was killed, will be overwritten."""
         entry, self._journal_length = _last_entry(self._journal_file.read())
         if entry is None:
             raise FileExistsError(f"{self.journal} is not a journal of this program: move it away with {self.partial}, "
                                   "or choose another output.")
         if entry.position is None or not self.partial.exists():
-            return  # the end came before there was anything to go on with, or after the partial got its name
+            return  # the run ended before anything could be resumed, or after the partial file got its name
         self._tail = self._read_tail(entry.position.output_bytes)
         if hashlib.sha256(self._tail).hexdigest() != entry.tail:
             raise FileExistsError(f"{self.partial} is not what its journal describes: move both away, or choose "
@@ -221,13 +222,13 @@ class ResumableOutput:
 
     def _close_journal(self, remove: bool) -> None:
         if remove:
-            self.journal.unlink(missing_ok=True)  # before the lock goes
+            self.journal.unlink(missing_ok=True)  # while it is still locked
         self._journal_file.close()
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
-        """Give the finished partial its name, or copy it where that is not possible, as into a file that is mounted."""
+        """Give the finished file its name, or copy it if it cannot be renamed, as onto a file that is a mount point."""
         keeps_owner = not self.path.exists() or _take_over(self.path, self.partial)
         try:
             if keeps_owner:
@@ -253,7 +254,7 @@ class ResumableOutput:
 
 
 def _last_entry(journal: bytes) -> tuple[_Entry | None, int]:
-    """What the whole lines of a journal come to, None where it is no journal; and how many bytes they are."""
+    """What the whole lines of a journal say, None if it is not a journal; and the number of their bytes."""
     entry, length = None, 0
     for line in journal.splitlines(keepends=True):
         if not line.endswith(b"\n"):
@@ -273,7 +274,7 @@ def _last_entry(journal: bytes) -> tuple[_Entry | None, int]:
 
 
 def _take_over(old: Path, new: Path) -> bool:
-    """Give ``new`` the owner, mode and attributes of ``old``; False where its owner cannot be kept."""
+    """Give ``new`` the owner, mode and attributes of ``old``; False if it cannot have the same owner."""
     status = old.stat()
     if hasattr(os, "chown"):
         try:
@@ -286,12 +287,12 @@ def _take_over(old: Path, new: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make names durable; not where a system has no such thing."""
+    """Write the names in a folder to the disk, on systems that can do so."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:  # a folder may be written and not read
+    except OSError:  # the folder can be written, but not read
         return
     try:
         os.fsync(descriptor)

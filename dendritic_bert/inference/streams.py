@@ -1,6 +1,6 @@
-"""Where bytes come from and go to: files, standard streams, and whatever a program hands over that reads or writes.
+"""Inputs of every kind as streams of UTF-8: files, standard input, and any object that can be read.
 
-Text streams are read and written as text, with their own position and encoding; binary ones hold UTF-8.
+A text stream is read and written as text, with its own position and encoding. A binary stream holds UTF-8.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from .file_formats import HEAD_BYTES, encoding_of, refuse_foreign_bytes
 PathOrStream: TypeAlias = "str | os.PathLike[str] | BinaryIO | io.TextIOBase"
 CHUNK = 1 << 16
 
-# What cannot be decoded becomes a lone surrogate, which stands in no valid text, and that a byte that is not UTF-8. So
-# the reader of UTF-8 counts what was undecodable in any encoding.
+# What cannot be decoded becomes a lone surrogate, which valid text never holds, and this becomes a byte that is not
+# UTF-8. Thus the reader, which reads UTF-8, counts what could not be decoded in any encoding.
 UNDECODABLE = "\udcff"
 codecs.register_error("dendritic_bert_undecodable", lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
 
 
 class Input(NamedTuple):
-    """An opened input: UTF-8 bytes with ``readline``, ``read`` and, where ``is_file``, ``seek(0)``.
+    """An opened input: UTF-8 bytes with ``readline``, ``read`` and, if ``is_file``, ``seek(0)``.
 
-    size: of ``stream`` in bytes, None where it is not known. is_file: it can be read again from its start. status: of
-    the file behind it, None where there is none.
+    size: the bytes of ``stream``, None if unknown. is_file: whether it can be read again from its start. status: that
+    of the file which is read, None if there is none.
     """
 
     stream: BinaryIO
@@ -41,10 +41,10 @@ class Input(NamedTuple):
 
 
 def open_input(input: PathOrStream, stack: ExitStack) -> Input:
-    """Open a path, "-" for standard input, or a stream; what is opened is closed by ``stack``.
+    """Open a path, "-" for standard input, or a stream; ``stack`` closes what is opened here.
 
-    UTF-16 and UTF-32 are decoded where a byte order mark names them. Raises OSError where it cannot be read, ValueError
-    where its first bytes are those of no text, TypeError for what is neither a path nor a stream.
+    UTF-16 and UTF-32 are decoded if a byte order mark names them. Raises OSError if the input cannot be read,
+    ValueError if its first bytes are not those of a text, and TypeError for what is neither a path nor a stream.
     """
     if isinstance(input, str) and input == "-":
         if sys.stdin is None:
@@ -67,13 +67,13 @@ def open_input(input: PathOrStream, stack: ExitStack) -> Input:
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:
-    """The open file of this process that ``path`` stands for, as /dev/stdout and >(program) do; None for other paths.
+    """The open file of this process for which ``path`` stands, as /dev/stdout and >(program) do; None for other paths.
 
-    To open such a path by its name would start at the beginning of a file that was opened to go on at its end.
+    Opening such a path by its name would start at the beginning of a file, even one that was opened to append to it.
     """
     name = os.path.abspath(path)
     folders = ("/dev/fd", os.path.realpath("/proc/self/fd"))
-    for _ in range(40):  # as many links as Linux follows
+    for _ in range(40):  # Linux follows as many links
         folder, number = os.path.split(name)
         if number.isdecimal() and (folder in folders or os.path.realpath(folder) in folders):
             return int(number)
@@ -84,7 +84,7 @@ def descriptor_of(path: str | os.PathLike[str]) -> int | None:
 
 
 def gives_text(stream: Any) -> bool:
-    """Whether a stream is read as str; one that is not of ``io`` is asked for nothing."""
+    """Whether a stream is read as str; found out of one that is not of ``io`` by reading 0 characters."""
     is_text = _is_text_stream(stream)
     if is_text is None:
         return isinstance((stream.read if hasattr(stream, "read") else stream.readline)(0), str)
@@ -92,12 +92,12 @@ def gives_text(stream: Any) -> bool:
 
 
 def takes_text(stream: Any) -> bool:
-    """Whether a stream is written as str; one that is not of ``io`` is given nothing."""
+    """Whether a stream is written as str; found out of one that is not of ``io`` by writing an empty str."""
     is_text = _is_text_stream(stream)
     if is_text is None:
         try:
             stream.write("")
-        except TypeError:  # of those that take bytes
+        except TypeError:  # it takes bytes
             return False
     return is_text is not False
 
@@ -109,12 +109,12 @@ def _is_text_stream(stream: Any) -> bool | None:
 
 
 def _standard_input() -> Any:
-    """The bytes beneath standard input, or standard input as text: where a program has replaced it, the environment
-    says its encoding, or some of it was read already and stands in its buffer."""
+    """The bytes of standard input; or standard input as text if a program has replaced it, if the environment sets its
+    encoding, or if some of it was read already and is in its buffer."""
     stream = sys.stdin
     if is_as_started(stream, sys.__stdin__):
         try:
-            stream.reconfigure(errors=stream.errors)  # type: ignore[union-attr]  # refused where text was read ahead
+            stream.reconfigure(errors=stream.errors)  # type: ignore[union-attr]  # raises if text was read ahead
         except (io.UnsupportedOperation, AttributeError):
             return stream
         return stream.buffer
@@ -122,7 +122,7 @@ def _standard_input() -> Any:
 
 
 def is_as_started(stream: Any, started: Any) -> bool:
-    """Whether a standard stream is the interpreter's own, ``started``, with an encoding that nobody chose."""
+    """Whether a standard stream is still the interpreter's own, ``started``, with the default encoding."""
     return stream is started and hasattr(stream, "buffer") and "PYTHONIOENCODING" not in os.environ
 
 
@@ -142,7 +142,7 @@ def _opened(stream: Any, name: str, stack: ExitStack) -> Input:
 
 
 def status_of(stream: Any) -> os.stat_result | None:
-    """What the system says of the file behind a stream, None where there is none."""
+    """The status of the file of a stream, None if it has no file."""
     try:
         return os.fstat(stream.fileno())
     except (AttributeError, OSError, TypeError, ValueError):
@@ -150,7 +150,7 @@ def status_of(stream: Any) -> os.stat_result | None:
 
 
 def _with_head(stream: Any, stack: ExitStack) -> tuple[Any, bytes]:
-    """The stream, wrapped where it needs it, and what it will give first."""
+    """The stream, wrapped if necessary so that it can be peeked at, and its first bytes."""
     if not hasattr(stream, "peek"):
         if hasattr(stream, "seekable") and stream.seekable():
             start = stream.tell()
@@ -162,7 +162,7 @@ def _with_head(stream: Any, stack: ExitStack) -> tuple[Any, bytes]:
 
 
 def _some_bytes(stream: Any) -> bytes:
-    """The next bytes, without waiting for more than there are where the stream can say that."""
+    """The next bytes; if the stream has a method for it, without waiting for more than are available."""
     read = next(getattr(stream, name) for name in ("read1", "readline", "read") if hasattr(stream, name))
     return read(CHUNK)
 
@@ -174,13 +174,13 @@ def _as_utf8(texts: Callable[[], Iterator[str]]) -> BinaryIO:
 def _to_utf8(text: str) -> bytes:
     try:
         return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, or a pair of them, which is a character
+    except UnicodeEncodeError:  # a lone surrogate, or a pair of them, which stands for one character
         marked = text.encode("utf-16", "surrogatepass").decode("utf-16", "dendritic_bert_undecodable")
         return marked.encode("utf-8", "surrogateescape")
 
 
 def _read_text(stream: Any, name: str) -> Iterator[str]:
-    # Those of codecs end a line at U+2028 and others too.
+    # The readers of codecs also end a line at U+2028 and others.
     by_line = hasattr(stream, "readline") and not isinstance(stream, (codecs.StreamReader, codecs.StreamReaderWriter))
     read = partial(stream.readline if by_line else stream.read, CHUNK)
     try:
@@ -200,7 +200,7 @@ def _decode(stream: Any, start: int | None, encoding: str) -> Iterator[str]:
 
 
 class _Adapter(io.RawIOBase):
-    """The bytes that ``parts()`` gives, as a stream; ``seek(0)`` calls it anew."""
+    """The bytes that ``parts()`` gives, as a stream; ``seek(0)`` calls ``parts()`` again."""
 
     def __init__(self, parts: Callable[[], Iterator[bytes]]):
         self._parts = parts

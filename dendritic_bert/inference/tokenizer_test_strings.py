@@ -1,10 +1,10 @@
-"""Strings on which WordPiece implementations part ways, to find out whether two of them agree.
+"""Strings on which implementations of WordPiece differ, to find out whether two of them agree.
 
 Collected by comparing nine implementations with Hugging Face's on 20,000 random Unicode strings and on every code
 point: six of the nine differ somewhere in this list.
 """
 
-PROBES: tuple[str, ...] = (
+TEST_STRINGS: tuple[str, ...] = (
     # nothing, white space, and special tokens standing in the text
     "", " ", "   ", "\n\t\r\n", "\t\thello\t\tworld\r\n", "hello\rworld", "a", "[SEP]", "[CLS] hello [SEP]",
     "hello[SEP]world", "[sep] [cls] [mask] [pad] [unk]", "[MASK]ed [UNK] [PAD]", "[SEP", "SEP]", "[ SEP ]", "[UNK]word",

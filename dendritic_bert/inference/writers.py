@@ -1,4 +1,4 @@
-"""Classified texts as JSON Lines, CSV and TSV, and where they go: a stream or a file."""
+"""Writes classified texts as JSON Lines, CSV or TSV, to a stream or a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
-from ..training.workspace import NO_SPACE
+from ..system_errors import NO_SPACE
 from .readers import Position
 from .resumable_output import NotWritableHere, ResumableOutput
 from .streams import PathOrStream, descriptor_of, is_as_started, status_of, takes_text
@@ -29,7 +29,7 @@ def _json_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[fl
 
 
 def _csv_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[float]) -> list[str]:
-    # csv.writer leaves a lone CR unquoted before Python 3.13, and csv.reader then ends the row there.
+    # Before Python 3.13 csv.writer leaves a lone CR unquoted, at which csv.reader ends the row.
     def quote(field: str) -> str:
         return '"' + field.replace('"', '""') + '"'
 
@@ -54,7 +54,7 @@ FORMATTERS: dict[str, tuple[str, str, Formatter]] = {
 
 
 class StreamOutput:
-    """A stream, flushed after every batch so that what reads the other end can go on; not resumed."""
+    """An output that is a stream: flushed after every batch, for whoever reads the other end, and never resumed."""
 
     done = None
 
@@ -63,7 +63,7 @@ class StreamOutput:
         self._takes_text = takes_text(stream)
 
     def begin(self, position: Position, header: str) -> None:
-        """Write ``header``; ``position`` is the reader's, which a stream has no use for."""
+        """Write ``header``; ``position`` is ignored, because a stream is not resumed."""
         self.write(header, position)
 
     def write(self, lines: str, position: Position) -> None:
@@ -88,7 +88,7 @@ class StreamOutput:
             count = self.stream.write(data)
             if count is None and isinstance(self.stream, io.RawIOBase):
                 raise BlockingIOError(f"{self.name} takes no more at the moment: pass a stream that waits.")
-            data = data[count:] if isinstance(count, int) else b""  # a raw stream may take a part of it
+            data = data[count:] if isinstance(count, int) else b""  # a raw stream may take only a part
 
     def __enter__(self) -> StreamOutput:
         return self
@@ -101,13 +101,13 @@ class StreamOutput:
 def open_output(
     output: PathOrStream | None, inputs: dict[tuple[int, int], str], run: dict[str, Any], resume: bool, stack: ExitStack
 ) -> StreamOutput | ResumableOutput:
-    """Where ``output`` points: a path, "-" or None for standard output, or a stream; closed by ``stack``.
+    """Open ``output``: a path, "-" or None for standard output, or a stream; ``stack`` closes it.
 
-    ``inputs`` are the files that must not be written, by ``file_id``, with their names; ``run`` and ``resume`` are
-    ``ResumableOutput``'s. Raises OSError where it cannot be written, ValueError where it is an input, TypeError for
-    what is neither a path nor a stream.
+    ``inputs`` maps the ``file_id`` of each file that must not be written to its name; ``run`` and ``resume`` are those
+    of ``ResumableOutput``. Raises OSError if the output cannot be written, ValueError if it is one of ``inputs``, and
+    TypeError for what is neither a path nor a stream.
     """
-    stack.enter_context(_naming_what_has_no_room(output))  # left last, so that it sees what closing meets
+    stack.enter_context(_naming_the_output(output))  # entered first, so that it also sees errors of closing
     descriptor = descriptor_of(output) if isinstance(output, (str, os.PathLike)) and output != "-" else None
     if descriptor is None and isinstance(output, (str, os.PathLike)) and output != "-":
         sink = _open_path(output, inputs, run, resume, stack)
@@ -120,13 +120,13 @@ def open_output(
 
 
 def file_id(status: os.stat_result | None) -> tuple[int, int] | None:
-    """Device and inode of a regular file, whatever it is called; None for all else."""
+    """Device and inode of a regular file, which are the same under all of its names; None for anything else."""
     return (status.st_dev, status.st_ino) if status is not None and stat.S_ISREG(status.st_mode) else None
 
 
 def _open_stream(output: Any, descriptor: int | None, stack: ExitStack) -> StreamOutput:
     if sys.stdout is not None:
-        sys.stdout.flush()  # what the program printed before comes first
+        sys.stdout.flush()  # so that what the program has printed comes first
     if descriptor is not None:
         return StreamOutput(stack.enter_context(open(os.dup(descriptor), "wb")), f"output {output}")
     if output is None or isinstance(output, str):
@@ -159,8 +159,8 @@ def _open_path(output: str | os.PathLike[str], inputs: dict[tuple[int, int], str
 
 
 @contextmanager
-def _naming_what_has_no_room(output: PathOrStream | None) -> Iterator[None]:
-    """A write that finds no room does not say of what: put the output into its error."""
+def _naming_the_output(output: PathOrStream | None) -> Iterator[None]:
+    """Name the output in the error of a write that found no room, which does not name it itself."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the models share: inference tables that follow the parameters, growing dendrites, loading and saving."""
+"""The base class of the models: inference tables that follow the parameters, growing dendrites, loading and saving."""
 
 import os
 from collections.abc import Iterable
@@ -17,29 +17,30 @@ from transformers.utils import logging
 from ..kernels.contract import TABLE_DTYPES
 from ..kernels.prepare import prepare_head, prepare_table
 from ..kernels.reference import pool_ref, token_places
-from .body import Parts, are_plain, parts_of
 from .configuration import DendriticBertConfig
 from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
-from .inference_tables import Prepared, Tables
+from .embedding_modules import Parts, are_plain, parts_of
+from .inference_tables import InferenceTables, TableCache
 from .perforatedai_checkpoint import find_perforated, read_perforated
 
-# Below "transformers", so that transformers.logging.set_verbosity_*() rules it too.
+# A logger below "transformers", so that transformers.logging.set_verbosity_*() governs it too.
 logger = logging.get_logger(f"transformers.{__name__}")
 Model = TypeVar("Model", bound="DendriticBertPreTrainedModel")
 _IGNORE_MISFITS: ContextVar[bool] = ContextVar("ignore_mismatched_sizes", default=False)
 
 
 class DendriticBertPreTrainedModel(BertPreTrainedModel):
-    """``self.bert``, a ``DsnBody`` or BERT, under a dendritic head, the attribute that ``head_name`` names.
+    """``self.bert``, which is a ``DsnBody`` or a ``BertModel``, under a dendritic head.
 
-    The head is a ``DendriticLinear``, or with ``config.head_hidden`` a ``DendriticMLP``.
+    The head is the attribute that ``head_name`` names: a ``DendriticLinear``, or a ``DendriticMLP`` if
+    ``config.head_hidden`` is set.
     """
 
     config: DendriticBertConfig
     bert: Any
     head_name: str
     pooling: str = "mean_masked"
-    accepts_loss_kwargs = False  # the Trainer scales the loss of accumulated steps, as of any model that does not
+    accepts_loss_kwargs = False  # so that the Trainer itself scales the loss of accumulated steps
 
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__(config)
@@ -47,31 +48,32 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         self._no_split_modules = {"BertEmbeddings", "BertLayer"}  # device_map moves them as a whole
         self._fusable = config.dsn and config.head_hidden is None
         self._table_dtype: torch.dtype | None = None
-        self._prepared: Prepared | None = None
+        self._table_cache: TableCache | None = None
         self._had_gradients = False
 
     def _make_head(self) -> DendriticLinear | DendriticMLP:
         config = self.config
-        num_labels: Any = config.num_labels  # declared optional, but a configuration always has it
+        num_labels: Any = config.num_labels  # declared optional, but always set
         dendrites = (config.num_dendrites, config.dendrite_activation)
         if config.head_hidden is None:
             return DendriticLinear(config.hidden_size, num_labels, *dendrites)
         return DendriticMLP(config.hidden_size, config.head_hidden, num_labels, *dendrites, ACT2FN[config.hidden_act])
 
     def prepare(self: Model, dtype: torch.dtype | None = None) -> Model:
-        """Make the inference tables now, and store the word table as ``dtype`` from now on; returns the model.
+        """Make the inference tables now, and store the word table as ``dtype`` from now on. Returns the model.
 
-        ``dtype`` is float32, bfloat16, float16 or int8 (one scale a row); None is that of the parameters. Nothing of it
-        is saved.
+        ``dtype`` is float32, bfloat16, float16 or int8 (with one scale per row); None is the dtype of the parameters.
+        The tables are never saved.
 
-        Calling this is optional. Tables follow the parameters: every step of an optimizer, gradients and writes that
-        torch counts are seen at once, and on a CPU what is written past torch (``.data``, numpy, another process) too,
-        since the parameters are compared with a copy. In a loop of calls that comparing them would slow down by more
-        than a fiftieth only a sample is, and a write to a few numbers may show as many milliseconds late as 50
-        comparisons take (2 for a table of 1 MB, 50 for one of 16 MB). On a GPU nothing is compared, which would have to
-        be waited for: call this after writing through ``.data`` there.
+        Calling this is optional, since the tables follow the parameters. Every step of an optimizer, every gradient and
+        every write that torch counts is noticed at once. On a CPU a write past torch (through ``.data``, by numpy, by
+        another process) is noticed too, because the parameters are compared with a copy. If comparing all of them would
+        slow down a loop of calls by more than a fiftieth, only a sample is compared, and a write to a few numbers may
+        be noticed late, by the time that 50 comparisons take (2 ms for a table of 1 MB, 50 ms for one of 16 MB). On a
+        GPU nothing is compared, because every call would have to wait for it: call this after writing through
+        ``.data``.
 
-        Raises ValueError where ``config.dsn`` is False, the head has a hidden layer, or there is none.
+        Raises ValueError if ``config.dsn`` is False, if the head has a hidden layer, or if there is no head.
         """
         if not self.head_name:
             raise ValueError("prepare() needs a model with a head: load one with AutoModelForSequenceClassification.")
@@ -83,26 +85,26 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         if dtype is not None and dtype not in TABLE_DTYPES:
             raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, TABLE_DTYPES))}.")
         self._table_dtype = dtype
-        self._prepared = self._prepare()
+        self._table_cache = self._make_tables()
         return self
 
     def resize_dendrites(self, num_dendrites: int) -> None:
-        """Give every layer of the head this many dendrites; see ``DendriticLinear.resize``."""
+        """Give every layer of the head this many dendrites (see ``DendriticLinear.resize``)."""
         for layer in dendritic_layers(self).values():
             layer.resize(num_dendrites)
         self.config.num_dendrites = num_dendrites
 
     def add_dendrite(self) -> None:
-        """Grow one dendrite for every output of the head; see ``DendriticLinear.add_dendrite``."""
+        """Grow one dendrite for every output of the head (see ``DendriticLinear.add_dendrite``)."""
         self.resize_dendrites(self.config.num_dendrites + 1)
 
     def _embedding_parts(self) -> Parts:
-        """The modules that ``ops.embed_pool`` stands for, with their classes; a classifier has dropout of its own."""
+        """The modules that ``ops.embed_pool`` stands for, a classifier's own dropout included, with their classes."""
         dropout: Any = self._modules.get("dropout")
         return parts_of(self.bert) + ([] if dropout is None else [(dropout, nn.Dropout)])
 
-    def _prepare(self) -> Prepared | None:
-        """None where a module does more than its weights say, or where hidden states are asked for."""
+    def _make_tables(self) -> TableCache | None:
+        """None if a module does more than its weights say, or if the configuration asks for hidden states."""
         layer = getattr(self, self.head_name)
         parts: Parts = [*self._embedding_parts(), (layer, DendriticLinear)]
         dropped = any(isinstance(module, nn.Dropout) and module.training for module, _ in parts)
@@ -110,7 +112,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             return None
         embeddings = self.bert.embeddings
         words, norm = embeddings.word_embeddings.weight, embeddings.LayerNorm
-        prepared = Prepared(self, [module for module, _ in parts], self._had_gradients)
+        cache = TableCache(self, [module for module, _ in parts], self._had_gradients)
         if self._table_dtype is not None or words.dtype != torch.float64:  # a table is float32 at most
             table = prepare_table(
                 words, embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight, norm.eps,
@@ -119,25 +121,25 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             head = prepare_head(
                 norm.weight, norm.bias, layer.weight, layer.bias, layer.lateral, layer.top, layer.activation
             )
-            prepared.tables = Tables(table, head)
-        return prepared
+            cache.tables = InferenceTables(table, head)
+        return cache
 
-    def _current_tables(self) -> Tables | None:
-        """The inference tables, made anew where something changed; None where the fused op does not serve."""
+    def _current_tables(self) -> InferenceTables | None:
+        """The inference tables, made again if something has changed; None if the fused op cannot serve."""
         if not self._fusable or torch.compiler.is_compiling() or torch.jit.is_tracing() or (
                 torch._C._are_functorch_transforms_active()):
             return None
         if torch.is_grad_enabled():
-            # What the gradients are for will change the parameters, and may leave no trace.
-            if not self._had_gradients or self._prepared is not None:
-                self._had_gradients, self._prepared = True, None
+            # Whoever asks for gradients will change the parameters with them, and that may leave no trace.
+            if not self._had_gradients or self._table_cache is not None:
+                self._had_gradients, self._table_cache = True, None
             return None
         if self.training:
             return None
-        prepared = self._prepared
-        if prepared is None or not prepared.is_current():
-            prepared = self._prepared = self._prepare()
-        return None if prepared is None else prepared.tables
+        cache = self._table_cache
+        if cache is None or not cache.is_current():
+            cache = self._table_cache = self._make_tables()
+        return None if cache is None else cache.tables
 
     def _embed(
         self,
@@ -149,9 +151,9 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         output_hidden_states: bool | None,
         **kwargs: Any,
     ) -> Any:
-        """The output of ``self.bert``, a DSN's or BERT's, called as the modules that it is made of."""
+        """The output of ``self.bert``, computed by PyTorch's modules."""
         if output_attentions is not None:
-            kwargs["output_attentions"] = output_attentions  # BERT takes None for False, not for the configuration's
+            kwargs["output_attentions"] = output_attentions  # BERT reads None as False, not as "see the configuration"
         if self.config.dsn:
             kwargs["cu_seqlens"] = cu_seqlens
         elif cu_seqlens is not None:
@@ -160,7 +162,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
                          **tokens, **kwargs | {"return_dict": True})
 
     def _pool(self, output: Any, attention_mask: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
-        """``[B, H]`` of what ``_embed`` returned."""
+        """Pool the output of ``_embed`` to ``[B, H]``."""
         x = output.last_hidden_state
         if self.config.dsn:
             pooling = self.pooling
@@ -175,16 +177,16 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
     def train(self: Model, mode: bool = True) -> Model:
         # Some training code writes through .data, which counts no version.
         if mode != self.training:
-            self._prepared = None
+            self._table_cache = None
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # .to(), .half(), .cuda(), ...: what is freed may come back at the same address.
-        self._prepared = None
+        # .to(), .half(), .cuda(), ...: memory that is freed may be used again at the same address.
+        self._table_cache = None
         return super()._apply(fn, recurse)
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """As in BERT. A DSN has no layers to compute a second time: it says so and goes on."""
+        """As in BERT. A DSN, which has no layers to compute a second time, only says so."""
         if self.config.dsn:
             logger.warning("gradient_checkpointing_enable() has no effect: a DSN has no layers to compute again.")
         else:
@@ -195,13 +197,13 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             super().gradient_checkpointing_disable()
 
     def _replicate_for_data_parallel(self) -> Any:
-        # A replica lives for one call on another device: tables would be made anew each time.
+        # A replica lives for one call on another device, so that tables would be made in every call.
         replica = super()._replicate_for_data_parallel()
-        replica._fusable, replica._prepared = False, None
+        replica._fusable, replica._table_cache = False, None
         return replica
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None}
+        return {**self.__dict__, "_table_cache": None}
 
     def get_input_embeddings(self) -> nn.Module:
         return self.bert.embeddings.word_embeddings
@@ -219,7 +221,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             fresh.reset_parameters(std=self.config.initializer_range)
             values = fresh.state_dict()
             for name, tensor in module.state_dict(keep_vars=True).items():
-                init.copy_(tensor, values[name])  # leaves alone what a checkpoint has filled
+                init.copy_(tensor, values[name])  # which skips a tensor that a checkpoint has filled
 
     @classmethod
     def from_pretrained(
@@ -227,17 +229,17 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
     ) -> Any:
         """Load a checkpoint of this model, or make a DSN of a BERT checkpoint (see the transformers documentation).
 
-        Of BERT the embeddings are kept (with ``dsn=False`` the encoder too), and the head where its shape fits;
-        one line says what was kept, dropped and newly initialised. Keyword arguments that are fields of
-        ``DendriticBertConfig`` override the checkpoint's.
+        BERT's embeddings are kept, with ``dsn=False`` its encoder too, and its head if the shape fits; one line of the
+        log says what was kept, dropped and newly initialised. Keyword arguments that are fields of
+        ``DendriticBertConfig`` override those of the checkpoint.
 
-        A file of PerforatedAI's, or a folder with one, is read too. ``config`` is then a configuration or the path of
-        one, and the ``config.json`` beside the file where there is none; ``dendrite_activation`` is needed where no
-        configuration of PerforatedAI's says it. What the weights show (N, labels, hidden layer, encoder) goes by them.
+        A file of PerforatedAI, or a folder with one, can be read too. Then ``config`` is a configuration or the path of
+        one, by default the ``config.json`` beside the file, and ``dendrite_activation`` is needed if no configuration
+        of PerforatedAI says it. What the weights show (N, labels, hidden layer, encoder) overrides the configuration.
 
         Raises ValueError for a checkpoint of another architecture, one without BERT's embeddings, one that does not fit
-        its configuration (unless ``ignore_mismatched_sizes``), or one that is damaged; and as
-        ``perforated.read_perforated`` does.
+        its configuration (unless ``ignore_mismatched_sizes``), and one that is damaged; and what
+        ``perforatedai_checkpoint.read_perforated`` raises.
         """
         token = _IGNORE_MISFITS.set(bool(kwargs.get("ignore_mismatched_sizes")))
         try:
@@ -257,11 +259,11 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             _IGNORE_MISFITS.reset(token)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As in transformers, but with today's names even where the checkpoint it came from said gamma and beta."""
+        """As in transformers, but always with today's names, also if the model's checkpoint said gamma and beta."""
         super().save_pretrained(save_directory, *args, **{"save_original_format": False} | kwargs)
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
-        """Called by transformers before it reports on a checkpoint: put one line in the place of its long table."""
+        """Called by transformers before it reports on a checkpoint: report in one line instead of its long table."""
         super()._adjust_missing_and_unexpected_keys(loading_info)
         lost = sorted(key for key in loading_info.missing_keys if key.startswith("bert.embeddings."))
         if lost:
@@ -269,7 +271,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
                 keys.clear()
             raise ValueError(f"{self.name_or_path} lacks {lost[0]}: pass a checkpoint of BERT or of this model.")
         dropped, fresh = _parts(loading_info.unexpected_keys), _parts(loading_info.missing_keys)
-        if "encoder" in dropped:  # it is BERT's, and so is the head: one that does not fit is no error
+        if "encoder" in dropped:  # the checkpoint is BERT's, whose head need not fit
             misfits = {entry for entry in loading_info.mismatched_keys if entry[0].startswith(f"{self.head_name}.")}
             loading_info.mismatched_keys -= misfits
             fresh |= _parts(entry[0] for entry in misfits)
@@ -292,26 +294,26 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
 def _read_perforated_model(
     file: Path, config: Any = None, dendrite_activation: str | None = None, **kwargs: Any
 ) -> tuple[DendriticBertConfig, dict[str, Tensor], dict[str, Any]]:
-    """Configuration, weights, and the arguments that are no fields of the configuration."""
+    """The configuration, the weights, and those arguments that are not fields of the configuration."""
     checkpoint = read_perforated(file, dendrite_activation)
     heads = {name: weight for name, weight in checkpoint.state_dict.items()
              if not name.startswith("bert.") and name.endswith(".weight")}
     rows = 1 + checkpoint.num_dendrites
-    shown: dict[str, Any] = {
+    from_weights: dict[str, Any] = {
         "dsn": not any(name.startswith("bert.encoder.") for name in checkpoint.state_dict),
-        # The names of a head with a hidden layer are those of an nn.Sequential.
+        # A head with a hidden layer has the names of an nn.Sequential.
         "head_hidden": next((weight.shape[0] // rows for name, weight in heads.items() if name.endswith(".0.weight")),
                             None),
     }
     if checkpoint.activation is not None:
-        shown["dendrite_activation"] = checkpoint.activation
+        from_weights["dendrite_activation"] = checkpoint.activation
     source = file.parent / "config.json" if config is None else config
     if not isinstance(source, DendriticBertConfig):
         if not os.path.isfile(source):
             raise ValueError(f"{source} is not there, and {file} alone does not make a model: pass config, the path of "
                              "the config.json of the BERT it was trained from.")
-        source, kwargs = DendriticBertConfig.from_pretrained(source, return_unused_kwargs=True, **shown | kwargs)
-    fields = source.to_dict() | shown | {"num_dendrites": checkpoint.num_dendrites}
+        source, kwargs = DendriticBertConfig.from_pretrained(source, return_unused_kwargs=True, **from_weights | kwargs)
+    fields = source.to_dict() | from_weights | {"num_dendrites": checkpoint.num_dendrites}
     labels = list(heads.values())[-1].shape[0] // rows if heads else source.num_labels
     if labels != source.num_labels:
         fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
@@ -320,5 +322,5 @@ def _read_perforated_model(
 
 
 def _parts(names: Iterable[str]) -> set[str]:
-    """The parts of BERT that weights belong to: embeddings, encoder, pooler, cls, classifier, ..."""
+    """The parts of BERT to which weights of these names belong: embeddings, encoder, pooler, cls, classifier, ..."""
     return {name.removeprefix("bert.").split(".")[0] for name in names}

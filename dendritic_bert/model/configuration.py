@@ -1,4 +1,4 @@
-"""The configuration: BERT's own, and what a model without an encoder and with dendrites adds to it."""
+"""The configuration: BERT's, and the fields that a model without an encoder and with dendrites adds to it."""
 
 import os
 from typing import Any, Literal
@@ -11,21 +11,22 @@ from transformers import BertConfig
 class DendriticBertConfig(BertConfig):
     """Configuration of a dendritic BERT; every argument of ``BertConfig`` keeps its name and meaning.
 
-    ``hidden_dropout_prob`` is the dropout on every token's LayerNorm output; ``classifier_dropout`` that on the pooled
-    row (None: ``hidden_dropout_prob``, as in BERT).
+    ``hidden_dropout_prob`` is the dropout of every token's LayerNorm output, ``classifier_dropout`` that of the pooled
+    row (None means ``hidden_dropout_prob``, as in BERT).
 
     Args:
-        dsn: True is a DSN: the embeddings pooled, no encoder. False keeps BERT's encoder and pooler under the head.
-        encoder_pooling: with dsn=False, "cls" is BERT's own pooler; "mean" the mean over the tokens, as in models of
-            sentence-transformers.
-        pooling: "mean_masked"; "mean_all" and "sum_all" count padding too, for checkpoints trained that way.
-        num_dendrites: N, dendrites per output of every layer of the head, >= 0.
-        dendrite_activation: their activation function.
-        head_hidden: None is a head of one dendritic layer; else it has two, this many outputs in between, and
-            ``hidden_act`` between them.
+        dsn: True is a Dendritic Semantic Network (DSN): the embeddings are pooled, and there is no encoder. False keeps
+            BERT's encoder and pooler under the head.
+        encoder_pooling: with dsn=False, "cls" is BERT's own pooler, and "mean" is the mean over the tokens, as in
+            models of sentence-transformers.
+        pooling: "mean_masked"; or "mean_all" and "sum_all", which count padding too, for checkpoints trained that way.
+        num_dendrites: N, the number of dendrites per output of every layer of the head, >= 0.
+        dendrite_activation: the activation function of the dendrites.
+        head_hidden: None is a head of one dendritic layer. A number is a head of two, with that many outputs of the
+            first and ``hidden_act`` between them.
 
     Raises:
-        huggingface_hub.errors.StrictDataclassError: a value of the wrong type or not among those listed.
+        huggingface_hub.errors.StrictDataclassError: a value has the wrong type or is not among those listed.
     """
 
     model_type = "dendritic_bert"
@@ -37,17 +38,11 @@ class DendriticBertConfig(BertConfig):
     dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = "sigmoid"
     head_hidden: int | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        # Registers the models with the Auto classes, which always build a configuration first. Only here, because
-        # transformers' modeling code takes as long to import as torch itself.
-        from . import modeling  # noqa: F401
-
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read a configuration of ours or of BERT's. Raises ValueError for any other architecture."""
+        """Read a configuration of this model or of BERT. Raises ValueError for any other architecture."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         model_type = config_dict.pop("model_type", "bert")  # the first BERT checkpoints do not name their type
         if model_type not in ("bert", cls.model_type):

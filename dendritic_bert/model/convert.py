@@ -1,5 +1,5 @@
-"""Checkpoints of others into ours: BERT's (its embeddings and tokenizer, without the encoder) and PerforatedAI's; and
-ours into the form in which PerforatedAI trains."""
+"""Converts checkpoints of BERT (its embeddings and tokenizer, without the encoder) and of PerforatedAI into models of
+this package, and these into the form that PerforatedAI trains."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import safe_open
 from transformers.utils import logging
 
-from ..inference.tokenization import load_tokenizer
+from ..inference.tokenizer_files import load_tokenizer
 from .base import DendriticBertPreTrainedModel
 from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
 from .perforatedai_checkpoint import find_perforated, save_perforated
@@ -22,36 +22,36 @@ def convert(
     config: str | os.PathLike[str] | None = None, activation: str | None = None, to_perforated: bool = False,
     **options: Any,
 ) -> DendriticBertPreTrainedModel:
-    """Write a model of ours, and its tokenizer, to ``output_dir``; returns the model.
+    """Write a model of this package and its tokenizer to ``output_dir``, and return the model.
 
-    What was kept, dropped and newly initialised goes to the transformers logger, in one line. The folder appears
-    when everything is in it.
+    The logger of transformers says in one line what was kept, dropped and newly initialised. The folder appears when it
+    is complete.
 
     Args:
-        name_or_path: a folder or a hub id of a BERT, with any head, of any age, or of a model of ours; or a file of
-            PerforatedAI's, in either of its forms, or a folder that holds one. Those have no tokenizer: one that lies
-            beside the file or the configuration is copied.
+        name_or_path: a folder or a hub id of a BERT of any age with any head, or of a model of this package; or a file
+            of PerforatedAI in either of its forms, or a folder that holds one. A file of PerforatedAI has no tokenizer,
+            so the one beside the file or the configuration is copied.
         output_dir: a folder that does not exist or is empty.
-        config: for PerforatedAI's, the path of BERT's config.json; None looks beside the file.
-        activation: for PerforatedAI's, the activation of the dendrites; None reads it from its configuration beside
-            the file.
-        to_perforated: write PerforatedAI's training form, with ours and its configuration (see ``save_perforated``).
+        config: for a file of PerforatedAI, the path of BERT's config.json; None is the one beside the file.
+        activation: for a file of PerforatedAI, the activation of the dendrites; None is what the configuration of
+            PerforatedAI beside the file says.
+        to_perforated: write PerforatedAI's training form, with both configurations (see ``save_perforated``).
         options: fields of ``DendriticBertConfig``, such as ``num_labels``, ``pooling`` or ``num_dendrites``.
 
     Raises:
-        ValueError: ``output_dir`` holds something; the checkpoint is damaged, no BERT or without a vocabulary; or
-            what ``perforated.read_perforated`` refuses.
-        OSError: the checkpoint or its tokenizer is not there, or ``output_dir`` cannot be written.
+        ValueError: ``output_dir`` is not empty; the checkpoint is damaged, is not a BERT or has no vocabulary; or
+            ``perforatedai_checkpoint.read_perforated`` refuses it.
+        OSError: the checkpoint or its tokenizer does not exist, or ``output_dir`` cannot be written.
     """
     output = Path(output_dir)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise ValueError(f"output_dir {output} holds something already: name a new folder or empty this one.")
     file = find_perforated(name_or_path)
     if file is None and Path(name_or_path).is_file():
-        raise ValueError(f"{name_or_path} is no checkpoint of PerforatedAI's in safetensors, and of others the folder "
-                         "is needed: pass that.")
+        raise ValueError(f"{name_or_path} is not a checkpoint of PerforatedAI in safetensors: pass the folder of any "
+                         "other checkpoint.")
     if file is None and (config or activation):
-        raise ValueError(f"{name_or_path} is no checkpoint of PerforatedAI's: leave out config and activation.")
+        raise ValueError(f"{name_or_path} is not a checkpoint of PerforatedAI: leave out config and activation.")
     if file is not None:
         options |= {name: value for name, value in (("config", config), ("dendrite_activation", activation)) if value}
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
@@ -80,7 +80,7 @@ def convert(
 
 
 def _model_class(name_or_path: str | os.PathLike[str], file: Path | None) -> type[DendriticBertPreTrainedModel]:
-    """What PerforatedAI's head, or the configuration of a model of ours, is for; a BERT becomes a classifier."""
+    """The class for which the head in the file, or the configuration, was made; for a BERT it is the classifier."""
     if file is not None:
         with safe_open(file, framework="pt") as opened:
             is_token_head = any(name.startswith("qa_outputs.") for name in opened.keys())  # noqa: SIM118
@@ -91,7 +91,7 @@ def _model_class(name_or_path: str | os.PathLike[str], file: Path | None) -> typ
 
 
 def _tokenizer_beside(*folders: Path) -> Any:
-    """The tokenizer in one of the folders; None, said in one line, where there is none."""
+    """The tokenizer in the first of the folders that has one; None, with a warning, if none has."""
     for folder in folders:
         if (folder / "tokenizer.json").exists() or (folder / "vocab.txt").exists():
             return load_tokenizer(folder)
@@ -100,7 +100,7 @@ def _tokenizer_beside(*folders: Path) -> Any:
 
 
 def _load(name_or_path: str | os.PathLike[str], what: str, load: Any, **options: Any) -> Any:
-    """``load(name_or_path)``, whose own errors about a missing file take a paragraph."""
+    """Return ``load(name_or_path)``, with errors of one line, because those of transformers take a paragraph."""
     no_vocabulary = ValueError(f"{name_or_path} has no vocabulary: put its tokenizer.json or vocab.txt there.")
     try:
         loaded = load(name_or_path, **options)
@@ -113,7 +113,7 @@ def _load(name_or_path: str | os.PathLike[str], what: str, load: Any, **options:
         if load is load_tokenizer:
             raise no_vocabulary from error
         raise
-    # What transformers makes up where there are no files.
+    # Without files transformers makes a tokenizer of the special tokens alone.
     if load is load_tokenizer and len(loaded) <= len(loaded.all_special_ids):
         raise no_vocabulary
     return loaded

@@ -1,10 +1,10 @@
-"""The dendritic layer: a linear layer whose every output has N small neighbours that feed it.
+"""The dendritic layer: a linear layer with N dendrites, small linear units, that feed each of its outputs.
 
     y      = A x + b
     a_k    = f(A_k x + b_k + sum_{j<k} D_kj * a_j)       k = 0..N-1
     output = y + sum_k T_k * a_k
 
-This is what a ``torch.nn.Linear`` wrapped by PerforatedAI (open-source gradient-descent mode) computes, bit for bit.
+A ``torch.nn.Linear`` that PerforatedAI has wrapped (open-source gradient-descent mode) computes the same, bit for bit.
 """
 
 import math
@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from ..kernels.contract import ACTIVATIONS
 from ..kernels.reference import dendritic_linear_ref
 
-NEW_DENDRITE_STD = 0.01  # PerforatedAI's: every parameter of a new dendrite is drawn as randn * 0.01
+NEW_DENDRITE_STD = 0.01  # as in PerforatedAI, which draws every parameter of a new dendrite as randn * 0.01
 
 
 class DendriticLinear(nn.Module):
     """``nn.Linear`` with ``num_dendrites`` dendrites for each of its C = ``out_features`` outputs.
 
     Parameters, with N = ``num_dendrites`` and H = ``in_features``:
-        weight ``[(1 + N) * C, H]``, bias ``[(1 + N) * C]``: the main layer's rows, then dendrite 0, 1, ...
-        lateral ``[N, N, C]``: entry ``[k, j]`` feeds dendrite j into dendrite k; only j < k is read.
-        top ``[N, C]``: dendrites into the output.
-    ``lateral`` and ``top`` are None where N is 0, so that the checkpoint of an ``nn.Linear`` loads as it is; where N is
-    1 nothing reads ``lateral``, and it is a buffer: DDP stops at a parameter that never gets a gradient.
+        weight ``[(1 + N) * C, H]``, bias ``[(1 + N) * C]``: the rows of the main layer, then of dendrite 0, 1, ...
+        lateral ``[N, N, C]``: entry ``[k, j]`` feeds dendrite j into dendrite k; only entries with j < k are read.
+        top ``[N, C]``: feeds the dendrites into the output.
+    If N is 0, ``lateral`` and ``top`` are None, so that the checkpoint of an ``nn.Linear`` can be loaded as it is. If N
+    is 1, ``lateral`` is never read and is a buffer, because DDP fails for a parameter that never gets a gradient.
 
     Raises ValueError for a negative ``num_dendrites`` or an unknown ``activation``.
     """
@@ -51,7 +51,7 @@ class DendriticLinear(nn.Module):
         self.reset_parameters()
 
     def _set(self, weight: Tensor, bias: Tensor, lateral: Tensor, top: Tensor) -> None:
-        """Become a layer of as many dendrites as ``top`` has rows; every parameter is a new one."""
+        """Become a layer with as many dendrites as ``top`` has rows; every parameter is replaced by a new one."""
         for name in ("weight", "bias", "lateral", "top"):
             self._parameters.pop(name, None)
             self._buffers.pop(name, None)
@@ -65,9 +65,10 @@ class DendriticLinear(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, std: float | None = None) -> None:
-        """Draw the main layer as ``nn.Linear`` does, or N(0, std) with a bias of 0; dendrites as PerforatedAI does.
+        """Draw the main layer as ``nn.Linear`` does, or from N(0, std) with a bias of 0.
 
-        ``lateral`` and ``top`` start at 0: at first the layer computes exactly what its main layer does.
+        Dendrites are drawn as PerforatedAI draws them. ``lateral`` and ``top`` are set to 0, so that the layer computes
+        exactly what its main layer does.
         """
         main_weight, main_bias = self.weight[: self.out_features], self.bias[: self.out_features]
         self.weight.normal_(std=NEW_DENDRITE_STD)
@@ -84,21 +85,22 @@ class DendriticLinear(nn.Module):
             self.top.zero_()
 
     def add_dendrite(self) -> None:
-        """Grow one dendrite for each output; what the layer computes stays the same to the bit.
+        """Grow one dendrite for each output, without changing the output of the layer by a bit.
 
-        Its weights are drawn as PerforatedAI draws them, its entries of ``lateral`` and ``top`` are 0. Every parameter
-        is a new tensor: an optimizer, or DDP, that holds the old ones has to be made anew.
+        The weights of the dendrite are drawn as PerforatedAI draws them; its entries of ``lateral`` and ``top`` are 0.
+        Every parameter is a new tensor, so that an optimizer or a DDP wrapper, which holds the old ones, must be made
+        again.
         """
         self.resize(self.num_dendrites + 1)
 
     @torch.no_grad()
     def resize(self, num_dendrites: int) -> None:
-        """Keep the oldest ``num_dendrites``, or grow up to that many (see ``add_dendrite``)."""
+        """Keep the oldest ``num_dendrites``, or grow until there are that many (see ``add_dendrite``)."""
         kept = min(num_dendrites, self.num_dendrites)
         rows = (1 + kept) * self.out_features
         weights, biases = [self.weight[:rows]], [self.bias[:rows]]
         for _ in range(kept, num_dendrites):
-            # Drawn on the CPU and one by one: a seed gives PerforatedAI's numbers, on every device.
+            # Drawn on the CPU and one by one, so that a seed gives the numbers of PerforatedAI on every device.
             for parts, shape in ((weights, (self.out_features, self.in_features)), (biases, (self.out_features,))):
                 parts.append((NEW_DENDRITE_STD * torch.randn(shape, dtype=parts[0].dtype)).to(parts[0].device))
         lateral = self.weight.new_zeros(num_dendrites, num_dendrites, self.out_features)
@@ -112,7 +114,7 @@ class DendriticLinear(nn.Module):
         return dendritic_linear_ref(x, self.weight, self.bias, self.lateral, self.top, self.activation)
 
     def num_live_parameters(self) -> int:
-        """Parameters that can change the output: of ``lateral`` only the entries with j < k."""
+        """The number of parameters that can change the output; of ``lateral`` these are the entries with j < k."""
         pairs = self.num_dendrites * (self.num_dendrites - 1) // 2
         return self.weight.numel() + self.bias.numel() + (pairs + self.num_dendrites) * self.out_features
 
@@ -124,7 +126,7 @@ class DendriticLinear(nn.Module):
 
 
 class DendriticMLP(nn.Sequential):
-    """Two dendritic layers with an activation in between, as PerforatedAI grows them where both are perforated."""
+    """Two dendritic layers with an activation between them, as PerforatedAI grows them if both are perforated."""
 
     def __init__(
         self, in_features: int, hidden_size: int, out_features: int, num_dendrites: int = 0,
@@ -142,18 +144,18 @@ class DendriticMLP(nn.Sequential):
             layer.reset_parameters(std)
 
     def num_live_parameters(self) -> int:
-        """Parameters that can change the output."""
+        """The number of parameters that can change the output."""
         return sum(layer.num_live_parameters() for layer in dendritic_layers(self).values())
 
 
 def dendritic_layers(module: nn.Module) -> dict[str, DendriticLinear]:
-    """The dendritic layers in ``module`` by their names; one that is its own has the name ''."""
+    """The dendritic layers in ``module`` by their names; ``module`` itself, if it is one, has the name ''."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, DendriticLinear)}
 
 
 def resize_dendrites(module: nn.Module, num_dendrites: int) -> None:
-    """Give every dendritic layer in ``module`` this many dendrites (see ``DendriticLinear.resize``); its ``config``
-    says so, if it has one."""
+    """Give every dendritic layer in ``module`` this many dendrites (see ``DendriticLinear.resize``), and note the
+    number in the ``config`` of ``module`` if it has one."""
     for layer in dendritic_layers(module).values():
         layer.resize(num_dendrites)
     config: Any = getattr(module, "config", None)

@@ -1,4 +1,4 @@
-"""The inference tables of a model: made once, known to be current, and run."""
+"""The inference tables of a model: made once, run, and made again when a parameter has changed."""
 
 import itertools
 import time
@@ -14,36 +14,37 @@ from transformers import PreTrainedModel
 from ..kernels import ops
 from ..kernels.contract import DsnHead, DsnTable, FoldedDsn, padded_outputs
 from ..kernels.prepare import fold
-from .body import GLOBAL_HOOKS, hooks_of
 from .dendritic_linear import DendriticLinear
+from .embedding_modules import GLOBAL_HOOKS, hooks_of
 
-# LayerNorm's factors of every id at 64 positions are half of BERT's word table at H = 128; most texts have no more.
+# LayerNorm's factors of every id at 64 positions take half the memory of BERT's word table at H = 128, and most texts
+# have no more tokens.
 FIRST_POSITIONS = 64
-LARGEST_RSTD = 2**28  # bytes; all 512 positions and both types of BERT's vocabulary are half of it
-# Options of modules that tables depend on.
+LARGEST_RSTD = 2**28  # bytes; all 512 positions and both token types of BERT's vocabulary take half of it
+# The options of modules on which the tables depend.
 _OPTIONS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Embedding: ("max_norm",), nn.LayerNorm: ("eps",), nn.Dropout: ("training",), DendriticLinear: ("activation",)}
-_ALL_PREPARED: "weakref.WeakValueDictionary[int, Prepared]" = weakref.WeakValueDictionary()
+_ALL_CACHES: "weakref.WeakValueDictionary[int, TableCache]" = weakref.WeakValueDictionary()
 
 
-class Tables:
-    """What ids are run through: the head folded into the tables where that serves, else table and head.
+class InferenceTables:
+    """The full-width table and head of a model, and the folded tables where they are faster.
 
-    Folded tables are made for the rows and token types that occur, and grow with them.
+    Folded tables are made for the row lengths and token types that have occurred, and are made larger when needed.
     """
 
     def __init__(self, table: DsnTable, head: DsnHead) -> None:
         self.table, self.head = table, head
         self.folded: FoldedDsn | None = None
-        # Where a folded row is less than half of a word's, and the backend has the op. Up to a whole one it is faster
-        # (1024 x 32 tokens, H = 128: 3.0 times at 32 outputs, 2.3 at 48, 1.7 at 128), but its tables are as large as
-        # the words' then, and the first call of a model waits for them.
+        # Folding serves where a folded row is less than half as long as a word's and the backend has the op. It is
+        # faster up to the same length (1024 x 32 tokens, H = 128: 3.0 times at 32 outputs, 2.3 at 48, 1.7 at 128), but
+        # then its tables are as large as the word table, and the first call of a model waits for them.
         self._is_foldable = 2 * padded_outputs(head.weight.shape[0]) < table.word.shape[1] and ops.is_served(
             "dsn_logits_folded", table.word.device, torch.float32)
 
     def logits(self, input_ids: Tensor, cu_seqlens: Tensor | None, pooling: str,
                tokens: dict[str, Tensor | None]) -> Tensor:
-        """Token ids, and the other token arguments of ``ops.dsn_logits``, to logits ``[B, C]``."""
+        """The logits ``[B, C]`` of token ids; ``tokens`` are the other token arguments of ``ops.dsn_logits``."""
         folded = self._folded_for(input_ids, cu_seqlens, tokens) if self._is_foldable else None
         if folded is not None:
             return ops.dsn_logits_folded(input_ids, folded, cu_seqlens=cu_seqlens, pooling=pooling, **tokens)
@@ -60,7 +61,7 @@ class Tables:
             num_types = all_types
         longest = _longest_row(input_ids, cu_seqlens, num_positions)
         if longest > all_positions:
-            return None  # dsn_logits says which row
+            return None  # dsn_logits raises the error that names the row
         if longest > num_positions:
             num_positions = min(all_positions, max(FIRST_POSITIONS, 2 ** (longest - 1).bit_length()))
         if folded is None or (num_types, num_positions) != (folded.rstd.shape[0], folded.num_positions):
@@ -71,7 +72,7 @@ class Tables:
 
 
 def _longest_row(input_ids: Tensor, cu_seqlens: Tensor | None, enough: int) -> int:
-    """Tokens of the longest row; where no row can be longer than ``enough``, any number up to that."""
+    """The number of tokens of the longest row; any number up to ``enough`` if no row can be longer than that."""
     if cu_seqlens is None:
         return input_ids.shape[-1]
     if input_ids.numel() <= enough or cu_seqlens.numel() < 2:
@@ -79,21 +80,21 @@ def _longest_row(input_ids: Tensor, cu_seqlens: Tensor | None, enough: int) -> i
     return int(cu_seqlens.diff().max())
 
 
-class Prepared:
-    """Inference tables, what they were made of, and every sign that it may have changed.
+class TableCache:
+    """The inference tables of a model, and every sign that what they were made of may have changed.
 
-    ``plain_modules`` are those that ``body.are_plain`` has just found to be so. ``tables`` are made after this, of
-    what it has noted; they stay None where no fused op serves the parameters. ``with_gradients`` asks for a look at
-    gradients too.
+    ``plain_modules`` are those that ``embedding_modules.are_plain`` has just found plain. The caller makes ``tables``
+    after the cache, so that no change in between is missed; they stay None where no fused op serves the parameters.
+    ``with_gradients`` says that a new gradient is a sign of change too.
     """
 
-    tables: Tables | None = None
+    tables: InferenceTables | None = None
 
     def __init__(self, model: PreTrainedModel, plain_modules: list[nn.Module], with_gradients: bool) -> None:
         members: list[Any] = [part for module in model.modules() for part in (module._modules, module._parameters)]
         self._places: list[tuple[dict[str, Any], str, Any]] = [
             (part, name, member) for part in members for name, member in part.items()]
-        # What of a plain module is no parameter: it has no forward of its own, and its options stay as they are.
+        # Apart from its parameters, a plain module has no forward of its own and keeps its options.
         self._places += [(vars(module), "forward", None) for module in plain_modules]
         self._places += [(vars(module), name, vars(module)[name]) for module in plain_modules
                          for kind, names in _OPTIONS.items() if isinstance(module, kind) for name in names]
@@ -106,15 +107,15 @@ class Prepared:
         self._contents = Contents(parameters)
         self._ids = {id(p) for p in parameters}
         self._stepped = False
-        _ALL_PREPARED[id(self)] = self
+        _ALL_CACHES[id(self)] = self
 
     def note_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take note that ``optimizer`` has made a step: a fused one raises no version."""
+        """Note that ``optimizer`` has made a step. A fused one does not raise the version of a parameter."""
         if any(id(p) in self._ids for group in optimizer.param_groups for p in group["params"]):
             self._stepped = True
 
     def is_current(self) -> bool:
-        """Whether nothing has changed that the tables were made of; 2.5 us, in every call."""
+        """Whether nothing that the tables were made of has changed. It takes 2.5 us of every call."""
         if self._stepped or any(self._hooks):
             return False
         for members, name, member in self._places:
@@ -130,15 +131,16 @@ class Prepared:
 
 
 class Contents:
-    """A copy of parameters in host memory, and the parameters compared with it as far as that costs next to nothing.
+    """A copy of the parameters in host memory, with which they are compared as often as it costs next to nothing.
 
-    What is written through ``.data``, numpy or another process leaves no trace but the bytes. All of them are compared
-    in every call until that has taken 50 ms more than a fiftieth of the time. From there on it waits until the fiftieth
-    allows it again, and samples are compared in between, one parameter after the other, with a fiftieth for them too.
+    A write through ``.data``, through numpy or by another process leaves no trace but the changed bytes. Every call
+    compares all bytes, until that has taken 50 ms more than a fiftieth of the time. From then on a full comparison
+    waits until it fits into a fiftieth of the time again; calls in between compare a sample of one parameter after the
+    other, which also takes a fiftieth of the time at most.
     """
 
     SHARE, AHEAD = 50, 2.5  # seconds
-    SAMPLE = 32  # numbers, from all over the parameter
+    SAMPLE = 32  # numbers, spread over the parameter
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self._pairs = [(numbers, numbers.clone()) for numbers in map(_as_integers, parameters)
@@ -146,7 +148,8 @@ class Contents:
         self._samples = itertools.cycle([
             (numbers[::step], copy[::step].contiguous()) for numbers, copy in self._pairs
             for step in (max(1, len(numbers) // self.SAMPLE),)])
-        # On perf_counter's clock: up to when comparisons have had their share of the time, and when to compare again.
+        # On the clock of perf_counter: until when comparisons have used their share of the time, and when the next one
+        # is due.
         self._paid_until = self._next = 0.0
 
     def are_same(self) -> bool:
@@ -163,13 +166,13 @@ class Contents:
 
 
 def _version(tensor: Tensor | None) -> int | None:
-    """None where torch counts none: of a tensor made in inference mode."""
+    """The version that torch counts of a tensor; None for one that was made in inference mode, which has none."""
     return None if tensor is None or tensor.is_inference() else tensor._version
 
 
 def _as_integers(parameter: Tensor) -> Tensor:
-    """The same memory as integers, flat where it can be: NaN is equal to NaN, and eight bytes at a time are faster."""
-    data = parameter.data  # not detach(), whose result would hold on to the parameter
+    """The memory of a parameter as integers, so that NaN equals NaN; if possible flat and as int64, which is faster."""
+    data = parameter.data  # not detach(), whose result would keep the parameter alive
     if data.is_contiguous() and data.nbytes % 8 == 0 and data.storage_offset() * data.itemsize % 8 == 0:
         return data.view(-1).view(torch.int64)
     return data.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[data.itemsize])
@@ -177,10 +180,10 @@ def _as_integers(parameter: Tensor) -> Tensor:
 
 def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     """Called by torch after every step of every optimizer."""
-    for reference in _ALL_PREPARED.valuerefs():
-        prepared = reference()
-        if prepared is not None:
-            prepared.note_step(optimizer)
+    for reference in _ALL_CACHES.valuerefs():
+        cache = reference()
+        if cache is not None:
+            cache.note_step(optimizer)
 
 
 register_optimizer_step_post_hook(_after_step)

@@ -1,4 +1,4 @@
-"""The models: BERT's embeddings, pooled or not, under a dendritic head, as Hugging Face ``PreTrainedModel``s."""
+"""The models: BERT's embeddings under a dendritic head, as ``PreTrainedModel``s of Hugging Face."""
 
 import inspect
 from typing import Any
@@ -6,13 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from transformers import (
-    AutoModel,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertModel,
-)
+from transformers import BertModel
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     QuestionAnsweringModelOutput,
@@ -20,26 +14,25 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils import TransformersKwargs
 
-from ..inference.tokenization import BertFolderTokenizer
 from ..kernels import ops
 from .base import DendriticBertPreTrainedModel, logger
-from .body import DsnBody, are_plain
 from .configuration import DendriticBertConfig
+from .embedding_modules import DsnBody, are_plain
 
-# What BERT's forward swallows without a word: its own arguments, those of all models, and what tokenizers return.
+# The keywords that BERT's forward accepts in silence: its own, those of all models, and what tokenizers return.
 _KEYWORDS = {*inspect.signature(BertModel.forward).parameters, *TransformersKwargs.__annotations__, "cache_position",
              "head_mask", "length", "offset_mapping", "overflow_to_sample_mapping", "past_key_values",
              "special_tokens_mask"}
 
 
 class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
-    """Text classification from BERT's embeddings, pooled, through a ``DendriticLinear`` head.
+    """Text classification: BERT's embeddings, pooled, under a ``DendriticLinear`` head.
 
-    In evaluation without gradients a DSN runs as one fused op, from token ids to logits, on tables prepared from the
-    parameters: at the first call, and again whenever a parameter has changed. Everywhere else, and where
-    ``config.head_hidden`` makes two layers of the head, it runs as the differentiable ``embed_pool`` followed by the
-    head in PyTorch. With ``config.dsn`` False it is ``BertModel``, pooled as ``config.encoder_pooling`` says, under the
-    same head.
+    In evaluation without gradients a Dendritic Semantic Network (DSN) runs as one fused op from token ids to logits. It
+    reads tables that are made of the parameters at the first call, and again whenever a parameter has changed.
+    Otherwise, and always if ``config.head_hidden`` gives the head two layers, it runs as the differentiable
+    ``embed_pool`` followed by the head in PyTorch. With ``config.dsn`` False it is ``BertModel``, pooled as
+    ``config.encoder_pooling`` says, under the same head.
     """
 
     head_name = "classifier"
@@ -67,36 +60,38 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
-        """Token ids (or their embeddings) to logits, and to a loss where there are labels.
+        """Compute logits from token ids or from their embeddings, and a loss if there are labels.
 
         Args:
-            input_ids: ``[B, L]``, or packed ``[T]`` beside ``cu_seqlens``; int32 or int64.
-            attention_mask: ``[B, L]``, zero means padding.
-            token_type_ids, position_ids: shaped as ``input_ids``, or ``[1, L]``; default 0, and the index in the row.
-            inputs_embeds: ``[B, L, H]`` (or ``[T, H]``) word embeddings in the place of ``input_ids``.
-            labels: ``[B]`` classes or targets of a single regression, else ``[B, num_labels]``; the loss follows
+            input_ids: ``[B, L]``, or packed ``[T]`` with ``cu_seqlens``; int32 or int64.
+            attention_mask: ``[B, L]``; zero means padding.
+            token_type_ids, position_ids: of the shape of ``input_ids``, or ``[1, L]``. The types are 0 by default, the
+                positions the index in the row.
+            inputs_embeds: ``[B, L, H]`` (or ``[T, H]``) word embeddings instead of ``input_ids``.
+            labels: ``[B]`` classes, or targets of a single regression; otherwise ``[B, num_labels]``. The loss follows
                 ``config.problem_type`` as in ``BertForSequenceClassification``.
-            cu_seqlens: ``[B + 1]``, row b holds the tokens ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``.
-            output_attentions: as in BERT; a DSN has none, and returns None.
-            output_hidden_states: as in BERT; a DSN has one, what its embeddings give: ``[B, L, H]`` (or ``[T, H]``).
-                None follows the configuration.
-            return_dict: False returns ``(loss, logits)`` or ``(logits,)``, and hidden states after them; None follows
-                the configuration.
-            kwargs: BERT's other keywords, which mean nothing to a DSN; one that BERT does not know is warned of.
+            cu_seqlens: ``[B + 1]``; row b holds the tokens ``cu_seqlens[b]`` to ``cu_seqlens[b + 1] - 1``.
+            output_attentions: as in BERT. A DSN has no attentions, and returns None.
+            output_hidden_states: as in BERT. A DSN has one hidden state, the output of its embeddings, ``[B, L, H]``
+                (or ``[T, H]``). None follows the configuration.
+            return_dict: False returns ``(loss, logits)`` or ``(logits,)``, followed by hidden states; None follows the
+                configuration.
+            kwargs: other keywords of BERT, which a DSN ignores; for one that BERT does not know there is a warning.
 
         Returns:
-            ``SequenceClassifierOutput`` with logits ``[B, num_labels]``: float32 from the fused op, elsewhere what
-            the parameters' dtype and autocast give.
+            ``SequenceClassifierOutput`` with logits ``[B, num_labels]``: float32 from the fused op, otherwise the dtype
+            that the parameters and autocast give.
 
         Raises:
-            ValueError: both or neither of ``input_ids`` and ``inputs_embeds``; ``cu_seqlens`` where ``dsn`` is False.
-            RuntimeError: ids, positions, types or shapes that do not fit, naming the row.
+            ValueError: both or neither of ``input_ids`` and ``inputs_embeds`` are given, or ``cu_seqlens`` is given and
+                ``dsn`` is False.
+            RuntimeError: ids, positions, types or shapes do not fit; the message names the row.
         """
         tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
         if kwargs:
             _warn_of_unknown(kwargs)
         tables = self._current_tables()
-        if output_hidden_states is None:  # where there are tables, the configuration asks for none
+        if output_hidden_states is None:  # there are no tables if the configuration asks for hidden states
             output_hidden_states = tables is None and self.config.output_hidden_states
         output = None
         if tables is not None and input_ids is not None and not output_hidden_states:
@@ -123,12 +118,12 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
         cu_seqlens: Tensor | None,
         tokens: dict[str, Tensor | None],
     ) -> Tensor:
-        """``[B, H]``, with dropout of the pooled row."""
+        """The pooled rows ``[B, H]``, after dropout."""
         embeddings = self.bert.embeddings
         words, positions = embeddings.word_embeddings.weight, embeddings.position_embeddings.weight
         padding_idx = embeddings.word_embeddings.padding_idx
         if inputs_embeds is not None:
-            # Every token brings its own row, so together they are a word table that is looked up in order.
+            # Every token brings its own row: together they are a word table, which is read in order.
             words = inputs_embeds.reshape(-1, inputs_embeds.shape[-1]).to(positions.dtype)
             input_ids = torch.arange(words.shape[0], device=words.device).view(inputs_embeds.shape[:-1])
         elif padding_idx is not None and torch.is_grad_enabled() and forward_ad._current_level < 0:
@@ -143,11 +138,11 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
 
 
 class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
-    """Start and end of an answer: a dendritic head with two outputs on every token, nothing is pooled.
+    """Start and end of an answer: a dendritic head with two outputs for every token, without pooling.
 
-    As a DSN a token knows its id, its place and which text it stands in, and nothing of its neighbours: question and
-    passage never meet. In evaluation without gradients it then runs as one fused op. With ``config.dsn`` False it is
-    ``BertModel`` under the same head.
+    In a DSN the logits of a token depend on its id, its position and its token type alone, not on other tokens, so that
+    question and passage do not interact. In evaluation without gradients a DSN runs as one fused op. With
+    ``config.dsn`` False it is ``BertModel`` under the same head.
     """
 
     head_name = "qa_outputs"
@@ -155,7 +150,7 @@ class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__(config)
         if config.num_labels != 2:
-            raise ValueError(f"num_labels is {config.num_labels}, a span has 2 logits a token: pass num_labels=2.")
+            raise ValueError(f"num_labels is {config.num_labels}, a span has 2 logits per token: pass num_labels=2.")
         self.bert = DsnBody(config) if config.dsn else BertModel(config, add_pooling_layer=False)
         self.qa_outputs = self._make_head()
         self.post_init()
@@ -175,21 +170,21 @@ class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> QuestionAnsweringModelOutput | tuple[Tensor, ...]:
-        """Token ids to two logits a token, and to a loss where there are positions.
+        """Compute two logits for every token, and a loss if there are positions.
 
         Args:
-            start_positions, end_positions: ``[B]``, first and last token of the answer; one outside of the row is left
-                out of the loss, the mean of the two cross-entropies over the row's tokens.
-            others: as in ``DendriticBertForSequenceClassification``; packed rows without a loss.
+            start_positions, end_positions: ``[B]``, first and last token of the answer. The loss is the mean of the two
+                cross-entropies over the tokens of a row; it leaves out a position outside of the row.
+            others: as in ``DendriticBertForSequenceClassification``. There is no loss for packed rows.
 
         Returns:
             ``QuestionAnsweringModelOutput`` with start_logits and end_logits ``[B, L]`` (or ``[T]``). Those of a DSN
-            are 0 where ``attention_mask`` is.
+            are 0 where ``attention_mask`` is 0.
 
         Raises:
-            ValueError: both or neither of ``input_ids`` and ``inputs_embeds``; ``cu_seqlens`` where ``dsn`` is False,
-                or with positions.
-            RuntimeError: ids, positions, types or shapes that do not fit, naming the row (in evaluation).
+            ValueError: both or neither of ``input_ids`` and ``inputs_embeds`` are given, or ``cu_seqlens`` is given and
+                ``dsn`` is False or there are positions.
+            RuntimeError: ids, positions, types or shapes do not fit; in evaluation the message names the row.
         """
         if cu_seqlens is not None and not (self.config.dsn and start_positions is None):
             raise ValueError("cu_seqlens is given, but packed rows are for a DSN without a loss: pass [B, L] and "
@@ -198,7 +193,7 @@ class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
         if kwargs:
             _warn_of_unknown(kwargs)
         tables = self._current_tables()
-        if output_hidden_states is None:  # where there are tables, the configuration asks for none
+        if output_hidden_states is None:  # there are no tables if the configuration asks for hidden states
             output_hidden_states = tables is None and self.config.output_hidden_states
         output = None
         if tables is not None and input_ids is not None and not output_hidden_states:
@@ -221,9 +216,9 @@ class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
 
 
 class DendriticBertModel(DendriticBertPreTrainedModel):
-    """The pooled embeddings alone, without a head: what ``AutoModel`` loads of a checkpoint.
+    """The pooled embeddings without a head: what ``AutoModel`` loads from a checkpoint.
 
-    It runs through PyTorch's modules, since it returns every token's embedding too. With ``config.dsn`` False it is
+    It runs as PyTorch's modules, since it returns the embedding of every token too. With ``config.dsn`` False it is
     ``BertModel``, pooled as ``config.encoder_pooling`` says.
     """
 
@@ -248,11 +243,11 @@ class DendriticBertModel(DendriticBertPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
-        """Token ids (or their embeddings) to embeddings of tokens and of rows.
+        """Compute the embeddings of tokens and of rows.
 
-        The arguments, and what is raised, are those of ``DendriticBertForSequenceClassification``. Returns
-        ``BaseModelOutputWithPooling`` in the parameters' dtype: last_hidden_state ``[B, L, H]`` (or ``[T, H]``) and
-        pooler_output ``[B, H]``, a DSN's row of pooled embeddings as the heads read it.
+        The arguments and the errors are those of ``DendriticBertForSequenceClassification``. Returns
+        ``BaseModelOutputWithPooling`` in the dtype of the parameters: last_hidden_state ``[B, L, H]`` (or ``[T, H]``)
+        and pooler_output ``[B, H]``, for a DSN the pooled embeddings that a head would read.
         """
         tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
         if kwargs:
@@ -275,7 +270,7 @@ def _make_body(config: DendriticBertConfig) -> nn.Module:
 
 def _tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None,
             token_type_ids: Tensor | None, position_ids: Tensor | None) -> dict[str, Tensor | None]:
-    """The arguments of tokens that come beside ids or embeddings. Raises ValueError where not one of these is given."""
+    """The token arguments beside ids or embeddings; raises ValueError unless exactly one of those two is given."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("input_ids and inputs_embeds are both given or both missing: pass exactly one of them.")
     rows: Tensor = input_ids if inputs_embeds is None else inputs_embeds[..., 0]  # type: ignore[assignment]
@@ -288,7 +283,7 @@ def _tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_ma
 
 def _warn_of_unknown(kwargs: dict[str, Any]) -> None:
     for name in kwargs.keys() - _KEYWORDS:
-        logger.warning_once(f"{name} is no argument of this model or of BERT's: it is ignored.")
+        logger.warning_once(f"{name} is not an argument of this model or of BERT: it is ignored.")
 
 
 class _WithoutGradientOf(torch.autograd.Function):
@@ -313,29 +308,23 @@ class _WithoutGradientOf(torch.autograd.Function):
 
 
 def _expand_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
-    """``[1, L]`` stands for every row, as in BERT."""
+    """Repeat ``[1, L]`` for every row, as BERT does."""
     if values is None or values.shape == rows.shape or values.dim() != 2 or values.shape[0] != 1 or rows.dim() != 2:
         return values
     return values.expand(rows.shape[0], -1).contiguous()
 
 
 def _states_of(output: Any) -> dict[str, Any]:
-    """Hidden states and attentions of what a body returned; None where there are none."""
+    """Hidden states and attentions of a body's output, None for those that it does not have."""
     return {name: getattr(output, name, None) for name in ("hidden_states", "attentions")}
 
 
 def _output(loss: Tensor | None, logits: Tensor, output: Any) -> SequenceClassifierOutput:
     if output is not None or torch.compiler.is_compiling():
         return SequenceClassifierOutput(loss=loss, logits=logits, **_states_of(output))
-    # The constructor's checks take 10 us, as long as a whole row of 32 tokens does.
+    # The checks of the constructor take 10 us, as long as a whole row of 32 tokens.
     result = SequenceClassifierOutput.__new__(SequenceClassifierOutput)
     if loss is not None:
         result["loss"] = loss
     result["logits"] = logits
     return result
-
-
-AutoModel.register(DendriticBertConfig, DendriticBertModel)
-AutoModelForSequenceClassification.register(DendriticBertConfig, DendriticBertForSequenceClassification)
-AutoModelForQuestionAnswering.register(DendriticBertConfig, DendriticBertForQuestionAnswering)
-AutoTokenizer.register(DendriticBertConfig, tokenizer_class=BertFolderTokenizer)

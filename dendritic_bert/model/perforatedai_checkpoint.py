@@ -1,12 +1,13 @@
-"""PerforatedAI's checkpoints: read in both of its forms, and written in the one that it trains with.
+"""Checkpoints of PerforatedAI: reads both of their forms, and writes the one that PerforatedAI trains.
 
-Its *training form* (``best_model.pt``, ``latest.pt``, ``switch_*.pt``: safetensors, whatever the name says) keeps a
-wrapped ``nn.Linear`` as ``main_module``, its N dendrites as ``dendrite_module.layers.k``, our ``lateral[k, :k]`` as
-``dendrite_module.dendrites_to_dendrites.k`` and our ``top`` as ``dendrites_to_top.{N-1}``; all else is scaffolding.
-Its *clean form* (``*_pai.pt``) keeps dendrites and main layer, in this order, as ``layer_array`` and the rest as
-``skip_weights``. The activation of the dendrites stands in neither, only in ``<name>_config.json`` beside them.
+The *training form* (``best_model.pt``, ``latest.pt``, ``switch_*.pt``, which are safetensors in spite of their names)
+stores a wrapped ``nn.Linear`` as ``main_module``, its N dendrites as ``dendrite_module.layers.k``, our
+``lateral[k, :k]`` as ``dendrite_module.dendrites_to_dendrites.k`` and our ``top`` as ``dendrites_to_top.{N-1}``; the
+other tensors hold the state of PerforatedAI. The *clean form* (``*_pai.pt``) stores the dendrites and then the
+main layer as ``layer_array``, and the rest as ``skip_weights``. The activation of the dendrites is in neither of them,
+only in ``<name>_config.json`` beside them.
 
-Checked against perforatedai 3.2.9. Nothing here imports it.
+Checked against perforatedai 3.2.9, which is not imported here.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
 
 BEST_MODEL = "best_model.pt"
 TRACKER = "tracker_string"
-TOKEN_HEADS = ("qa_outputs",)  # layers that see [B, L, H], of which PerforatedAI has to be told
+TOKEN_HEADS = ("qa_outputs",)  # layers whose input is [B, L, H], which PerforatedAI must be told
 TRAINING_MARK, CLEAN_MARK = ".dendrite_module.num_cycles", ".num_cycles"
-# What PerforatedAI's configuration can name; it writes gelu as torch._C._nn.gelu.
+# The activations that a configuration of PerforatedAI can name; it writes gelu as torch._C._nn.gelu.
 FORWARD_FUNCTIONS = {"sigmoid": "torch.sigmoid", "tanh": "torch.tanh", "relu": "torch.relu",
                      "gelu": "torch.nn.functional.gelu"}
 
 
 class PerforatedCheckpoint(NamedTuple):
-    """A checkpoint under our names: ``DendriticLinear``'s parameters in the place of each wrapped layer's.
+    """A checkpoint with our names: the parameters of a ``DendriticLinear`` for each wrapped layer.
 
-    num_dendrites and activation are those of every layer that has dendrites; activation is None where none has.
+    num_dendrites and activation are those of every layer that has dendrites; activation is None if none has.
     """
 
     state_dict: dict[str, Tensor]
@@ -50,9 +51,9 @@ class PerforatedCheckpoint(NamedTuple):
 
 
 def find_perforated(name_or_path: str | os.PathLike[str]) -> Path | None:
-    """The PerforatedAI checkpoint that a path is, or that a folder holds; None where there is none.
+    """The checkpoint of PerforatedAI at a path, or in the folder at that path; None if there is none.
 
-    A folder's ``model.safetensors`` is looked at first, then ``best_model.pt``, then any other. Raises ValueError where
+    In a folder it is ``model.safetensors``, or else ``best_model.pt``, or else any other file. Raises ValueError if
     there are several others.
     """
     path = Path(name_or_path)
@@ -72,10 +73,10 @@ def find_perforated(name_or_path: str | os.PathLike[str]) -> Path | None:
 
 
 def read_perforated(file: Path, activation: str | None = None) -> PerforatedCheckpoint:
-    """Read either form. ``activation`` is needed where no configuration of PerforatedAI's lies beside ``file``.
+    """Read either form. ``activation`` is needed if no configuration of PerforatedAI is beside ``file``.
 
-    Raises ValueError for the clean form of one dendrite (PerforatedAI's own saving has lost it), layers other than
-    ``nn.Linear``, an activation that is unknown, missing or contradicted, or a file that is damaged.
+    Raises ValueError for the clean form of one dendrite, which PerforatedAI saves without its output weights; for
+    layers other than ``nn.Linear``; for an activation that is unknown, missing or contradicted; and for a damaged file.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -94,7 +95,7 @@ def read_perforated(file: Path, activation: str | None = None) -> PerforatedChec
         raise ValueError(f"{file} has {counts} dendrites and none elsewhere, expected as many in every layer of the "
                          "head: train it with all of them perforated.")
     state_dict = {f"{name}.{part}": tensor for name, layer in layers.items() for part, tensor in layer.items()}
-    # A module that is tracked and has no dendrites is wrapped all the same.
+    # A module that PerforatedAI tracks without giving it dendrites is wrapped too.
     state_dict |= {name.replace(".main_module.", ".").removeprefix("main_module."): tensor
                    for name, tensor in tensors.items() if not any(name.startswith(f"{layer}.") for layer in layers)}
     num_dendrites = max(counts.values(), default=0)
@@ -123,7 +124,7 @@ def _split_layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
 
 
 def read_layer(file: Path, name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``DendriticLinear``'s state dict of one perforated layer, from its ``tensors``; ``file`` is named in errors."""
+    """The state dict of a ``DendriticLinear`` from the ``tensors`` of one perforated layer; errors name ``file``."""
     if TRAINING_MARK[1:] in tensors:
         num_dendrites = int(tensors[TRAINING_MARK[1:]].item()) // 2
         linears = ["main_module", *(f"dendrite_module.layers.{k}" for k in range(num_dendrites))]
@@ -134,7 +135,7 @@ def read_layer(file: Path, name: str, tensors: dict[str, Tensor]) -> dict[str, T
         linears = [f"layer_array.{k}" for k in (num_dendrites, *range(num_dendrites))]
         skips = sorted((key for key in tensors if key.startswith("skip_weights.")), key=_trailing_number)
         if len(skips) > num_dendrites and tensors[skips[0]].numel() == 0:
-            skips = skips[1:]  # an older layout keeps the place of what would feed the first dendrite
+            skips = skips[1:]  # an older layout has an empty tensor for what would feed the first dendrite
         if num_dendrites == 1 and not skips:
             raise ValueError(f"{file} is the clean form of {name} with one dendrite, in which PerforatedAI does not "
                              f"keep the weights from dendrite to output: pass the training form, {BEST_MODEL}.")
@@ -164,7 +165,7 @@ def _trailing_number(name: str) -> int:
 
 
 def _activation(file: Path, given: str | None) -> str:
-    """The activation in the configuration beside ``file``, or the one given; never a guess."""
+    """The activation that is given or that the configuration beside ``file`` names; it is never guessed."""
     if given is not None and given not in ACTIVATIONS:
         raise ValueError(f"activation is {given!r}, expected one of {', '.join(ACTIVATIONS)}.")
     for config in sorted(file.parent.glob("*_config.json")):
@@ -190,12 +191,12 @@ def _activation(file: Path, given: str | None) -> str:
 def save_perforated(
     model: DendriticBertPreTrainedModel, folder: str | os.PathLike[str], save_name: str | None = None
 ) -> Path:
-    """Write the training form, from which a run can go on in PerforatedAI; returns the file.
+    """Write the training form, with which PerforatedAI can continue a training, and return the file.
 
-    ``folder`` gets ``best_model.pt``, PerforatedAI's configuration with the activation (under its ``save_name``, which
-    has to be the folder's name and is so by default), and ours. From its parent, ``UPA.load_system(network, save_name,
-    "best_model", True)`` takes it up in a network that names its parts as BERT does, has ``nn.Linear`` for every
-    dendritic layer, and has gone through ``perforate_model``.
+    ``folder`` gets ``best_model.pt``, the configuration of PerforatedAI with the activation (under its ``save_name``,
+    which must be the name of the folder, its default), and our configuration. In the parent of the folder,
+    ``UPA.load_system(network, save_name, "best_model", True)`` loads it into a network that has BERT's names and an
+    ``nn.Linear`` for every dendritic layer, and that ``perforate_model`` has wrapped.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,12 +215,12 @@ def save_perforated(
 
 
 def is_token_head(name: str) -> bool:
-    """Whether the layer of that name sees ``[B, L, H]``."""
+    """Whether the input of the layer of that name is ``[B, L, H]``."""
     return name.split(".")[0] in TOKEN_HEADS
 
 
 def _training_form(layer: DendriticLinear, is_token_head: bool) -> dict[str, Tensor]:
-    """One layer's tensors, the scaffolding included: without it PerforatedAI refuses the file."""
+    """The tensors of one layer, with the state of PerforatedAI, without which it refuses the file."""
     num_dendrites, size = layer.num_dendrites, layer.out_features
     weights, biases = layer.weight.split(size), layer.bias.split(size)
     tensors = {"main_module.weight": weights[0], "main_module.bias": biases[0],
@@ -234,7 +235,7 @@ def _training_form(layer: DendriticLinear, is_token_head: bool) -> dict[str, Ten
     if num_dendrites > 1:
         tensors["dendrite_module.dendrites_to_candidates.0"] = layer.weight.new_zeros(num_dendrites - 1, size)
     tensors["dendrite_module.num_cycles"] = torch.tensor([2.0 * num_dendrites])
-    # Which dimension of an output is the channels, 0, and which are batch and place, -1.
+    # The dimensions of an output: 0 is that of the channels, -1 are those of batch and token.
     dims = torch.tensor([-1, -1, 0] if is_token_head else [-1, 0])
     index = torch.tensor(len(dims) - 1)
     shape = [1] * (len(dims) - 1) + [size]
@@ -247,7 +248,7 @@ def _training_form(layer: DendriticLinear, is_token_head: bool) -> dict[str, Ten
 
 
 def _tracker_string(num_dendrites: int) -> str:
-    """What PerforatedAI's tracker is to know; all else it has from its own beginning."""
+    """What the tracker of PerforatedAI must know; everything else keeps its initial value."""
     values = {"num_dendrites_added": num_dendrites, "num_dendrites_integrated": num_dendrites,
               "num_cycles": 2 * num_dendrites, "mode": "n"}
     return "".join(f"{name},{value}\n" for name, value in values.items())

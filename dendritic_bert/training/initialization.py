@@ -11,7 +11,7 @@ import torch
 from tokenizers.trainers import WordPieceTrainer
 from transformers import BertTokenizer
 
-from ..inference.tokenization import load_tokenizer
+from ..inference.tokenizer_files import load_tokenizer
 from ..model.configuration import DendriticBertConfig
 from ..model.dendritic_linear import DendriticLinear
 

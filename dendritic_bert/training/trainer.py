@@ -30,7 +30,7 @@ from ..datasets.glue_tasks import TASKS, find_task
 from ..datasets.rows import EncodedRows, RowDataset
 from ..datasets.squad import Squad
 from ..growth.training import check_growing, hold_out_rows, keep_graphs, total_epochs, train_and_grow
-from ..inference.tokenization import load_tokenizer
+from ..inference.tokenizer_files import load_tokenizer
 from .ema import AveragedWeights
 from .initialization import FRESH_SIZES, build_model, live_parameters, make_tokenizer
 from .model_card import write_model_card

@@ -19,12 +19,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..model.files import MODEL_FILES
+from ..system_errors import NO_SPACE
+
 MODEL_TYPE = "dendritic_bert"
 FOLDER = ".unfinished"
 JOURNAL = "runs.json"  # in that folder, and what shows that it is ours
-# What a training writes. In a folder that holds no model of ours a file of such a name is somebody else's.
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md")
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # safetensors and torch.save report a failed write without an errno.
 NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing")

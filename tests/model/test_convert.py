@@ -239,12 +239,12 @@ def test_there_and_back(perforatedai, tmp_path, caplog):
 
 
 def test_what_belongs_to_perforatedai_alone(bert, tmp_path):
-    with pytest.raises(ValueError, match=r"is no checkpoint of PerforatedAI's: leave out config and activation\."):
+    with pytest.raises(ValueError, match=r"is not a checkpoint of PerforatedAI: leave out config and activation\."):
         convert(bert, tmp_path / "out", activation="tanh")
-    with pytest.raises(ValueError, match=r"is no checkpoint of PerforatedAI's in safetensors, and of others the"):
+    with pytest.raises(ValueError, match=r"is not a checkpoint of PerforatedAI in safetensors: pass the folder"):
         convert(bert / "model.safetensors", tmp_path / "out")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "pickled.pt")
-    with pytest.raises(ValueError, match="is no checkpoint of PerforatedAI's in safetensors"):
+    with pytest.raises(ValueError, match="is not a checkpoint of PerforatedAI in safetensors"):
         convert(tmp_path / "pickled.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertTokenizerFast
 
 from dendritic_bert import DendriticBertConfig, DendriticBertForSequenceClassification
-from dendritic_bert.inference.tokenizer_test_strings import PROBES
+from dendritic_bert.inference.tokenizer_test_strings import TEST_STRINGS
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[MASK]", "[SEP]", "[CLS]"]  # [CLS] is 4, not 101
 WORDS = ["The", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog,", "unaffable", "and", "1,000", "times",
@@ -18,7 +18,7 @@ def train_tokenizer(lowercase: bool = True) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator([*WORDS, *PROBES], trainers.WordPieceTrainer(
+    tokenizer.train_from_iterator([*WORDS, *TEST_STRINGS], trainers.WordPieceTrainer(
         vocab_size=600, special_tokens=SPECIAL_TOKENS, show_progress=False))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 4), ("[SEP]", 3)])

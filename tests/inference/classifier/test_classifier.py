@@ -8,7 +8,7 @@ import torch
 from small_classifier import MAX_LENGTH, WORDS, hugging_face_tokenizer, small_model, train_tokenizer
 from transformers import pipeline
 
-import dendritic_bert
+from dendritic_bert import embedded_model
 from dendritic_bert.inference.classifier import TextClassifier
 
 TEXTS = ["", "a", "the quick brown fox", "[SEP] in the text", "Unflinchingly bleak!", "世界 hello", *WORDS]
@@ -94,7 +94,7 @@ def test_from_pretrained(classifier, tokenizer, tmp_path, monkeypatch):
     expected = classifier(TEXTS)
     assert TextClassifier.from_pretrained(tmp_path)(TEXTS) == expected
     assert TextClassifier.from_pretrained(str(tmp_path))(TEXTS) == expected
-    monkeypatch.setattr(dendritic_bert, "EMBEDDED_MODEL", str(tmp_path))
+    monkeypatch.setattr(embedded_model, "EMBEDDED_MODEL", str(tmp_path))
     assert TextClassifier.from_pretrained()(TEXTS) == expected
     moved = shutil.copytree(tmp_path, tmp_path / "moved")
     assert TextClassifier.from_pretrained(moved).fingerprint() == TextClassifier.from_pretrained().fingerprint()

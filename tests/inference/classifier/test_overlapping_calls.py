@@ -12,8 +12,10 @@ import torch
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference import threads as dendritic_threads
-from dendritic_bert.inference.classifier import TextClassifier, _in_order
-from dendritic_bert.inference.tokenization import PackedTokenizer, _WordCache
+from dendritic_bert.inference.classifier import TextClassifier
+from dendritic_bert.inference.threads import map_in_order
+from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.inference.word_cache import WordCache
 
 TEXTS = [*WORDS, "", "the lazy dog " * 20] * 2
 NUM_TRUNCATED = 2
@@ -155,9 +157,9 @@ def test_an_error_in_the_middle(classifier, monkeypatch, options):
 @pytest.mark.parametrize("threads", [1, 2, NUM_THREADS])
 def test_abandoned_half_way(threads):
     """As where the writing of a file fails; the generator may be closed by the collector, on whatever thread."""
-    work = _in_order(lambda item: item * 2, iter(range(100)), threads)
+    work = map_in_order(lambda item: item * 2, iter(range(100)), threads)
     assert next(work) == (0, 0)
-    other = _in_order(lambda item: item * 3, iter(range(100)), threads)
+    other = map_in_order(lambda item: item * 3, iter(range(100)), threads)
     assert next(other) == (0, 0)
     closing = threading.Thread(target=work.close)
     closing.start()
@@ -191,7 +193,7 @@ def test_every_cut_text_is_counted_once(classifier):
 
 def test_the_word_cache_is_shared(monkeypatch):
     """Emptied again and again while others read it."""
-    monkeypatch.setattr(_WordCache, "MAX_CHUNKS", 5)
+    monkeypatch.setattr(WordCache, "MAX_CHUNKS", 5)
     tokenizer = hugging_face_tokenizer()
     packed = PackedTokenizer(tokenizer, engine="word-cache")
     batches = [[f"{text} fox{number} {text}" for text in TEXTS] for number in range(20)]

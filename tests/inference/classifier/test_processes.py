@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -15,7 +16,8 @@ from helpers import REPOSITORY
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference.classifier import TextClassifier
-from dendritic_bert.inference.tokenization import ENGINES, PackedTokenizer
+from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.inference.tokenizer_engines import ENGINES
 
 TEXTS = [*WORDS, "", "[SEP] in the text", "the lazy dog " * 20]
 
@@ -117,10 +119,20 @@ def test_an_engine_that_is_missing_there(classifier, monkeypatch):
         pickle.loads(forced_data)
 
 
+# What a process that only classifies has no use for, and what takes seconds to import.
+NOT_NEEDED = {"datasets", "matplotlib", "optuna", "pandas", "perforatedai", "pyarrow", "sklearn", "torchmetrics",
+              "wandb", "dendritic_bert.cli", "dendritic_bert.datasets", "dendritic_bert.growth",
+              "dendritic_bert.training"}
+
+
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_pools(classifier, method):
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.map(classifier, [TEXTS, "fox"]) == [classifier(TEXTS), classifier("fox")]
+        if method == "spawn":  # a fresh process
+            modules = set(pool.apply(eval, ("[*__import__('sys').modules]",)))
+            assert "dendritic_bert.inference.classifier" in modules
+            assert not NOT_NEEDED & modules
 
 
 def test_process_pool_executor(classifier):
@@ -155,19 +167,35 @@ for number, call in enumerate(calls):
     assert os.waitpid(child, 0)[1] == 0, number
 print("same")
 """
+HASHED = """
+from datasets.fingerprint import Hasher
+from dendritic_bert import TextClassifier
+classifier = TextClassifier.from_pretrained()
+print([Hasher.hash(value) for value in (classifier, classifier.predict, classifier.tokenizer)])
+"""
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_fork_after_torch_has_used_its_threads():
-    """GNU's OpenMP waits for ever on a forked thread: a child of its own, which is given up after a while."""
-    child = subprocess.Popen([sys.executable, "-c", FORKED], stdout=subprocess.PIPE, text=True, start_new_session=True,
-                             env=os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"})
+@pytest.fixture(scope="module")
+def other_process():
+    """What a process prints that forks after torch has used its threads, and then hashes.
+
+    GNU's OpenMP would wait for ever on a forked thread: after a while the process is killed.
+    """
+    code = FORKED + (HASHED if importlib.util.find_spec("datasets") else "")
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+                             start_new_session=True, env=os.environ | {
+                                 "OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "1"})
     try:
-        assert child.communicate(timeout=120)[0] == "same\n"
+        return child.communicate(timeout=240)[0].splitlines()
     finally:
         if child.poll() is None:
             os.killpg(child.pid, 9)
             child.wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_after_torch_has_used_its_threads(other_process):
+    assert other_process[:1] == ["same"]
 
 
 # ---- datasets --------------------------------------------------------------------------------------------------------
@@ -209,23 +237,13 @@ def test_map_in_two_processes(classifier, stored):
     assert mapped["label"][:] == classifier.predict(TEXTS).labels * 2
 
 
-HASHED = """
-from datasets.fingerprint import Hasher
-from dendritic_bert import TextClassifier
-classifier = TextClassifier.from_pretrained()
-print([Hasher.hash(value) for value in (classifier, classifier.predict, classifier.tokenizer)])
-"""
-
-
-def test_hashes_are_the_same_in_every_process_and_after_use():
+def test_hashes_are_the_same_in_every_process_and_after_use(other_process):
     hasher = pytest.importorskip("datasets.fingerprint").Hasher
     classifier = TextClassifier.from_pretrained()
     hashes = [hasher.hash(value) for value in (classifier, classifier.predict, classifier.tokenizer)]
     classifier(["a good film " * 500] * 5)
     assert hashes == [hasher.hash(value) for value in (classifier, classifier.predict, classifier.tokenizer)]
-    other = subprocess.run([sys.executable, "-c", HASHED], cwd=REPOSITORY, capture_output=True, text=True, check=True,
-                           env=os.environ | {"PYTHONHASHSEED": "1"})
-    assert other.stdout.strip() == str(hashes)
+    assert other_process[1:] == [str(hashes)]
 
 
 def test_hashes_differ_where_labels_may(classifier):

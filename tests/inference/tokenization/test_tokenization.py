@@ -11,8 +11,9 @@ from small_classifier import SPECIAL_TOKENS, hugging_face_tokenizer, train_token
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dendritic_bert.inference.tokenization import ENGINES, PackedTokenizer, _WordCache
-from dendritic_bert.inference.tokenizer_test_strings import PROBES
+from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.inference.tokenizer_engines import ENGINES
+from dendritic_bert.inference.tokenizer_test_strings import TEST_STRINGS
 
 
 @pytest.fixture(scope="module", params=["lower", "cased"])
@@ -40,12 +41,12 @@ def rows(batch) -> list[list[int]]:
     return [batch.input_ids[start:end].tolist() for start, end in pairwise(starts)]
 
 
-def test_probes(packed, hugging_face):
-    assert rows(packed(list(PROBES))) == hugging_face(list(PROBES))["input_ids"]
+def test_the_test_strings(packed, hugging_face):
+    assert rows(packed(list(TEST_STRINGS))) == hugging_face(list(TEST_STRINGS))["input_ids"]
 
 
 # Strings that mix what tokenizers trip over with arbitrary code points, joined with and without spaces.
-pieces = st.one_of(st.sampled_from(PROBES), st.sampled_from(SPECIAL_TOKENS),
+pieces = st.one_of(st.sampled_from(TEST_STRINGS), st.sampled_from(SPECIAL_TOKENS),
                    st.text(st.characters(exclude_categories=["Cs"])), st.text("aeßΣ#'[]SEPCL \t\n\u0301\u200d\u3000世"))
 texts = st.builds(str.join, st.sampled_from(["", " "]), st.lists(pieces, max_size=5))
 
@@ -90,18 +91,6 @@ def test_ids_are_writable_and_not_shared(packed):
     packed(["another text, longer than the first one was", "lazy dog"])
     assert first.input_ids.flags.writeable
     assert np.array_equal(first.input_ids, kept)
-
-
-def test_word_cache_stays_bounded(hugging_face, monkeypatch):
-    monkeypatch.setattr(_WordCache, "MAX_CHUNKS", 10)
-    batch = [f"fox{i} dog{i % 7} {'long' * 20}" for i in range(100)]
-    assert rows(PackedTokenizer(hugging_face, engine="word-cache")(batch)) == hugging_face(batch)["input_ids"]
-    cache = _WordCache(hugging_face.backend_tokenizer)
-    for chunk in " ".join(batch).split(" "):
-        expected = hugging_face(chunk, add_special_tokens=False)["input_ids"]
-        assert np.frombuffer(cache[chunk], np.int32).tolist() == expected
-        assert len(cache) <= 10
-    assert max(map(len, cache)) <= _WordCache.MAX_CHARACTERS
 
 
 def test_padding_and_truncation_of_the_file_are_ignored():
@@ -176,7 +165,7 @@ def test_bad_arguments(hugging_face):
 
 def test_from_pretrained(hugging_face, tmp_path):
     hugging_face.save_pretrained(tmp_path)
-    batch = list(PROBES)
+    batch = list(TEST_STRINGS)
     assert rows(PackedTokenizer.from_pretrained(str(tmp_path))(batch)) == AutoTokenizer.from_pretrained(tmp_path)(
         batch)["input_ids"]
 

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, pipeline
 from dendritic_bert import cli
 from dendritic_bert.datasets.rows import Rows, encode_rows
 from dendritic_bert.inference.classifier import TextClassifier
-from dendritic_bert.inference.tokenization import ENGINES, PackedTokenizer
+from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.inference.tokenizer_engines import ENGINES
 from dendritic_bert.training.trainer import evaluate
 
 NO_LIMIT = 10**30  # what transformers saves where there is none

@@ -248,7 +248,7 @@ def foldable(tmp_path):
 
 
 def folded_of(model):
-    return model._prepared.tables.folded
+    return model._table_cache.tables.folded
 
 
 def rows_of(*lengths):
@@ -316,6 +316,6 @@ def test_folded_from_the_table_that_was_asked_for(foldable, dtype):
     exact = fused(foldable, rows_of(20, 30))
     foldable.prepare(dtype=dtype)
     from_folded = fused(foldable, rows_of(20, 30))
-    foldable._prepared.tables._is_foldable = False
+    foldable._table_cache.tables._is_foldable = False
     torch.testing.assert_close(from_folded, fused(foldable, rows_of(20, 30)), rtol=1e-5, atol=1e-5)
     assert not torch.equal(from_folded, exact)

@@ -145,11 +145,11 @@ def test_another_model_s_optimizer_costs_nothing(model):
     other = nn.Linear(3, 3)
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
     served(model)
-    prepared = model._prepared
+    cache = model._table_cache
     other(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     served(model)
-    assert model._prepared is prepared
+    assert model._table_cache is cache
 
 
 # ---- writes that torch does not count --------------------------------------------------------------------------------
@@ -217,9 +217,9 @@ def test_parameters_of_other_layouts(model, dtype, transposed):
         weight.data = weight.data.t().contiguous().t()
     model.classifier.bias.data[0] = float("nan")
     served(model)
-    prepared = model._prepared
+    cache = model._table_cache
     served(model)
-    assert model._prepared is prepared  # NaN is equal to NaN
+    assert model._table_cache is cache  # NaN is equal to NaN
     model.classifier.bias.data[0] = 0
     weight.data[4, 3] += 1
     assert_follows(model)
@@ -268,7 +268,7 @@ def test_a_busy_loop_sees_writes_to_whole_parameters_at_once(model):
     for _ in range(3):
         for _ in names:
             served(model)
-            contents = model._prepared._contents
+            contents = model._table_cache._contents
             contents._paid_until, contents._next = time.perf_counter() + 1e6, 0.0
             for parameter in model.parameters():
                 parameter.data.add_(torch.randn_like(parameter))

@@ -20,7 +20,7 @@ from dendritic_bert import (
     DendriticBertForSequenceClassification,
     DendriticBertModel,
 )
-from dendritic_bert.model import body
+from dendritic_bert.model import embedding_modules
 
 LENGTHS = [5, 1, 9, 3]
 EMBEDDINGS = ["word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm", "dropout"]
@@ -243,7 +243,7 @@ def test_pruned_parameters_are_trained(model, name):
     torch.testing.assert_close(logits_of(model, "packed"), expected_logits(model), rtol=1e-4, atol=1e-4)
     prune.remove(part, "weight")
     torch.testing.assert_close(logits_of(model, "packed"), expected_logits(model), rtol=1e-4, atol=1e-4)
-    assert model._prepared is not None  # as fast as before
+    assert model._table_cache is not None  # as fast as before
 
 
 @pytest.mark.parametrize("option", ["sparse", "scale_grad_by_freq"])
@@ -351,7 +351,7 @@ def test_embeddings_alone(checkpoint):
 
 def test_plain_modules_are_not_called(classifier, monkeypatch):
     """Or all of the above would hold, slowly."""
-    monkeypatch.setattr(body.DsnBody, "forward", None)
+    monkeypatch.setattr(embedding_modules.DsnBody, "forward", None)
     for layout in layouts():
         for grad in (False, True):
             assert logits_of(classifier, layout, grad).isfinite().all()

@@ -128,7 +128,7 @@ def test_a_keyword_of_nobody_is_warned_of_once(pair, caplog):
             for _ in range(2):
                 model(**INPUTS, **{name: MASK})
     assert [record.getMessage() for record in caplog.records] == [
-        f"{name} is no argument of this model or of BERT's: it is ignored."]
+        f"{name} is not an argument of this model or of BERT: it is ignored."]
 
 
 def test_a_mask_of_four_dimensions_is_refused(pair):

@@ -90,7 +90,7 @@ def test_merged_lora_is_a_plain_model_again(model):
     merged = adapted.merge_and_unload()
     assert type(merged) is DendriticBertForSequenceClassification
     torch.testing.assert_close(logits_of(merged), expected, rtol=1e-4, atol=1e-4)
-    assert merged._prepared.tables is not None
+    assert merged._table_cache.tables is not None
 
 
 def test_lora_in_packed_rows_and_question_answering(checkpoint, model):

@@ -10,7 +10,7 @@ import pytest
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference.classifier import TextClassifier
-from dendritic_bert.inference.tokenization import check_texts
+from dendritic_bert.inference.texts import check_texts
 
 TEXTS = ["", *WORDS, "two words", "tab\tand\nline", "世界", "a" * 3000]
 

@@ -1,4 +1,5 @@
-"""What a DSN keeps of BERT, its embeddings: called as modules or, where they are plain, read by a kernel."""
+"""BERT's embeddings, all that a Dendritic Semantic Network (DSN) keeps of BERT: called as PyTorch's modules, or read by
+a kernel if they are plain modules."""
 
 from typing import Any
 
@@ -13,14 +14,14 @@ from ..kernels.reference import token_places
 from .configuration import DendriticBertConfig
 
 Parts = list[tuple[nn.Module, type[nn.Module]]]
-# Functions registered in these change what a module computes; a kernel that reads its weight alone does not see them.
+# A function that is registered in these changes what a module computes. A kernel, which reads the weights, misses it.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 GLOBAL_HOOKS: list[dict[Any, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
-_ANY_ID = 2**31 - 1  # what an id may be is left to the module
+_ANY_ID = 2**31 - 1  # the module itself checks the range of the ids
 
 
 class DsnBody(nn.Module):
-    """What a DSN keeps of ``BertModel``, under the same names."""
+    """What a DSN keeps of ``BertModel``, under the names that it has there."""
 
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__()
@@ -38,10 +39,10 @@ class DsnBody(nn.Module):
         output_hidden_states: Any = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """BERT's embeddings, LayerNorm and dropout: ``[B, L, H]``, or ``[T, H]`` beside ``cu_seqlens``.
+        """BERT's embeddings, LayerNorm and dropout: ``[B, L, H]``, or ``[T, H]`` with ``cu_seqlens``.
 
-        The arguments are those of ``DendriticBertForSequenceClassification``; other ones of ``BertModel`` have no
-        meaning here. Raises RuntimeError for shapes that do not fit, or a row that is longer than the position table.
+        The arguments are those of ``DendriticBertForSequenceClassification``; other arguments of ``BertModel`` are
+        ignored. Raises RuntimeError for shapes that do not fit, and for a row longer than the position table.
         """
         rows: Tensor = input_ids if inputs_embeds is None else inputs_embeds[..., 0].long()  # type: ignore[assignment]
         layout = Tokens(rows, attention_mask, cu_seqlens, token_type_ids, position_ids)
@@ -61,8 +62,8 @@ class DsnBody(nn.Module):
 
 
 def parts_of(body: Any) -> Parts:
-    """Every module of a DSN's body, and the class that a kernel takes it for; only the outermost where that is none of
-    ours."""
+    """Every module of a DSN's body, with the class that a kernel takes it for; only the outermost ones if their classes
+    are not ours and BERT's."""
     if type(body) is not DsnBody or type(body.embeddings) is not BertEmbeddings:
         return [(body, DsnBody), (getattr(body, "embeddings", body), BertEmbeddings)]
     embeddings = body.embeddings
@@ -72,16 +73,16 @@ def parts_of(body: Any) -> Parts:
 
 
 def are_plain(parts: Parts) -> bool:
-    """Whether every module is of its class and does what its weights say, and nothing else.
+    """Whether every module is of its class and computes what its weights say, nothing else.
 
-    It is not where it carries hooks (NEFTune, pruning), an adapter (LoRA) or a parametrization (both replace the
-    class), a ``forward`` of its own (offloading), or an option of ``nn.Embedding`` that the kernels do not have.
+    A module is not plain if it carries hooks (NEFTune, pruning), an adapter (LoRA) or a parametrization (both replace
+    its class), a ``forward`` of its own (offloading), or an option of ``nn.Embedding`` that the kernels do not have.
     """
     return not any(GLOBAL_HOOKS) and all(_is_plain(module, kind) for module, kind in parts)
 
 
 def hooks_of(module: nn.Module) -> list[dict[Any, Any]]:
-    """The dictionaries that hooks are registered in; they stay the same ones over the module's life."""
+    """The dictionaries in which a module's hooks are registered; a module never replaces them."""
     return [vars(module)[name] for name in _HOOKS]
 
 

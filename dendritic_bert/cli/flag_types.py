@@ -1,0 +1,10 @@
+"""Types of the values of flags."""
+
+import argparse
+
+
+def positive_number(text: str) -> int:
+    """The type of a flag that is a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

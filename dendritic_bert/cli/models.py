@@ -1,0 +1,47 @@
+"""The model that a command line names: checks before it is loaded, and loading it for classification."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .messages import one_line, say
+
+if TYPE_CHECKING:
+    from ..inference.classifier import TextClassifier
+
+
+def load_classifier(name: str | None) -> TextClassifier:
+    """The classifier of a folder or a hub id; None is the model that comes with the package.
+
+    Raises OSError if it cannot be loaded, with the first line of the reason.
+    """
+    expect_model(name)
+    from ..inference.classifier import TextClassifier
+
+    try:
+        return TextClassifier.from_pretrained(name)
+    except OSError as error:
+        raise OSError(f"model {name or 'of the package'} cannot be loaded ({one_line(error).rstrip('.')}): pass a "
+                      "folder or a hub id.") from error
+
+
+def expect_model(name: str | None) -> None:
+    """Prepare to load a model: show no progress bars, which would last for milliseconds, and say if the hub is asked.
+
+    Raises FileNotFoundError for what is neither a folder nor a hub id.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if name is None or os.path.exists(name):
+        return
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.utils.logging import set_verbosity_error
+
+    set_verbosity_error()  # instead of one line for each attempt to reach the hub, during half a minute
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise FileNotFoundError(f"model {name} does not exist: pass a folder or a hub id.") from None
+    say(f"there is no folder {name}, asking the Hugging Face hub")

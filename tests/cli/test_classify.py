@@ -1,0 +1,214 @@
+"""`classify`: where texts come from and results go to, resuming, and what is said beside the results."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import NO_BACKEND, TEXTS, from_json, labelled, run_apart, start
+from helpers import REPOSITORY
+from small_classifier import MAX_LENGTH
+
+from dendritic_bert import cli
+
+
+def test_texts_from_the_command_line(run, model_path, expected):
+    status, out, err = run("classify", "--model", model_path, *TEXTS)
+    assert (status, err) == (0, "")
+    assert from_json(out) == labelled(TEXTS, expected)
+
+
+@pytest.mark.parametrize("source", [[], ["-"], ["--file", "-"]])
+def test_texts_from_standard_input(run, model_path, expected, source):
+    status, out, err = run("classify", "--model", model_path, *source, stdin="\n".join(TEXTS).encode() + b"\n")
+    assert (status, err) == (0, "")
+    assert from_json(out) == labelled(TEXTS, expected)
+
+
+def test_a_pipe_between_two_programs(model_path, expected):
+    """Only results on standard output; what was cut or replaced is counted once, on standard error."""
+    stdin = b"".join(text.encode() + b"\n" for text in TEXTS) + b"caf\xe9 \xff\n" + b"fox " * 100 + b"\n"
+    status, out, err = run_apart("classify", "--model", model_path, "--batch-size", "2", stdin=stdin)
+    assert status == 0
+    assert from_json(out)[:len(TEXTS)] == labelled(TEXTS, expected)
+    assert from_json(out)[len(TEXTS)][0] == "caf\ufffd \ufffd"
+    assert err == (f"dendritic-bert: texts classified: 6; cut to the {MAX_LENGTH} tokens of the model: 1; "
+                   "bytes that are not UTF-8, replaced by U+FFFD: 2\n")
+
+
+@pytest.mark.parametrize(("format", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_output_formats(run, model_path, expected, tmp_path, format, delimiter):
+    """The format goes by --format, else by the suffix; a file is the same as standard output."""
+    texts = TEXTS[:2]
+    status, out, _ = run("classify", "--model", model_path, "--format", format, *texts)
+    header, *rows = csv.reader(io.StringIO(out, newline=""), delimiter=delimiter)
+    assert (status, header) == (0, ["text", "label", "score"])
+    assert [(text, label, float(score)) for text, label, score in rows] == labelled(texts, expected)
+    path = tmp_path / f"out.{format}"
+    status, nothing, err = run("classify", "--model", model_path, "--output", path, *texts)
+    assert (status, nothing, path.read_text()) == (0, "", out)
+    assert err == f"dendritic-bert: texts classified into {path}: 2\n"
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("in.csv", []), ("in.jsonl", []), ("in", ["--input-format", "csv"]), ("in.txt", ["--input-format", "jsonl"])])
+def test_files_with_a_column(run, model_path, expected, tmp_path, name, options):
+    path = tmp_path / name
+    if "csv" in [*options, path.suffix[1:]]:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["id", "review"], *enumerate(TEXTS)])
+    else:
+        path.write_text("".join(json.dumps({"review": text}) + "\n" for text in TEXTS))
+    status, out, _ = run("classify", "--model", model_path, "--file", path, "--column", "review", *options)
+    assert status == 0
+    assert from_json(out) == labelled(TEXTS, expected)
+
+
+def test_texts_that_no_line_of_a_file_could_hold(run, model_path):
+    """Line ends, a leading dash after --, and a byte that is not UTF-8, as the system hands it over."""
+    status, out, err = run("classify", "--model", model_path, "--", "two\nlines", "--help", "caf\udce9")
+    assert status == 0
+    assert [text for text, _, _ in from_json(out)] == ["two\nlines", "--help", "caf\ufffd"]
+    assert "replaced by U+FFFD: 1" in err
+
+
+def test_an_interrupted_run_is_gone_on_with(run, model_path, tmp_path):
+    path, output = tmp_path / "in.txt", tmp_path / "out.json"
+    path.write_text("".join(f"fox {i}\n" for i in range(200_000)))
+    command = ("classify", "--model", model_path, "--file", path, "--output", output)
+    process = start(*command, "--batch-size", "1")  # 20 seconds of work
+    journal = tmp_path / "out.json.partial.json"
+    while not (journal.exists() and "position" in journal.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert err == b"dendritic-bert: interrupted (the same command goes on where this one ended)\n"
+    assert not output.exists()
+
+    status, _, err = run(*command)
+    assert status == 0
+    assert f"texts classified into {output}: 200000; of them by an earlier run: " in err
+    assert [text for text, _, _ in from_json(output.read_text())] == [f"fox {i}" for i in range(200_000)]
+
+
+def test_restart(run, model_path, tmp_path):
+    """Starts over what an earlier run has left, and nothing else."""
+    path, output = tmp_path / "in.jsonl", tmp_path / "out.json"
+    path.write_text('{"text": "the fox"}\n{}\n')
+    command = ("classify", "--model", model_path, "--file", path, "--output", output)
+    assert run(*command)[0] == 1
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["in.jsonl", "out.json.partial", "out.json.partial.json"]
+    path.write_text('{"text": "another fox"}\n')
+    status, _, err = run(*command)
+    assert status == 1
+    assert "was begun with another input" in err
+    assert run(*command, "--restart")[0] == 0
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["in.jsonl", "out.json"]
+
+
+@pytest.mark.parametrize(("choice", "how", "lines"), [("skip", "skipped", 2), ("null", "written as null", 3)])
+def test_malformed_records_are_counted_and_reported(run, model_path, tmp_path, monkeypatch, choice, how, lines):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("id,text\n1,good\n2,Good start, but bad\n3,fine\n")
+    status, out, err = run("classify", "--model", model_path, "--file", "in.csv", "--on-error", choice)
+    assert (status, len(out.splitlines())) == (0, lines)
+    assert err == (f"dendritic-bert: texts classified: 2; malformed records {how}: 1; the first of them: in.csv, "
+                   "line 3: 3 columns for the header's 2, quote a text that holds a comma or a line end\n")
+    status, _, err = run("classify", "--model", model_path, "--file", "in.csv")
+    assert status == 1
+    assert err.startswith("dendritic-bert: error: in.csv, line 3: ")
+
+
+def test_a_text_that_is_the_name_of_a_file(run, model_path, tmp_path, monkeypatch):
+    """It is classified, as it was asked for, and the flag is named that reads the file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews.csv").write_text("text\nfox\n")
+    status, out, err = run("classify", "--model", model_path, "reviews.csv")
+    assert (status, [text for text, _, _ in from_json(out)]) == (0, ["reviews.csv"])
+    assert err == ("dendritic-bert: hint: reviews.csv is classified as a text, to classify what is in that file pass "
+                   "--file reviews.csv\n")
+    assert run("classify", "--model", model_path, "reviews.csv", "b")[2] == ""
+
+
+def test_nothing_to_classify_at_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert cli.main(["classify"]) == 2
+    assert "nothing to classify: pass TEXT, --file F or texts on standard input" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the redirections are those of bash")
+def test_streams_that_are_closed_and_paths_that_are_pipes(model_path, tmp_path):
+    """Each line is a shell's; the files it makes say what went where. Every stream is closed in one of them."""
+    (tmp_path / "in.txt").write_text("good film\nbad film\n")
+    script = """
+    export LC_ALL=C.UTF-8
+    c() { "$1" -m dendritic_bert classify --model "$2" "${@:3}"; }
+    c "$@" --file in.txt -o named.json >&- <&- 2> report || exit 1
+    c "$@" --file <(cat in.txt) -o >(cat > substituted.json) 2>&- > nothing || exit 2
+    wait $!
+    """
+    done = subprocess.run(["bash", "-c", script, "bash", sys.executable, model_path], cwd=tmp_path, timeout=240,
+                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == 0, done.stderr
+    expected = (tmp_path / "named.json").read_text()
+    assert [text for text, _, _ in from_json(expected)] == ["good film", "bad film"]
+    assert (tmp_path / "substituted.json").read_text() == expected
+    assert (tmp_path / "nothing").read_text() == ""
+    assert (tmp_path / "report").read_text() == "dendritic-bert: texts classified into named.json: 2\n"
+
+
+def test_standard_streams_that_are_closed(model_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.main(["classify", "--model", model_path]) == 2
+    assert "nothing to classify: pass TEXT" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["classify", "--model", model_path, "fox"]) == 1
+    assert capsys.readouterr().err.endswith("error: standard output is closed: pass the path of an output.\n")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["classify", "--model", model_path, "fox"]) == 1
+
+
+def test_a_reader_that_has_had_enough(model_path):
+    """Each line of a live stream is answered at once; where the answer is no longer read, the program ends quietly."""
+    process = start("classify", "--model", model_path, "--batch-size", "1", "--threads", "1")
+    process.stdin.write(b"the quick brown fox\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["text"] == "the quick brown fox"
+    process.stdout.close()
+    process.stdin.write(b"one more\n")
+    process.stdin.flush()
+    assert process.wait(timeout=60) == 0  # with its standard input still open
+    assert process.stderr.read() == b""
+    process.stdin.close()
+    process.stderr.close()
+
+
+def test_the_embedded_model(run):
+    status, out, _ = run("classify", "a masterpiece: funny, moving and beautifully acted", "dull, bleak and a mess")
+    assert status == 0
+    assert [label for _, label, _ in from_json(out)] == ["positive", "negative"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_an_output_without_room(run, model_path):
+    status, out, err = run("classify", "--model", model_path, "--output", "/dev/full", stdin=b"a\n")
+    assert (status, out) == (1, "")
+    assert err == ("dendritic-bert: error: output /dev/full cannot be written (No space left on device): make room for "
+                   "it.\n")
+
+
+def test_a_forced_backend_that_is_not_there(model_path):
+    status, out, err = run_apart("classify", "--model", model_path, stdin=b"a\n", DENDRITIC_BERT_BACKEND="quantum")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"dendritic-bert: error: {NO_BACKEND}")
+    assert err.count("\n") == 1

@@ -1,0 +1,79 @@
+"""`train` and `evaluate`, from flags to results."""
+
+import dataclasses
+import json
+
+import pytest
+from command_line import from_json
+from transformers import AutoConfig
+
+from dendritic_bert import embedded_model
+from dendritic_bert.training.trainer import TrainingOptions
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    """A folder with an SST-2 that a few epochs can learn."""
+    folder = tmp_path_factory.mktemp("glue")
+    (folder / "SST-2").mkdir()
+    for split, rows in (("train", 400), ("dev", 20)):
+        lines = [f"{('bleak', 'charming')[i % 2]} journey {i}\t{i % 2}" for i in range(rows)]
+        (folder / "SST-2" / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    return folder
+
+
+def test_train_evaluate_classify(run, glue, tmp_path):
+    """Flags in both spellings; results alone on standard output; what was trained is what is scored and classifies."""
+    output = tmp_path / "model"
+    status, out, err = run("train", "--dsn", "--data_dir", glue, "--output_dir", output, "--task", "sst2",
+                           "--epochs", 2, "--batch-size", 8, "--lr", 0.02, "--hidden_size", 8)
+    assert status == 0, err
+    results = json.loads(out)
+    assert "epoch 2 of 2" in err
+    assert (results["num_train"], results["num_dev"], len(results["runs"])) == (400, 20, 1)
+    assert AutoConfig.from_pretrained(output).hidden_size == 8
+    status, out, _ = run("evaluate", "--model", output, "--data_dir", glue)
+    assert status == 0
+    assert json.loads(out)["accuracy"] == results["runs"][0]["accuracy"] == 1
+    status, out, _ = run("classify", "--model", output, "a charming journey", "bleak")
+    assert [label for _, label, _ in from_json(out)] == ["positive", "negative"]
+
+
+def test_results_are_valid_json(run, monkeypatch):
+    """Where a score has no value, as the correlation with a constant has none: null, for JSON has no NaN."""
+    monkeypatch.setattr("dendritic_bert.training.trainer.evaluate", lambda *_: {
+        "pearson": float("nan"), "scores": [float("inf"), {"accuracy": 0.5}], "num_examples": 3})
+    status, out, _ = run("evaluate")
+    assert status == 0
+    assert json.loads(out, parse_constant=pytest.fail) == {
+        "pearson": None, "scores": [None, {"accuracy": 0.5}], "num_examples": 3}
+
+
+def test_train_has_a_flag_for_every_option(run):
+    status, out, err = run("train", "--help")
+    assert (status, err) == (0, "")
+    for field in dataclasses.fields(TrainingOptions):
+        assert f" --{field.name} " in out
+        assert field.metadata["help"].split()[0] in out
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    (["train"], "dsn is False and model_name is not given"),
+    (["train", "--dsn", "--epochs", "0"], "epochs is 0, expected more than 0"),
+    (["train", "--dsn", "--epochs", "x"], "argument --epochs: invalid int value: 'x'"),
+    (["train", "--dsn", "--task", "sst3"], "task is 'sst3', expected one of sst2"),
+])
+def test_train_with_wrong_flags(run, command, message):
+    status, out, err = run(*command)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"dendritic-bert train: error: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["train", "--dsn"], ["evaluate"]])
+def test_data_that_is_not_there(run, tmp_path, monkeypatch, model_path, command):
+    monkeypatch.setattr(embedded_model, "EMBEDDED_MODEL", model_path)
+    status, out, err = run(*command, "--data_dir", tmp_path)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"dendritic-bert: error: data_dir {tmp_path} holds no SST-2/")
+    assert err.count("\n") == 1
