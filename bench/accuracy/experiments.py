@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dendritic_bert.training.model_card import changed_fields
-from dendritic_bert.training.trainer import TrainingOptions, train
+from dendritic_bert.training.options import changed_fields
+from dendritic_bert.training import TrainingOptions, train
 
 Row = dict[str, str]
 

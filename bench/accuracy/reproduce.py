@@ -37,10 +37,10 @@ from transformers import HfArgumentParser
 
 from dendritic_bert.datasets.glue_tasks import TASKS
 from dendritic_bert.growth.perforatedai_rule import SAVE_NAME
-from dendritic_bert.training.distillation import DistillationOptions, Distilled, distill, teacher_options
-from dendritic_bert.training.initialization import FRESH_SIZES
-from dendritic_bert.training.model_card import command_line, markdown_table
-from dendritic_bert.training.trainer import TrainingOptions, train
+from dendritic_bert.training.distillation import TeacherLabelledGlue, distill, teacher_options
+from dendritic_bert.training.markdown import markdown_table
+from dendritic_bert.training.options import FRESH_SIZES, DistillationOptions, command_line
+from dendritic_bert.training import TrainingOptions, train
 
 NUM_DENDRITES = 2  # of the dendritic heads
 HEADS = ("linear", "MLP", "dendritic", "grown")
@@ -330,7 +330,7 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
     """``distillation.csv`` and ``distillation.md``."""
     teacher, taught = make_teacher(options)
     experiments = distillation_experiments(options, teacher)
-    Distilled(student_options(options, teacher))  # labels the texts, on all cores, before the students ask for them
+    TeacherLabelledGlue(student_options(options, teacher))  # labels the texts, on all cores, before the students ask for them
     rows = _train_all("distillation", experiments, options.seeds, options)
     summaries = summarise(rows, ["recipe", "head"])
     lines, before = [], dict[str, Summary]()

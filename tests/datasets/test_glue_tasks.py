@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from glue_files import write_task
 
+from dendritic_bert.datasets.glue import read_rows
 from dendritic_bert.datasets.glue_tasks import TASKS, find_task
-from dendritic_bert.datasets.rows import hold_out, read_rows
-from dendritic_bert.training.trainer import TrainingOptions, evaluate, train
+from dendritic_bert.datasets.rows import hold_out
+from dendritic_bert.training import TrainingOptions, evaluate, train
 
 # ---- scores, against their definitions, by hand ----------------------------------------------------------------------
 

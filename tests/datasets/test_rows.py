@@ -9,8 +9,9 @@ import torch
 from helpers import shared_path
 from small_classifier import hugging_face_tokenizer
 
+from dendritic_bert.datasets.glue import read_rows
 from dendritic_bert.datasets.glue_tasks import TASKS
-from dendritic_bert.datasets.rows import EncodedRows, RowDataset, Rows, encode_rows, pad_rows, read_rows
+from dendritic_bert.datasets.rows import EncodedRows, RowDataset, Rows, encode_rows, pad_rows
 from dendritic_bert.inference.tokenization import PackedTokenizer
 
 
@@ -184,7 +185,7 @@ def test_single_texts_are_those_of_transformers():
 
 
 def test_no_room_for_a_pair():
-    with pytest.raises(ValueError, match=r"^max_length is 4, two texts take at least 5: raise it\.$"):
+    with pytest.raises(ValueError, match=r"^max_length is 4, but two texts take at least 5: raise it\.$"):
         encode_rows(Rows((["a"], ["b"]), np.zeros(1), ""), PackedTokenizer(hugging_face_tokenizer()), 4)
 
 
@@ -217,7 +218,7 @@ def test_padding():
 def test_word_dropout_statistics():
     """A share p of the words, each alike and anew in every epoch; [CLS] and [SEP] never."""
     length, reads, p = 50, 4000, 0.3
-    dataset = RowDataset(encoded([length]), p, keep_ids=[0, 2, 3], seed=0)
+    dataset = RowDataset(encoded([length]), p, never_dropped=[0, 2, 3], seed=0)
     masks = np.array([dataset.set_epoch(epoch) or dataset[0]["attention_mask"] for epoch in range(reads)])
     assert masks[:, [0, -1]].all()
     kept = masks[:, 1:-1].mean(axis=0)
@@ -230,7 +231,7 @@ def test_word_dropout_statistics():
 def test_word_dropout_follows_its_seed_and_epoch_alone():
     def masks(seed, *epochs):
         np.random.seed(torch.randint(1 << 30, ()).item())  # noqa: NPY002 -- what must not count
-        dataset = RowDataset(encoded([40] * 20), 0.5, keep_ids=[2, 3], seed=seed)
+        dataset = RowDataset(encoded([40] * 20), 0.5, never_dropped=[2, 3], seed=seed)
         for epoch in epochs:
             dataset.set_epoch(epoch)
         return np.stack([dataset[i]["attention_mask"] for i in range(20)])

@@ -17,8 +17,8 @@ from dendritic_bert import DendriticBertForSequenceClassification, cli
 from dendritic_bert.datasets.rows import EncodedRows, RowDataset
 from dendritic_bert.growth.training import hold_out_rows
 from dendritic_bert.model.perforatedai_checkpoint import read_perforated
+from dendritic_bert.training import TrainingOptions, evaluate, train
 from dendritic_bert.training.distillation import DistillationOptions
-from dendritic_bert.training.trainer import TrainingOptions, evaluate, train
 
 pytest.importorskip("perforatedai.globals_perforatedai", reason="perforatedai is not installed")
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
@@ -160,7 +160,7 @@ def test_bad_flags(options, capsys, flags, message):
 
 
 def test_averaged_weights_do_not_grow():
-    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but averaged weights cannot grow"):
+    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but a growing model has no average"):
         DistillationOptions(teacher="t", dsn=True, dendrites=1)
 
 

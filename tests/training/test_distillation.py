@@ -15,19 +15,21 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 
 from dendritic_bert import cli
-from dendritic_bert.datasets.augmentation import RUN, augment
+from dendritic_bert.datasets.augmentation import NGRAM, augment
+from dendritic_bert.datasets.glue import read_rows
 from dendritic_bert.datasets.glue_tasks import find_task
-from dendritic_bert.datasets.rows import RowDataset, read_rows
-from dendritic_bert.training import distillation
+from dendritic_bert.datasets.rows import RowDataset
+from dendritic_bert.training import TrainingOptions, distillation, train
+from dendritic_bert.training import options as options_module
 from dendritic_bert.training.distillation import (
     DistillationOptions,
-    Distilled,
+    TeacherLabelledGlue,
     distill,
     distillation_loss,
     label_texts,
 )
 from dendritic_bert.training.ema import AveragedWeights
-from dendritic_bert.training.trainer import TrainingOptions, train
+from dendritic_bert.training.initialization import build_model
 
 # ---- text ------------------------------------------------------------------------------------------------------------
 
@@ -64,8 +66,8 @@ def test_real_text_keeps_away_from_the_dev_set():
     dev = read_rows("sst2", "dev", folder).columns[0]
     made = augment(read_rows("sst2", "train", folder).columns[0][:20000], dev, 3000)
     assert len(made) == 3000
-    runs = {tuple(words[i:i + RUN]) for words in map(str.split, dev) for i in range(len(words) - RUN + 1)}
-    assert not any(tuple(words[i:i + RUN]) in runs for words in map(str.split, made) for i in range(len(words)))
+    runs = {tuple(words[i:i + NGRAM]) for words in map(str.split, dev) for i in range(len(words) - NGRAM + 1)}
+    assert not any(tuple(words[i:i + NGRAM]) in runs for words in map(str.split, made) for i in range(len(words)))
     assert not {" ".join(text.split()) for text in dev} & set(made)
 
 
@@ -174,7 +176,7 @@ def test_a_student_learns_what_its_teacher_knows(options):
     with open(f"{output}/README.md", encoding="utf-8") as file:
         card = file.read()
     assert "\ndendritic-bert distill --benchmark glue --task sst2" in card
-    assert "Distilled from" in card
+    assert "TeacherLabelledGlue from" in card
 
 
 def test_logits_of_a_teacher_are_transformers_own(encoder, tmp_path):
@@ -246,7 +248,7 @@ def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_pat
 
 
 def test_augmented_text_carries_the_teachers_class(options):
-    distilled = Distilled(options(num_augmented=20))
+    distilled = TeacherLabelledGlue(options(num_augmented=20))
     labels, num_train = distilled.rows.labels, len(distilled.train.labels)
     assert labels.shape == (num_train + 20, 3)
     assert (labels[:num_train, 2] == distilled.train.labels).all()
@@ -254,15 +256,16 @@ def test_augmented_text_carries_the_teachers_class(options):
     assert (labels[:num_train, 2] != labels[:num_train, :2].argmax(axis=1)).any()
 
 
-def test_another_student_is_another_class(options, monkeypatch):
+def test_another_student_has_another_builder(options, monkeypatch):
     built = []
 
-    class Wide(distillation.DsnStudent):
-        def build(self, model_class, options, settings, vocab_size):
-            built.append(vocab_size)
-            return super().build(model_class, options, settings, vocab_size)
+    def build_wide(model_class, options, settings, vocab_size):
+        built.append(vocab_size)
+        return build_model(model_class, options, settings, vocab_size)
 
-    monkeypatch.setitem(distillation.STUDENTS, "wide", Wide)
+    assert set(distillation.STUDENT_BUILDERS) == set(options_module.STUDENTS)
+    monkeypatch.setattr(options_module, "STUDENTS", ("dsn", "wide"))
+    monkeypatch.setitem(distillation.STUDENT_BUILDERS, "wide", build_wide)
     assert distill(options(student="wide", epochs=1))["mean"] > 0
     assert len(built) == 1
 

@@ -11,8 +11,9 @@ from glue_files import write_task
 from transformers import HfArgumentParser
 
 from dendritic_bert import cli
-from dendritic_bert.training.sweep import SPACE, SweepOptions, read_space, sweep
-from dendritic_bert.training.trainer import TrainingOptions
+from dendritic_bert.training import TrainingOptions
+from dendritic_bert.training.options import SWEEP_FILE, SweepOptions, read_space
+from dendritic_bert.training.sweep import sweep
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ SMALL = {"num_dendrites": {"values": [0, 2]}, "lr": {"distribution": "log_unifor
 
 def test_the_sweep_file_fits_the_command_line():
     """An agent of Weights & Biases puts --name=value for each parameter in the place of ${args}."""
-    content = yaml.safe_load(SPACE.read_text(encoding="utf-8"))
-    assert {"num_dendrites", "dendrite_activation"} <= read_space(str(SPACE)).keys()
+    content = yaml.safe_load(SWEEP_FILE.read_text(encoding="utf-8"))
+    assert {"num_dendrites", "dendrite_activation"} <= read_space(str(SWEEP_FILE)).keys()
     program, command, *flags = content["command"]
     assert (program, command, flags.pop()) == ("dendritic-bert", "train", "${args}")
     for end in (0, -1):
@@ -85,14 +86,14 @@ def test_a_trial_that_fails_is_no_end(glue, space, tmp_path):
                                  space=space(**wild), trials=6))
     assert results["best"] == {"lr": 0.01}
     assert "0 trainings failed" not in (tmp_path / "out" / "sweep.md").read_text()
-    with pytest.raises(RuntimeError, match=r"^no trial of 1 came to an end: narrow the space"):
+    with pytest.raises(RuntimeError, match=r"^none of 1 trials has a score, as every loss"):
         sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "none"), epochs=1, batch_size=20,
                            space=space(lr={"value": 1e30}), trials=1))
 
 
 @pytest.mark.parametrize(("parameters", "message"), [
-    ({"dendrits": {"values": [1]}}, "has the parameter 'dendrits', which training has not: leave it out."),
-    ({"lr": {"distribution": "normal", "mu": 0}}, "has the parameter 'lr' of an unknown kind, expected values"),
+    ({"dendrits": {"values": [1]}}, "has the parameter 'dendrits', which a training does not have: leave it out."),
+    ({"lr": {"distribution": "normal", "mu": 0}}, "has the parameter 'lr' in an unknown form, expected values"),
 ])
 def test_a_space_that_does_not_fit(space, parameters, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -105,5 +106,5 @@ def test_options_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r"^space .*none\.yaml cannot be read \(No such file or directory\): name a"):
         SweepOptions(dsn=True, space=str(tmp_path / "none.yaml"))
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    with pytest.raises(ValueError, match=r"^space .*list\.yaml is no sweep file with parameters: see "):
+    with pytest.raises(ValueError, match=r"^space .*list\.yaml is not a sweep file with parameters: see "):
         SweepOptions(dsn=True, space=str(tmp_path / "list.yaml"))

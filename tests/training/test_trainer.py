@@ -21,7 +21,7 @@ from dendritic_bert import EMBEDDED_MODEL
 from dendritic_bert.datasets.glue import Glue
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.inference.classifier import TextClassifier
-from dendritic_bert.training.trainer import TrainingOptions, evaluate, train
+from dendritic_bert.training import TrainingOptions, evaluate, train
 
 POSITIVE, NEGATIVE = ["charming", "wonderful", "gripping", "warm"], ["bleak", "dull", "tedious", "clumsy"]
 NOUNS = ["film", "plot", "cast", "journey", "story", "score", "ending", "dialogue"]
@@ -378,7 +378,7 @@ def test_files_of_others_are_left_alone(options, tmp_path, name):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_text('{"model_type": "bert"}')
-    with pytest.raises(FileExistsError, match=r"(holds .* and no model of this program|is no folder of this program)"):
+    with pytest.raises(FileExistsError, match=r"(holds .* but no model|is not a folder) of this program"):
         train(options())
     assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == [path]
     assert path.read_text() == '{"model_type": "bert"}'
@@ -492,7 +492,7 @@ def test_wandb_without_an_account(options, tmp_path, monkeypatch):
     ({"warmup": 1.0}, "warmup is 1.0, expected 0 or more and less than 1."),
     ({"task": "sst3"}, "task is 'sst3', expected one of sst2, cola"),
     ({"benchmark": "superglue"}, "benchmark is 'superglue', expected one of glue, squad."),
-    ({"benchmark": "squad", "task": "sst2"}, "task is 'sst2', the benchmark squad is one task: leave it out."),
+    ({"benchmark": "squad", "task": "sst2"}, "task is 'sst2', but the benchmark squad has one task only: leave it"),
     ({"fraction": 0.0}, "fraction is 0.0, expected more than 0 and at most 1."),
     ({"model_name": "bert", "tokenizer_name": "x"}, "tokenizer_name is x, but model_name brings its own"),
     ({"tokenizer_name": "x", "vocab_size": 300}, "vocab_size is 300, but tokenizer_name brings its own"),
@@ -511,8 +511,8 @@ def test_wandb_without_an_account(options, tmp_path, monkeypatch):
     ({"save_dtype": "int8"}, "save_dtype is 'int8', expected one of float32, float16, bfloat16."),
     ({"dsn": False}, "dsn is False and model_name is not given"),
     ({"model_name": "bert", "hidden_size": 32}, "hidden_size is 32, but model_name brings its own"),
-    ({"max_length": 600}, "max_length is 600, the position table ends at 512: lower it."),
-    ({"max_position_embeddings": 64}, "max_length is 128, the position table ends at 64: lower it."),
+    ({"max_length": 600}, "max_length is 600, but the position table has 512 rows: lower it."),
+    ({"max_position_embeddings": 64}, "max_length is 128, but the position table has 64 rows: lower it."),
 ])
 def test_options_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):

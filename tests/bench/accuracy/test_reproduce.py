@@ -17,7 +17,7 @@ from transformers import BertModel
 
 from dendritic_bert import DendriticLinear
 from dendritic_bert.model.dendritic_linear import DendriticMLP
-from dendritic_bert.training.trainer import TrainingOptions
+from dendritic_bert.training import TrainingOptions
 
 
 @pytest.fixture(scope="module")
