@@ -38,7 +38,7 @@ class Rule(Protocol):
     def guard(self) -> AbstractContextManager[None]: ...
 
 
-def max_epochs(max_dendrites: int, tries: int, epochs: int) -> int:
+def most_epochs(max_dendrites: int, tries: int, epochs: int) -> int:
     """The ``num_train_epochs`` that always suffice: one stage without dendrites, and one for every try at each."""
     return epochs * (1 + max_dendrites * tries)
 

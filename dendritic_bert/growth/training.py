@@ -16,14 +16,14 @@ from transformers import Trainer
 
 from ..datasets.rows import EncodedRows, RowDataset
 from ..training.options import TrainingOptions
-from .callback import GrowDendrites, Rule, max_epochs
+from .callback import GrowDendrites, Rule, most_epochs
 from .perforatedai_rule import SAVE_NAME, PerforatedGrowth
 from .rule import Growth
 
 
 def total_epochs(options: TrainingOptions) -> int:
     """The most epochs that a training can take."""
-    return max_epochs(options.dendrites, options.dendrite_tries, options.epochs)
+    return most_epochs(options.dendrites, options.dendrite_tries, options.epochs)
 
 
 def hold_out_rows(rows: EncodedRows, options: TrainingOptions) -> tuple[EncodedRows, EncodedRows | None]:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from dendritic_bert import DendriticLinear
-from dendritic_bert.growth.callback import GrowDendrites, max_epochs
+from dendritic_bert.growth.callback import GrowDendrites, most_epochs
 from dendritic_bert.growth.perforatedai_rule import PerforatedGrowth
 from dendritic_bert.growth.rule import Growth
 
@@ -63,7 +63,7 @@ def make_training(
                 else next(script)}
 
     defaults = {"learning_rate": 0.05, "per_device_train_batch_size": 512, "per_device_eval_batch_size": 512,
-                "max_grad_norm": 0.0, "num_train_epochs": max_epochs(MOST, TRIES, epochs), "seed": 1,
+                "max_grad_norm": 0.0, "num_train_epochs": most_epochs(MOST, TRIES, epochs), "seed": 1,
                 "eval_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 1, "logging_strategy": "no",
                 "report_to": "none", "disable_tqdm": True, "use_cpu": True, "dataloader_pin_memory": False}
     trainer = Trainer(model, TrainingArguments(str(folder), **defaults | arguments), compute_metrics=judge,

@@ -68,14 +68,14 @@ def test_everything_small(inputs, tmp_path, capfd):
         name: content for name, content in files.items() if name.endswith(("md", "csv"))}
 
     tasks, sst2 = (files[name].decode() for name in ("tasks.md", "sst2.md"))
-    assert "a trial, these figures mean nothing" in tasks
+    assert "this is a trial run, and its figures mean nothing" in tasks
     assert "accuracy matched" in tasks
     assert "accuracy mismatched" in tasks
     assert "exact match" in tasks
-    assert "Not here, so not run: cola, mrpc, stsb, qqp, rte, wnli." in tasks
+    assert "Not run, as the data were not available: cola, mrpc, stsb, qqp, rte, wnli." in tasks
     assert len(re.findall(r"^\| (?:BERT-tiny|DSN)", sst2, re.MULTILINE)) == 11
     distillation = files["distillation.md"].decode()
-    assert re.search(r"dev accuracy [\d.]+, [\d.]+ \(mean [\d.]+\), fine-tuned in \d+ s; the first of them teaches",
+    assert re.search(r"dev accuracy of [\d.]+, [\d.]+ \(mean [\d.]+\), fine-tuned in \d+ s; the first of them teaches",
                      distillation)
     assert len(re.findall(r"^\| (?:labels alone|\+ .*) \| \S+ \| [\d.]+ ± [\d.]+ \|", distillation, re.MULTILINE)) == 12
     text = readme.read_text()
