@@ -277,7 +277,8 @@ def sst2_table(summaries: list[Summary], rows: list[Row]) -> str:
         f"{shares.get('removal', 0):+.1f} %, not -88.9 %. To get down to 0.49 M parameters the embeddings need 16 "
         f"dimensions instead of 128 ({shares.get('small', 0):+.1f} %), and that is a model trained from random "
         "numbers, not BERT-tiny with a part removed. The accuracies of 88.7 % and 89.5 % were never measured: the "
-        "published accuracy of BERT-tiny is 83.2 % (test), and no source shows 89.5 % for averaged word vectors of any size.\n",
+        "published accuracy of BERT-tiny is 83.2 % (test), and no source shows 89.5 % for averaged word vectors of any "
+        "size.\n",
     ])
 
 

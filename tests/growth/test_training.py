@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import REPOSITORY
-from safetensors.torch import load_file
+from trained_files import FILES, weights
 from transformers import TrainerCallback
 
 from dendritic_bert import DendriticBertForSequenceClassification, cli
@@ -18,10 +18,8 @@ from dendritic_bert.datasets.rows import EncodedRows, RowDataset
 from dendritic_bert.growth.training import hold_out_rows
 from dendritic_bert.model.perforatedai_checkpoint import read_perforated
 from dendritic_bert.training import TrainingOptions, evaluate, train
-from dendritic_bert.training.distillation import DistillationOptions
 
 pytest.importorskip("perforatedai.globals_perforatedai", reason="perforatedai is not installed")
-FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +49,6 @@ def options(glue, tmp_path, monkeypatch):
 
     yield make
     assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(f"{folder}/model.safetensors")
 
 
 @pytest.mark.parametrize("schedule", ["perforatedai", "plain"])
@@ -157,11 +151,6 @@ def test_bad_flags(options, capsys, flags, message):
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
-
-
-def test_averaged_weights_do_not_grow():
-    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but a growing model has no average"):
-        DistillationOptions(teacher="t", dsn=True, dendrites=1)
 
 
 def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):

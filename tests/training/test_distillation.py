@@ -1,77 +1,25 @@
-"""Distillation: what text is made, what the loss is, what is averaged; a student learns what its teacher knows."""
+"""Distillation: the loss is its formula, a teacher's logits are kept, and a student learns what its teacher knows."""
 
 import json
 import os
-import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import shared_path, tiny_bert
+from helpers import tiny_bert
 from safetensors.torch import load_file
 from small_classifier import hugging_face_tokenizer
-from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 
 from dendritic_bert import cli
-from dendritic_bert.datasets.augmentation import NGRAM, augment
-from dendritic_bert.datasets.glue import read_rows
 from dendritic_bert.datasets.glue_tasks import find_task
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import TrainingOptions, distillation, train
 from dendritic_bert.training import options as options_module
-from dendritic_bert.training.distillation import (
-    DistillationOptions,
-    TeacherLabelledGlue,
-    distill,
-    distillation_loss,
-    label_texts,
-)
-from dendritic_bert.training.ema import AveragedWeights
+from dendritic_bert.training.distillation import TeacherLabelledGlue, distill, distillation_loss, label_texts
 from dendritic_bert.training.initialization import build_model
-
-# ---- text ------------------------------------------------------------------------------------------------------------
-
-PHRASES = ["the cast is charming", "the cast", "is charming", "charming", "a warm film", "warm", "film",
-           "a long and tedious film about nothing much at all", "long and tedious", "tedious", "about nothing"]
-DEV = ["the film is warm", "such a long and tedious film about a cast"]
-
-
-def test_new_text_is_made_of_the_phrases():
-    made = augment(PHRASES, DEV, 200, seed=1)
-    assert made == augment(PHRASES, DEV, 200, seed=1)
-    assert made != augment(PHRASES, DEV, 200, seed=2)
-    assert len(set(made)) == len(made) == 200
-    assert not set(made) & set(PHRASES)
-    known = {word for phrase in PHRASES for word in phrase.split()} | {",", ".", "and", "but"}
-    assert {word for text in made for word in text.split()} <= known
-    # The sentence with a constituent replaced: its frame stays, around another phrase of about that length.
-    assert any(re.fullmatch(r"a long and tedious film (?!about nothing)\w+ \w+ much at all", text) for text in made)
-
-
-def test_no_text_comes_near_a_dev_sentence():
-    """Neither whole nor by six words in a row, in any case; without the dev set they would be there."""
-    sentence = "a long and tedious film about"
-    near = [text for text in augment(PHRASES, [], 300) if sentence in text]
-    assert near
-    made = augment(PHRASES, [*DEV, "THE CAST is warm"], 300)
-    assert not any(sentence in text for text in made)
-    assert "the cast is warm" in augment(PHRASES, DEV, 300)
-    assert "the cast is warm" not in made
-
-
-def test_real_text_keeps_away_from_the_dev_set():
-    folder = str(shared_path("data/glue"))
-    dev = read_rows("sst2", "dev", folder).columns[0]
-    made = augment(read_rows("sst2", "train", folder).columns[0][:20000], dev, 3000)
-    assert len(made) == 3000
-    runs = {tuple(words[i:i + NGRAM]) for words in map(str.split, dev) for i in range(len(words) - NGRAM + 1)}
-    assert not any(tuple(words[i:i + NGRAM]) in runs for words in map(str.split, made) for i in range(len(words)))
-    assert not {" ".join(text.split()) for text in dev} & set(made)
-
-
-# ---- loss and average ------------------------------------------------------------------------------------------------
+from dendritic_bert.training.options import DistillationOptions
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
@@ -88,27 +36,6 @@ def test_the_loss_is_its_formula(temperature, share):
     labels = torch.cat([teacher, classes[:, None]], dim=1)
     loss = distillation_loss(SimpleNamespace(logits=student), labels, temperature=temperature, teacher_share=share)
     assert loss.item() == pytest.approx(expected.item() / 7)
-
-
-@pytest.mark.parametrize(("max_steps", "decay"), [(100, 0.9), (10, 0.75), (2, 0.0)])
-def test_the_average_of_the_weights(max_steps, decay):
-    """Against the recurrence, step by step; the first step's weights are where it begins. Of a short training it takes
-    in 40 %: four of ten steps."""
-    model, state = nn.Linear(3, 2), SimpleNamespace(global_step=0, max_steps=max_steps, is_world_process_zero=False)
-    callback, args = AveragedWeights(0.9), SimpleNamespace(output_dir="nowhere")
-    callback.on_train_begin(args, state, None, model=model)
-    expected = None
-    for step in range(6):
-        with torch.no_grad():
-            model.weight += torch.full((2, 3), float(step))
-        callback.on_step_end(args, state, None, model=model)
-        weight = model.weight.detach().clone()
-        expected = weight if expected is None else decay * expected + (1 - decay) * weight
-    callback.on_train_end(args, state, None, model=model)
-    torch.testing.assert_close(model.weight.detach(), expected)
-
-
-# ---- teacher and student ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -213,20 +140,6 @@ def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, cap
         name for name in os.listdir(shared) if name.endswith("npy"))
 
 
-def test_the_mean_of_the_tokens_under_the_head(encoder):
-    """Of the encoder's outputs, without padding."""
-    from dendritic_bert import DendriticBertForSequenceClassification
-
-    bert = BertModel.from_pretrained(encoder).eval()
-    ours = DendriticBertForSequenceClassification.from_pretrained(encoder, dsn=False, encoder_pooling="mean").eval()
-    ids, mask = torch.randint(600, (3, 9)), (torch.arange(9) < torch.tensor([[9], [4], [1]])).long()
-    with torch.no_grad():
-        hidden = bert(ids, attention_mask=mask).last_hidden_state
-        pooled = torch.stack([row[:length].mean(dim=0) for row, length in zip(hidden, mask.sum(dim=1))])
-        torch.testing.assert_close(ours(ids, attention_mask=mask).logits, ours.classifier(pooled))
-        torch.testing.assert_close(ours(ids).logits, ours.classifier(bert(ids).last_hidden_state.mean(dim=1)))
-
-
 def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch):
     """The average of the weights too."""
     whole = distill(options(epochs=3, output_dir=str(tmp_path / "whole")))
@@ -268,23 +181,6 @@ def test_another_student_has_another_builder(options, monkeypatch):
     monkeypatch.setitem(distillation.STUDENT_BUILDERS, "wide", build_wide)
     assert distill(options(student="wide", epochs=1))["mean"] > 0
     assert len(built) == 1
-
-
-# ---- what does not fit -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"teacher": None}, "teacher is not given: name the sequence classifier to learn from."),
-    ({"task": "rte"}, "task is 'rte', expected one whose rows are single texts with classes: sst2 or cola."),
-    ({"student": "cat"}, "student is 'cat', expected one of dsn."),
-    ({"temperature": 0.0}, "temperature is 0.0, expected more than 0."),
-    ({"teacher_share": 1.5}, "teacher_share is 1.5, expected 0 to 1."),
-    ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1."),
-    ({"num_augmented": -1}, "num_augmented is -1, expected 0 or more."),
-])
-def test_options_that_do_not_fit(changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        DistillationOptions(**{"dsn": True, "teacher": "t"} | changes)
 
 
 def test_a_teacher_that_is_not_there(options, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The search: the sweep file fits the command line, a study goes on, and its table is what the trials were."""
+"""The search: the sweep file fits the command line, a study continues, and its table is what the trials were."""
 
 import csv
 import json
@@ -89,22 +89,3 @@ def test_a_trial_that_fails_is_no_end(glue, space, tmp_path):
     with pytest.raises(RuntimeError, match=r"^none of 1 trials has a score, as every loss"):
         sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "none"), epochs=1, batch_size=20,
                            space=space(lr={"value": 1e30}), trials=1))
-
-
-@pytest.mark.parametrize(("parameters", "message"), [
-    ({"dendrits": {"values": [1]}}, "has the parameter 'dendrits', which a training does not have: leave it out."),
-    ({"lr": {"distribution": "normal", "mu": 0}}, "has the parameter 'lr' in an unknown form, expected values"),
-])
-def test_a_space_that_does_not_fit(space, parameters, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        SweepOptions(dsn=True, space=space(**parameters))
-
-
-def test_options_that_do_not_fit(tmp_path):
-    with pytest.raises(ValueError, match=r"^trials is 0, expected 1 or more\.$"):
-        SweepOptions(dsn=True, trials=0)
-    with pytest.raises(ValueError, match=r"^space .*none\.yaml cannot be read \(No such file or directory\): name a"):
-        SweepOptions(dsn=True, space=str(tmp_path / "none.yaml"))
-    (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    with pytest.raises(ValueError, match=r"^space .*list\.yaml is not a sweep file with parameters: see "):
-        SweepOptions(dsn=True, space=str(tmp_path / "list.yaml"))
