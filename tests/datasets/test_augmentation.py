@@ -25,7 +25,7 @@ def test_new_text_is_made_of_the_phrases():
 
 
 def test_no_text_comes_near_a_dev_sentence():
-    """Neither whole nor by six words in a row, in any case; without the dev set they would be there."""
+    """Neither by all words nor by six in a row, in upper or lower case; without the dev set such texts are made."""
     sentence = "a long and tedious film about"
     near = [text for text in augment(PHRASES, [], 300) if sentence in text]
     assert near

@@ -1,4 +1,4 @@
-"""GLUE: files are read as they stand, the hub is asked as it wants to be, and errors name file and line."""
+"""GLUE: files are read without interpreting quotes, the hub's columns are found, and errors name file and line."""
 
 import datasets
 import numpy as np
@@ -28,7 +28,7 @@ def test_a_quotation_mark_is_a_character(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", ["", "\n", "\n\n"])
 def test_line_ends(tmp_path, end, last):
-    """CR LF, a missing or doubled end of the file; what Unicode or old Macs call a line end is part of the sentence."""
+    """Lines end in LF or CR LF, the last one also without; other line ends of Unicode or old Macs are part of a text."""
     lines = ["sentence\tlabel", "one\u2028still one\x85\x0b\t0", "two\rstill two\t1"]
     write(tmp_path / "SST-2" / "dev.tsv", end.join(lines) + last)
     rows = read_rows("sst2", "dev", str(tmp_path / "SST-2"))

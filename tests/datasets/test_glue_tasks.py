@@ -36,14 +36,14 @@ def test_mnli_is_judged_twice():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["cola", "stsb"])
 def test_a_constant_prediction_is_worth_nothing(name):
-    """A correlation with it is undefined, and JSON knows no NaN."""
+    """A correlation with it is undefined, and JSON has no NaN."""
     constant = np.full((4, 2 if TASKS[name].labels else 1), 0.5)
     assert find_task(name).scores(constant, np.array([0, 1, 1, 0]))[find_task(name).metrics[0]] == 0
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_is_trained_and_scored(tmp_path, name):
-    """What can be read off a word is learnt, files alone give the same scores, and those are all the task's."""
+    """A label that one word decides is learnt, and the saved files alone give the same scores, all those of the task."""
     task = TASKS[name]
     write_task(tmp_path, name, {"train": 300, **dict.fromkeys(task.dev_splits, 60)})
     output = str(tmp_path / "out")

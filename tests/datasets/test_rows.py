@@ -35,7 +35,7 @@ TEXTS = ["The quick brown fox", "", "a charming and often affecting journey: ...
 @pytest.mark.parametrize("max_length", [5, 6, 9, 10, 17, 200])
 @pytest.mark.parametrize("engine", ["nanotoken", "tokenizers"])
 def test_pairs_are_those_of_transformers(max_length, engine):
-    """Every text against every text: ids, types and what truncation leaves of either."""
+    """Every pair of texts: the ids, the types, and what truncation leaves of each."""
     if engine == "nanotoken":
         pytest.importorskip("nanotoken")
     theirs = hugging_face_tokenizer()
@@ -96,7 +96,7 @@ def test_padding():
 
 
 def test_word_dropout_statistics():
-    """A share p of the words, each alike and anew in every epoch; [CLS] and [SEP] never."""
+    """A share p of the words is dropped, all equally likely and new in every epoch; [CLS] and [SEP] never are."""
     length, reads, p = 50, 4000, 0.3
     dataset = RowDataset(encoded([length]), p, never_dropped=[0, 2, 3], seed=0)
     masks = np.array([dataset.set_epoch(epoch) or dataset[0]["attention_mask"] for epoch in range(reads)])

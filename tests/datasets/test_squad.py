@@ -73,7 +73,7 @@ def test_a_question_without_room(tokenizer):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_spans_are_the_best_of_all_there_are(tokenizer, seed):
-    """Against every pair of tokens of every window, one by one."""
+    """Compared with every pair of tokens of every window."""
     questions = [question(*pair, number) for number, pair in enumerate(ANSWERS)]
     windows = encode_windows(questions, tokenizer, 70, stride=8)
     rng = np.random.default_rng(seed)
@@ -94,7 +94,7 @@ def test_spans_are_the_best_of_all_there_are(tokenizer, seed):
 
 
 def test_impossible_spans_are_left_out(tokenizer):
-    """The question's tokens, [CLS], padding and an end before its start are the best by far, and no answer."""
+    """Tokens of the question, [CLS], padding, and an end before its start have the best scores, but are not answers."""
     questions = [question("Who settled there?", "Rollo")]
     windows = encode_windows(questions, tokenizer, 200, stride=12)
     logits = np.zeros((220, 2))
@@ -110,7 +110,7 @@ def test_impossible_spans_are_left_out(tokenizer):
 
 
 def squad_file(path, num_articles: int = 5, **changes) -> str:
-    """An article holds the passage once; each answer stands in all of SQuAD's fields."""
+    """A file in SQuAD's form, in which every article has the same passage."""
     entries = [{"id": f"{number}", "question": text, "answers": [
         {"text": answer, "answer_start": CONTEXT.index(answer)}]} | changes for number, (text, answer) in
         enumerate(ANSWERS)]
@@ -144,7 +144,7 @@ def test_files_that_do_not_fit(tmp_path, changes, message):
 
 
 def test_scores(tmp_path, tokenizer):
-    """Perfect logits score 1; those of another word 0, and a part of an answer the F1 of its words."""
+    """Perfect logits score 1; a part of an answer scores the F1 of its words."""
     squad = Squad(squad_file(tmp_path / "dev-v1.1.json"), with_train=False)
     _, rows = squad.encode(tokenizer, 200)
     logits = np.zeros((rows["dev"].labels.shape[0], 200, 2))
@@ -161,7 +161,7 @@ def test_scores(tmp_path, tokenizer):
 
 
 def test_a_training(tmp_path):
-    """Answers that are always the same words are found by their words alone; a question's part in it is none."""
+    """An answer that is always the same word can be learnt without comparing question and passage."""
     entries = [(text, "Rollo") for text, _ in ANSWERS]
     articles = [{"title": f"a{number}", "paragraphs": [{"context": CONTEXT, "qas": [
         {"id": f"{number}-{i}", "question": text, "answers": [{"text": answer, "answer_start": CONTEXT.index(answer)}]}

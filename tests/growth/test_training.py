@@ -1,4 +1,4 @@
-"""``train --dendrites``: grown on held-out rows, kept in our own format, resumed, and every failure one line."""
+"""``train --dendrites``: growth on held-out rows, our own format, resumption, and failures in one line."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytest.importorskip("perforatedai.globals_perforatedai", reason="perforatedai is
 
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory):
-    """A sentence is positive where just one of two words is there, which no linear head sees."""
+    """A sentence is positive if exactly one of two words is in it, which no linear head can learn."""
     folder = tmp_path_factory.mktemp("glue")
     (folder / "SST-2").mkdir()
     rng = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def glue(tmp_path_factory):
 
 @pytest.fixture
 def options(glue, tmp_path, monkeypatch):
-    """Options of a run of seconds, from a folder in which nothing may appear."""
+    """Options of a training of seconds, in a folder in which nothing may appear."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
 
@@ -101,14 +101,14 @@ def test_an_interrupted_training_goes_on(options, tmp_path, monkeypatch, schedul
 
 
 def test_the_same_output_again(options):
-    """The second training replaces the files of the first, PerforatedAI's too."""
+    """The second training replaces the files of the first, including PerforatedAI's."""
     for epochs in (1, 2):
         results = train(options(epochs=epochs, dendrites=1))
     assert sorted(path.name for path in Path(results["output_dir"]).iterdir()) == sorted([*FILES, "PAI"])
 
 
 def test_held_out_rows():
-    """Each row is on one side, whole; the held-out ones lose no words."""
+    """Each row is whole and on one side only; the held-out rows lose no words."""
     lengths = np.array([3, 1, 2, 4, 2, 3, 1, 2, 5, 4])
     cu_seqlens = np.concatenate([[0], lengths.cumsum()])
     rows = EncodedRows(np.arange(lengths.sum(), dtype=np.int32), cu_seqlens, None, np.arange(10), 0)
@@ -154,7 +154,7 @@ def test_bad_flags(options, capsys, flags, message):
 
 
 def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
-    """Its sys.exit(0) is a reason, on one line, and a status that is not 0."""
+    """Its sys.exit(0) becomes an error in one line and a status other than 0."""
     from perforatedai import tracker_perforatedai
 
     def give_up(*_, **__):
@@ -170,15 +170,15 @@ def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
 
 
 def test_two_processes(options, tmp_path):
-    """torchrun trains one model in both processes, writes it whole, and ends well; what the first process tidies away
-    no other still reads."""
+    """torchrun trains one model in two processes, writes all of it, and ends without an error; no process reads what the
+    first one has already deleted."""
     flags = command(options, "--dendrites", "1", "--report_to", "none")
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m",
                "dendritic_bert", *flags]
     paths = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=os.environ | paths)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("seed 0, epoch 1 of 3") == 1  # of two processes that train alone each reports
+    assert done.stderr.count("seed 0, epoch 1 of 3") == 1  # if the two trained separately, each would report
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*FILES, "PAI"])
     model = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "out")
     best = read_perforated(tmp_path / "out" / "PAI" / "best_model.pt").state_dict

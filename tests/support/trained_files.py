@@ -1,4 +1,4 @@
-"""What a training leaves in its folder."""
+"""The files that a training leaves, and how two trainings are compared."""
 
 import torch
 from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""A task that a training of a second learns."""
+"""A task that is learnt in a second."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ NOUNS = ["film", "plot", "cast", "journey", "story", "score", "ending", "dialogu
 
 @pytest.fixture(scope="session")
 def glue(tmp_path_factory):
-    """A task that a bag of words can learn, in the layout of GLUE: nine tenths of it true to its words."""
+    """A task that a bag of words can learn, in the layout of GLUE; the words of a tenth of the texts mislead."""
     folder = tmp_path_factory.mktemp("glue")
     (folder / "SST-2").mkdir()
     (folder / "STS-B").mkdir()
@@ -30,7 +30,7 @@ def glue(tmp_path_factory):
 
 @pytest.fixture
 def options(glue, tmp_path):
-    """Options of a run of a second; keyword arguments override them."""
+    """Makes the options of a training of a second; keyword arguments override them."""
     def make(**changes) -> TrainingOptions:
         defaults = {"dsn": True, "data_dir": glue, "output_dir": str(tmp_path / "out"), "lr": 0.02, "batch_size": 60}
         return TrainingOptions(**defaults | changes)

@@ -40,7 +40,7 @@ def test_the_loss_is_its_formula(temperature, share):
 
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory):
-    """Sentences and their parts; a third of the training labels is wrong, which a teacher may know better."""
+    """Sentences and their parts, a third of whose training labels are wrong: a teacher can know better."""
     folder = tmp_path_factory.mktemp("glue")
     (folder / "SST-2").mkdir()
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
-    """A classifier that knows the task without its labels: one output of its head for each of the words."""
+    """A classifier that was trained on correct labels of the words alone."""
     folder = str(tmp_path_factory.mktemp("oracle"))
     clean = tmp_path_factory.mktemp("clean")
     (clean / "SST-2").mkdir()
@@ -92,7 +92,8 @@ def options(glue, oracle, tmp_path):
 
 
 def test_a_student_learns_what_its_teacher_knows(options):
-    """From wrong labels beside right probabilities; the files are those of any training, the card names the teacher."""
+    """Wrong labels do no harm beside right probabilities. The files are those of any training; the card names the
+    teacher."""
     results = distill(options(teacher_share=1.0))
     assert results["teacher"] == 1
     assert results["mean"] > 0.95
@@ -107,7 +108,7 @@ def test_a_student_learns_what_its_teacher_knows(options):
 
 
 def test_logits_of_a_teacher_are_transformers_own(encoder, tmp_path):
-    """In any order of lengths, and read again from the file that keeps them; another teacher's are another file."""
+    """In any order of lengths, also when they are read from the file that keeps them."""
     texts = ["a charming journey", "", "The quick brown fox jumps over the lazy dog, " * 3, "bleak!"] * 3
     bert = BertForSequenceClassification.from_pretrained(encoder).eval()
     bert.save_pretrained(tmp_path / "bert")
@@ -141,7 +142,7 @@ def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, cap
 
 
 def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch):
-    """The average of the weights too."""
+    """Including the average of the weights."""
     whole = distill(options(epochs=3, output_dir=str(tmp_path / "whole")))
     set_epoch = RowDataset.set_epoch
 

@@ -13,8 +13,8 @@ from dendritic_bert.training.ema import AveragedWeights
 
 @pytest.mark.parametrize(("max_steps", "decay"), [(100, 0.9), (10, 0.75), (2, 0.0)])
 def test_the_average_of_the_weights(max_steps, decay):
-    """Against the recurrence, step by step; the first step's weights are where it begins. Of a short training it takes
-    in 40 %: four of ten steps."""
+    """Compared with the recurrence step by step, which starts from the weights after the first step. It looks back over
+    at most 40 % of a short training: four of ten steps."""
     model, state = nn.Linear(3, 2), SimpleNamespace(global_step=0, max_steps=max_steps, is_world_process_zero=False)
     callback, args = AveragedWeights(0.9), SimpleNamespace(output_dir="nowhere")
     callback.on_train_begin(args, state, None, model=model)
@@ -30,7 +30,7 @@ def test_the_average_of_the_weights(max_steps, decay):
 
 
 def test_the_average_of_the_weights_is_kept(options, tmp_path):
-    """After one step it is that step's weights, after more it lags behind the last."""
+    """After one step it equals the weights; after more steps it lags behind them."""
     for epochs, batch_size, is_last in ((1, 600, True), (2, 60, False)):
         for ema in (0.0, 0.9):
             train(options(epochs=epochs, batch_size=batch_size, ema=ema, output_dir=str(tmp_path / str(ema))))

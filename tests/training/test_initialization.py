@@ -46,7 +46,7 @@ def test_a_vocabulary_that_is_too_small(options):
 
 @pytest.mark.parametrize("dsn", [True, False])
 def test_a_bert_checkpoint(options, tmp_path, dsn, monkeypatch):
-    """The embeddings begin as BERT's (a rate of 1e-9 leaves them there), the encoder stays if asked for."""
+    """The embeddings start as BERT's, where a rate of 1e-9 leaves them; the encoder stays if it is asked for."""
     bert = tiny_bert(BertModel, vocab_size=600, max_position_embeddings=40, num_hidden_layers=1)
     bert.save_pretrained(tmp_path / "bert")
     tokenizer = hugging_face_tokenizer()

@@ -16,7 +16,7 @@ from dendritic_bert.training import TrainingOptions, evaluate, train
 
 
 def test_the_model_card_tells_how(options):
-    """Its command gives the same options again; its figures are the results'."""
+    """Its command gives the same options again, and its figures are those of the results."""
     asked = options(seeds=[2, 7], epochs=1, num_dendrites=1, hidden_size=8, output_dir=options().output_dir + " 2")
     results = train(asked)
     with open(f"{asked.output_dir}/README.md", encoding="utf-8") as file:

@@ -80,7 +80,7 @@ def test_a_search_and_its_files(glue, space, tmp_path, capsys):
 
 
 def test_a_trial_that_fails_is_no_end(glue, space, tmp_path):
-    """A loss that is no number, in every second trial or so."""
+    """The loss is not finite in about every second trial."""
     wild = {"lr": {"values": [0.01, 1e30]}}
     results = sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "out"), epochs=1, batch_size=20,
                                  space=space(**wild), trials=6))

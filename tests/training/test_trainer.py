@@ -31,7 +31,7 @@ def test_a_slice_of_sst2_is_learnt(tmp_path):
 
 @pytest.mark.parametrize("num_dendrites", [0, 2])
 def test_what_is_scored_is_what_is_written(options, glue, capsys, num_dendrites):
-    """90 % can be learnt here, 8 standard errors above chance; the files alone give the same score."""
+    """90 % of the rows can be learnt, which is 8 standard errors above chance; the files alone give the same score."""
     results = train(options(num_dendrites=num_dendrites, save_dtype="float16", epochs=8, batch_size=30))
     run = results["runs"][0]
     assert 0.8 < run["accuracy"] < 0.97
@@ -56,7 +56,7 @@ def test_a_regression_of_pairs(options, glue):
 
 
 def test_matrix_products_in_bfloat16(options, tmp_path):
-    """Another rounding, so other weights; the parameters themselves stay float32, and learn."""
+    """The rounding differs, and so do the weights; the parameters stay float32, and learn."""
     settings = {"epochs": 8, "batch_size": 30}
     results = train(options(**settings, bf16=True))
     assert results["mean"] > 0.8
@@ -67,7 +67,7 @@ def test_matrix_products_in_bfloat16(options, tmp_path):
 
 
 def test_words_are_dropped_in_training_alone(options, monkeypatch):
-    """Of the sentences; [CLS] and [SEP] stay, and the dev set is whole."""
+    """Words are dropped from the training sentences; [CLS] and [SEP] stay, and the dev set is complete."""
     found = []
 
     def look(trainer, **_):
@@ -88,7 +88,7 @@ def test_words_are_dropped_in_training_alone(options, monkeypatch):
 
 
 def test_the_learning_rate_rises_and_falls(options, monkeypatch):
-    """Ten steps an epoch, of which the first half of all: transformers' own schedule."""
+    """It rises over the first half of 20 steps, as in the schedule of transformers."""
     from transformers import get_linear_schedule_with_warmup
 
     from dendritic_bert.training import trainer as training
@@ -149,7 +149,7 @@ def test_tensorboard(options, tmp_path):
 
 
 def test_wandb_without_an_account(options, tmp_path, monkeypatch):
-    """Offline: a run for each seed, nothing of it outside output_dir, no settings left."""
+    """Offline, there is one run per seed, and neither files outside output_dir nor settings are left."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -16,7 +16,7 @@ from dendritic_bert.training import train
 
 
 def test_an_output_folder_that_cannot_be_written(options, tmp_path, monkeypatch):
-    """Known before anything is trained, and nothing is left behind."""
+    """It is found before anything is trained, and nothing is left behind."""
     monkeypatch.setattr(Trainer, "train", lambda self, **_: pytest.fail("trained all the same"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"^output_dir .*/file/out cannot be written \(Not a directory\): name a folder"):
@@ -62,7 +62,7 @@ def interrupt():
 
 @pytest.mark.parametrize("is_bert", [True, False])
 def test_an_interrupted_training_goes_on_to_the_same_result(options, tmp_path, stop, is_bert):
-    """In the third epoch of the second seed: the first is not trained again, the second goes on."""
+    """After an interruption in the third epoch of the second seed, the first is not trained again."""
     settings = {"seeds": [0, 1], "hidden_dropout_prob": 0.1, "num_dendrites": 2, "save_dtype": "float16"}
     if is_bert:
         tiny_bert(BertModel, vocab_size=600, max_position_embeddings=40).save_pretrained(tmp_path / "bert")
@@ -102,7 +102,7 @@ def test_a_training_in_use(options, stop):
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", ".unfinished/notes.txt"])
 def test_files_of_others_are_left_alone(options, tmp_path, name):
-    """Found out before the training: a project's own README.md, a model of another make, a folder of that name."""
+    """A project's own README.md, another program's model, a folder of our name: all are found before the training."""
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_text('{"model_type": "bert"}')
@@ -152,7 +152,7 @@ def test_a_file_system_without_locks(options, monkeypatch):
 
 
 def test_a_disk_without_room(options, tmp_path, stop, capsys):
-    """The kernel refuses the second checkpoint: one line, an older model untouched, and the training can go on."""
+    """The system refuses the second checkpoint: the error is one line, an older model stays, the training can resume."""
     resource = pytest.importorskip("resource")
     train(options(epochs=1))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
