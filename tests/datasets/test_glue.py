@@ -28,7 +28,7 @@ def test_a_quotation_mark_is_a_character(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", ["", "\n", "\n\n"])
 def test_line_ends(tmp_path, end, last):
-    """Lines end in LF or CR LF, the last one also without; other line ends of Unicode or old Macs are part of a text."""
+    """Lines end in LF or CR LF, the last one also without; other line ends of Unicode or old Macs are text."""
     lines = ["sentence\tlabel", "one\u2028still one\x85\x0b\t0", "two\rstill two\t1"]
     write(tmp_path / "SST-2" / "dev.tsv", end.join(lines) + last)
     rows = read_rows("sst2", "dev", str(tmp_path / "SST-2"))

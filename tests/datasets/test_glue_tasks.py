@@ -43,7 +43,7 @@ def test_a_constant_prediction_is_worth_nothing(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_is_trained_and_scored(tmp_path, name):
-    """A label that one word decides is learnt, and the saved files alone give the same scores, all those of the task."""
+    """A label that one word decides is learnt, and the saved files alone give the same scores for every metric."""
     task = TASKS[name]
     write_task(tmp_path, name, {"train": 300, **dict.fromkeys(task.dev_splits, 60)})
     output = str(tmp_path / "out")

@@ -132,7 +132,7 @@ class Interrupt(TrainerCallback):
 
 @pytest.mark.parametrize(("rule", "epoch"), [("perforatedai", 1), ("plain", 4), ("perforatedai", 9), ("plain", 12)])
 def test_an_interrupted_training_goes_on(tmp_path, whole, rule, epoch):
-    """In the first stage, just after a dendrite has grown, or while the second is tried: the result has the same bits."""
+    """In the first stage, just after a dendrite has grown, or while the second is tried: the result is the same."""
     interrupted = make_training(tmp_path / "out", rule, callbacks=(Interrupt(epoch),))
     with pytest.raises(KeyboardInterrupt):
         interrupted.train()

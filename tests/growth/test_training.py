@@ -170,7 +170,7 @@ def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
 
 
 def test_two_processes(options, tmp_path):
-    """torchrun trains one model in two processes, writes all of it, and ends without an error; no process reads what the
+    """torchrun trains one model in two processes, writes all of it, and exits with 0; no process reads what the
     first one has already deleted."""
     flags = command(options, "--dendrites", "1", "--report_to", "none")
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m",

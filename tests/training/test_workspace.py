@@ -152,7 +152,7 @@ def test_a_file_system_without_locks(options, monkeypatch):
 
 
 def test_a_disk_without_room(options, tmp_path, stop, capsys):
-    """The system refuses the second checkpoint: the error is one line, an older model stays, the training can resume."""
+    """The system refuses the second checkpoint: the error is one line, an older model stays, training can resume."""
     resource = pytest.importorskip("resource")
     train(options(epochs=1))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
