@@ -1,11 +1,11 @@
 """Forward + backward of ``embed_pool``: gradients of all five parameters, beside eager autograd and torch.compile."""
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from race import Bar, Contender, hot
+from baselines import compiled
+from harness import Implementation, Target, gradients, hot, relative_error
 from torch import Tensor
 from workload import SEED, SMALL, VOCAB_SIZE, make_tokens, make_weights, row_lengths
 
@@ -13,22 +13,11 @@ from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.reference import embed_pool_ref
 
 ROUNDS = 2 if SMALL else 25
-BARS = [Bar("cpu packed, dense", "eager autograd", at_least=8)]
-INDUCTOR = "aot_eager" if SMALL else "inductor"
-
-
-def gradients(embed: Callable[..., Tensor], embeddings: tuple[Tensor, ...], grad_pooled: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(embed(*embeddings), embeddings, grad_pooled)
-
-
-def relative_error(measured: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float:
-    """The largest error of any gradient, relative to the largest entry of that gradient."""
-    return max(float((got.to_dense().double() - expected).abs().max() / expected.abs().max())
-               for got, expected in zip(measured, truth))
+TARGETS = [Target("cpu packed, dense", "eager autograd", at_least=8)]
 
 
 @pytest.mark.parametrize(("hidden_size", "lengths"), [(128, "full"), (128, "ragged"), (16, "full"), (384, "full")])
-def test_forward_and_backward(race, hidden_size: int, lengths: str) -> None:
+def test_forward_and_backward(compare, hidden_size: int, lengths: str) -> None:
     tokens = make_tokens(row_lengths(lengths))
     embeddings = tuple(tensor.requires_grad_() for tensor in make_weights(hidden_size).embeddings)
     rows, num_tokens = tokens.padded.shape[0], tokens.packed.numel()
@@ -43,25 +32,23 @@ def test_forward_and_backward(race, hidden_size: int, lengths: str) -> None:
             return ops.embed_pool(tokens.packed, *parameters, **packed, sparse_grad=sparse_grad, backend=backend)
         return ops.embed_pool(tokens.padded, *parameters, **padded, sparse_grad=sparse_grad, backend=backend)
 
-    torch.compiler.reset()
-    embeds = {"eager autograd": eager,
-              "eager autograd, torch.compile": torch.compile(eager, fullgraph=True, dynamic=False, backend=INDUCTOR)}
+    embeds = {"eager autograd": eager, "eager autograd, torch.compile": compiled(eager)}
     for backend in backends.KERNEL_BACKENDS:
         if backends.refusal(backend, "embed_pool", "cpu", torch.float32) is None:
             dense = partial(fused, backend=backend, layout="packed", sparse_grad=False)
             embeds |= {f"{backend} packed, dense": dense,
-                       f"{backend} packed, dense, torch.compile": torch.compile(dense, fullgraph=True, dynamic=False,
-                                                                                backend=INDUCTOR),
+                       f"{backend} packed, dense, torch.compile": compiled(dense),
                        f"{backend} padded, dense": partial(dense, layout="padded"),
                        f"{backend} packed, sparse": partial(dense, sparse_grad=True)}
     runs = {name: partial(gradients, embed, embeddings, grad_pooled) for name, embed in embeds.items()}
     truth = gradients(eager, tuple(tensor.detach().double().requires_grad_() for tensor in embeddings),
                       grad_pooled.double())
     shape = f"{rows} x 32 tokens" if lengths == "full" else f"{rows} rows of {num_tokens / rows:.1f} tokens"
-    race({name: Contender(run, hot(run), work=num_tokens, error=relative_error(run(), truth))
-          for name, run in runs.items()},
-         title=f"Forward + backward, H = {hidden_size}, {shape}", unit="token", baseline="eager autograd",
-         bars=BARS if (hidden_size, lengths) == (128, "full") else [], rounds=ROUNDS,
-         conditions=f"V = {VOCAB_SIZE}, Zipf-distributed ids, fp32, gradients of word, position and type tables, gamma "
-                    f"and beta, no dropout, hot cache, one thread, seed {SEED}; error: largest of any gradient, "
-                    f"relative to the largest entry of that gradient; sparse: the word table's gradient is sparse COO")
+    compare({name: Implementation(run, hot(run), work=num_tokens, error=relative_error(run(), truth))
+             for name, run in runs.items()},
+            title=f"Forward + backward, H = {hidden_size}, {shape}", unit="token", baseline="eager autograd",
+            targets=TARGETS if (hidden_size, lengths) == (128, "full") else [], rounds=ROUNDS,
+            conditions=f"V = {VOCAB_SIZE}, Zipf-distributed ids, fp32, gradients of the word, position and type "
+                       f"tables, gamma and beta, no dropout, hot cache, one thread, seed {SEED}; the error is the "
+                       "largest of any gradient, relative to the largest entry of that gradient; sparse: the gradient "
+                       "of the word table is a sparse COO tensor")

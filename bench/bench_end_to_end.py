@@ -1,7 +1,7 @@
 """Text -> label on SST-2: our classifier beside transformers, model2vec, fastText and scikit-learn.
 
-Every timed call gets texts that our tokenizer has not seen, right after an untimed call on texts that it has. The
-peers keep no cache of text.
+Every timed call gets texts that our tokenizer has not seen, after an untimed call on texts that it has. The others keep
+no cache of texts.
 """
 
 import os
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipelines import Pipeline, dendritic_bert, float64_scores, peers, save_dsn_of_bert_tiny, transformers_bert_tiny
-from race import Bar, Contender, largest_error
+from harness import Implementation, Target, largest_error
+from peers import Pipeline, dendritic_bert, float64_scores, peers, save_dsn_of_bert_tiny, transformers_bert_tiny
 from workload import SEED, SMALL, Texts, sst2
 
 from dendritic_bert import EMBEDDED_MODEL
@@ -21,7 +21,7 @@ from dendritic_bert.inference.tokenization import PackedTokenizer
 
 EMBEDDED, DSN_OF_BERT_TINY = "dendritic-bert, embedded model", "dendritic-bert, DSN of BERT-tiny"
 TRANSFORMERS = "transformers BERT-tiny"
-SHORT_BARS = [Bar(ours, peer, at_least=speed) for ours in (EMBEDDED, DSN_OF_BERT_TINY) for peer, speed in (
+SHORT_TARGETS = [Target(ours, peer, at_least=speed) for ours in (EMBEDDED, DSN_OF_BERT_TINY) for peer, speed in (
     (TRANSFORMERS, 200), ("model2vec", 15), ("fastText, list", 2), ("fastText, one by one", 2))]
 BATCH, ROUNDS = (16, 2) if SMALL else (1024, 11)
 
@@ -43,7 +43,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def ours(texts: Texts, paths: dict[str, str]) -> dict[str, Pipeline]:
-    """New for every race, so that no cache remembers the last one's texts."""
+    """New for every comparison, so that no cache holds the texts of the one before."""
     pipelines = {name: dendritic_bert(path, trained=name == EMBEDDED) for name, path in paths.items()}
     for pipeline in pipelines.values():
         pipeline.classify(texts.seen)
@@ -68,8 +68,8 @@ def use_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
 
-def contender(run: Callable[[list[str]], Any], batches: list[list[str]], seen: list[str], *, limit: int | None = None,
-              threads: int = 1, **result: Any) -> Contender:
+def implementation(run: Callable[[list[str]], Any], batches: list[list[str]], seen: list[str], *,
+                   limit: int | None = None, threads: int = 1, **result: Any) -> Implementation:
     """Classifies the first ``limit`` texts of the next batch every time."""
     turn = count()
 
@@ -78,67 +78,70 @@ def contender(run: Callable[[list[str]], Any], batches: list[list[str]], seen: l
         run(seen[:len(batches[0][:limit])])
         return (batches[next(turn)][:limit],)
 
-    return Contender(run, prepare, work=len(batches[0][:limit]), **result)
+    return Implementation(run, prepare, work=len(batches[0][:limit]), **result)
 
 
 def conditions(batches: list[list[str]], path: str, calls: str) -> str:
     tokenizer = PackedTokenizer.from_pretrained(path)
     tokens = tokenizer(batches[0]).cu_seqlens[-1] / len(batches[0])
-    return (f"SST-2 text that our tokenizer ({tokenizer.engine}) has not seen, {tokens:.1f} tokens in the mean (BERT's "
+    return (f"SST-2 text that our tokenizer ({tokenizer.engine}) has not seen, a mean of {tokens:.1f} tokens (BERT's "
             f"vocabulary); {calls}; seed {SEED}")
 
 
-def test_short_texts(race, texts: Texts, ours, others, paths: dict[str, str]) -> None:
+def test_short_texts(compare, texts: Texts, ours, others, paths: dict[str, str]) -> None:
     batches = [texts.fresh(BATCH) for _ in range(ROUNDS + 1)]
     errors = {name: score_error(pipeline, paths[name]) for name, pipeline in ours.items()}
     base = f"{EMBEDDED}, no nanotoken"
     pipelines = {**others, base: dendritic_bert(paths[EMBEDDED], trained=True, engine="word-cache"), **ours}
     pipelines[base].classify(texts.seen)
-    race({name: contender(pipeline.classify, batches, texts.seen, limit=128 if name == TRANSFORMERS else None,
-                          error=errors.get(name), accuracy=accuracy(pipeline)) for name, pipeline in pipelines.items()},
-         title="Short texts, one thread", unit="text", baseline=TRANSFORMERS, bars=SHORT_BARS, rounds=ROUNDS,
-         conditions=conditions(batches, paths[DSN_OF_BERT_TINY], f"{BATCH} texts a call, transformers 128 in batches "
-                               "of 64; one thread; error: of the score on dev against Hugging Face's tokenizer and the "
-                               "float64 reference; accuracy -: a head that was not trained"))
+    compare({name: implementation(pipeline.classify, batches, texts.seen, limit=128 if name == TRANSFORMERS else None,
+                                  error=errors.get(name), accuracy=accuracy(pipeline))
+             for name, pipeline in pipelines.items()},
+            title="Short texts, one thread", unit="text", baseline=TRANSFORMERS, targets=SHORT_TARGETS, rounds=ROUNDS,
+            conditions=conditions(batches, paths[DSN_OF_BERT_TINY], f"{BATCH} texts per call, for transformers 128 in "
+                                  "batches of 64; one thread; the error is that of the score on dev, against Hugging "
+                                  "Face's tokenizer and the float64 reference; accuracy -: the head is not trained"))
 
 
-def test_long_texts(race, texts: Texts, ours, others, paths: dict[str, str]) -> None:
+def test_long_texts(compare, texts: Texts, ours, others, paths: dict[str, str]) -> None:
     rounds = ROUNDS // 2 + 1
     batches = [texts.fresh(BATCH // 4, words=190) if not SMALL else texts.fresh(2) for _ in range(rounds + 1)]
     seen = [" ".join(texts.seen[i:i + 10]) for i in range(0, len(texts.seen), 10)]
-    race({name: contender(pipeline.classify, batches, seen, limit=32 if name == TRANSFORMERS else None)
-          for name, pipeline in {**others, **ours}.items()},
-         title="Long texts, one thread", unit="text", baseline=TRANSFORMERS, bars=[], rounds=rounds,
-         conditions=conditions(batches, paths[DSN_OF_BERT_TINY],
-                               f"{len(batches[0])} texts a call, transformers 32; one thread"))
+    compare({name: implementation(pipeline.classify, batches, seen, limit=32 if name == TRANSFORMERS else None)
+             for name, pipeline in {**others, **ours}.items()},
+            title="Long texts, one thread", unit="text", baseline=TRANSFORMERS, targets=[], rounds=rounds,
+            conditions=conditions(batches, paths[DSN_OF_BERT_TINY],
+                                  f"{len(batches[0])} texts per call, for transformers 32; one thread"))
 
 
-def test_one_text_a_call(race, texts: Texts, ours, others, paths: dict[str, str]) -> None:
-    """Latency: how long a program waits that has one text."""
+def test_one_text_per_call(compare, texts: Texts, ours, others, paths: dict[str, str]) -> None:
+    """Latency: how long a program waits for the label of one text."""
     batches = [texts.fresh(BATCH // 16) for _ in range(ROUNDS + 1)]
 
     def one_by_one(pipeline: Pipeline) -> Callable[[list[str]], list[Any]]:
         return lambda batch: [pipeline.classify([text]) for text in batch]
 
-    race({name: contender(one_by_one(pipeline), batches, texts.seen)
-          for name, pipeline in {**others, **ours}.items() if name != "fastText, one by one"},
-         title="One text a call, one thread", unit="text", baseline=TRANSFORMERS, bars=[], rounds=ROUNDS,
-         conditions=conditions(batches, paths[DSN_OF_BERT_TINY], "one text a call; one thread"))
+    compare({name: implementation(one_by_one(pipeline), batches, texts.seen)
+             for name, pipeline in {**others, **ours}.items() if name != "fastText, one by one"},
+            title="One text per call, one thread", unit="text", baseline=TRANSFORMERS, targets=[], rounds=ROUNDS,
+            conditions=conditions(batches, paths[DSN_OF_BERT_TINY], "one text per call; one thread"))
 
 
-def test_threads(race, texts: Texts, paths: dict[str, str]) -> None:
-    """The pipelines that can use a second core. Each has its own classifier: a shared one would know the text."""
+def test_threads(compare, texts: Texts, paths: dict[str, str]) -> None:
+    """The pipelines that can use a second core. Each has its own classifier: a shared one would have seen the texts."""
     rounds = ROUNDS // 2 + 1
     batches = [texts.fresh(2 * BATCH) for _ in range(rounds + 1)]
-    contenders = {}
+    implementations = {}
     for threads in (1, 2):
         suffix = "1 thread" if threads == 1 else f"{threads} threads"
         for name, path in paths.items():
             pipeline = dendritic_bert(path, trained=name == EMBEDDED, threads=threads)
             pipeline.classify(texts.seen)
-            contenders[f"{name}, {suffix}"] = contender(pipeline.classify, batches, texts.seen, threads=threads)
-        contenders[f"{TRANSFORMERS}, {suffix}"] = contender(transformers_bert_tiny().classify, batches, texts.seen,
-                                                            limit=128, threads=threads)
-    race(contenders, title="Short texts, one and two threads", unit="text", baseline=f"{TRANSFORMERS}, 1 thread",
-         bars=[], rounds=rounds, conditions=conditions(
-             batches, paths[DSN_OF_BERT_TINY], f"{2 * BATCH} texts a call, transformers 128; {os.cpu_count()} cores"))
+            implementations[f"{name}, {suffix}"] = implementation(pipeline.classify, batches, texts.seen,
+                                                                  threads=threads)
+        implementations[f"{TRANSFORMERS}, {suffix}"] = implementation(
+            transformers_bert_tiny().classify, batches, texts.seen, limit=128, threads=threads)
+    compare(implementations, title="Short texts, one and two threads", unit="text",
+            baseline=f"{TRANSFORMERS}, 1 thread", targets=[], rounds=rounds,
+            conditions=conditions(batches, paths[DSN_OF_BERT_TINY], f"{2 * BATCH} texts per call, for transformers "
+                                  f"128; {os.cpu_count()} cores"))

@@ -6,12 +6,10 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from race import Bar, Contender, hot, largest_error
+from baselines import compiled, eager_logits, transformers_logits
+from harness import Implementation, Target, hot, largest_error
 from torch import Tensor
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertEmbeddings
 from workload import (
-    MAX_POSITIONS,
     NUM_LABELS,
     SEED,
     SMALL,
@@ -25,7 +23,6 @@ from workload import (
 )
 
 from dendritic_bert.kernels import backends, ops, prepare
-from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
 
 # An eager call takes 10 ms at H = 128 and 400 ms at H = 768.
 ROUNDS = {hidden_size: 2 if SMALL else rounds for hidden_size, rounds in ((16, 40), (128, 40), (384, 15), (768, 9))}
@@ -33,32 +30,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 CASES = [(128, "full", "hot"), (128, "full", "cold"), (128, "ragged", "hot"), (128, "ragged", "cold"),
          (16, "full", "hot"), (16, "full", "cold"), (384, "full", "hot"), (384, "full", "cold"),
          (768, "full", "hot"), (768, "full", "cold")]
-LIBRARY = torch.library.Library("dendritic_bert_bench", "DEF")  # its op lives as long as it does
-# What a model runs on is the folded op; the others gather whole rows, for heads and positions that do not fold.
-BARS = [Bar("cpu folded packed", "eager reference", at_least=15),
-        Bar("cpu folded packed", "reference, torch.compile", at_least=8),
-        Bar("cpu folded packed", "embedding_bag fp32", at_least=0.6),
-        Bar("cpu folded fp16 packed", "embedding_bag fp32", at_least=0.8),
-        Bar("cpu fp32 packed", "eager reference", at_least=15),
-        Bar("cpu fp32 packed", "reference, torch.compile", at_least=8),
-        Bar("cpu fp32 packed", "embedding_bag fp32", at_least=0.6),
-        Bar("cpu fp16 packed", "embedding_bag fp32", at_least=0.8)]
-
-
-def eager_logits(input_ids: Tensor, attention_mask: Tensor, model: Weights) -> Tensor:
-    """The contract in plain PyTorch, padded, as one would write it without this package."""
-    pooled = embed_pool_ref(input_ids, *model.embeddings, attention_mask=attention_mask)
-    return dendritic_linear_ref(pooled, *model.head, activation="sigmoid")
-
-
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    torch.compiler.reset()
-    return torch.compile(function, fullgraph=True, dynamic=False, backend="eager" if SMALL else "inductor")
+LIBRARY = torch.library.Library("dendritic_bert_bench", "DEF")  # its op exists as long as this object
+# A model runs on the folded op; the other reads full-width rows, for heads and positions that do not fold.
+TARGETS = [Target("cpu folded packed", "eager reference", at_least=15),
+           Target("cpu folded packed", "reference, torch.compile", at_least=8),
+           Target("cpu folded packed", "embedding_bag fp32", at_least=0.6),
+           Target("cpu folded fp16 packed", "embedding_bag fp32", at_least=0.8),
+           Target("cpu fp32 packed", "eager reference", at_least=15),
+           Target("cpu fp32 packed", "reference, torch.compile", at_least=8),
+           Target("cpu fp32 packed", "embedding_bag fp32", at_least=0.6),
+           Target("cpu fp16 packed", "embedding_bag fp32", at_least=0.8)]
 
 
 def fused(tokens: Tokens, model: Weights, dtype: torch.dtype, layout: str, backend: str,
           folded: bool = False) -> Callable[[], Tensor]:
-    """``dsn_logits``, or ``dsn_logits_folded``, on tables prepared beforehand, as the model keeps them."""
+    """``dsn_logits`` or ``dsn_logits_folded`` on tables that are prepared beforehand, as the model keeps them."""
     gamma, beta = model.embeddings[3:]
     table = prepare.prepare_table(*model.embeddings[:3], dtype=dtype)
     head = prepare.prepare_head(gamma, beta, *model.head)
@@ -69,23 +55,6 @@ def fused(tokens: Tokens, model: Weights, dtype: torch.dtype, layout: str, backe
     if layout == "packed":
         return partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
     return partial(logits, tokens.padded, attention_mask=tokens.attention_mask)
-
-
-def transformers_logits(tokens: Tokens, model: Weights) -> Callable[[], Tensor]:
-    """The same with the embedding module of transformers: a baseline that others wrote."""
-    hidden_size = model.embeddings[0].shape[1]
-    module = BertEmbeddings(BertConfig(vocab_size=VOCAB_SIZE, hidden_size=hidden_size, num_attention_heads=1,
-                                       max_position_embeddings=MAX_POSITIONS)).eval()
-    names = ("word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
-             "LayerNorm.weight", "LayerNorm.bias")
-    module.load_state_dict(dict(zip(names, model.embeddings)), strict=False)
-    keep = tokens.attention_mask[..., None].float()
-
-    def run() -> Tensor:
-        pooled = (module(tokens.padded) * keep).sum(dim=1) / keep.sum(dim=1).clamp_min(1)
-        return F.linear(pooled, *model.head[:2])
-
-    return run
 
 
 def runs_with_errors(tokens: Tokens, model: Weights) -> dict[str, tuple[Callable[[], Tensor], float | None]]:
@@ -110,7 +79,7 @@ def runs_with_errors(tokens: Tokens, model: Weights) -> dict[str, tuple[Callable
                 runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend, folded=True)
     truth = eager_logits(*padded, model.double())
     measured = {name: (run, largest_error(run(), truth)) for name, run in runs.items()}
-    # Sums rows of the same table, with neither LayerNorm nor head: how fast a gather can be, not the same result.
+    # Not the same result, but how fast a gather can be: it sums rows of the same table, without LayerNorm and head.
     word = model.embeddings[0]
     return measured | {"embedding_bag fp32": (partial(bag, weight=word), None),
                        "embedding_bag fp16": (partial(bag, weight=word.half()), None)}
@@ -118,40 +87,43 @@ def runs_with_errors(tokens: Tokens, model: Weights) -> dict[str, tuple[Callable
 
 @pytest.mark.parametrize(("hidden_size", "lengths", "cache"), CASES)
 @torch.inference_mode()
-def test_batch(race, hidden_size: int, lengths: str, cache: str) -> None:
+def test_batch(compare, hidden_size: int, lengths: str, cache: str) -> None:
     tokens, model = make_tokens(row_lengths(lengths)), make_weights(hidden_size)
     num_tokens, rows = tokens.packed.numel(), tokens.padded.shape[0]
 
     def prepare(run: Callable[[], Tensor]) -> Callable[[], tuple]:
         return hot(run) if cache == "hot" else lambda: flush_caches() or ()
 
-    contenders = {name: Contender(run, prepare(run), work=num_tokens, error=error)
-                  for name, (run, error) in runs_with_errors(tokens, model).items()}
+    implementations = {name: Implementation(run, prepare(run), work=num_tokens, error=error)
+                       for name, (run, error) in runs_with_errors(tokens, model).items()}
     shape = f"{rows} x 32 tokens" if lengths == "full" else f"{rows} rows of {num_tokens / rows:.1f} tokens"
-    race(contenders, title=f"H = {hidden_size}, {shape}, {cache} cache", unit="token", baseline="eager reference",
-         rounds=ROUNDS[hidden_size], bars=BARS if (hidden_size, lengths, cache) == CASES[0] else [],
-         conditions=f"V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no dendrite, one thread, seed {SEED}; packed: "
-                    f"int32 ids; padded: int64 ids and mask; error: of the logits; embedding_bag: mode sum, packed "
-                    f"int32 ids, no LayerNorm and no head; folded: the head is in the tables")
+    compare(implementations, title=f"H = {hidden_size}, {shape}, {cache} cache", unit="token",
+            baseline="eager reference", rounds=ROUNDS[hidden_size],
+            targets=TARGETS if (hidden_size, lengths, cache) == CASES[0] else [],
+            conditions=f"V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no dendrite, one thread, seed {SEED}; "
+                       "packed: int32 ids; padded: int64 ids and mask; folded: the head is in the tables, which are "
+                       "full-width otherwise; the error is that of the logits; embedding_bag: mode sum, packed int32 "
+                       "ids, no LayerNorm and no head")
 
 
 @pytest.mark.parametrize("num_dendrites", [0, 1, 3])
 @torch.inference_mode()
-def test_dendrites(race, num_dendrites: int) -> None:
+def test_dendrites(compare, num_dendrites: int) -> None:
     tokens, model = make_tokens(row_lengths("full")), make_weights(128, num_dendrites)
     truth = eager_logits(tokens.padded, tokens.attention_mask, model.double())
     runs: dict[str, Callable[[], Tensor]] = {
         "eager reference": partial(eager_logits, tokens.padded, tokens.attention_mask, model)}
     runs |= {f"{backend} fp32 packed": fused(tokens, model, torch.float32, "packed", backend)
              for backend in backends.BACKENDS if backends.refusal(backend, "dsn_logits", "cpu", torch.float32) is None}
-    race({name: Contender(run, hot(run), work=tokens.packed.numel(), error=largest_error(run(), truth))
-          for name, run in runs.items()},
-         title=f"H = 128, 1024 x 32 tokens, {num_dendrites} dendrites", unit="token", baseline="eager reference",
-         bars=[], rounds=ROUNDS[128], conditions=f"V = {VOCAB_SIZE}, 2 labels, hot cache, one thread, seed {SEED}")
+    compare({name: Implementation(run, hot(run), work=tokens.packed.numel(), error=largest_error(run(), truth))
+             for name, run in runs.items()},
+            title=f"H = 128, 1024 x 32 tokens, {num_dendrites} dendrites", unit="token", baseline="eager reference",
+            targets=[], rounds=ROUNDS[128],
+            conditions=f"V = {VOCAB_SIZE}, 2 labels, hot cache, one thread, seed {SEED}")
 
 
 def empty_op() -> Callable[..., Tensor]:
-    """An op with the schema of ``dsn_logits``, registered in Python, that does nothing."""
+    """An op that does nothing, registered in Python with the schema of ``dsn_logits``."""
     _, parenthesis, signature = str(torch.ops.dendritic_bert.dsn_logits_cpu.default._schema).partition("(")
     LIBRARY.define("empty" + parenthesis + signature)
     logits = torch.zeros(1, NUM_LABELS)
@@ -160,8 +132,8 @@ def empty_op() -> Callable[..., Tensor]:
 
 
 @torch.inference_mode()
-def test_single_row(race) -> None:
-    """One row of 32 tokens: what a call costs when there is next to nothing to compute."""
+def test_single_row(compare) -> None:
+    """One row of 32 tokens: what a call costs when there is hardly anything to compute."""
     tokens, model = make_tokens(row_lengths("full")[:1]), make_weights(128)
     table = prepare.prepare_table(*model.embeddings[:3])
     head = prepare.prepare_head(*model.embeddings[3:], *model.head)
@@ -170,10 +142,10 @@ def test_single_row(race) -> None:
     runs = {name: entry for name, entry in runs_with_errors(tokens, model).items()
             if any(kind in name for kind in ("fp32", "eager", "folded"))}
     runs["empty op, registered in Python"] = (partial(empty_op(), *arguments), None)
-    race({name: Contender(run, hot(run), calls=2 if SMALL else 200, error=error)
-          for name, (run, error) in runs.items()},
-         title="H = 128, one row of 32 tokens", unit="call", baseline="empty op, registered in Python",
-         rounds=ROUNDS[128], bars=[Bar("cpu folded packed", "empty op, registered in Python", at_most=3),
-                                     Bar("cpu fp32 packed", "empty op, registered in Python", at_most=3)],
-         conditions=f"V = {VOCAB_SIZE}, 2 labels, 200 calls in a loop, hot cache, one thread, seed {SEED}; the empty "
-                    f"op has the schema of dsn_logits and returns a tensor it already has")
+    empty = "empty op, registered in Python"
+    compare({name: Implementation(run, hot(run), calls=2 if SMALL else 200, error=error)
+             for name, (run, error) in runs.items()},
+            title="H = 128, one row of 32 tokens", unit="call", baseline=empty, rounds=ROUNDS[128],
+            targets=[Target("cpu folded packed", empty, at_most=3), Target("cpu fp32 packed", empty, at_most=3)],
+            conditions=f"V = {VOCAB_SIZE}, 2 labels, 200 calls in a loop, hot cache, one thread, seed {SEED}; the "
+                       "empty op has the schema of dsn_logits and returns a tensor that it already has")

@@ -1,7 +1,7 @@
 """On a GPU: token ids -> logits, and forward with backward, beside eager PyTorch and torch.compile.
 
-Times are the device's own, between two events; "cold" is with another 256 MB in its last cache. ``make gpu`` runs it;
-without a GPU it skips.
+Times are the device's own, between two events. A "cold" cache holds another 256 MB. ``make gpu`` runs this bench;
+without a GPU it is skipped.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bench_backward import gradients, relative_error
-from bench_forward import compiled, eager_logits
-from race import Contender, hot, largest_error
+from baselines import compiled, eager_logits
+from harness import Implementation, gradients, hot, largest_error, relative_error
 from torch import Tensor
 from workload import SEED, VOCAB_SIZE, Tokens, Weights, make_tokens, make_weights
 
@@ -24,13 +23,13 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 ROUNDS = 50
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8,
           "fp8": torch.float8_e4m3fn}
-# 8,192 rows fill the device; 64 are what a server waits for.
+# 8,192 rows fill the device; 64 are a batch that a server may wait for.
 CASES = [(128, 8192), (768, 8192), (128, 64)]
 LENGTH = 32
 
 
 def moved(values: Any) -> Any:
-    """A named tuple of tensors, or of tuples of them, on the GPU."""
+    """A named tuple of tensors, or of tuples of tensors, moved to the GPU."""
     return type(values)(*(tuple(t.cuda() for t in v) if isinstance(v, tuple) else v.cuda() for v in values))
 
 
@@ -50,13 +49,13 @@ def _flush_buffer() -> Tensor:
 
 
 def cold() -> tuple[()]:
-    """A ``prepare`` that leaves nothing of the tables in the last cache; the largest holds 50 MB."""
+    """A ``prepare`` that leaves none of the tables in the last-level cache, of which the largest holds 50 MB."""
     _flush_buffer().zero_()
     return ()
 
 
 def bounds_of(op: str, hidden_size: int, rows: int) -> dict[tuple[str, torch.dtype], float]:
-    """(backend, dtype) -> the tokens a second that this device allows."""
+    """(backend, dtype) -> the tokens per second that this device allows."""
     from launches import Call  # imports Triton, which a machine without a GPU may lack
     from roofline import OPS, bounds_on
 
@@ -66,7 +65,7 @@ def bounds_of(op: str, hidden_size: int, rows: int) -> dict[tuple[str, torch.dty
 
 
 def replayed(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """``run`` captured in a CUDA graph: what is left of it when the CPU has nothing to do."""
+    """``run`` captured in a CUDA graph: the time that it takes when the CPU has nothing to do."""
     run()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -86,7 +85,7 @@ def case(hidden_size: int, rows: int) -> tuple[Tokens, Weights]:
 @pytest.mark.parametrize("state", ["hot", "cold"])
 @pytest.mark.parametrize(("hidden_size", "rows"), CASES)
 @torch.inference_mode()
-def test_logits(race, hidden_size: int, rows: int, state: str) -> None:
+def test_logits(compare, hidden_size: int, rows: int, state: str) -> None:
     tokens, model = case(hidden_size, rows)
     padded = (tokens.padded, tokens.attention_mask)
     truth = eager_logits(*padded, model.double())
@@ -109,17 +108,18 @@ def test_logits(race, hidden_size: int, rows: int, state: str) -> None:
                 f"{backend} {name} packed, CUDA graph": replayed(packed)}
             runs |= of_table
             bounds |= dict.fromkeys(of_table, allowed.get((backend, dtype)))
-    race({name: Contender(run, hot(run) if state == "hot" else cold, work=tokens.packed.numel(),
-                          error=largest_error(run(), truth), clock=device_clock, bound=bounds.get(name))
-          for name, run in runs.items()},
-         title=f"GPU, H = {hidden_size}, {rows} x {LENGTH} tokens, {state} cache", unit="token",
-         baseline="eager reference", bars=[], rounds=ROUNDS,
-         conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no dendrite, "
-                    f"seed {SEED}; between two events on the device; the bound: bench/analysis/roofline.py")
+    compare({name: Implementation(run, hot(run) if state == "hot" else cold, work=tokens.packed.numel(),
+                                  error=largest_error(run(), truth), clock=device_clock, bound=bounds.get(name))
+             for name, run in runs.items()},
+            title=f"GPU, H = {hidden_size}, {rows} x {LENGTH} tokens, {state} cache", unit="token",
+            baseline="eager reference", targets=[], rounds=ROUNDS,
+            conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, Zipf-distributed ids, 2 labels, no "
+                       f"dendrite, seed {SEED}; time between two events on the device; the bound is that of "
+                       "bench/analysis/roofline.py")
 
 
 @pytest.mark.parametrize(("hidden_size", "rows"), CASES)
-def test_forward_and_backward(race, hidden_size: int, rows: int) -> None:
+def test_forward_and_backward(compare, hidden_size: int, rows: int) -> None:
     tokens, model = case(hidden_size, rows)
     embeddings = tuple(tensor.requires_grad_() for tensor in model.embeddings)
     grad_pooled = torch.randn(rows, hidden_size).cuda()
@@ -136,9 +136,10 @@ def test_forward_and_backward(race, hidden_size: int, rows: int) -> None:
     runs = {name: partial(gradients, embed, embeddings, grad_pooled) for name, embed in embeds.items()}
     truth = gradients(eager, tuple(tensor.detach().double().requires_grad_() for tensor in embeddings),
                       grad_pooled.double())
-    race({name: Contender(run, hot(run), work=tokens.packed.numel(), error=relative_error(run(), truth),
-                          clock=device_clock) for name, run in runs.items()},
-         title=f"GPU, forward + backward, H = {hidden_size}, {rows} x {LENGTH} tokens", unit="token",
-         baseline="eager autograd", bars=[], rounds=ROUNDS,
-         conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, fp32, no dropout, seed {SEED}; between two "
-                    "events on the device; error: largest of any gradient, relative to its largest entry")
+    compare({name: Implementation(run, hot(run), work=tokens.packed.numel(), error=relative_error(run(), truth),
+                                  clock=device_clock) for name, run in runs.items()},
+            title=f"GPU, forward + backward, H = {hidden_size}, {rows} x {LENGTH} tokens", unit="token",
+            baseline="eager autograd", targets=[], rounds=ROUNDS,
+            conditions=f"{torch.cuda.get_device_name()}, V = {VOCAB_SIZE}, fp32, no dropout, seed {SEED}; time between "
+                       "two events on the device; the error is the largest of any gradient, relative to the largest "
+                       "entry of that gradient")

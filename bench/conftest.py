@@ -1,4 +1,4 @@
-"""One thread, the machine written into the results, and the ``race`` fixture."""
+"""For every bench: one thread, no compiled graphs of the bench before, the machine written into the results."""
 
 import importlib.metadata
 import os
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-# numpy and scikit-learn multiply on every core otherwise; OpenBLAS reads this when numpy is first imported.
+# Otherwise numpy and scikit-learn multiply on every core. OpenBLAS reads this when numpy is first imported.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Read at every call; bench_end_to_end changes it where it measures two threads.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -14,7 +14,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 import workload
-from race import run_race
+from harness import compare as compare_in_turn
 
 from dendritic_bert.kernels.backends import cpu
 
@@ -30,9 +30,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def no_compiled_graphs() -> None:
+    torch.compiler.reset()
+
+
 @pytest.fixture
-def race(benchmark: Any) -> Callable[..., None]:
-    return partial(run_race, benchmark)
+def compare(benchmark: Any) -> Callable[..., None]:
+    """``harness.compare`` with the benchmark of this test."""
+    return partial(compare_in_turn, benchmark)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

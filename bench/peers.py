@@ -1,4 +1,4 @@
-"""Text -> label, ours and the others', each built as its own documentation does it. SST-2 is the training text."""
+"""Classifiers from text to label: ours, and the others' as their own documentation builds them, trained on SST-2."""
 
 import importlib.util
 import tempfile
@@ -23,8 +23,11 @@ NUM_TRAINING_PHRASES = 500 if SMALL else 70_000
 
 
 class Pipeline(NamedTuple):
-    """classify: texts -> its own kind of result, what is timed. labels: that result -> 0 and 1; None where the head
-    was never trained and its labels mean nothing."""
+    """A classifier.
+
+    classify: texts -> a result of its own kind; this is what is timed.
+    labels: that result -> 0 and 1; None if the head is not trained, so that its labels mean nothing.
+    """
 
     classify: Callable[[list[str]], Any]
     labels: Callable[[Any], list[int]] | None
@@ -36,7 +39,7 @@ def training_text() -> tuple[list[str], list[int]]:
 
 
 def dendritic_bert(path: str, trained: bool, threads: int = 1, engine: str | None = None) -> Pipeline:
-    """Ours, with an empty cache; ``engine`` forces one of the tokenizer's."""
+    """This package's classifier with an empty cache; ``engine`` forces one of the tokenizer's engines."""
     classifier = TextClassifier.from_pretrained(path)
     if engine is not None:
         classifier = TextClassifier(classifier.model, PackedTokenizer.from_pretrained(path, engine=engine))
@@ -48,7 +51,7 @@ def dendritic_bert(path: str, trained: bool, threads: int = 1, engine: str | Non
 
 
 def save_dsn_of_bert_tiny(folder: Path) -> str:
-    """A DSN of BERT-tiny (H = 128) with a random head, saved, so that it can be loaded twice the same."""
+    """Save a DSN made of BERT-tiny (H = 128) with a random head, so that it can be loaded twice with the same head."""
     logging.set_verbosity_error()
     torch.manual_seed(SEED)
     source = str(shared_path(BERT_TINY))
@@ -58,11 +61,11 @@ def save_dsn_of_bert_tiny(folder: Path) -> str:
 
 
 def float64_scores(path: str, texts: list[str]) -> np.ndarray:
-    """The score of the likelier label, ``[B]``: Hugging Face's tokenizer, then the reference in float64."""
+    """The score of the likelier label, ``[B]``, by Hugging Face's tokenizer and the reference in float64."""
     model = DendriticBertForSequenceClassification.from_pretrained(path).double().eval()
     batch = AutoTokenizer.from_pretrained(path)(texts, padding=True, truncation=True, return_tensors="pt",
                                                 max_length=model.config.max_position_embeddings)
-    with torch.enable_grad():  # not the prepared tables, which are float32
+    with torch.enable_grad():  # so that the float32 tables for inference are not used
         return model(**batch).logits.softmax(dim=-1).amax(dim=-1).detach().numpy()
 
 
@@ -102,7 +105,7 @@ def model2vec() -> Pipeline:
 
 
 def fasttext_model() -> Any:
-    """Words alone (no n-grams), 100 dimensions, five epochs: fastText's defaults for supervised training."""
+    """fastText's defaults for supervised training: words without n-grams, 100 dimensions, five epochs."""
     import fasttext
 
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +133,7 @@ def scikit_learn() -> Pipeline:
     return Pipeline(pipeline.predict, lambda result: result.tolist())
 
 
-# Name in the results -> the packages it needs and how it is built.
+# Name in the results -> the modules that it needs, and the function that builds it.
 PEERS: dict[str, tuple[tuple[str, ...], Callable[[], Pipeline]]] = {
     "transformers BERT-tiny": (("transformers",), transformers_bert_tiny),
     "model2vec": (("model2vec", "sklearn"), model2vec),
@@ -141,5 +144,5 @@ PEERS: dict[str, tuple[tuple[str, ...], Callable[[], Pipeline]]] = {
 
 
 def peers() -> dict[str, Pipeline]:
-    """Every peer whose packages are installed; the report says which bars could not be measured."""
+    """Every peer whose packages are installed; the report says which targets could not be measured."""
     return {name: build() for name, (modules, build) in PEERS.items() if all(map(importlib.util.find_spec, modules))}

@@ -1,4 +1,4 @@
-"""Turns pytest-benchmark's JSON into ``<bench>.csv`` and a README.md with the bars and a table for each race.
+"""Turns pytest-benchmark's JSON into ``<bench>.csv`` and a README.md with the targets and a table per comparison.
 
     python bench/report.py .benchmarks/*.json --output bench/results [--plot]
 """
@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-# What decides which kernel runs and how fast; the full list of flags says little to a reader.
+from dendritic_bert.training.markdown import markdown_table
+
+# The flags that decide which kernel runs and how fast; the full list would tell a reader little.
 FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_bf16", "avx512_vnni",
          "avx512_fp16", "amx_tile", "asimd", "sve")
 QUANTILES = (20, 50, 80)
@@ -25,14 +27,14 @@ def quantiles(values: Any) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-def ratios(race: dict[str, Any], numerator: str, denominator: str) -> tuple[float, float, float]:
+def ratios(comparison: dict[str, Any], numerator: str, denominator: str) -> tuple[float, float, float]:
     """p20, p50, p80 of time(numerator) / time(denominator), each ratio taken within one round."""
-    samples = {name: np.asarray(race["contenders"][name]["samples"]) for name in (numerator, denominator)}
+    samples = {name: np.asarray(comparison["implementations"][name]["samples"]) for name in (numerator, denominator)}
     return quantiles(samples[numerator] / samples[denominator])
 
 
 def scaled(value: float, unit: str) -> str:
-    """Three digits and a prefix: ``scaled(2.5e-9, "s") == "2.50 ns"``."""
+    """``value`` with three digits and a prefix: ``scaled(2.5e-9, "s") == "2.50 ns"``."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")):
         if abs(value) >= 0.9995 * factor:
             return f"{_digits(value / factor)} {prefix}{unit}".rstrip()
@@ -44,7 +46,7 @@ def _digits(value: float) -> str:
 
 
 def machine(result: dict[str, Any]) -> dict[str, Any]:
-    """The machine, versions, command and date of one JSON file, each a string; no host name."""
+    """Machine, versions, command and date of one JSON file, without the name of the host."""
     info = result["machine_info"]
     cpu = info["cpu"]
     return {
@@ -62,107 +64,106 @@ def machine(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rows_of(race: dict[str, Any]) -> list[dict[str, Any]]:
-    """One dict for each contender: seconds for a unit, units a second, speed beside the baseline, error, accuracy,
+def rows_of(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """One dict per implementation: seconds per unit, units per second, speed relative to the baseline, error, accuracy,
     and the share of what the hardware allows."""
     rows = []
-    for name, contender in race["contenders"].items():
-        seconds = quantiles(contender["samples"])
-        speeds = ratios(race, race["baseline"], name)
+    for name, implementation in comparison["implementations"].items():
+        seconds = quantiles(implementation["samples"])
+        speeds = ratios(comparison, comparison["baseline"], name)
         rows.append({
-            "race": race["title"], "contender": name, "unit": race["unit"], "rounds": len(contender["samples"]),
+            "comparison": comparison["title"], "implementation": name, "unit": comparison["unit"],
+            "rounds": len(implementation["samples"]),
             **{f"seconds_p{q}": f"{value:.4g}" for q, value in zip(QUANTILES, seconds)},
-            "units_per_second_p50": f"{1 / seconds[1]:.4g}", "baseline": race["baseline"],
+            "units_per_second_p50": f"{1 / seconds[1]:.4g}", "baseline": comparison["baseline"],
             **{f"speed_p{q}": f"{value:.4g}" for q, value in zip(QUANTILES, speeds)},
-            "max_error": "" if contender["error"] is None else f"{contender['error']:.3g}",
-            "accuracy": "" if contender["accuracy"] is None else f"{contender['accuracy']:.4f}",
-            "share_of_bound": "" if not contender.get("bound") else f"{1 / seconds[1] / contender['bound']:.4f}",
+            "max_error": "" if implementation["error"] is None else f"{implementation['error']:.3g}",
+            "accuracy": "" if implementation["accuracy"] is None else f"{implementation['accuracy']:.4f}",
+            "share_of_bound": ("" if not implementation.get("bound")
+                               else f"{1 / seconds[1] / implementation['bound']:.4f}"),
         })
     return rows
 
 
-def table(header: list[str], lines: list[list[str]], text_columns: int = 1) -> str:
-    marks = ["---" if column < text_columns else "---:" for column in range(len(header))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *lines]) + "\n"
-
-
-def race_table(race: dict[str, Any]) -> str:
-    rows, lines = rows_of(race), []
+def comparison_table(comparison: dict[str, Any]) -> str:
+    rows, lines = rows_of(comparison), []
     shares = {name: title for name, title in (("accuracy", "dev accuracy"), ("share_of_bound", "of the bound"))
               if any(row[name] for row in rows)}
     for row in rows:
-        seconds = [float(row[f"seconds_p{q}"]) for q in QUANTILES]
-        cells = [row["contender"], scaled(seconds[1], "s"), f"{scaled(seconds[0], 's')} - {scaled(seconds[2], 's')}",
-                 scaled(1 / seconds[1], ""), _digits(float(row["speed_p50"])), row["max_error"] or "-"]
+        low, middle, high = (scaled(float(row[f"seconds_p{q}"]), "s") for q in QUANTILES)
+        cells = [row["implementation"], middle, f"{low} - {high}", scaled(1 / float(row["seconds_p50"]), ""),
+                 _digits(float(row["speed_p50"])), row["max_error"] or "-"]
         lines.append([*cells, *(f"{100 * float(row[name]):.1f} %" if row[name] else "-" for name in shares)])
-    unit = race["unit"]
-    header = ["contender", f"time / {unit}, p50", "p20 - p80", f"{unit}s / s", f"speed, {race['baseline']} = 1",
-              "max error"]
-    return table([*header, *shares.values()], lines)
+    unit = comparison["unit"]
+    header = ["implementation", f"time / {unit}, p50", "p20 - p80", f"{unit}s / s",
+              f"speed, {comparison['baseline']} = 1", "max error"]
+    return markdown_table([*header, *shares.values()], lines)
 
 
-def bar_line(race: dict[str, Any], bar: dict[str, Any]) -> list[str]:
-    """Cells: what, where, target, measured p50 (p20 - p80), met."""
-    speed = bar["at_least"] is not None
-    target = f">= {bar['at_least']:g}x speed" if speed else f"<= {bar['at_most']:g}x time"
-    cells = [f"{bar['contender']} / {bar['baseline']}", race["title"], target]
-    absent = [name for name in (bar["contender"], bar["baseline"]) if name not in race["contenders"]]
+def target_line(comparison: dict[str, Any], target: dict[str, Any]) -> list[str]:
+    """The cells of one target: what, where, target, measured p50 (p20 - p80), met."""
+    implementation, baseline = target["implementation"], target["baseline"]
+    is_speed = target["at_least"] is not None
+    limit = f">= {target['at_least']:g}x speed" if is_speed else f"<= {target['at_most']:g}x time"
+    cells = [f"{implementation} / {baseline}", comparison["title"], limit]
+    absent = [name for name in (implementation, baseline) if name not in comparison["implementations"]]
     if absent:
         return [*cells, f"not measured: no {' and no '.join(absent)}", "-"]
-    pair = (bar["baseline"], bar["contender"]) if speed else (bar["contender"], bar["baseline"])
-    low, middle, high = ratios(race, *pair)
-    met = middle >= bar["at_least"] if speed else middle <= bar["at_most"]
-    return [*cells, f"**{_digits(middle)}x** ({_digits(low)} - {_digits(high)})", "yes" if met else "**no**"]
+    low, middle, high = ratios(comparison, *((baseline, implementation) if is_speed else (implementation, baseline)))
+    is_met = middle >= target["at_least"] if is_speed else middle <= target["at_most"]
+    return [*cells, f"**{_digits(middle)}x** ({_digits(low)} - {_digits(high)})", "yes" if is_met else "**no**"]
 
 
-def bars_table(races: list[dict[str, Any]]) -> str:
-    return table(["bar", "where", "target", "measured, p50 (p20 - p80)", "met"],
-                 [bar_line(race, bar) for race in races for bar in race["bars"]], text_columns=3)
+def targets_table(comparisons: list[dict[str, Any]]) -> str:
+    return markdown_table(["implementation / baseline", "where", "target", "measured, p50 (p20 - p80)", "met"],
+                          [target_line(comparison, target) for comparison in comparisons
+                           for target in comparison["targets"]], num_text_columns=3)
 
 
-def readme(results: list[dict[str, Any]], races: dict[str, list[dict[str, Any]]], plots: list[str]) -> str:
+def readme(results: list[dict[str, Any]], comparisons: dict[str, list[dict[str, Any]]], plots: list[str]) -> str:
     parts = ["# Benchmark results\n",
-             "Written by `make bench`. In every race the contenders run in turn, round after round; a speed is the "
-             "median of the ratios taken within a round. Ratios hold from machine to machine better than times do.\n"]
+             "Written by `make bench`. The implementations of a table run in turn, round after round, and a speed is "
+             "the median of the ratios within a round. Ratios carry over to other machines better than times do.\n"]
     if any(result["machine_info"]["small"] for result in results):
         parts.append("**Sizes were shrunk (DENDRITIC_BERT_BENCH_SMALL=1): these figures mean nothing.**\n")
-    parts += ["## Bars\n", bars_table([race for group in races.values() for race in group])]
+    parts += ["## Targets\n", targets_table([comparison for group in comparisons.values() for comparison in group])]
     parts += [f"![{Path(name).stem}]({name})\n" for name in plots]
-    for bench, group in races.items():
+    for bench, group in comparisons.items():
         parts.append(f"## {bench.replace('_', ' ').capitalize()}\n")
-        for race in group:
-            parts += [f"### {race['title']}\n", race_table(race), f"{race['conditions']}; {rounds_of(race)} rounds.\n"]
+        for comparison in group:
+            parts += [f"### {comparison['title']}\n", comparison_table(comparison),
+                      f"{comparison['conditions']}; {num_rounds(comparison)} rounds.\n"]
     parts.append("## Machine\n")
     for description in dict.fromkeys(tuple(machine(result).items()) for result in results):
         parts.append("\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in description) + "\n")
     return "\n".join(parts)
 
 
-def rounds_of(race: dict[str, Any]) -> int:
-    return len(next(iter(race["contenders"].values()))["samples"])
+def num_rounds(comparison: dict[str, Any]) -> int:
+    return len(next(iter(comparison["implementations"].values()))["samples"])
 
 
-def plot(race: dict[str, Any], path: Path) -> None:
-    """A bar for each contender: units a second at the median, logarithmic."""
+def plot(comparison: dict[str, Any], path: Path) -> None:
+    """A bar per implementation: its median of units per second, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
-    names = list(race["contenders"])
-    rates = [1 / quantiles(race["contenders"][name]["samples"])[1] for name in names]
+    names = list(comparison["implementations"])
+    rates = [1 / quantiles(comparison["implementations"][name]["samples"])[1] for name in names]
     figure = Figure(figsize=(8, 0.4 * len(names) + 1), layout="constrained")
     axes = figure.subplots()
     axes.bar_label(axes.barh(names, rates), labels=[scaled(rate, "") for rate in rates], padding=3)
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{race['unit']}s per second")
-    axes.set_title(race["title"])
+    axes.set_xlabel(f"{comparison['unit']}s per second")
+    axes.set_title(comparison["title"])
     drawing = StringIO()
     figure.savefig(drawing, format="svg", metadata={"Date": None})
     write(path, drawing.getvalue())
 
 
 def write(path: Path, text: str) -> None:
-    """Through a temporary name, so that an interrupted run leaves the old file."""
+    """Write through a temporary name, so that an interrupted run leaves the old file."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
@@ -178,29 +179,30 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("json", nargs="+", type=Path, help="what pytest --benchmark-json wrote")
-    parser.add_argument("--output", type=Path, default=Path("bench/results"))
-    parser.add_argument("--plot", action="store_true", help="draw the first race of each bench (needs matplotlib)")
+    parser.add_argument("json", nargs="+", type=Path, help="file that pytest --benchmark-json wrote")
+    parser.add_argument("--output", type=Path, default=Path("bench/results"),
+                        help="folder for README.md, CSV files and pictures (default: %(default)s)")
+    parser.add_argument("--plot", action="store_true", help="draw each bench's first comparison (needs matplotlib)")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
 
     results = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.json]
-    races: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    comparisons: dict[str, list[dict[str, Any]]] = defaultdict(list)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         for benchmark in result["benchmarks"]:
             bench = Path(benchmark["fullname"].partition("::")[0]).stem.removeprefix("bench_")
-            race = benchmark["extra_info"]
-            races[bench].append(race)
-            rows[bench] += [{"bench": bench, **row, **machine(result)} for row in rows_of(race)]
+            comparison = benchmark["extra_info"]
+            comparisons[bench].append(comparison)
+            rows[bench] += [{"bench": bench, **row, **machine(result)} for row in rows_of(comparison)]
     plots = []
-    for bench, group in races.items():
+    for bench, group in comparisons.items():
         write(arguments.output / f"{bench}.csv", csv_text(rows[bench]))
         if arguments.plot:
             plots.append(f"{bench}.svg")
             plot(group[0], arguments.output / plots[-1])
-    write(arguments.output / "README.md", readme(results, races, plots))
-    print(bars_table([race for group in races.values() for race in group]))
+    write(arguments.output / "README.md", readme(results, comparisons, plots))
+    print(targets_table([comparison for group in comparisons.values() for comparison in group]))
 
 
 if __name__ == "__main__":

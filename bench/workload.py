@@ -1,4 +1,4 @@
-"""What the benches run on: token ids, weights and texts. Seeded; every contender of a race gets the same."""
+"""What the benches run on: token ids, weights and texts, from a fixed seed, the same for every implementation."""
 
 import csv
 import os
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-# Shrinks every size until a bench takes seconds: it keeps the benches alive in the tests and measures nothing.
+# Shrinks every size until a bench takes seconds, for the tests of the benches: the times then mean nothing.
 SMALL = os.environ.get("DENDRITIC_BERT_BENCH_SMALL") == "1"
 SEED = 0
 VOCAB_SIZE = 500 if SMALL else 30522
@@ -21,7 +21,8 @@ NUM_LABELS = 2
 
 
 class Weights(NamedTuple):
-    """A DSN as BERT initialises it, float32, with LayerNorm moved off one and zero so that leaving it out shows.
+    """A Dendritic Semantic Network (DSN) as BERT initialises it, in float32. LayerNorm's weight and bias are not one
+    and zero, so that leaving them out would show.
 
     embeddings: word ``[V, H]``, position ``[P, H]``, token type ``[2, H]``, gamma ``[H]``, beta ``[H]``.
     head: weight ``[(1 + N) * C, H]``, bias ``[(1 + N) * C]``, lateral ``[N, N, C]``, top ``[N, C]``.
@@ -59,7 +60,7 @@ def make_weights(hidden_size: int, num_dendrites: int = 0) -> Weights:
 
 
 def make_tokens(lengths: np.ndarray) -> Tokens:
-    """Zipf-distributed ids, p(rank) ~ 1 / rank, ranks shuffled over the vocabulary; rows of the given lengths."""
+    """Rows of these lengths of Zipf-distributed ids: p(rank) ~ 1 / rank, with ranks shuffled over the vocabulary."""
     rng = np.random.default_rng(SEED)
     probabilities = 1 / np.arange(1, VOCAB_SIZE + 1)
     ranked_ids = rng.permutation(VOCAB_SIZE)
@@ -72,7 +73,7 @@ def make_tokens(lengths: np.ndarray) -> Tokens:
 
 
 def row_lengths(kind: str) -> np.ndarray:
-    """Lengths of the rows: "full" is 1024 rows of 32, "ragged" 1024 rows of 2 to 55, 25 in the mean, as SST-2 has."""
+    """Lengths of 1024 rows: "full" are 32 tokens each, "ragged" are 2 to 55 with a mean of 25, as in SST-2."""
     rows = 8 if SMALL else 1024
     if kind == "full":
         return np.full(rows, 32)
@@ -80,7 +81,7 @@ def row_lengths(kind: str) -> np.ndarray:
 
 
 def flush_caches() -> None:
-    """Stream through a buffer of four times the last-level cache, so that the next call finds its tables in DRAM."""
+    """Write through a buffer of four times the last-level cache, so that the next call finds its tables in DRAM."""
     buffer = _flush_buffer()
     buffer += 1
 
@@ -91,7 +92,7 @@ def _flush_buffer() -> np.ndarray:
 
 
 def last_level_cache_bytes() -> int:
-    """Size of the last-level cache of the first core; 64 MiB where the system does not tell."""
+    """Size of the last-level cache of the first core; 64 MiB if the system does not report it."""
     if SMALL:
         return 1 << 20
     path = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
@@ -99,7 +100,7 @@ def last_level_cache_bytes() -> int:
 
 
 def shared_path(name: str) -> Path:
-    """A file or folder of the shared data; skips the bench with a reason where it is not there."""
+    """A file or folder of the shared data; skips the bench, with a reason, if it is not there."""
     root = Path(os.environ.get("DENDRITIC_BERT_DATA") or Path(__file__).resolve().parents[2] / "shared")
     if not (root / name).exists():
         pytest.skip(f"{name} is not in {root}: set DENDRITIC_BERT_DATA to the folder that holds it")
@@ -115,11 +116,11 @@ def sst2(split: str) -> tuple[list[str], list[int]]:
 
 
 class Texts:
-    """Short SST-2 sentences, 25 tokens in the mean, each handed out once.
+    """Short SST-2 sentences, with a mean of 25 tokens, each handed out once.
 
-    ``seen`` is what a classifier may be warmed up with; ``fresh`` yields texts that the cache of its tokenizer has not
-    met. They are the test sentences and the training phrases of at least 12 words, which have the length of a
-    sentence; dev stays apart, for accuracy.
+    ``seen`` are texts to warm a classifier up with; ``fresh`` returns texts that the cache of its tokenizer does not
+    hold. They are the test sentences and the training phrases of at least 12 words, which are as long as a sentence;
+    the dev sentences are kept for the accuracy.
     """
 
     def __init__(self) -> None:
@@ -131,7 +132,7 @@ class Texts:
         self._fresh: Iterator[str] = iter(pool[warm_up:].tolist())
 
     def fresh(self, count: int, words: int = 0) -> list[str]:
-        """The next ``count`` texts; with ``words``, sentences joined until each text has at least that many."""
+        """The next ``count`` texts; with ``words``, sentences are joined until each text has at least so many words."""
         return [self._joined(words) for _ in range(count)]
 
     def _joined(self, words: int) -> str:

@@ -1,4 +1,4 @@
-"""Series of trainings: each one a row of a CSV file, so that an interrupted series goes on, and their tables."""
+"""Series of trainings, each a row of a CSV file, so that an interrupted series continues; and their summaries."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dendritic_bert.training.model_card import changed_fields
-from dendritic_bert.training.trainer import TrainingOptions, train
+from dendritic_bert.training import TrainingOptions, train
+from dendritic_bert.training.options import changed_fields
 
 Row = dict[str, str]
 
 
 class Experiment(NamedTuple):
-    """A training and what it is called: name of a column -> value. ``run`` takes its options, returns its results."""
+    """A training, and the columns that name it (name of a column -> value). ``run(options)`` returns its results."""
 
     columns: dict[str, str]
     options: TrainingOptions
@@ -32,7 +32,7 @@ class Experiment(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The rows of one experiment: mean and standard deviation (None for one seed) of a metric over its seeds."""
+    """The rows of one experiment, with mean and standard deviation (None for one seed) of a metric over its seeds."""
 
     columns: dict[str, str]
     mean: float
@@ -41,41 +41,41 @@ class Summary(NamedTuple):
     rows: list[Row]
 
     def parameters(self, part: str = "all") -> int:
-        """Live parameters of "embeddings", "encoder", "head" or "all"."""
+        """Number of live parameters of "embeddings", "encoder", "head" or "all"."""
         return int(self.rows[0][f"parameters_{part}"])
 
     def seconds(self) -> float:
-        """Mean time of a training."""
+        """Mean time of a training, in seconds."""
         return float(np.mean([float(row["seconds"]) for row in self.rows]))
 
     def percent(self) -> str:
-        """Such as "82.9 +- 0.4", in percent."""
+        """Mean and standard deviation in percent, such as "82.9 ± 0.4"."""
         return f"{100 * self.mean:.1f}" + ("" if self.sd is None else f" ± {100 * self.sd:.1f}")
 
 
 def run_experiments(experiments: Iterable[Experiment], seeds: Iterable[int], path: Path, jobs: int = 1) -> list[Row]:
-    """Train every experiment with every seed that ``path``, a CSV file, does not hold yet, and add a row for each;
-    ``jobs`` of them at a time.
+    """Train every experiment with every seed, ``jobs`` trainings at a time, and add a row for each to ``path``, a CSV
+    file. Trainings whose row is there already are not repeated.
 
-    A row holds the experiment's columns, seed, the task's metrics, ``metric`` (the first of them), live parameters by
-    part, rows trained on and scored on, seconds, and ``settings``, a digest of the options: rows of other settings are
-    not taken for these. Returns the rows of these experiments. The models are not kept.
+    A row holds the experiment's columns, seed, the task's metrics, ``metric`` (the name of the main one), live
+    parameters by part, numbers of rows trained and scored on, seconds, and ``settings``, a digest of the options, so
+    that rows of other options are not taken for these. Returns the rows of these experiments. Models are not kept.
     """
     trainings = [(experiment, {**experiment.columns, "seed": str(seed), "settings": digest(experiment.options)})
                  for experiment in experiments for seed in seeds]
     rows = _read_rows(path)
 
-    def is_of(row: Row, key: Row, *free: str) -> bool:
+    def matches(row: Row, key: Row, *free: str) -> bool:
         return all(row.get(name) == value for name, value in key.items() if name not in free)
 
     def found() -> list[Row]:
-        """In the order of the experiments, whichever ended first."""
-        return [row for _, key in trainings for row in rows if is_of(row, key)]
+        """The rows in the order of the experiments, not in that of their ends."""
+        return [row for _, key in trainings for row in rows if matches(row, key)]
 
-    others = [row for row in rows if not any(is_of(row, key, "settings") for _, key in trainings)]
+    others = [row for row in rows if not any(matches(row, key, "settings") for _, key in trainings)]
     folder = path.with_suffix(".unfinished")
     calls = [(experiment, key, folder / f"{key['settings']}-{key['seed']}") for experiment, key in trainings
-             if not any(is_of(row, key) for row in rows)]
+             if not any(matches(row, key) for row in rows)]
     for row in in_parallel(_run, calls, jobs):
         rows.append(row)
         _write_rows(path, others + found())
@@ -84,10 +84,10 @@ def run_experiments(experiments: Iterable[Experiment], seeds: Iterable[int], pat
 
 
 def in_parallel(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
-    """What ``function`` returns for each tuple of arguments, whichever is first; ``jobs`` processes of one thread.
+    """Yield what ``function`` returns for each tuple of arguments, in the order in which the calls end.
 
-    Two trainings of these sizes on a core each take less time than one after the other on both. After an error none
-    is begun.
+    ``jobs`` processes have one thread each: two trainings of these sizes take less time on one core each than one after
+    the other on both. After an error no further call starts.
     """
     if jobs == 1:
         yield from (function(*call) for call in calls)
@@ -101,8 +101,8 @@ def in_parallel(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], 
 
 
 def summarise(rows: list[Row], names: list[str], metric: str | None = None) -> list[Summary]:
-    """A summary for each combination of the columns ``names``, in the order of the rows; of ``metric``, or each row's
-    own main metric."""
+    """A summary for each combination of values in the columns ``names``, in the order of the rows; of ``metric``, or of
+    each row's main metric."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
@@ -127,8 +127,8 @@ def _run(experiment: Experiment, key: Row, folder: Path) -> Row:
 
 
 def digest(options: TrainingOptions) -> str:
-    """Of everything that a training's result follows from, the data apart; an option that is added later, and left at
-    its default, changes nothing."""
+    """A digest of the options that decide a training's result, except the data. An option that is added later does not
+    change it while it has its default value."""
     free = {"output_dir", "data_dir", "seeds", "teacher_dir", "report_to", "wandb_project"}
     settings = {name: value for name, value in changed_fields(options).items() if name not in free}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Pictures of results, drawn with matplotlib into files; every function returns the path it was given."""
+"""Pictures of the results, drawn with matplotlib; every function returns the path that it was given."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PARTS = {"embeddings": "#9db8d2", "encoder": "#e0b88a", "head": "#5a9e6f"}
 
 @contextmanager
 def figure(path: Path, width: float = 7.0, height: float = 4.0) -> Iterator[Any]:
-    """Axes without a display; what was drawn is written to ``path`` when the block ends well."""
-    from matplotlib.figure import Figure  # without pyplot, which keeps figures and looks for a display
+    """Axes to draw on, without a display; the picture is written to ``path`` when the block ends without an error."""
+    from matplotlib.figure import Figure  # not pyplot, which keeps its figures and looks for a display
 
     canvas = Figure(figsize=(width, height), layout="constrained")
     axes = canvas.subplots()
@@ -27,7 +27,7 @@ def figure(path: Path, width: float = 7.0, height: float = 4.0) -> Iterator[Any]
 
 
 def architecture(path: Path) -> Path:
-    """BERT-tiny beside a DSN: what is kept, what goes, and what a dendritic head is."""
+    """BERT-tiny beside a Dendritic Semantic Network (DSN): what stays, what goes, and the dendritic head."""
     with figure(path, 8, 5) as axes:
         axes.set(xlim=(0, 10.8), ylim=(0, 10))
         axes.axis("off")
@@ -60,7 +60,7 @@ def architecture(path: Path) -> Path:
 
 
 def parameter_reduction(summaries: list[Summary], path: Path) -> Path:
-    """Live parameters of each model under its dendritic head, by part."""
+    """Live parameters of each model with its dendritic head, by part."""
     chosen = [summary for summary in summaries if summary.columns["head"] == "dendritic"]
     with figure(path, 7, 3) as axes:
         places, left = np.arange(len(chosen)), np.zeros(len(chosen))
@@ -79,7 +79,7 @@ def parameter_reduction(summaries: list[Summary], path: Path) -> Path:
 
 
 def error_reduction(summaries: list[Summary], path: Path) -> Path:
-    """How much of the linear head's error a head of equal size takes away; bars are one standard error of the mean."""
+    """The share of the linear head's error that the other heads remove; the bars are one standard error of the mean."""
     models = list(dict.fromkeys(summary.columns["model"] for summary in summaries))
     found = {(summary.columns["model"], summary.columns["head"]): summary for summary in summaries}
     with figure(path) as axes:
@@ -93,17 +93,17 @@ def error_reduction(summaries: list[Summary], path: Path) -> Path:
                      label=head)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(np.arange(len(models)), models)
-        axes.set_ylabel("remaining error taken away, %")
+        axes.set_ylabel("share of the error removed, %")
         axes.legend(frameon=False)
     return path
 
 
 def accuracy_against_parameters(summaries: list[Summary], path: Path) -> Path:
-    """Mean accuracy, one standard deviation over the seeds each way."""
+    """Mean accuracy over parameters; the bars are one standard deviation over the seeds."""
     with figure(path) as axes:
         for summary in summaries:
             head = summary.columns["head"]
-            # Side by side, not on top of one another.
+            # Side by side, so that they do not overlap.
             shift = {"linear": 0.94, "MLP": 0.98, "dendritic": 1.02, "grown": 1.06}[head]
             axes.errorbar(shift * summary.parameters() / 1e6, 100 * summary.mean, 100 * (summary.sd or 0), fmt="o",
                           capsize=3, color=COLOURS[head])

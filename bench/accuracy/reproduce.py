@@ -1,79 +1,77 @@
-"""Trains everything again and writes every table and picture of bench/results/accuracy, and the README's table.
+"""Trains every model again and writes the tables and pictures of bench/results/accuracy, and the README's table.
 
-    python bench/accuracy/reproduce.py --data_dir glue --squad_dir squad --bert bert-tiny \
-        --teacher minilm --output bench/results/accuracy
+    python bench/accuracy/reproduce.py --data_dir glue --squad_dir squad --bert bert-tiny --teacher minilm
 
-Three parts, each a CSV file, a table in Markdown and its pictures: ``tasks`` (everything once), ``sst2`` (three models
-under four heads), ``distillation``. An interrupted run goes on from what it has trained, which is in ``work_dir``.
+There are three parts, each a CSV file, a table in Markdown and pictures: ``tasks`` (every task once), ``sst2`` (three
+models under four heads) and ``distillation``. What is trained is kept in ``work_dir``, from which an interrupted run
+continues.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import plots
 import torch
 import transformers
-from experiments import (
-    Experiment,
-    Row,
-    Summary,
-    digest,
-    in_parallel,
-    run_experiments,
-    summarise,
-)
+from experiments import Experiment, Row, Summary, digest, in_parallel, run_experiments, summarise
 from transformers import HfArgumentParser
 
+from dendritic_bert import __version__
 from dendritic_bert.datasets.glue_tasks import TASKS
 from dendritic_bert.growth.perforatedai_rule import SAVE_NAME
-from dendritic_bert.training.distillation import DistillationOptions, Distilled, distill, teacher_options
-from dendritic_bert.training.initialization import FRESH_SIZES
-from dendritic_bert.training.model_card import command_line, markdown_table
-from dendritic_bert.training.trainer import TrainingOptions, train
+from dendritic_bert.training import TrainingOptions, train
+from dendritic_bert.training.distillation import TeacherLabelledGlue, distill, teacher_options
+from dendritic_bert.training.markdown import markdown_table
+from dendritic_bert.training.options import FRESH_SIZES, DistillationOptions, command_line
 
-NUM_DENDRITES = 2  # of the dendritic heads
+NUM_DENDRITES = 2  # of each output of the dendritic heads
 HEADS = ("linear", "MLP", "dendritic", "grown")
-# Of the original project's model with BERT-tiny, and what it announced for it.
-BERT_TINY_PARAMETERS = 4_386_178
+BERT_TINY_PARAMETERS = 4_386_178  # with a linear head
+# (parameters, accuracy) as announced for DendriticBERT, a submission to the PyTorch Dendritic Optimization Hackathon.
 CLAIMS = {"BERT-tiny": ("4,386,178", "88.7"), "DSN by removal": ("-", "-"), "DSN, 16 dimensions": ("0.49 M", "89.5")}
 PARTS = ("tasks", "sst2", "distillation")
 
 
 @dataclass
 class ReproduceOptions:
-    """What to make anew and of what; each field is the command line's flag of the same name.
+    """The parts to make and their inputs; each field is the flag of the same name.
 
-    Raises ValueError, naming the field, for values that cannot be used.
+    Raises ValueError, which names the field, for values that cannot be used.
     """
 
     data_dir: str = field(metadata={"help": "folder of the GLUE download"})
-    bert: str = field(metadata={"help": "BERT-tiny, a folder or a hub id"})
-    squad_dir: str | None = field(default=None, metadata={"help": "folder of SQuAD or XQuAD; without it, no SQuAD"})
+    bert: str = field(metadata={"help": "BERT-tiny: a folder or a hub id"})
+    squad_dir: str | None = field(default=None, metadata={
+        "help": "folder of SQuAD or XQuAD; without it SQuAD is left out"})
     teacher: str | None = field(default=None, metadata={
-        "help": "encoder to make the teacher of, a folder or a hub id; without it, no distillation"})
-    output: str = field(default="results", metadata={"help": "folder for tables, CSV files and pictures"})
-    parts: list[str] = field(default_factory=lambda: list(PARTS), metadata={"help": f"of {', '.join(PARTS)}"})
-    seeds: int = field(default=5, metadata={"help": "trainings of each model under each head"})
-    fraction: float = field(default=1.0, metadata={"help": "share of the training rows; less than 1 is for a trial"})
+        "help": "encoder that becomes the teacher, a folder or a hub id; without it distillation is left out"})
+    output: str = field(default="bench/results/accuracy", metadata={
+        "help": "folder for tables, CSV files and pictures"})
+    parts: list[str] = field(default_factory=lambda: list(PARTS), metadata={
+        "help": f"parts to make, of {', '.join(PARTS)} (default: all)"})
+    seeds: int = field(default=5, metadata={"help": "number of trainings of each model under each head"})
+    fraction: float = field(default=1.0, metadata={"help": "share of the training rows; less than 1 makes a trial run"})
     jobs: int = field(default=1, metadata={
-        "help": "trainings at a time; where they are more than one, each in a process of one thread"})
+        "help": "trainings at a time; if more than one, each runs in a process of one thread"})
     teacher_bf16: bool = field(default=False, metadata={
-        "help": "the teacher's matrix products in bfloat16: hours less where the processor has them (AMX)"})
+        "help": "matrix products of the teacher in bfloat16, which saves hours on processors that have them (AMX)"})
     work_dir: str = field(default="build/reproduce", metadata={
-        "help": "folder for the teacher, what it says of the texts, and what is trained; used again by later runs"})
+        "help": "folder for the teacher, its logits and the finished trainings, all of which later runs use again"})
     readme: str | None = field(default=None, metadata={
-        "help": "file whose part between <!-- results --> and <!-- /results --> becomes the table of sst2"})
+        "help": "file in which the table of sst2 replaces the text between <!-- results --> and <!-- /results -->"})
 
     def __post_init__(self) -> None:
         unknown = [part for part in self.parts if part not in PARTS]
@@ -91,9 +89,9 @@ class ReproduceOptions:
 
 
 def reproduce(options: ReproduceOptions) -> list[str]:
-    """Make the parts that ``options`` name; returns the files written.
+    """Make the parts that ``options`` name and return the paths of the files written.
 
-    Raises as ``training.train`` does, and ValueError where ``readme`` has no place for the table.
+    Raises as ``train`` does, and ValueError if ``readme`` has no place for the table.
     """
     output = Path(options.output)
     try:
@@ -110,15 +108,15 @@ def reproduce(options: ReproduceOptions) -> list[str]:
 
 
 def _train_all(part: str, experiments: list[Experiment], seeds: int, options: ReproduceOptions) -> list[Row]:
-    """The rows of a part's experiments under so many seeds; its CSV file is copied to ``output``."""
-    kept = Path(options.work_dir) / f"{part}.csv"
-    rows = run_experiments(experiments, range(seeds), kept, options.jobs)
-    shutil.copy(kept, options.output)
+    """The rows of a part's experiments, one per experiment and seed; its CSV file is copied to ``output``."""
+    path = Path(options.work_dir) / f"{part}.csv"
+    rows = run_experiments(experiments, range(seeds), path, options.jobs)
+    shutil.copy(path, options.output)
     return rows
 
 
 def mlp_size(hidden_size: int, num_labels: int = 2, num_dendrites: int = NUM_DENDRITES) -> int:
-    """Width of the hidden layer with which an MLP has as many parameters as a dendritic head, as nearly as can be."""
+    """Width of the hidden layer for which the number of an MLP's parameters is closest to that of a dendritic head."""
     dendritic = ((1 + num_dendrites) * num_labels * (hidden_size + 1)
                  + num_dendrites * (num_dendrites + 1) // 2 * num_labels)
     return max(1, round((dendritic - num_labels) / (hidden_size + 1 + num_labels)))
@@ -128,7 +126,7 @@ def mlp_size(hidden_size: int, num_labels: int = 2, num_dendrites: int = NUM_DEN
 
 
 def task_experiments(options: ReproduceOptions) -> list[Experiment]:
-    """A small DSN and BERT-tiny on the tasks that ``data_dir`` holds; without training rows, on four fifths of dev."""
+    """A small DSN and BERT-tiny on each task that ``data_dir`` holds; without training rows, on four fifths of dev."""
     experiments = []
     for name, task in TASKS.items():
         folder = Path(options.data_dir) / task.folder
@@ -137,7 +135,7 @@ def task_experiments(options: ReproduceOptions) -> list[Experiment]:
         hold_out = None if (folder / "train.tsv").is_file() else 0.2
         common = {"task": name, "data_dir": options.data_dir, "hold_out": hold_out, "fraction": options.fraction}
         pair = _dsn_and_bert(name, common, options.bert)
-        experiments += pair[:1] if name == "sst2" else pair  # BERT-tiny on SST-2 is the other part's
+        experiments += pair[:1] if name == "sst2" else pair  # BERT-tiny on SST-2 is in the part sst2
     if options.squad_dir is not None:
         folder = Path(options.squad_dir)
         hold_out = None if (folder / "train-v1.1.json").is_file() else 0.2
@@ -148,7 +146,7 @@ def task_experiments(options: ReproduceOptions) -> list[Experiment]:
 
 
 def _dsn_and_bert(task: str, common: dict[str, Any], bert: str) -> list[Experiment]:
-    # A tenth of SST-2's rows and less: three epochs of large batches would be a hundred steps.
+    # These have at most a tenth of SST-2's rows: three epochs of large batches would be about a hundred steps.
     longer: dict[str, Any] = {} if task == "sst2" else {"batch_size": 32, "epochs": 10}
     small = TrainingOptions(dsn=True, num_dendrites=NUM_DENDRITES, **common, **longer)
     large = TrainingOptions(model_name=bert, num_dendrites=NUM_DENDRITES, **common | {"batch_size": 32,
@@ -158,7 +156,7 @@ def _dsn_and_bert(task: str, common: dict[str, Any], bert: str) -> list[Experime
 
 
 def make_tasks(options: ReproduceOptions, output: Path) -> list[Path]:
-    """``tasks.csv`` and ``tasks.md``: one seed, all metrics."""
+    """Write ``tasks.csv`` and ``tasks.md``: one seed, all metrics."""
     rows = _train_all("tasks", task_experiments(options), 1, options)
     known = {metric for task in TASKS.values() for metric in task.metrics} | {"f1", "exact_match"}
     lines = []
@@ -174,16 +172,17 @@ def make_tasks(options: ReproduceOptions, output: Path) -> list[Path]:
     text = "\n".join([
         "# Every task, once\n",
         *_warning(options),
-        "One seed, the last epoch, the whole dev set; in percent. The DSN is trained for 10 epochs (SST-2: 3), "
-        "BERT-tiny for 3. \"Most frequent\" is the accuracy of always saying the dev set's most frequent label.\n",
+        "Scores after the last epoch on the whole dev set, in percent, for one seed. The Dendritic Semantic Network "
+        "(DSN) is trained for 10 epochs (SST-2: 3), BERT-tiny for 3. \"Most frequent\" is the accuracy of a model that "
+        "always answers with the most frequent label of the dev set.\n",
         markdown_table(["task", "model", "scores", "most frequent", "rows trained on", "rows scored on", "parameters"],
                        lines, num_text_columns=3),
-        "A task without training rows here (QNLI, SQuAD) is trained on four fifths of its dev set and scored on the "
-        "rest: its scores are not comparable with published ones.\n",
-        "A DSN pools the vectors of single tokens. Where the label depends on how two texts fit together (RTE, QNLI, "
-        "WNLI, MRPC, QQP, MNLI, STS-B) or on the order of words (CoLA), nothing in it can see that, and where a "
-        "question has to find its answer in a passage (SQuAD) the two never meet: it is no model for these tasks.\n",
-        *([f"Not here, so not run: {', '.join(missing)}.\n"] if missing else []),
+        "For tasks whose training rows were not available (QNLI, SQuAD), the models are trained on four fifths of the "
+        "dev set and scored on the rest, so that these scores cannot be compared with published ones.\n",
+        "A DSN pools the vectors of single tokens. It cannot see how two texts relate (RTE, QNLI, WNLI, MRPC, QQP, "
+        "MNLI, STS-B) or in which order words stand (CoLA), and it cannot compare a question with a passage (SQuAD): "
+        "it is not a model for these tasks.\n",
+        *([f"Not run, as the data were not available: {', '.join(missing)}.\n"] if missing else []),
         _machine(),
     ])
     return [output / "tasks.csv", _write(output / "tasks.md", text)]
@@ -193,14 +192,14 @@ def make_tasks(options: ReproduceOptions, output: Path) -> list[Path]:
 
 
 def sst2_experiments(options: ReproduceOptions, growth_graph: Path) -> list[Experiment]:
-    """BERT-tiny, a DSN by removing its encoder, and one of 0.49 M parameters, with the same kinds of head: of one
-    layer, of two, with dendrites from the start, and, without an encoder, with dendrites that PerforatedAI grows."""
+    """BERT-tiny, the DSN that is left when its encoder is removed, and a DSN of 0.49 M parameters, each under the same
+    heads: one layer, two layers, dendrites from the start, and, for a DSN, dendrites that PerforatedAI grows."""
     common: dict[str, Any] = {"task": "sst2", "data_dir": options.data_dir, "fraction": options.fraction}
     hidden_size = transformers.AutoConfig.from_pretrained(options.bert).hidden_size
     models: dict[str, tuple[int, dict[str, Any]]] = {
         "BERT-tiny": (hidden_size, {"model_name": options.bert, "batch_size": 64, "word_dropout": 0.0}),
         "DSN by removal": (hidden_size, {"model_name": options.bert, "dsn": True}),
-        # BERT's 30,522 words in 16 dimensions; 80 positions, of which SST-2 needs 66, stay below 0.49 M.
+        # BERT's 30,522 word pieces in 16 dimensions. With 80 positions, of which SST-2 needs 66, it stays below 0.49 M.
         "DSN, 16 dimensions": (16, {"tokenizer_name": options.bert, "dsn": True, "hidden_size": 16, "max_length": 80,
                                     "max_position_embeddings": 80}),
     }
@@ -210,7 +209,7 @@ def sst2_experiments(options: ReproduceOptions, growth_graph: Path) -> list[Expe
                                             "dendritic": {"num_dendrites": NUM_DENDRITES},
                                             "grown": {"dendrites": NUM_DENDRITES, "patience": 1, "dendrite_tries": 1}}
         run = partial(_train_and_keep_graph, path=growth_graph) if size == FRESH_SIZES["hidden_size"] else train
-        # Growing on BERT-tiny would take an hour more: its stages are trainings of their own.
+        # Growing dendrites on BERT-tiny would take an hour more, as each stage is a whole training.
         experiments += [Experiment({"model": model, "head": head}, TrainingOptions(**common | settings | heads[head]),
                                    run if head == "grown" else train)
                         for head in HEADS if head != "grown" or "dsn" in settings]
@@ -218,7 +217,7 @@ def sst2_experiments(options: ReproduceOptions, growth_graph: Path) -> list[Expe
 
 
 def _train_and_keep_graph(options: TrainingOptions, path: Path) -> dict[str, Any]:
-    """Train, and keep the graph that PerforatedAI draws of the first seed's growth."""
+    """Train, and copy the graph that PerforatedAI draws of the growth with the first seed to ``path``."""
     results = train(options)
     drawn = Path(options.output_dir) / SAVE_NAME / f"{SAVE_NAME}.png"
     if options.seeds == [0] and drawn.exists():
@@ -227,7 +226,7 @@ def _train_and_keep_graph(options: TrainingOptions, path: Path) -> dict[str, Any
 
 
 def make_sst2(options: ReproduceOptions, output: Path) -> list[Path]:
-    """``sst2.csv``, ``sst2.md`` and its pictures; the table goes into ``options.readme`` too."""
+    """Write ``sst2.csv``, ``sst2.md`` and its pictures, and put the table into ``options.readme``."""
     growth_graph = Path(options.work_dir) / "growth.png"
     rows = _train_all("sst2", sst2_experiments(options, growth_graph), options.seeds, options)
     summaries = summarise(rows, ["model", "head"])
@@ -240,7 +239,7 @@ def make_sst2(options: ReproduceOptions, output: Path) -> list[Path]:
     ]
     table = sst2_table(summaries, rows)
     text = "\n".join([
-        "# SST-2: what is left of BERT-tiny, and what a head adds\n", *_warning(options), table,
+        "# SST-2: BERT-tiny without its encoder, and what a head adds\n", *_warning(options), table,
         *(f"![{path.stem.replace('_', ' ')}]({path.name})\n" for path in pictures), _machine(),
     ])
     if options.readme is not None:
@@ -249,7 +248,7 @@ def make_sst2(options: ReproduceOptions, output: Path) -> list[Path]:
 
 
 def sst2_table(summaries: list[Summary], rows: list[Row]) -> str:
-    """The table of models and heads, the original's claims beside it, and why they differ."""
+    """The table of models and heads beside the figures claimed for DendriticBERT, and why they differ."""
     first = {summary.columns["model"]: summary for summary in reversed(summaries)}
     lines = []
     for summary in summaries:
@@ -262,21 +261,24 @@ def sst2_table(summaries: list[Summary], rows: list[Row]) -> str:
     shares = {name: 100 * (summary.parameters() / BERT_TINY_PARAMETERS - 1)
               for name, summary in (("removal", removal), ("small", small)) if summary is not None}
     return "\n".join([
-        f"Dev accuracy on SST-2 in percent, mean ± standard deviation over {summaries[0].num_seeds} seeds, the last "
-        "epoch of every one (none is chosen); live parameters; seconds of a training.\n",
+        f"Dev accuracy on SST-2 in percent, mean ± standard deviation over {summaries[0].num_seeds} seeds, always "
+        "after the last epoch (no epoch is chosen); live parameters; seconds per training. DSN is the Dendritic "
+        "Semantic Network.\n",
         markdown_table(["model", "head", "accuracy", "parameters", "embeddings", "encoder and pooler", "head",
                         "seconds", "claimed parameters", "claimed accuracy"], lines, num_text_columns=2),
         f"One standard error of an accuracy on {int(rows[0]['num_dev']):,} sentences is "
-        f"{100 * float(rows[0]['standard_error']):.1f} points. MLP and dendritic head of a model are of equal "
-        f"size; the dendritic one has {NUM_DENDRITES} dendrites an output from the start, the grown one gets up to as "
-        "many from PerforatedAI's tracker, where the loss on a tenth of the training rows stalls. Its stages are up to "
-        "nine epochs in all, and the held-out phrases are parts of sentences that are trained on: their loss still "
-        "falls when the accuracy on the dev set does.\n",
-        "The claims are the original project's. Removing the encoder leaves the embeddings, and they are nearly all of "
-        f"BERT-tiny: {shares.get('removal', 0):+.1f} %, not -88.9 %. Its 0.49 M parameters take an embedding "
-        f"table of 16 dimensions in the place of 128 ({shares.get('small', 0):+.1f} %), which is a model trained from "
-        "random numbers, not BERT-tiny with something removed. Its 88.7 % and 89.5 % were never measured: BERT-tiny's "
-        "published accuracy is 83.2 % (test), and no source shows 89.5 % for averaged word vectors of any size.\n",
+        f"{100 * float(rows[0]['standard_error']):.1f} points. The MLP and the dendritic head of a model are of equal "
+        f"size. The dendritic head has {NUM_DENDRITES} dendrites per output from the start; the grown head gets up to "
+        "as many from PerforatedAI's tracker, one whenever the loss on a tenth of the training rows stalls. Its stages "
+        "take up to nine epochs in all, and the held-out phrases are parts of sentences that are trained on: their "
+        "loss still falls when the accuracy on the dev set falls as well.\n",
+        "The claims are those of DendriticBERT, a submission to the PyTorch Dendritic Optimization Hackathon. Removing "
+        "the encoder leaves the embeddings, which are nearly all of BERT-tiny: the change is "
+        f"{shares.get('removal', 0):+.1f} %, not -88.9 %. To get down to 0.49 M parameters the embeddings need 16 "
+        f"dimensions instead of 128 ({shares.get('small', 0):+.1f} %), and that is a model trained from random "
+        "numbers, not BERT-tiny with a part removed. The accuracies of 88.7 % and 89.5 % were never measured: the "
+        "published accuracy of BERT-tiny is 83.2 % (test), and no source shows 89.5 % for averaged word vectors of any "
+        "size.\n",
     ])
 
 
@@ -285,12 +287,12 @@ def sst2_table(summaries: list[Summary], rows: list[Row]) -> str:
 NUM_AUGMENTED = 180_000
 TEACHER_SEEDS = (0, 1)
 RESULTS_FILE = "results.json"
-# Each adds to the one before it.
+# Each adds to the one before.
 INGREDIENTS = ("labels alone", "+ the teacher's probabilities", "+ augmented text", "+ averaged weights")
 
 
 def student_options(options: ReproduceOptions, teacher: str, **changes: Any) -> DistillationOptions:
-    """The recipe: what a study on this data found to help (loss, rates, averaging), everything in it."""
+    """The whole recipe, of all ingredients, but for ``changes``."""
     settings: dict[str, Any] = {
         "task": "sst2", "dsn": True, "data_dir": options.data_dir, "fraction": options.fraction,
         "teacher": teacher, "teacher_dir": str(Path(options.work_dir) / "labels"),
@@ -300,7 +302,7 @@ def student_options(options: ReproduceOptions, teacher: str, **changes: Any) -> 
 
 
 def distillation_experiments(options: ReproduceOptions, teacher: str) -> list[Experiment]:
-    """The recipe ingredient by ingredient, each under three heads, of which the last two are of equal size."""
+    """The recipe, one ingredient after the other, each under three heads, of which the last two are of equal size."""
     alone: dict[str, Any] = {"task": "sst2", "dsn": True, "data_dir": options.data_dir, "fraction": options.fraction}
     heads: dict[str, dict[str, Any]] = {"linear": {}, "MLP": {"head_hidden": mlp_size(FRESH_SIZES["hidden_size"])},
                                         "dendritic": {"num_dendrites": NUM_DENDRITES}}
@@ -315,7 +317,7 @@ def distillation_experiments(options: ReproduceOptions, teacher: str) -> list[Ex
 
 
 def make_teacher(options: ReproduceOptions) -> tuple[str, list[dict[str, Any]]]:
-    """The folder of the first seed's teacher, and the results of every seed's; those not there yet are fine-tuned."""
+    """The folder of the first seed's teacher and the results of every teacher; missing ones are fine-tuned."""
     example = student_options(options, str(options.teacher))
     name = f"teacher-{digest(teacher_options(example, ''))}"
     folders = {Path(options.work_dir) / f"{name}-{seed}": seed for seed in TEACHER_SEEDS}
@@ -327,10 +329,10 @@ def make_teacher(options: ReproduceOptions) -> tuple[str, list[dict[str, Any]]]:
 
 
 def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
-    """``distillation.csv`` and ``distillation.md``."""
+    """Write ``distillation.csv`` and ``distillation.md``."""
     teacher, taught = make_teacher(options)
     experiments = distillation_experiments(options, teacher)
-    Distilled(student_options(options, teacher))  # labels the texts, on all cores, before the students ask for them
+    TeacherLabelledGlue(student_options(options, teacher))  # labels the texts, on all cores, before the students do
     rows = _train_all("distillation", experiments, options.seeds, options)
     summaries = summarise(rows, ["recipe", "head"])
     lines, before = [], dict[str, Summary]()
@@ -345,23 +347,24 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
     text = "\n".join([
         "# SST-2, learnt from a teacher\n",
         *_warning(options),
-        "The teacher: an encoder, the mean of its tokens under a linear head, "
-        f"{taught[0]['live_parameters']['all']:,} parameters, dev accuracy "
+        "The teacher is an encoder whose mean over the tokens goes to a linear head, with "
+        f"{taught[0]['live_parameters']['all']:,} parameters and a dev accuracy of "
         f"{', '.join(f'{score:.1f}' for score in teacher_scores)} (mean {np.mean(teacher_scores):.1f}), fine-tuned in "
         f"{np.mean([results['seconds'] for results in taught]):.0f} s; the first of them teaches.\n",
-        f"The students: dev accuracy in percent, mean ± standard deviation over {options.seeds} seeds, the last epoch "
-        "of each. An ingredient is added to those above it; MLP and dendritic head are of equal size. A gain is over "
-        "the same head without the ingredient, and has its standard error.\n",
+        "The students are Dendritic Semantic Networks (DSN). Their dev accuracy is in percent, mean ± standard "
+        f"deviation over {options.seeds} seeds, always after the last epoch. Each ingredient is added to those above "
+        "it; the MLP and the dendritic head are of equal size. A gain is over the same head without the ingredient, "
+        "given with its standard error.\n",
         markdown_table(["recipe", "head", "accuracy", "gain", "parameters", "seconds"], lines, num_text_columns=2),
-        "Chosen by the mean on this very dev set, not by a best epoch or seed: expect a little less elsewhere. No text "
-        "that was made shares a whole sentence, or six words in a row, with the dev set.\n",
+        "The best recipe is chosen by its mean on this dev set, not by a best epoch or seed: expect slightly less "
+        "elsewhere. No augmented text shares a whole sentence, or six words in a row, with the dev set.\n",
         "The best recipe:\n", "```", shlex.join(command_line(experiments[best].options)), "```\n", _machine(),
     ])
     return [output / "distillation.csv", _write(output / "distillation.md", text)]
 
 
 def _gain_error(summary: Summary, base: Summary) -> str:
-    """Standard error of the difference of two means, in percent; of one seed there is none."""
+    """Standard error of the difference of two means, in percent; a single seed has none."""
     if summary.sd is None or base.sd is None:
         return ""
     return f" ± {100 * (summary.sd**2 / summary.num_seeds + base.sd**2 / base.num_seeds) ** 0.5:.1f}"
@@ -373,13 +376,11 @@ def _gain_error(summary: Summary, base: Summary) -> str:
 def _warning(options: ReproduceOptions) -> list[str]:
     if options.fraction == 1:
         return []
-    return [f"**Trained on {100 * options.fraction:g} % of the rows (--fraction): a trial, these figures mean "
-            "nothing.**\n"]
+    return [f"**Trained on {100 * options.fraction:g} % of the rows (--fraction): this is a trial run, and its figures "
+            "mean nothing.**\n"]
 
 
 def _machine() -> str:
-    from dendritic_bert import __version__
-
     return (f"Made by `python bench/accuracy/reproduce.py` of version {__version__} with torch "
             f"{torch.__version__} and transformers {transformers.__version__}, {torch.get_num_threads()} threads, "
             f"on {platform.machine()}.\n")
@@ -394,7 +395,7 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
 def _split_at_marks(path: Path) -> tuple[str, str]:
-    """What stands before and behind the table in a file. Raises ValueError where the two marks are not there."""
+    """The text before and after the table in a file. Raises ValueError if the file does not have the two marks."""
     text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"readme {path} has no {BEGIN} followed by {END}: put them where the table belongs.")
@@ -406,11 +407,44 @@ def _replace_block(path: Path, table: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{table}{END}{after}", encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command line, ``sys.argv[1:]`` by default; prints the paths of what was written."""
-    (options,) = HfArgumentParser(ReproduceOptions, description=__doc__).parse_args_into_dataclasses(argv)
-    print(*reproduce(options), sep="\n")
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+class _Parser(HfArgumentParser):
+    """A flag for each field of ``ReproduceOptions``, with errors in one line."""
+
+    def __init__(self) -> None:
+        options_class: Any = ReproduceOptions  # which the annotation of HfArgumentParser does not allow
+        super().__init__(options_class, description=__doc__, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        for action in self._actions:
+            if action.default not in (None, False, argparse.SUPPRESS) and not isinstance(action.default, list):
+                action.help = f"{action.help} (default: %(default)s)"
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line, ``sys.argv[1:]`` by default, and print the paths of what was written.
+
+    Returns the exit status: 0, 1 after an error, 130 after an interruption. A wrong command line exits with 2.
+    """
+    parser = _Parser()
+    try:
+        (options,) = parser.parse_args_into_dataclasses(argv)
+    except ValueError as error:
+        parser.error(str(error).rstrip("."))
+    try:
+        print(*reproduce(options), sep="\n")
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted (the same command continues)", file=sys.stderr)
+        return 130
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f"{parser.prog}: error: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,13 +25,14 @@ from cuda_resources import Kernel, extension_path, kernels_of
 from cuda_traffic import BLOCK_WARPS, cuda_traffic_of, plan_of
 from devices import DEVICES, Device, hit_rate
 from launches import NUM_POSITIONS, VOCAB_SIZE, Call
-from report import scaled, table, write
+from report import scaled, write
 from traffic import Traffic, cached_bytes, once, sort_bytes, splits_of, torch_bytes, traffic_of
 
 from dendritic_bert.kernels.backends.triton import configs
 from dendritic_bert.kernels.backends.triton.backward import MASK_TOKENS
 from dendritic_bert.kernels.backends.triton.configs import KEY_TOKENS, SEGMENT_CHUNK, Config
 from dendritic_bert.kernels.backends.triton.launch_forward import block_c
+from dendritic_bert.training.markdown import markdown_table
 
 TOKENS = 2**18  # per call: 64 times what a GPU has in flight
 OPS = {"dsn_logits": (torch.float32, torch.bfloat16, torch.int8),
@@ -221,8 +222,8 @@ def moved_table() -> str:
         lines.append([*_named(call), f"{of_triton.least / call.num_tokens:.1f}",
                       *(f"{size / call.num_tokens:.1f}" for size in moved), *missing,
                       *(_marked(size / of_triton.least) for size in moved), *missing])
-    return table(["op", "table", "H", "L", "least, bytes / token", "Triton moves", "CUDA moves", "Triton / least",
-                  "CUDA / least"], lines, text_columns=2)
+    return markdown_table(["op", "table", "H", "L", "least, bytes / token", "Triton moves", "CUDA moves",
+                           "Triton / least", "CUDA / least"], lines, num_text_columns=2)
 
 
 def _marked(ratio: float) -> str:
@@ -256,8 +257,8 @@ def backward_table() -> str:
         moved = [moved_backward(call, device, form) for device, form in forms]
         lines.append([*_named(call)[1:], f"{least / call.num_tokens:.1f}",
                       *(_marked(size / least) for size in moved)])
-    return table(["table", "H", "L", "least, bytes / token", *(f"{device.name}, {form}" for device, form in forms)],
-                 lines, text_columns=1)
+    return markdown_table(
+        ["table", "H", "L", "least, bytes / token", *(f"{device.name}, {form}" for device, form in forms)], lines)
 
 
 def device_table(device: Device, found: list[Bound]) -> str:
@@ -274,7 +275,7 @@ def device_table(device: Device, found: list[Bound]) -> str:
                       f"{scaled(zipf.tokens_per_second, '')}, {zipf.limit}"])
     header = ["op", "table", "kernels", "H", "L", "cache, bytes / token", "instructions / token", "memory, uniform ids",
               "memory, Zipf", "cache", "issue", "bound, uniform ids", "bound, Zipf"]
-    return f"## {device.name}\n\n" + table(header, lines, text_columns=3)
+    return f"## {device.name}\n\n" + markdown_table(header, lines, num_text_columns=3)
 
 
 def _named(call: Call) -> list[str]:

@@ -1,1 +1,1 @@
-"""Labelled texts for training and evaluation: GLUE, SQuAD, and rows in memory."""
+"""The data that models are trained and scored on."""

@@ -1,11 +1,11 @@
-"""More text of the kind that a task trains on, for a teacher to label: parts of sentences put together anew.
+"""New texts for a teacher to label, put together from parts of the training texts.
 
-SST-2's training rows are the constituents of parsed sentences, so which parts of a sentence are constituents can be
-read off the rows: those that are rows themselves. Three sources, a third of the texts each: a sentence with one to
-three of its constituents replaced by others of about their length; a span of a sentence; two phrases in a row. (For
-distillation from a teacher such text does what unlabelled text does: Tang et al. 2019, Jiao et al. 2020.)
+The training rows of SST-2 are the constituents of parsed sentences, so the constituents of a sentence can be read off
+the rows: they are the parts that are rows themselves. A third of the texts each are: a sentence in which one to three
+constituents are replaced by others of about the same length; a span of a sentence; two phrases, one after the other. In
+distillation such texts do what unlabelled texts do (Tang et al. 2019, Jiao et al. 2020).
 
-A text that comes near a dev sentence is left out: the same words, or the same six words in a row.
+A text that comes close to a dev sentence is left out: one with the same words, or with the same six words in a row.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from collections.abc import Iterable
 
 import numpy as np
 
-RUN = 6  # words in a row that no text may share with a dev sentence
-JOINTS = ((), (",",), ("and",), ("but",), (".",))
-LENGTH_SLACK = 1  # words by which a replacement may differ in length
+NGRAM = 6  # words in a row that no text may share with a dev sentence
+JOINTS = ((), (",",), ("and",), ("but",), (".",))  # words between two phrases
+LENGTH_SLACK = 1  # words by which a replacement may be longer or shorter
+MAX_REPLACED = 3  # constituents of one sentence
 
 Words = tuple[str, ...]
 
 
 def augment(texts: list[str], dev_texts: Iterable[str], number: int, seed: int = 0) -> list[str]:
-    """``number`` texts made of ``texts``, each a new one; the same for the same arguments.
+    """``number`` distinct texts made of ``texts``, none of which is among them; the same for the same arguments.
 
-    Fewer where the rows have too few parts to put together. Words are what stands between spaces.
+    There are fewer if the texts have too few parts. A word is what stands between spaces.
     """
     rng = np.random.default_rng(seed)
     phrases = [tuple(text.split()) for text in texts]
     known = set(phrases)
     sentences = _sentences(known)
     parts = {sentence: _constituents(sentence, known) for sentence in sentences}
-    by_length: dict[int, list[Words]] = defaultdict(list)
-    for phrase in dict.fromkeys(phrases):
-        by_length[len(phrase)].append(phrase)
     distinct = list(dict.fromkeys(phrases))
-    near = _Neighbours(dev_texts)
+    by_length: dict[int, list[Words]] = defaultdict(list)
+    for phrase in distinct:
+        by_length[len(phrase)].append(phrase)
+    dev = _DevSentences(dev_texts)
     makers = (lambda: _replace(_pick(sentences, rng), parts, by_length, rng), lambda: _span(_pick(sentences, rng), rng),
               lambda: _pick(distinct, rng) + JOINTS[rng.integers(len(JOINTS))] + _pick(distinct, rng))
     found: dict[Words, None] = {}
@@ -44,30 +45,30 @@ def augment(texts: list[str], dev_texts: Iterable[str], number: int, seed: int =
         if len(found) == number:
             break
         made = makers[trial % len(makers)]()
-        if made and made not in known and not near.has(made):
+        if made and made not in known and not dev.are_close_to(made):
             found[made] = None
     return [" ".join(words) for words in found]
 
 
-class _Neighbours:
-    """Dev sentences, by all that a text must not share with them."""
+class _DevSentences:
+    """The dev sentences and their n-grams, in lower case."""
 
     def __init__(self, dev_texts: Iterable[str]):
         sentences = [tuple(text.lower().split()) for text in dev_texts]
-        self.whole = set(sentences)
-        self.runs = {run for sentence in sentences for run in _runs(sentence)}
+        self.sentences = set(sentences)
+        self.ngrams = {ngram for sentence in sentences for ngram in _ngrams(sentence)}
 
-    def has(self, words: Words) -> bool:
+    def are_close_to(self, words: Words) -> bool:
         lower = tuple(word.lower() for word in words)
-        return lower in self.whole or not self.runs.isdisjoint(_runs(lower))
+        return lower in self.sentences or not self.ngrams.isdisjoint(_ngrams(lower))
 
 
-def _runs(words: Words) -> list[Words]:
-    return [words[start:start + RUN] for start in range(len(words) - RUN + 1)]
+def _ngrams(words: Words) -> list[Words]:
+    return [words[start:start + NGRAM] for start in range(len(words) - NGRAM + 1)]
 
 
 def _sentences(known: set[Words]) -> list[Words]:
-    """The phrases that are no part of another, longest first."""
+    """The phrases that are not part of another, longest first."""
     inner: set[Words] = set()
     sentences = []
     for phrase in sorted(known, key=lambda words: (-len(words), words)):
@@ -78,7 +79,7 @@ def _sentences(known: set[Words]) -> list[Words]:
 
 
 def _constituents(phrase: Words, known: set[Words]) -> list[tuple[int, int]]:
-    """Where a smaller known phrase stands in this one: (start, end)."""
+    """(start, end) of every smaller known phrase in this one."""
     size = len(phrase)
     return [(start, end) for start in range(size) for end in range(start + 1, size + 1)
             if end - start < size and phrase[start:end] in known]
@@ -90,13 +91,13 @@ def _pick(phrases: list[Words], rng: np.random.Generator) -> Words:
 
 def _replace(sentence: Words, parts: dict[Words, list[tuple[int, int]]], by_length: dict[int, list[Words]],
              rng: np.random.Generator) -> Words:
-    """The sentence with one to three constituents, none inside another, replaced; () where it has none."""
-    places = parts[sentence]
-    if not places:
+    """The sentence with one to three constituents replaced, none of them inside another; () if it has none."""
+    constituents = parts[sentence]
+    if not constituents:
         return ()
     chosen: list[tuple[int, int]] = []
-    for _ in range(rng.integers(1, 4)):
-        start, end = places[rng.integers(len(places))]
+    for _ in range(rng.integers(1, MAX_REPLACED + 1)):
+        start, end = constituents[rng.integers(len(constituents))]
         if all(end <= other_start or start >= other_end for other_start, other_end in chosen):
             chosen.append((start, end))
     words = sentence
@@ -108,7 +109,7 @@ def _replace(sentence: Words, parts: dict[Words, list[tuple[int, int]]], by_leng
 
 
 def _span(sentence: Words, rng: np.random.Generator) -> Words:
-    """Words in a row of a sentence, half of them at least."""
+    """At least half of the words of a sentence, in a row."""
     size = len(sentence)
     length = rng.integers(size // 2, size + 1)
     start = rng.integers(0, size - length + 1)

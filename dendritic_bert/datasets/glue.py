@@ -1,12 +1,15 @@
-"""What a training has to know of its benchmark: the rows, the kind of model, the scores. GLUE's; SQuAD's stand in
-``question_answering``."""
+"""GLUE: its rows, from the tab-separated files of the GLUE download or from the hub, and the benchmark made of them.
+
+The files are fields between tabs with one row per line, where a quotation mark is an ordinary character: a CSV reader
+that honours quotes silently loses rows of MRPC, QNLI and STS-B.
+"""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,56 +17,26 @@ from torch import Tensor
 
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
-from .glue_tasks import find_task
-from .rows import EncodedRows, Rows, encode_rows, hold_out, pad_rows, read_rows, take_fraction
+from .benchmark import Benchmark
+from .glue_tasks import Task, find_task
+from .rows import EncodedRows, Rows, encode_rows, hold_out, pad_rows, take_fraction
 
-
-class Benchmark(ABC):
-    """One task of a benchmark, with its rows.
-
-    model_class: what is trained. settings: the task's own fields of the configuration. main_metric: the key of
-    ``scores`` by which runs are compared. label_names: entries of a batch that only training reads. source: where the
-    rows came from, in words. num_train, num_dev: rows, or questions. majority: the share of the most frequent label on
-    the dev set, None where there are no labels. longest: tokens of a row, at most, when a model is scored.
-    """
-
-    model_class: Any
-    settings: dict[str, Any]
-    main_metric: str
-    label_names: tuple[str, ...]
-    source: str
-    num_train: int
-    num_dev: int
-    majority: float | None = None
-    longest: float = math.inf
-
-    @abstractmethod
-    def texts(self) -> Iterable[str]:
-        """The training texts, from which a new vocabulary is made."""
-
-    @abstractmethod
-    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
-        """The rows to train on, None where they were not read, and those of every dev split."""
-
-    @abstractmethod
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Rows of a ``RowDataset`` as a padded batch."""
-
-    @abstractmethod
-    def logits(self, output: Any) -> Tensor:
-        """What ``scores`` judges, of a model's output: ``[B, ...]``."""
-
-    @abstractmethod
-    def scores(self, logits: Any, split: str) -> dict[str, float]:
-        """The metrics of a dev split; ``logits`` is an array, or a list, with an entry for each of its encoded rows."""
+HUB_DATASET = "nyu-mll/glue"
 
 
 class Glue(Benchmark):
-    """A task of GLUE: the dev ``splits`` (all there are where None), and "train" unless ``with_train`` is False.
+    """A task of GLUE.
 
-    ``share``: in the place of "train", train on all but this share of the first dev split, and score on the share.
-    ``fraction``: of the rows to train on, so many are taken.
-    Raises as ``data.read_rows`` does.
+    Args:
+        name: one of ``glue_tasks.TASKS``.
+        data_dir: as in ``read_rows``.
+        share: if given, "train" is not read; the model is trained on the first dev split but for this share, and
+            scored on the share.
+        with_train: whether training rows are needed.
+        splits: the dev splits to score; None stands for all.
+        fraction: share of the training rows to train on.
+
+    Raises as ``read_rows`` does.
     """
 
     model_class = DendriticBertForSequenceClassification
@@ -72,8 +45,8 @@ class Glue(Benchmark):
     def __init__(self, name: str, data_dir: str | None, share: float | None = None, with_train: bool = True,
                  splits: tuple[str, ...] | None = None, fraction: float = 1.0) -> None:
         self.task = task = find_task(name)
-        is_read = with_train and share is None
-        self.train: Rows | None = read_rows(name, "train", data_dir) if is_read else None
+        reads_train = with_train and share is None
+        self.train: Rows | None = read_rows(name, "train", data_dir) if reads_train else None
         self.dev = {split: read_rows(name, split, data_dir) for split in splits or task.dev_splits}
         first = next(iter(self.dev))
         if share is not None:
@@ -109,3 +82,107 @@ class Glue(Benchmark):
 
     def scores(self, logits: Any, split: str) -> dict[str, float]:
         return self.task.scores(np.asarray(logits), self.dev[split].labels, split)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_rows(name: str, split: str, data_dir: str | None = None) -> Rows:
+    """The rows of a task's ``split``: "train" or one of the task's ``dev_splits``.
+
+    Args:
+        name: one of ``glue_tasks.TASKS``.
+        data_dir: the folder of the GLUE download, or the task's folder in it; None asks the hub through ``datasets``.
+
+    Raises:
+        ValueError: an unknown task or split, or a file with a missing column, a short row, an unknown label, or bytes
+            that are not UTF-8; the message names file and line.
+        FileNotFoundError: ``data_dir`` does not hold the task.
+        OSError: the hub cannot be reached.
+        ImportError: ``data_dir`` is None and ``datasets`` is not installed.
+    """
+    task = find_task(name)
+    if split not in ("train", *task.dev_splits):
+        raise ValueError(f"split is {split!r}, task {name!r} has train, {', '.join(task.dev_splits)}.")
+    return _read_hub(name, task, split) if data_dir is None else _read_file(name, task, split, Path(data_dir))
+
+
+def _read_file(name: str, task: Task, split: str, data_dir: Path) -> Rows:
+    path = data_dir / task.folder / f"{split}.tsv"
+    if not path.is_file() and data_dir.name == task.folder:
+        path = data_dir / f"{split}.tsv"
+    if not path.is_file():
+        raise FileNotFoundError(f"data_dir {data_dir} holds no {task.folder}/{split}.tsv, which task {name!r} needs: "
+                                "pass the folder of the GLUE download, or no data_dir to fetch it from the hub"
+                                f"{', or hold_out to train on dev rows' if split == 'train' else ''}.")
+    try:
+        # Only \n ends a line: a stray \r or U+2028 within a sentence does not. MRPC starts with a byte order mark.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 at byte {error.start}: convert it.") from error
+    lines = [line.removesuffix("\r") for line in lines]
+    has_header = isinstance(task.label, str)
+    header = lines[0].split("\t") if has_header else []
+    width = lines[0].count("\t") + 1
+    *texts, label = (_find_column(column, header, path) for column in (*task.texts, task.label))
+    columns: tuple[list[str], ...] = tuple([] for _ in texts)
+    labels = []
+    for number, line in enumerate(lines[has_header:], start=1 + has_header):
+        if not line:
+            continue
+        fields = line.split("\t")
+        if len(fields) != width:
+            if task.has_broken_rows:
+                continue
+            raise ValueError(f"{path} line {number} has {len(fields)} fields, the first has {width}: fetch the file "
+                             "again.")
+        for column, index in zip(columns, texts):
+            column.append(fields[index])
+        labels.append(_parse_label(fields[label], task, f"{path} line {number}"))
+    return _make_rows(columns, labels, task, f"{task.folder}/{split}.tsv")
+
+
+def _find_column(column: str | int, header: list[str], path: Path) -> int:
+    if isinstance(column, int):
+        return column
+    if column not in header:
+        raise ValueError(f"{path} has no column {column!r}, only {', '.join(map(repr, header))}: is it the file of "
+                         "another task?")
+    return header.index(column)
+
+
+def _parse_label(text: str, task: Task, where: str) -> float:
+    if task.labels:
+        spellings = task.spellings or tuple(map(str, range(len(task.labels))))
+        if text in spellings:
+            return spellings.index(text)
+        raise ValueError(f"{where} has the label {text!r}, expected one of {', '.join(spellings)}.")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where} has the label {text!r}, expected a number.")
+    return value
+
+
+def _read_hub(name: str, task: Task, split: str) -> Rows:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("data_dir is not given and datasets is not installed: pass the folder of the GLUE download, "
+                          "or pip install 'dendritic-bert[train]' to fetch it from the hub.") from error
+    hub_split = split.replace("dev", "validation")
+    try:
+        table = datasets.load_dataset(HUB_DATASET, name, split=hub_split)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{HUB_DATASET} ({name}) cannot be fetched from the hub ({type(error).__name__}): check the "
+                      "network, or pass data_dir, the folder of the GLUE download.") from error
+    columns = tuple(list(table[column]) for column in task.hub_texts)
+    return _make_rows(columns, list(table["label"]), task, f"{HUB_DATASET} ({name}, {hub_split})")
+
+
+def _make_rows(columns: tuple[list[str], ...], labels: list[Any], task: Task, source: str) -> Rows:
+    if not labels:
+        raise ValueError(f"{source} holds no row: fetch it again.")
+    return Rows(columns, np.array(labels, np.int64 if task.labels else np.float32), source)

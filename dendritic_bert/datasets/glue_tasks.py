@@ -1,22 +1,29 @@
-"""The tasks of GLUE: where their columns stand, what their labels are called, and by what they are judged."""
+"""The tasks of GLUE: the columns of their files, the names of their labels, and their metrics.
+
+Nothing here imports more than the standard library before a score is asked for.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Task(NamedTuple):
-    """A classification task of GLUE, or a regression where ``labels`` is empty.
+    """A classification task of GLUE, or a regression if ``labels`` is empty.
 
-    folder: its name in the GLUE download. texts, label: columns of the file, names or, where the file has no header,
-    places. hub_texts: columns on the hub. labels: names of the classes, in the order of their ids. metrics: what it is
-    judged by, the first one first. spellings: how the file writes the classes, where not "0", "1", ... dev_splits: the
-    files it is judged on. has_broken_rows: texts of the download hold line ends, and such rows are left out, as GLUE
-    itself does.
+    folder: name of its folder in the GLUE download.
+    texts, label: columns of the file, as names, or as indices if the file has no header.
+    hub_texts: names of the text columns on the hub.
+    labels: names of the classes in the order of their ids.
+    metrics: the metrics of the task, of which runs are compared by the first.
+    spellings: how the file writes the classes, if not as "0", "1", ...
+    dev_splits: the files that are scored.
+    has_broken_rows: whether texts of the download contain line ends; such rows are left out, as in GLUE's own code.
     """
 
     folder: str
@@ -31,22 +38,23 @@ class Task(NamedTuple):
 
     @property
     def num_labels(self) -> int:
-        """Outputs of a model of this task; 1 for a regression."""
+        """Number of outputs of a model for this task; 1 for a regression."""
         return len(self.labels) or 1
 
     @property
     def main_metric(self) -> str:
-        """The one by which runs are compared, as ``scores`` names it on the first of ``dev_splits``."""
+        """The metric by which runs are compared, as ``scores`` names it for the first of ``dev_splits``."""
         return self.metrics[0] + self.dev_splits[0].removeprefix("dev")
 
     def scores(self, logits: np.ndarray, labels: np.ndarray, split: str = "dev") -> dict[str, float]:
-        """The task's metrics of logits ``[n, C]``, and the standard error of an accuracy: sqrt(a (1 - a) / n).
+        """The task's metrics for ``logits`` ``[n, C]`` and ``labels`` ``[n]``, each from -1 or 0 to 1.
 
-        On a split "dev_matched" the names end in "_matched". A metric that a constant prediction leaves undefined, a
-        correlation, is 0.
+        Beside an accuracy a stands its standard error, sqrt(a (1 - a) / n). For the split "dev_matched" the names end
+        in "_matched". A correlation that a constant prediction leaves undefined is 0.
         """
         predictions = logits.argmax(axis=1) if self.labels else logits[:, 0]
-        scores = {name: float(np.nan_to_num(_METRICS[name](labels, predictions))) for name in self.metrics}
+        scores = {name: float(_METRICS[name](labels, predictions)) for name in self.metrics}
+        scores = {name: 0.0 if math.isnan(value) else value for name, value in scores.items()}
         if "accuracy" in scores:
             scores["standard_error"] = math.sqrt(scores["accuracy"] * (1 - scores["accuracy"]) / len(labels))
         return {name + split.removeprefix("dev"): value for name, value in scores.items()}
@@ -82,7 +90,7 @@ def _spearman(labels: Any, predictions: Any) -> float:
     return spearmanr(labels, predictions).statistic
 
 
-# scikit-learn and scipy belong to the extra `train` and take a second to import.
+# Imported when called: scikit-learn and scipy belong to the extra `train`, and take a second.
 _METRICS: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews_correlation, "pearson": _pearson,
     "spearman": _spearman,
@@ -109,7 +117,7 @@ TASKS = {
 
 
 def find_task(name: str) -> Task:
-    """The task of that name. Raises ValueError, listing those there are."""
+    """The task of that name. Raises ValueError, which lists the names, if there is none."""
     if name not in TASKS:
         raise ValueError(f"task is {name!r}, expected one of {', '.join(TASKS)}.")
     return TASKS[name]

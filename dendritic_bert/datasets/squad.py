@@ -1,9 +1,9 @@
-"""SQuAD: passages cut into overlapping windows, answers as spans of their tokens, the best spans back as text.
+"""SQuAD: passages are cut into overlapping windows, and answers are spans of their tokens.
 
     read_questions -> Question -> encode_windows -> Windows -> a model -> best_spans -> exact match and F1
 
-The windows are those of BERT's own SQuAD code: [CLS] question [SEP] a part of the passage [SEP], each part beginning
-``stride`` tokens before the one before it ends (Devlin et al. 2018; transformers' ``run_qa.py``).
+The windows are those of BERT's own SQuAD code: [CLS] question [SEP] part of the passage [SEP], where each part overlaps
+the one before by ``stride`` tokens (Devlin et al. 2018; transformers' ``run_qa.py``).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 from ..model.modeling import DendriticBertForQuestionAnswering
-from .glue import Benchmark
+from .benchmark import Benchmark
 from .rows import EncodedRows, pad_rows
 
 HUB_DATASET = "rajpurkar/squad"
-# XQuAD has no training questions: its English file counts as a dev set.
+# XQuAD has no training questions; its English file serves as a dev set.
 FILES = {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json", "xquad.en.json")}
 WINDOW, STRIDE = 384, 128  # tokens
-NUM_CANDIDATES = 20  # starts and ends of a window that are tried with one another, as in run_qa.py
+NUM_CANDIDATES = 20  # best starts and best ends of a window that are paired, as in run_qa.py
 MAX_ANSWER_TOKENS = 30
 
 
 class Question(NamedTuple):
-    """A question on a passage; ``starts[i]`` is the place of ``answers[i]`` in ``context``, in characters."""
+    """A question on a passage; ``answers[i]`` stands at character ``starts[i]`` of ``context``."""
 
     id: str
     title: str
@@ -42,11 +42,13 @@ class Question(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """What a model reads of questions.
+    """Questions as a model reads them: n windows of T tokens in all.
 
-    rows: a row for each window, ``labels`` ``[n, 2]`` the first and last token of the first answer, or 0 and 0 ([CLS])
-    where it is not in the window. questions: ``[n]``, the place of the window's question. offsets: ``[T, 2]``, what a
-    token covers of the passage, in characters; -1 outside of it, where no answer can be.
+    rows: one row per window; ``labels`` ``[n, 2]`` are the first and the last token of the first answer, or 0 and 0
+        ([CLS]) if the window does not hold it.
+    questions: ``[n]``, index of the question of each window.
+    offsets: ``[T, 2]``, first and last character (exclusive) of the passage that a token covers; -1 outside the
+        passage, where no answer can be.
     """
 
     rows: EncodedRows
@@ -55,19 +57,23 @@ class Windows(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A candidate for an answer, and the sum of its two logits."""
+    """A candidate for an answer, scored by the sum of its two logits."""
 
     text: str
     score: float
 
 
 def read_questions(split: str, data_dir: str | None = None) -> list[Question]:
-    """The questions of "train" or "dev", from a folder with SQuAD 1.1's files, a file of that form, or the hub.
+    """The questions of "train" or "dev".
+
+    Args:
+        data_dir: a folder with SQuAD 1.1's files, or a file of that form; None asks the hub.
 
     Raises:
         FileNotFoundError: ``data_dir`` does not hold the split.
-        ValueError: the file is not in SQuAD 1.1's form, or an answer does not stand where it says; it names the
-            question.
+        ValueError: the file is not in the form of SQuAD 1.1, or an answer does not stand where the file says; the
+            message names the question.
+        OSError: the hub cannot be reached.
     """
     if data_dir is None:
         return _read_hub(split)
@@ -90,7 +96,7 @@ def read_questions(split: str, data_dir: str | None = None) -> list[Question]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not in the form of SQuAD 1.1 ({type(error).__name__}: {error}): fetch it "
                          "again.") from error
-    return _checked(questions, str(path))
+    return _check_answers(questions, str(path))
 
 
 def _read_hub(split: str) -> list[Question]:
@@ -101,12 +107,12 @@ def _read_hub(split: str) -> list[Question]:
     except (OSError, ValueError) as error:
         raise OSError(f"{HUB_DATASET} cannot be fetched from the hub ({type(error).__name__}): check the network, or "
                       "pass data_dir, the folder of SQuAD 1.1.") from error
-    return _checked([Question(row["id"], row["title"], row["question"].strip(), row["context"],
+    return _check_answers([Question(row["id"], row["title"], row["question"].strip(), row["context"],
                               tuple(row["answers"]["text"]), tuple(row["answers"]["answer_start"])) for row in table],
                     HUB_DATASET)
 
 
-def _checked(questions: list[Question], source: str) -> list[Question]:
+def _check_answers(questions: list[Question], source: str) -> list[Question]:
     if not questions:
         raise ValueError(f"{source} holds no question: fetch it again.")
     for question in questions:
@@ -125,15 +131,18 @@ def _checked(questions: list[Question], source: str) -> list[Question]:
 def encode_windows(
     questions: list[Question], tokenizer: Any, max_length: int = WINDOW, stride: int = STRIDE
 ) -> Windows:
-    """Tokenize with a fast tokenizer of transformers. Raises ValueError, naming the question, where ``max_length``
-    leaves no room for it beside ``stride`` tokens of the passage."""
+    """Tokenize with a fast tokenizer of transformers.
+
+    Raises ValueError, which names the question, if ``max_length`` leaves no room for a question beside ``stride``
+    tokens of its passage.
+    """
     texts = [question.question for question in questions]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids]
     longest = int(np.argmax(lengths))
     needed = lengths[longest] + tokenizer.num_special_tokens_to_add(pair=True) + stride + 1
     if max_length < needed:
-        raise ValueError(f"max_length is {max_length}, question {questions[longest].id} takes {needed} with a stride "
-                         f"of {stride}: raise it.")
+        raise ValueError(f"max_length is {max_length}, but question {questions[longest].id} takes {needed} with a "
+                         f"stride of {stride}: raise it.")
     encoded = tokenizer(texts, [question.context for question in questions], truncation="only_second",
                         max_length=max_length, stride=stride, return_overflowing_tokens=True,
                         return_offsets_mapping=True, return_token_type_ids=True)
@@ -153,7 +162,7 @@ def encode_windows(
 
 
 def _answer_tokens(covered: np.ndarray, question: Question) -> tuple[int, int]:
-    """First and last token of the first answer in a window, [CLS] twice where it is not whole."""
+    """First and last token of the first answer in a window; [CLS] twice if the window does not hold all of it."""
     start = question.starts[0]
     end = start + len(question.answers[0])
     inside = np.flatnonzero((covered[:, 1] > start) & (covered[:, 0] < end) & (covered[:, 0] >= 0))
@@ -163,7 +172,7 @@ def _answer_tokens(covered: np.ndarray, question: Question) -> tuple[int, int]:
 
 
 def pad_windows(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Collate rows of a ``RowDataset`` into ``[B, L]`` and ``start_positions``, ``end_positions`` ``[B]``."""
+    """Collate rows of a ``RowDataset`` into tensors ``[B, L]``, ``start_positions`` and ``end_positions`` ``[B]``."""
     batch = pad_rows(rows)
     labels = batch.pop("labels")
     return {**batch, "start_positions": labels[:, 0], "end_positions": labels[:, 1]}
@@ -173,10 +182,10 @@ def pad_windows(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def best_spans(logits: Any, windows: Windows, questions: list[Question], num_best: int = 20) -> list[list[Span]]:
-    """For each question its ``num_best`` best spans over all windows, the best one first.
+    """For each question the ``num_best`` best spans of all its windows, the best first.
 
-    ``logits[i]`` is ``[L, 2]``, start and end of the tokens of window i (and of padding behind them). A span lies in
-    the passage, does not end before it starts, and has at most ``MAX_ANSWER_TOKENS`` tokens.
+    ``logits[i]`` is ``[L, 2]``: the start and end logits of the tokens of window i, and of any padding after them. A
+    span lies in the passage, does not end before it starts, and has at most ``MAX_ANSWER_TOKENS`` tokens.
     """
     spans: list[list[Span]] = [[] for _ in questions]
     for window, owner in enumerate(windows.questions):
@@ -187,18 +196,18 @@ def best_spans(logits: Any, windows: Windows, questions: list[Question], num_bes
         sums = scores[starts, 0][:, None] + scores[ends, 1]
         lengths = ends - starts[:, None] + 1
         sums[(lengths < 1) | (lengths > MAX_ANSWER_TOKENS)] = -np.inf
-        for place in np.argsort(-sums, axis=None, kind="stable")[:num_best]:
-            first, last = starts[place // len(ends)], ends[place % len(ends)]
-            if np.isfinite(score := sums.flat[place]):
+        for pair in np.argsort(-sums, axis=None, kind="stable")[:num_best]:
+            first, last = starts[pair // len(ends)], ends[pair % len(ends)]
+            if np.isfinite(score := sums.flat[pair]):
                 text = questions[owner].context[covered[first, 0]:covered[last, 1]]
                 spans[owner].append(Span(text, float(score)))
     return [sorted(found, key=lambda span: -span.score)[:num_best] for found in spans]
 
 
 class Squad(Benchmark):
-    """SQuAD 1.1, or XQuAD's English part; see ``Glue`` for the arguments. ``share`` is one of the articles.
+    """SQuAD 1.1, or the English part of XQuAD.
 
-    Raises as ``read_questions`` does.
+    The arguments are those of ``Glue``, but ``share`` is a share of the articles. Raises as ``read_questions`` does.
     """
 
     model_class = DendriticBertForQuestionAnswering
@@ -208,14 +217,14 @@ class Squad(Benchmark):
 
     def __init__(self, data_dir: str | None, share: float | None = None, with_train: bool = True,
                  split: str = "dev", fraction: float = 1.0) -> None:
-        is_read = with_train and share is None
-        self.train = read_questions("train", data_dir) if is_read else []
+        reads_train = with_train and share is None
+        self.train = read_questions("train", data_dir) if reads_train else []
         self.dev = read_questions(split, data_dir)
         if share is not None:
             self.train, self.dev = _hold_out(self.dev, share)
         if self.train and fraction < 1:
             order = np.random.default_rng(0).permutation(len(self.train))[:max(1, round(fraction * len(self.train)))]
-            self.train = [self.train[place] for place in np.sort(order)]
+            self.train = [self.train[index] for index in np.sort(order)]
         self.settings: dict[str, Any] = {"num_labels": 2}
         self.source = data_dir or HUB_DATASET
         self.num_train, self.num_dev = len(self.train), len(self.dev)
@@ -238,7 +247,7 @@ class Squad(Benchmark):
     def scores(self, logits: Any, split: str) -> dict[str, float]:
         from torchmetrics.functional.text import squad
 
-        if isinstance(logits, tuple):  # the Trainer's: starts and ends
+        if isinstance(logits, tuple):  # as the Trainer gathers them: starts and ends
             logits = np.stack(logits, axis=-1)
         spans = best_spans(logits, self.windows, self.dev, num_best=1)
         found = squad(
@@ -250,7 +259,7 @@ class Squad(Benchmark):
 
 
 def _hold_out(questions: list[Question], share: float) -> tuple[list[Question], list[Question]]:
-    """Whole articles, the same at every call: questions of one passage do not stand on both sides."""
+    """Split by whole articles, the same at every call, so that no passage has questions on both sides."""
     titles = sorted({question.title for question in questions})
     held = set(np.random.default_rng(0).permutation(titles)[:round(share * len(titles))].tolist())
     if not 0 < len(held) < len(titles):

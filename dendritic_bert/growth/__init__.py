@@ -1,1 +1,1 @@
-"""Adding dendrites while a model trains, after PerforatedAI."""
+"""Growing dendrites during a training."""

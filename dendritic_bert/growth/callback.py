@@ -1,10 +1,10 @@
-"""Growing dendrites while a Hugging Face ``Trainer`` trains: one callback, no other Trainer.
+"""Growing dendrites while a stock Hugging Face ``Trainer`` trains, by a callback.
 
     trainer = Trainer(model, arguments, ..., eval_dataset=held_out)       # eval_strategy="epoch"
     growing = GrowDendrites(trainer, PerforatedGrowth(model, 3, "out"), "accuracy", epochs=10)
     growing.train(resume_from_checkpoint=None)                            # or trainer.train()
 
-A *stage* is what lies between two dendrites: it has an optimizer and a learning rate schedule of its own.
+A *stage* is the time between two dendrites. It has its own optimizer and its own learning rate schedule.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .rule import Outcome
 
 
 class Rule(Protocol):
-    """``Growth`` or ``PerforatedGrowth``."""
+    """When a dendrite grows: ``rule.Growth`` or ``perforatedai_rule.PerforatedGrowth``."""
 
     is_done: bool
 
@@ -39,21 +39,21 @@ class Rule(Protocol):
 
 
 def most_epochs(max_dendrites: int, tries: int, epochs: int) -> int:
-    """The ``num_train_epochs`` that always suffice: the main layer's stage, and every try at every dendrite."""
+    """The ``num_train_epochs`` that always suffice: one stage without dendrites, and one for every try at each."""
     return epochs * (1 + max_dendrites * tries)
 
 
 class GrowDendrites(TrainerCallback):
-    """Gives the score of every evaluation to ``rule`` and makes optimizer, schedule and DDP wrapper anew as it grows.
+    """Gives every evaluation's score to ``rule``, and renews optimizer, schedule and DDP wrapper whenever it grows.
 
-    When the rule is done the training stops, with the best weights and ``DendriticLinear`` layers in the model. Under
-    DDP every process decides the same from the same score, the first one first.
+    When the rule is done the training stops, and the model has the best weights and ``DendriticLinear`` layers. Under
+    DDP every process decides the same from the same score, the first process first.
 
     Args:
-        trainer: evaluates every epoch; the callback adds itself to it.
-        rule: on the trainer's model.
-        score: the entry of the evaluation, without "eval_", that is the score; or rows, the loss on which it is (the
-            rule then minimizes).
+        trainer: a Trainer that evaluates every epoch; the callback adds itself to it.
+        rule: a rule on the trainer's model.
+        score: the name of the score among the evaluation's metrics, without "eval_"; or rows, whose loss is the score
+            (the rule must then minimize).
         epochs: the most epochs of a stage, over which the learning rate falls; the rule's patience may end it sooner.
     """
 
@@ -64,9 +64,9 @@ class GrowDendrites(TrainerCallback):
         trainer.add_callback(self)
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
-        """``trainer.train()``, from a checkpoint of a training that grew dendrites too, to the same result.
+        """``trainer.train()``, which can resume from a checkpoint of a growing training, to the same result.
 
-        Raises RuntimeError where PerforatedAI gives up, whatever it does instead.
+        Raises RuntimeError if PerforatedAI gives up, whatever it does instead of raising.
         """
         if resume_from_checkpoint is not None:
             checkpoint = Path(resume_from_checkpoint)
@@ -99,7 +99,7 @@ class GrowDendrites(TrainerCallback):
         score = metrics[f"eval_{self.score}"] if isinstance(self.score, str) else self._loss_on(self.score)
         with args.main_process_first(local=False):
             outcome = self.rule.add_score(score, self.stage_epoch == self.epochs, self.trainer.optimizer)
-        self.trainer.accelerator.wait_for_everyone()  # before the first process goes on to replace what they read
+        self.trainer.accelerator.wait_for_everyone()  # before the first process replaces files that the others read
         if outcome is not Outcome.UNCHANGED:
             self.stage_epoch = 0
         if outcome is Outcome.GREW:
@@ -124,20 +124,21 @@ class GrowDendrites(TrainerCallback):
         self.trainer.callback_handler.lr_scheduler = self.trainer.lr_scheduler
 
     def _rebuild(self) -> None:
-        """A new optimizer, schedule and DDP wrapper for the new parameters."""
+        """Make a new optimizer, schedule and DDP wrapper for the new parameters."""
         trainer = self.trainer
         trainer.accelerator.free_memory()
         trainer.optimizer = None
         trainer.create_optimizer()
         wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         if trainer.model_wrapped is not trainer.model:
-            # The training loop holds on to the old wrapper: it becomes the new one.
+            # The training loop keeps a reference to the old wrapper, so that one takes on the new one's state.
             trainer.model_wrapped.__dict__ = wrapped.__dict__
         trainer.callback_handler.optimizer = trainer.optimizer
         self._start_schedule()
 
     def _save(self, folder: Path, step: int) -> None:
-        """Before the Trainer writes the checkpoint of this step, so that none is without; and none for those gone."""
+        """Save the rule's state before the Trainer writes the checkpoint of this step, so that no checkpoint lacks it,
+        and delete the states whose checkpoints are gone."""
         state = _state_folder(folder, step)
         self.rule.save(state)
         (state / "stage.json").write_text(json.dumps({"epoch": self.stage_epoch}))

@@ -1,8 +1,8 @@
-"""Growing dendrites with PerforatedAI's own tracker, and back from its modules to ``DendriticLinear``.
+"""Growing dendrites with PerforatedAI's own tracker, and the way back from its modules to ``DendriticLinear``.
 
-The library (3.2.9, open-source gradient mode) asks questions on a terminal, quits with status 0, opens a debugger and
-writes to the current folder. None of it gets out of here: what it prints becomes the message of a RuntimeError where it
-gives up, and its files lie in the ``PAI`` of one folder.
+The library (3.2.9, open-source gradient mode) asks questions on a terminal, ends the process with status 0, opens a
+debugger and writes to the current folder. Nothing of this leaves the module: what the library prints becomes the
+message of a RuntimeError if it gives up, and its files go to a folder ``PAI`` inside a given one.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from ..model.perforatedai_checkpoint import BEST_MODEL, TRACKER, is_token_head, 
 from .rule import Outcome
 
 SAVE_NAME = "PAI"
-MOST_WORDS = 300  # characters of what it prints where it gives up, which can be a page
+MAX_QUOTED = 300  # characters of its output in the message of an error; it can print a page
 
 
 class PerforatedGrowth:
-    """PerforatedAI's tracker on the head of ``model``, whose layers become the library's modules until ``finish``.
+    """PerforatedAI's tracker on the head of ``model``, whose layers are the library's modules until ``finish``.
 
-    The library keeps its settings and its tracker in global variables: one of these at a time.
+    The library keeps its settings and its tracker in global variables, so there can be only one of these at a time.
 
     Args:
-        model: a module with ``DendriticLinear`` layers without dendrites; their activation is that of the new ones.
+        model: a module with ``DendriticLinear`` layers without dendrites; new dendrites have their activation.
         max_dendrites, patience, tries, maximize: as in ``Growth``.
-        folder: where the library's ``PAI`` folder goes: the best weights so far, its configuration, and at the end its
-            graph and tables.
+        folder: where the library's ``PAI`` folder goes, with the best weights so far, its configuration, and at the end
+            its graph and tables.
 
     Raises:
         ImportError: perforatedai is not installed.
-        RuntimeError: the library gave up, in its words.
-        ValueError: the layers have dendrites already.
+        RuntimeError: the library gave up; the message quotes it.
+        ValueError: the layers already have dendrites.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PerforatedGrowth:
                               "rule without it (--dendrite_schedule plain).")
         layers = dendritic_layers(model)
         if any(layer.num_dendrites for layer in layers.values()):
-            raise ValueError("the layers of model have dendrites already: PerforatedAI grows them from none.")
+            raise ValueError("the layers of model have dendrites already: PerforatedAI starts from layers without.")
         self.model, self.folder, self.is_done = model, Path(folder).resolve(), False
         self.folder.mkdir(parents=True, exist_ok=True)
         self.activation = next(iter(layers.values())).activation
@@ -66,7 +66,7 @@ class PerforatedGrowth:
             from perforatedai import globals_perforatedai, utils_perforatedai
 
             self._globals, self._utils = globals_perforatedai, utils_perforatedai
-            globals_perforatedai.pc = globals_perforatedai.PAIConfig()  # not what an earlier run has set
+            globals_perforatedai.pc = globals_perforatedai.PAIConfig()  # without the settings of an earlier run
             device = next(model.parameters()).device
             for name, value in {
                 "configuration_confirmed": True, "unwrapped_modules_confirmed": True, "silent": True,
@@ -78,7 +78,7 @@ class PerforatedGrowth:
             }.items():
                 getattr(globals_perforatedai.pc, f"set_{name}")(value)
             for name, layer in layers.items():
-                # Made without drawing numbers: a seed gives what it gives without the library.
+                # Made without drawing random numbers, so that a seed gives what it gives without the library.
                 linear = skip_init(nn.Linear, layer.in_features, layer.out_features).to(layer.weight)
                 linear.load_state_dict(layer.state_dict())
                 model.set_submodule(name, linear)
@@ -88,16 +88,16 @@ class PerforatedGrowth:
         for name, module in self._modules.items():
             if is_token_head(name):
                 module.set_this_output_dimensions([-1, -1, 0])
-        self._tidy()
+        self._clean_up()
 
     @property
     def num_dendrites(self) -> int:
-        """Dendrites for each output now."""
+        """Dendrites of each output at present."""
         return len(next(iter(self._modules.values())).dendrite_module.layers)
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Around training: the modules have hooks that end the process, with status 0, where shapes differ."""
+        """A context for the training loop: the library's hooks end the process, with status 0, if shapes differ."""
         try:
             yield
         except SystemExit as end:
@@ -105,7 +105,7 @@ class PerforatedGrowth:
 
     @contextlib.contextmanager
     def _library(self) -> Iterator[None]:
-        """Around calls of the library's own."""
+        """A context for every call into the library."""
         printed, folder, set_trace = io.StringIO(), os.getcwd(), pdb.set_trace
 
         def refuse(*_: Any, **__: Any) -> None:
@@ -118,24 +118,24 @@ class PerforatedGrowth:
                 warnings.simplefilter("ignore")
                 yield
         except (Exception, SystemExit) as error:
-            said = textwrap.shorten(printed.getvalue(), MOST_WORDS, placeholder=" ...")
+            said = textwrap.shorten(printed.getvalue(), MAX_QUOTED, placeholder=" ...")
             raise RuntimeError(f"PerforatedAI gave up ({error!r}): {said}") from error
         finally:
             os.chdir(folder)
             pdb.set_trace = set_trace
 
     def add_score(self, score: float, stage_is_over: bool = False, optimizer: Any = None) -> Outcome:
-        """Take the score of one more epoch; see ``Growth.add_score``. ``optimizer`` is the one in use."""
+        """Take the score of one more epoch, as ``Growth.add_score`` does; ``optimizer`` is the one in use."""
         tracker = self._globals.pai_tracker
         with self._library():
             tracker.set_optimizer_instance(optimizer)
             _, restructured, self.is_done = tracker.add_validation_score(score, self.model, stage_is_over)
-        self._tidy()
+        self._clean_up()
         return Outcome.DONE if self.is_done else Outcome.GREW if restructured else Outcome.UNCHANGED
 
-    def _tidy(self) -> None:
-        """Only what is live gets a gradient, since DDP stops at a parameter that has none; and no string of theirs
-        among the weights, which changes its length."""
+    def _clean_up(self) -> None:
+        """Let only live parameters have a gradient, as DDP stops at a parameter without one, and remove the library's
+        string from the weights, as its length changes."""
         self.model._buffers.pop(TRACKER, None)
         for module in self._modules.values():
             module.requires_grad_(False)
@@ -146,15 +146,15 @@ class PerforatedGrowth:
                 parameter.requires_grad_(True)
 
     def finish(self) -> None:
-        """Bring back the best weights, draw the library's graph, and make ``DendriticLinear`` layers of its modules."""
+        """Restore the best weights, draw the library's graph, and turn its modules into ``DendriticLinear`` layers."""
         best = self.folder / SAVE_NAME / BEST_MODEL
         with self._library():
             if not self.is_done and best.exists():
                 self._utils.load_system(self.model, SAVE_NAME, best.stem, switch_call=True)
-            self._globals.pai_tracker.making_graphs = True  # a second each: once is enough
+            self._globals.pai_tracker.making_graphs = True  # once, as each takes a second
             self._globals.pai_tracker.save_graphs()
         self.is_done = True
-        self._tidy()
+        self._clean_up()
         for file in (self.folder / SAVE_NAME).glob("switch_*.pt"):
             file.unlink(missing_ok=True)
         count = self.num_dendrites
@@ -169,14 +169,14 @@ class PerforatedGrowth:
             config.num_dendrites = count
 
     def save(self, folder: Path) -> None:
-        """Write what ``load`` needs beside the model's own weights."""
+        """Write to ``folder`` what ``load`` needs beside the model's own weights."""
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.folder / SAVE_NAME / BEST_MODEL, folder / BEST_MODEL)
         text = self._globals.pai_tracker.to_string()
         (folder / "tracker.txt").write_text(f"{self.is_done}\n{text}", encoding="utf-8")
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Go on from ``save``; ``weights`` are those the model had then."""
+        """Continue from what ``save`` wrote to ``folder``; ``weights`` are those that the model had then."""
         is_done, text = (folder / "tracker.txt").read_text(encoding="utf-8").split("\n", 1)
         shutil.copyfile(folder / BEST_MODEL, self.folder / SAVE_NAME / BEST_MODEL)
         tracker = self._globals.pai_tracker
@@ -186,4 +186,4 @@ class PerforatedGrowth:
             tracker.reset_module_vector(self.model, True)
             tracker.from_string(text)
         self.is_done = is_done == "True"
-        self._tidy()
+        self._clean_up()

@@ -1,4 +1,4 @@
-"""Averaged weights: what is kept of a training is an exponential moving average of its weights over the steps."""
+"""An exponential moving average (EMA) of the weights over the steps of a training, which is kept in their place."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ AVERAGE_FILE = "average.safetensors"
 
 
 class AveragedWeights(TrainerCallback):
-    """An exponential moving average of the weights, which are put in their place at the end.
+    """Averages the weights over the steps and puts the average into the model when the training ends.
 
-    It looks back over ``1 / (1 - decay)`` steps and at most 40 % of the training: of the weights it began with, which
-    have learnt nothing, e^-2.5 = 8 % are left at the end even of a short one. It is saved beside every checkpoint,
-    before the file that makes the checkpoint whole.
+    The average looks back over ``1 / (1 - decay)`` steps, but over at most 40 % of the training: even after a short
+    one, only e^-2.5 = 8 % of it are the initial weights, which have learnt nothing. It is saved with every checkpoint,
+    before the file that completes the checkpoint.
     """
 
     def __init__(self, decay: float):

@@ -1,11 +1,10 @@
-"""What a training begins with: the embeddings of a BERT checkpoint with its tokenizer, or random numbers and a
-WordPiece vocabulary made of the task's own texts."""
+"""What a training starts from: a BERT checkpoint with its tokenizer, or random numbers and a new vocabulary."""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tokenizers.trainers import WordPieceTrainer
@@ -13,20 +12,16 @@ from transformers import BertTokenizer
 
 from ..inference.tokenizer_files import load_tokenizer
 from ..model.configuration import DendriticBertConfig
-from ..model.dendritic_linear import DendriticLinear
+from ..model.dendritic_linear import dendritic_layers
+from .options import FRESH_SIZES, TrainingOptions
 
-if TYPE_CHECKING:
-    from .trainer import TrainingOptions
-
-# What a fresh model has where nothing else is asked for; from a checkpoint these are the checkpoint's.
-FRESH_SIZES = {"vocab_size": 30000, "hidden_size": 16, "max_position_embeddings": 512}
-MIN_FREQUENCY = 2  # of a word piece in the training texts
+MIN_FREQUENCY = 2  # occurrences of a word piece in the training texts
 
 
 def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
-    """The tokenizer that ``options`` name, alone or with its checkpoint, or a new one for ``texts``.
+    """The tokenizer that ``options`` name, by itself or with its checkpoint, or a new one trained on ``texts``.
 
-    Raises OSError where it is not there, ValueError where ``vocab_size`` cannot hold the texts' characters.
+    Raises OSError if it cannot be loaded, ValueError if ``vocab_size`` cannot hold the characters of the texts.
     """
     argument = "tokenizer_name" if options.model_name is None else "model_name"
     name = getattr(options, argument)
@@ -34,7 +29,7 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
         return _train_tokenizer(list(texts), options.vocab_size or FRESH_SIZES["vocab_size"])
     try:
         return load_tokenizer(name)
-    except (OSError, ValueError) as error:  # each takes a paragraph
+    except (OSError, ValueError) as error:  # whose own messages are paragraphs
         raise OSError(f"the tokenizer of {argument} {name} cannot be loaded ({type(error).__name__}): pass a folder "
                       "that holds its tokenizer.json or vocab.txt, or a hub id.") from error
 
@@ -43,9 +38,10 @@ def _train_tokenizer(texts: list[str], vocab_size: int) -> BertTokenizer:
     """BERT's lower-casing tokenizer with a WordPiece vocabulary of the texts, the same at every call."""
     backend = BertTokenizer().backend_tokenizer
     seen = set().union(*map(backend.normalizer.normalize_str, texts)) - set(string.whitespace)
-    # Every printable character of ASCII is known, even one that no training text holds.
+    # Every printable character of ASCII is in the vocabulary, even if no training text holds it.
     alphabet = sorted(seen | set(string.printable) - set(string.ascii_uppercase) - set(string.whitespace))
-    # The trainer numbers "##x" in the order of a hash table, which breaks its ties: numbered here, they stay.
+    # The trainer numbers "##x" in the order of a hash table and breaks ties by these numbers. As special tokens they
+    # are numbered here, which makes the vocabulary the same at every call.
     first = [*BertTokenizer().get_vocab(), *alphabet, *(f"##{character}" for character in alphabet)]
     if vocab_size < len(first):
         raise ValueError(f"vocab_size is {vocab_size}, the characters of the texts alone take {len(first)}: raise it.")
@@ -55,7 +51,8 @@ def _train_tokenizer(texts: list[str], vocab_size: int) -> BertTokenizer:
 
 
 def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, Any], vocab_size: int) -> Any:
-    """A ``model_class`` of ``options``; ``settings`` are the task's own fields of ``DendriticBertConfig``."""
+    """A ``model_class`` as ``options`` describe it; ``settings`` are the fields of ``DendriticBertConfig`` that the
+    task determines."""
     settings = settings | {name: getattr(options, name)
                            for name in ("pooling", "encoder_pooling", "num_dendrites", "dendrite_activation",
                                         "head_hidden")}
@@ -68,22 +65,18 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     model = model_class(DendriticBertConfig(**{"hidden_dropout_prob": 0.0, "num_hidden_layers": 0,
                                                "num_attention_heads": 1, **settings, **sizes,
                                                "vocab_size": vocab_size}))
-    # Words begin small (0.02) around one large common vector: LayerNorm would blow a word that is hardly ever seen up
-    # to full length in a random direction, whereas here it stays neutral until it has been trained. Worth 1.5 points
-    # on SST-2, and what leaves no reason for dropout. The head begins as nn.Linear does.
+    # Word vectors start small (0.02) beside one large vector that all tokens share. Without it, LayerNorm would scale a
+    # word that is hardly ever seen to full length in a random direction; with it, such a word stays neutral until it
+    # has been trained. This is worth 1.5 points on SST-2 and makes dropout needless. The head starts as nn.Linear does.
     torch.nn.init.normal_(model.bert.embeddings.token_type_embeddings.weight)
-    for layer in _layers(model):
+    for layer in dendritic_layers(model).values():
         layer.reset_parameters()
     return model
 
 
 def live_parameters(model: Any) -> dict[str, int]:
-    """Parameters that can change the output, by part: embeddings, encoder, head, all."""
+    """Numbers of parameters that can change the output: of the embeddings, of the encoder, of the head, of all."""
     embeddings = sum(parameter.numel() for parameter in model.bert.embeddings.parameters())
     encoder = sum(parameter.numel() for parameter in model.bert.parameters()) - embeddings
-    head = sum(layer.num_live_parameters() for layer in _layers(model))
+    head = sum(layer.num_live_parameters() for layer in dendritic_layers(model).values())
     return {"embeddings": embeddings, "encoder": encoder, "head": head, "all": embeddings + encoder + head}
-
-
-def _layers(model: Any) -> list[DendriticLinear]:
-    return [module for module in model.modules() if isinstance(module, DendriticLinear)]

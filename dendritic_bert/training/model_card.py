@@ -1,11 +1,9 @@
-"""The model card that is written beside trained weights: what they were made of, how, and how good they are."""
+"""The model card that is written beside trained weights: what the model is, how it was made, how it scores."""
 
 from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterable
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,11 @@ import transformers
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..kernels import backends
+from .markdown import markdown_table
+from .options import TrainingOptions, command_line
 
 if TYPE_CHECKING:
     from ..model.configuration import DendriticBertConfig
-    from .trainer import TrainingOptions
 
 USE = {"glue": """\
 ```python
@@ -41,35 +40,36 @@ DATASETS = {"glue": ("nyu-mll/glue", "GLUE"), "squad": ("rajpurkar/squad", "SQuA
 def write_model_card(
     path: Path, options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig
 ) -> None:
-    """Write the card of the model with that ``config``; ``results`` are those of ``training.train``."""
+    """Write the card of a model to ``path``; ``results`` are those of ``trainer.train``."""
     parts = results["live_parameters"]
     is_regression = config.problem_type == "regression"
-    beginning = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
+    start = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
     is_answering = options.benchmark == "squad"
     labels = ", ".join(f"`{label}`" for _, label in sorted((config.id2label or {}).items()))
     truncated = f", {results['num_truncated']:,} of them cut to {options.max_length} tokens"
     path.write_text("\n".join([
         "---", _metadata(options, results), "---", "",
-        f"# {'A DSN' if config.dsn else 'A BERT with a dendritic head'} for {options.task}", "",
+        f"# {'A Dendritic Semantic Network (DSN)' if config.dsn else 'A BERT with a dendritic head'} for "
+        f"{options.task}", "",
         "Made by dendritic-bert. " + (_what_it_is(config, is_answering) if config.dsn else "")
-        + ("Two outputs a token, start and end of an answer." if is_answering else
-           "One output, a regression." if is_regression else f"Labels: {labels}."), "",
+        + ("Two outputs per token: the start and the end of an answer." if is_answering else
+           "One output: a regression." if is_regression else f"Labels: {labels}."), "",
         USE[options.benchmark].format(folder=options.output_dir),
         "## How it was made", "",
         f"- Data: {results['source']}, {results['num_train']:,} rows"
         + (truncated if results["num_truncated"] else "") + ".",
-        f"- Begun with {beginning}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
-        f"size {config.hidden_size}, {config.num_dendrites} dendrites "
-        f"{'an output' if is_answering or config.head_hidden else 'a label'}"
+        f"- Started from {start}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
+        f"size {config.hidden_size}, {config.num_dendrites} dendrites for each "
+        f"{'output' if is_answering or config.head_hidden else 'label'}"
         + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
         *(f"- {note}" for note in options.notes()),
         f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
         f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
         f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
         "```", shlex.join(command_line(options)), "```", "",
-        "## How good it is", "",
+        "## How it scores", "",
         f"On the whole dev set ({results['num_dev']:,} rows), after the last epoch, with the weights as they are "
-        f"written. The weights here are those of seed {options.seeds[0]}, the first one.", "",
+        f"written. The weights here are those of the first seed, {options.seeds[0]}.", "",
         *_table(results), "",
     ]), encoding="utf-8")
 
@@ -78,9 +78,9 @@ def _what_it_is(config: DendriticBertConfig, is_answering: bool) -> str:
     head = f"{'dendritic' if config.num_dendrites else 'linear'} head"
     if is_answering:
         return (f"BERT's embeddings and LayerNorm under a {head} on every token; there is no encoder, so a question "
-                "never meets its passage. ")
+                "cannot be compared with its passage. ")
     return (f"BERT's embeddings, LayerNorm and mean pooling under a {head}; there is no encoder, so the order of words "
-            "counts for next to nothing. ")
+            "hardly counts. ")
 
 
 def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
@@ -101,7 +101,7 @@ def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
 
 
 def metric_names(results: dict[str, Any]) -> list[str]:
-    """The metrics of the runs in the results of ``training.train``."""
+    """The metrics of the runs in the results of ``trainer.train``."""
     return [name for name in results["runs"][0] if name not in ("seed", "seconds", "num_dendrites")
             and not name.startswith("standard_error")]
 
@@ -114,48 +114,20 @@ def _versions() -> str:
             f"{tokenizers.__version__}, Python {platform.python_version()} on {platform.machine()}")
 
 
-def changed_fields(options: TrainingOptions) -> dict[str, Any]:
-    """The options that are not at their default."""
-    defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
-                for option in fields(options)}
-    return {name: value for name, value in asdict(options).items() if value != defaults[name]}
-
-
-def command_line(options: TrainingOptions) -> list[str]:
-    """The command line that gives these options, the defaults left out but for what every run says."""
-    words = ["dendritic-bert", options.command]
-    changed = changed_fields(options)
-    for name, value in asdict(options).items():
-        if name not in changed and name not in ("benchmark", "task", "epochs"):
-            continue
-        words.append(f"--{name}")
-        if value is not True:
-            words += map(str, value) if isinstance(value, list) else [str(value)]
-    return words
-
-
 def _table(results: dict[str, Any]) -> list[str]:
     metrics = metric_names(results)
-    lines = [f"| seed | {' | '.join(name.replace('_', ' ') for name in metrics)} | seconds |",
-             "|" + "---|" * (len(metrics) + 2)]
-    for run in results["runs"]:
-        lines.append(f"| {run['seed']} | {' | '.join(f'{run[name]:.4f}' for name in metrics)} | {run['seconds']:.0f} |")
-    lines.append("")
+    lines = [markdown_table(["seed", *(name.replace("_", " ") for name in metrics), "seconds"],
+                            [[str(run["seed"]), *(f"{run[name]:.4f}" for name in metrics), f"{run['seconds']:.0f}"]
+                             for run in results["runs"]])]
     if results["sd"] is not None:
         lines.append(f"Mean {metrics[0].replace('_', ' ')} over {len(results['runs'])} seeds: "
                      f"**{results['mean']:.4f}**, standard deviation {results['sd']:.4f}.")
     if results["majority"] is not None:
         lines.append(f"The most frequent label makes up {results['majority']:.4f} of the rows.")
     if results["task"] == "sst2":
-        lines.append("What training does by default was chosen by the accuracy on this very dev set: expect a little "
+        lines.append("The default settings of training were chosen by their accuracy on this dev set: expect slightly "
                      "less elsewhere.")
     if "standard_error" in results["runs"][0]:
         lines.append(f"One standard error of an accuracy on {results['num_dev']:,} rows is "
                      f"{results['runs'][0]['standard_error']:.4f}.")
     return lines
-
-
-def markdown_table(header: list[str], lines: Iterable[Iterable[str]], num_text_columns: int = 1) -> str:
-    """A table in Markdown; the first columns are aligned left, the others right."""
-    marks = ["---" if column < num_text_columns else "---:" for column in range(len(header))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, marks, *lines]) + "\n"

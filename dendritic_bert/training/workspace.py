@@ -1,8 +1,8 @@
-"""Where a training keeps what it has so far: beside the results, until they are whole.
+"""The folder in which a training works until its results are complete.
 
-Everything is written to ``OUTPUT_DIR/.unfinished`` and moves up when the training is done, so that an older model in
+Everything is written to ``OUTPUT_DIR/.unfinished`` and moves up when the training ends, so that an older model in
 ``OUTPUT_DIR`` stays whole until a newer one is. An interrupted training leaves its last checkpoint and the scores of
-the seeds it had finished; the same command goes on from there, another command starts over.
+the seeds that it finished: the same command continues from there, another command starts over.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from ..system_errors import NO_SPACE
 
 MODEL_TYPE = "dendritic_bert"
 FOLDER = ".unfinished"
-JOURNAL = "runs.json"  # in that folder, and what shows that it is ours
+RUNS_FILE = "runs.json"  # in that folder, where it shows that the folder is this program's
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-# safetensors and torch.save report a failed write without an errno.
+# How safetensors and torch.save report a full disk, as they give no errno.
 NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing")
 
 
 class Workspace:
-    """The folder of one training, and what an earlier run of it left there.
+    """The folder of one training, with what an earlier run of the same training left there.
 
-    folder: files that become the result. runs: the scores of the seeds that are finished, one dict each.
+    folder: holds the files that become the result. runs: the scores of the finished seeds, one dict per seed.
     """
 
     def __init__(self, folder: Path, training: dict[str, Any], is_main: bool) -> None:
         self.folder, self.training, self.is_main = folder, training, is_main
         self.runs: list[dict[str, Any]] = []
         with suppress(OSError, ValueError, KeyError):
-            found = json.loads((folder / JOURNAL).read_bytes())
+            found = json.loads((folder / RUNS_FILE).read_bytes())
             if found["training"] == training:
                 self.runs = found["runs"]
                 return
@@ -54,49 +54,50 @@ class Workspace:
         return self.folder / f"seed-{seed}"
 
     def last_checkpoint(self, seed: int) -> str | None:
-        """The newest whole checkpoint of that seed; its state is what the Trainer writes last."""
-        whole = [path.parent for path in self.checkpoints(seed).glob("checkpoint-*/trainer_state.json")]
-        return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+        """The newest complete checkpoint of that seed, or None: the Trainer writes ``trainer_state.json`` last."""
+        complete = [path.parent for path in self.checkpoints(seed).glob("checkpoint-*/trainer_state.json")]
+        return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
 
     def finish_run(self, run: dict[str, Any]) -> None:
-        """Remember the scores of a seed; its checkpoints are needed no more."""
+        """Save the scores of a seed and delete its checkpoints."""
         self.runs.append(run)
         if self.is_main:
             self._save()
             shutil.rmtree(self.checkpoints(run["seed"]), ignore_errors=True)
 
     @property
-    def is_worth_keeping(self) -> bool:
+    def can_be_resumed(self) -> bool:
+        """Whether the folder holds anything that the same command could continue from."""
         return bool(self.runs) or not self.training or any(self.folder.glob("seed-*/checkpoint-*/trainer_state.json"))
 
     def publish(self, output: Path) -> None:
-        """Move every file up, the configuration last: without it the folder is no model yet."""
-        journal = self.folder / JOURNAL
-        self.training, self.runs = {}, []  # what remains after a move that is interrupted is ours, and of no training
+        """Move every file up, the configuration last: without it the folder is not yet a model."""
+        runs_file = self.folder / RUNS_FILE
+        self.training, self.runs = {}, []  # if the move is interrupted, what is left is ours but continues nothing
         self._save()
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "config.json"):
-            if path == journal:
+            if path == runs_file:
                 continue
             if path.is_dir() and (output / path.name).is_dir():
                 shutil.rmtree(output / path.name)
             os.replace(path, output / path.name)
-        journal.unlink()
+        runs_file.unlink()
 
     def _save(self) -> None:
-        new = self.folder / f"{JOURNAL}.new"
+        new = self.folder / f"{RUNS_FILE}.new"
         new.write_text(json.dumps({"training": self.training, "runs": self.runs}, indent=1), encoding="utf-8")
-        os.replace(new, self.folder / JOURNAL)
+        os.replace(new, self.folder / RUNS_FILE)
 
 
 @contextmanager
 def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Workspace]:
-    """The workspace of the ``training`` (JSON values that are the same when it is resumed) whose results belong in
-    ``output_dir``; they appear there when the block ends well. After an error what it can be resumed by stays.
+    """The workspace of a training whose results belong in ``output_dir``, where they appear when the block ends.
 
-    Under torchrun every process comes here, and the first one writes.
+    ``training`` is a dict of JSON values that is the same when the training is resumed. After an error, whatever the
+    training can be resumed from stays. Under torchrun every process opens the workspace, and the first one writes.
 
-    Raises OSError where ``output_dir`` cannot be written, holds files that are not of this program under the names of
-    its own, is in use by another training, or the disk becomes full.
+    Raises OSError if ``output_dir`` cannot be written, holds files that this program has not written under the names
+    that it writes, is in use by another training, or if the disk becomes full.
     """
     output, is_main = Path(output_dir), int(os.environ.get("RANK", "0")) == 0
     folder, is_new = output / FOLDER, not output.exists()
@@ -124,12 +125,12 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
             if is_main:
                 workspace.publish(output)
         except BaseException as error:
-            if is_main and not workspace.is_worth_keeping:
+            if is_main and not workspace.can_be_resumed:
                 shutil.rmtree(folder)
-            if isinstance(error, KeyboardInterrupt) and workspace.is_worth_keeping:
+            if isinstance(error, KeyboardInterrupt) and workspace.can_be_resumed:
                 raise KeyboardInterrupt("(the same command goes on where this one ended)") from None
             if is_disk_full(error):
-                kept = f"; the last good checkpoint is in {folder}" if workspace.is_worth_keeping else ""
+                kept = f"; the last good checkpoint is in {folder}" if workspace.can_be_resumed else ""
                 raise OSError(f"output_dir {output} has no room for the next checkpoint{kept}: free some space and run "
                               "the same command again.") from error
             raise
@@ -144,20 +145,20 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
 
 
 def _refuse_files_of_others(output: Path, folder: Path) -> None:
-    """Raise FileExistsError where a training would delete or replace what it has not written."""
+    """Raise FileExistsError if a training would delete or replace files that this program has not written."""
     in_folder = set(os.listdir(folder)) if folder.is_dir() else set()
-    if in_folder and not _is_journal(folder / JOURNAL) and in_folder != {f"{JOURNAL}.new"}:
-        raise FileExistsError(f"{folder} is no folder of this program, it has no {JOURNAL} of its own: move it, or "
-                              "name another output_dir.")
+    if in_folder and not _is_runs_file(folder / RUNS_FILE) and in_folder != {f"{RUNS_FILE}.new"}:
+        raise FileExistsError(f"{folder} is not a folder of this program, as it holds no {RUNS_FILE} of a training: "
+                              "move it, or name another output_dir.")
     if in_folder or _is_model(output / "config.json"):
         return
     for name in MODEL_FILES:
         if (output / name).exists():
-            raise FileExistsError(f"output_dir {output} holds {name} and no model of this program, which would replace "
-                                  "it: name another folder.")
+            raise FileExistsError(f"output_dir {output} holds {name} but no model of this program, which would replace "
+                                  "that file: name another folder.")
 
 
-def _is_journal(path: Path) -> bool:
+def _is_runs_file(path: Path) -> bool:
     try:
         return json.loads(path.read_bytes()).keys() == {"training", "runs"}
     except (OSError, ValueError, AttributeError):
@@ -172,7 +173,7 @@ def _is_model(path: Path) -> bool:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is a write for which there was no room."""
+    """Whether an error, or one that caused it, is a write for which the disk had no room."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             return True

@@ -1,7 +1,6 @@
-"""The benches still run, their contenders still compute the same thing, and the report's arithmetic is right."""
+"""The benches run, their implementations compute the same thing, and the arithmetic of the report is right."""
 
 import csv
-import importlib
 import json
 import os
 import subprocess
@@ -9,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import harness
 import pytest
 import torch
 from helpers import REPOSITORY, shared_path
 
 
 def run(*command: str) -> str:
-    # pytest-benchmark times nothing in what it takes for a worker of xdist's.
+    # pytest-benchmark times nothing in a process that it takes for a worker of xdist.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     process = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True,
                              env=environment | {"DENDRITIC_BERT_BENCH_SMALL": "1"})
@@ -23,17 +23,17 @@ def run(*command: str) -> str:
     return process.stdout
 
 
-def largest_allowed_error(contender: str) -> float:
-    """fp32 rounds to 2^-24 and the logits are about 0.2; the other tables keep 8 bits (bf16, int8) or 11.
+def largest_allowed_error(implementation: str) -> float:
+    """fp32 rounds to 2^-24 and the logits are about 0.2; the other tables keep 8 bits (bf16, int8) or 11 (fp16).
 
-    The embedded model is stored in fp16, and its centred table rounded to it once more.
+    The embedded model is stored in fp16, and its centred table is rounded to fp16 once more.
     """
-    return 1e-2 if any(name in contender for name in ("bf16", "fp16", "int8", "embedded model")) else 1e-5
+    return 1e-2 if any(name in implementation for name in ("bf16", "fp16", "int8", "embedded model")) else 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bench", ["forward", "backward", "end_to_end"])
-def test_bench_runs_and_its_contenders_agree(bench: str, tmp_path: Path) -> None:
+def test_bench_runs_and_its_implementations_agree(bench: str, tmp_path: Path) -> None:
     pytest.importorskip("pytest_benchmark")
     if bench == "end_to_end":
         shared_path("data/glue/SST-2")
@@ -43,8 +43,8 @@ def test_bench_runs_and_its_contenders_agree(bench: str, tmp_path: Path) -> None
     run("bench/report.py", str(tmp_path / "results.json"), "--output", str(tmp_path))
     with (tmp_path / f"{bench}.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    wrong = {row["contender"]: row["max_error"] for row in rows
-             if row["max_error"] and float(row["max_error"]) > largest_allowed_error(row["contender"])}
+    wrong = {row["implementation"]: row["max_error"] for row in rows
+             if row["max_error"] and float(row["max_error"]) > largest_allowed_error(row["implementation"])}
     assert not wrong
     assert sum(row["max_error"] != "" for row in rows) >= 2
     assert "Sizes were shrunk" in (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -52,14 +52,15 @@ def test_bench_runs_and_its_contenders_agree(bench: str, tmp_path: Path) -> None
 
 def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
     """Ratios 2, 4, 5 within rounds, median 4; the ratio of the medians would be 30 / 5 = 6."""
-    race = {
-        "title": "a race", "unit": "token", "conditions": "none", "baseline": "slow",
-        "bars": [{"contender": "fast", "baseline": "slow", "at_least": 3.9, "at_most": None},
-                 {"contender": "fast", "baseline": "slow", "at_least": 4.1, "at_most": None},
-                 {"contender": "slow", "baseline": "fast", "at_least": None, "at_most": 4.1},
-                 {"contender": "absent", "baseline": "slow", "at_least": 1.0, "at_most": None}],
-        "contenders": {"slow": {"samples": [20e-9, 30e-9, 40e-9], "error": 1.5e-7, "accuracy": None},
-                       "fast": {"samples": [10e-9, 7.5e-9, 8e-9], "error": None, "accuracy": 0.8125, "bound": 5e8}},
+    comparison = {
+        "title": "a comparison", "unit": "token", "conditions": "none", "baseline": "slow",
+        "targets": [{"implementation": "fast", "baseline": "slow", "at_least": 3.9, "at_most": None},
+                    {"implementation": "fast", "baseline": "slow", "at_least": 4.1, "at_most": None},
+                    {"implementation": "slow", "baseline": "fast", "at_least": None, "at_most": 4.1},
+                    {"implementation": "absent", "baseline": "slow", "at_least": 1.0, "at_most": None}],
+        "implementations": {"slow": {"samples": [20e-9, 30e-9, 40e-9], "error": 1.5e-7, "accuracy": None},
+                            "fast": {"samples": [10e-9, 7.5e-9, 8e-9], "error": None, "accuracy": 0.8125,
+                                     "bound": 5e8}},
     }
     machine = {"cpu": {"brand_raw": "A CPU", "count": 2, "flags": ["avx2", "nonsense"]}, "instruction_set": "avx2",
                "torch_cpu_capability": "AVX2", "system": "Linux", "machine": "x86_64", "python_version": "3.11.0",
@@ -67,7 +68,7 @@ def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
                "node": "the-host-name"}
     result = {"machine_info": machine, "commit_info": {"id": "0123456789abcdef", "dirty": True},
               "datetime": "2026-01-02T03:04:05.6", "benchmarks": [
-                  {"fullname": "bench/bench_things.py::test_race", "extra_info": race}]}
+                  {"fullname": "bench/bench_things.py::test_speed", "extra_info": comparison}]}
     (tmp_path / "results.json").write_text(json.dumps(result), encoding="utf-8")
     printed = run("bench/report.py", str(tmp_path / "results.json"), "--output", str(tmp_path / "new" / "folder"))
 
@@ -86,10 +87,9 @@ def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
     assert "the-host-name" not in readme
 
 
-def test_the_gpu_race_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What of it needs no GPU: its data, its contenders but for the kernels, and its clock."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "bench"))
-    bench = importlib.import_module("bench_gpu")
+def test_the_gpu_bench_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part that needs no GPU: its data, its implementations but for the kernels, and its clock."""
+    import bench_gpu as bench
 
     class Event:
         def __init__(self, enable_timing: bool):
@@ -109,23 +109,25 @@ def test_the_gpu_race_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
     monkeypatch.setattr(bench, "compiled", lambda function: function)
     monkeypatch.setattr(bench.backends, "refusal", lambda *_: "there is no GPU")
-    races = []
-    bench.test_logits(lambda contenders, **race: races.append((contenders, race)), 16, 3, "hot")
-    bench.test_forward_and_backward(lambda contenders, **race: races.append((contenders, race)), 16, 3)
-    for contenders, race in races:
-        assert len(contenders) >= 2
-        assert race["baseline"] in contenders
-        for contender in contenders.values():
-            assert contender.work == 3 * 32
-            assert contender.error < 1e-4
-            assert 0 < importlib.import_module("harness").sample(contender) < 10
+    comparisons = []
+
+    def compare(implementations, **description) -> None:
+        comparisons.append((implementations, description))
+
+    bench.test_logits(compare, 16, 3, "hot")
+    bench.test_forward_and_backward(compare, 16, 3)
+    for implementations, description in comparisons:
+        assert len(implementations) >= 2
+        assert description["baseline"] in implementations
+        for implementation in implementations.values():
+            assert implementation.work == 3 * 32
+            assert implementation.error < 1e-4
+            assert 0 < harness.sample(implementation) < 10
 
 
-def test_contenders_run_in_turn_and_preparing_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(REPOSITORY / "bench"))
-    race = importlib.import_module("harness")
+def test_implementations_run_in_turn_and_preparing_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, calls = [0.0], []
-    monkeypatch.setattr(race.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: clock[0])
 
     def spend(seconds: float, name: str) -> None:
         clock[0] += seconds
@@ -138,12 +140,13 @@ def test_contenders_run_in_turn_and_preparing_is_not_timed(monkeypatch: pytest.M
             for _ in range(rounds * iterations):
                 function()
 
-    contenders = {
-        "a": race.Contender(lambda seconds: spend(seconds, "a"), lambda: spend(100, "prepare a") or (3.0,), work=4,
-                            calls=2),
-        "b": race.Contender(lambda: spend(5, "b")),
+    implementations = {
+        "a": harness.Implementation(lambda seconds: spend(seconds, "a"), lambda: spend(100, "prepare a") or (3.0,),
+                                    work=4, calls=2),
+        "b": harness.Implementation(lambda: spend(5, "b")),
     }
-    race.run_race(Benchmark(), contenders, title="", unit="token", conditions="", baseline="a", bars=[], rounds=2)
+    harness.compare(Benchmark(), implementations, title="", unit="token", conditions="", baseline="a", targets=[],
+                    rounds=2)
     assert calls == ["prepare a", "a", "a", "b"] * 3  # the first round warms up
-    samples = {name: entry["samples"] for name, entry in Benchmark.extra_info["contenders"].items()}
+    samples = {name: entry["samples"] for name, entry in Benchmark.extra_info["implementations"].items()}
     assert samples == {"a": [0.75, 0.75], "b": [5.0, 5.0]}

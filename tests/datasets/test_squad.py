@@ -1,4 +1,4 @@
-"""Question answering: the model against BERT's and the pooled op, windows and spans against their definitions."""
+"""SQuAD: windows hold passage and answer, the best spans are found, and their text is scored."""
 
 import itertools
 import json
@@ -6,13 +6,10 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from helpers import assert_within_rounding, shared_path, tiny_bert
-from rounding import tracked
+from helpers import shared_path
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForQuestionAnswering, BertForQuestionAnswering, BertTokenizer
+from transformers import BertTokenizer
 
-from dendritic_bert import DendriticBertConfig, DendriticBertForQuestionAnswering
 from dendritic_bert.datasets.squad import (
     MAX_ANSWER_TOKENS,
     Question,
@@ -21,95 +18,7 @@ from dendritic_bert.datasets.squad import (
     encode_windows,
     read_questions,
 )
-from dendritic_bert.training.trainer import TrainingOptions, evaluate, train
-
-SIZES = {"vocab_size": 60, "hidden_size": 16, "max_position_embeddings": 24, "num_hidden_layers": 1,
-         "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 1.0}
-
-
-def model(seed: int = 0, **config) -> DendriticBertForQuestionAnswering:
-    torch.manual_seed(seed)
-    return DendriticBertForQuestionAnswering(DendriticBertConfig(**SIZES | config)).eval()
-
-
-@pytest.fixture
-def batch() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(60, (3, 11), generator=generator)
-    mask = torch.arange(11) < torch.tensor([[11], [7], [1]])
-    types = (torch.arange(11) > 4).long().expand(3, -1)
-    return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": types}
-
-
-# ---- the model -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("num_dendrites", [0, 1, 3])
-@pytest.mark.parametrize("head_hidden", [None, 5])
-def test_the_fused_op_and_the_differentiable_path_agree(batch, num_dendrites, head_hidden):
-    net = model(num_dendrites=num_dendrites, head_hidden=head_hidden)
-    if num_dendrites:
-        for name, parameter in net.qa_outputs.named_parameters():
-            if name.endswith(("top", "lateral")):
-                torch.nn.init.normal_(parameter)
-    eager = net(**batch)
-    with torch.no_grad():
-        fused = net(**batch)
-    wide = tracked(dict(net.named_parameters()))
-    exact = torch.func.functional_call(net, {name: value.requires_grad_() for name, value in wide.items()},
-                                       kwargs=batch)
-    for name in ("start_logits", "end_logits"):
-        assert_within_rounding(fused[name], eager[name], exact[name])
-        assert not fused[name][batch["attention_mask"] == 0].any()
-
-
-def test_packed_rows(batch):
-    net, lengths = model(num_dendrites=2), batch["attention_mask"].sum(dim=1)
-    kept = batch["attention_mask"] == 1
-    packed = {name: batch[name][kept] for name in ("input_ids", "token_type_ids")}
-    packed["cu_seqlens"] = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    padded = net(**batch)
-    torch.testing.assert_close(net(**packed).start_logits, padded.start_logits[kept])
-    with torch.no_grad():
-        torch.testing.assert_close(net(**packed).end_logits, padded.end_logits[kept])
-
-
-def test_with_its_encoder_it_is_bert(batch):
-    theirs = tiny_bert(BertForQuestionAnswering)
-    ours = DendriticBertForQuestionAnswering(DendriticBertConfig(**theirs.config.to_dict() | {"dsn": False})).eval()
-    ours.load_state_dict(theirs.state_dict())
-    batch["input_ids"] %= 50
-    positions = {"start_positions": torch.tensor([3, 2, 0]), "end_positions": torch.tensor([5, 11, 0])}
-    found, expected = ours(**batch, **positions), theirs(**batch, **positions)
-    assert torch.equal(found.loss, expected.loss)
-    assert torch.equal(found.start_logits, expected.start_logits)
-    assert torch.equal(found.end_logits, expected.end_logits)
-
-
-@pytest.mark.parametrize("dsn", [True, False])
-def test_it_begins_with_a_bert_and_is_saved(tmp_path, batch, dsn, caplog):
-    bert = tiny_bert(vocab_size=60)
-    bert.save_pretrained(tmp_path / "bert")
-    net = DendriticBertForQuestionAnswering.from_pretrained(tmp_path / "bert", dsn=dsn, num_dendrites=1, num_labels=2)
-    assert torch.equal(net.bert.embeddings.word_embeddings.weight, bert.bert.embeddings.word_embeddings.weight)
-    net.save_pretrained(tmp_path / "saved")
-    again = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "saved")
-    assert type(again) is DendriticBertForQuestionAnswering
-    with torch.no_grad():
-        assert torch.equal(again(**batch).start_logits, net(**batch).start_logits)
-
-
-def test_what_does_not_fit(batch):
-    with pytest.raises(ValueError, match=r"^num_labels is 3, a span has 2 logits a token: pass num_labels=2\.$"):
-        model(num_labels=3)
-    with pytest.raises(ValueError, match=r"^cu_seqlens is given, but packed rows are for a DSN without a loss"):
-        model(dsn=False)(**batch, cu_seqlens=torch.tensor([0, 11]))
-    batch["input_ids"][1, 2] = 60
-    with torch.no_grad(), pytest.raises(RuntimeError, match=r"input_ids holds 60 in row 1"):
-        model()(**batch)
-
-
-# ---- windows ---------------------------------------------------------------------------------------------------------
+from dendritic_bert.training import TrainingOptions, evaluate, train
 
 CONTEXT = ("Normandy is a region in France. It was settled in 911 by Rollo, a Norse leader, who swore fealty to King "
            "Charles III. Its people were called Normans.")
@@ -158,16 +67,13 @@ def test_windows_hold_the_passage_and_the_answer(tokenizer, max_length):
 
 
 def test_a_question_without_room(tokenizer):
-    with pytest.raises(ValueError, match=r"^max_length is 40, question q0 takes \d+ with a stride of 30: raise it\.$"):
+    with pytest.raises(ValueError, match=r"^max_length is 40, but question q0 takes \d+ with a stride of 30: raise"):
         encode_windows([question("Who " * 9, "Rollo")], tokenizer, 40, stride=30)
-
-
-# ---- spans -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_spans_are_the_best_of_all_there_are(tokenizer, seed):
-    """Against every pair of tokens of every window, one by one."""
+    """Compared with every pair of tokens of every window."""
     questions = [question(*pair, number) for number, pair in enumerate(ANSWERS)]
     windows = encode_windows(questions, tokenizer, 70, stride=8)
     rng = np.random.default_rng(seed)
@@ -188,7 +94,7 @@ def test_spans_are_the_best_of_all_there_are(tokenizer, seed):
 
 
 def test_impossible_spans_are_left_out(tokenizer):
-    """The question's tokens, [CLS], padding and an end before its start are the best by far, and no answer."""
+    """Tokens of the question, [CLS], padding, and an end before its start have the best scores, but are not answers."""
     questions = [question("Who settled there?", "Rollo")]
     windows = encode_windows(questions, tokenizer, 200, stride=12)
     logits = np.zeros((220, 2))
@@ -203,11 +109,8 @@ def test_impossible_spans_are_left_out(tokenizer):
     assert best_spans([logits], windows, questions)[0][0] == ("Rollo", 20)
 
 
-# ---- files and scores ------------------------------------------------------------------------------------------------
-
-
 def squad_file(path, num_articles: int = 5, **changes) -> str:
-    """An article holds the passage once; each answer stands in all of SQuAD's fields."""
+    """A file in SQuAD's form, in which every article has the same passage."""
     entries = [{"id": f"{number}", "question": text, "answers": [
         {"text": answer, "answer_start": CONTEXT.index(answer)}]} | changes for number, (text, answer) in
         enumerate(ANSWERS)]
@@ -241,7 +144,7 @@ def test_files_that_do_not_fit(tmp_path, changes, message):
 
 
 def test_scores(tmp_path, tokenizer):
-    """Perfect logits score 1; those of another word 0, and a part of an answer the F1 of its words."""
+    """Perfect logits score 1; a part of an answer scores the F1 of its words."""
     squad = Squad(squad_file(tmp_path / "dev-v1.1.json"), with_train=False)
     _, rows = squad.encode(tokenizer, 200)
     logits = np.zeros((rows["dev"].labels.shape[0], 200, 2))
@@ -257,11 +160,8 @@ def test_scores(tmp_path, tokenizer):
     assert scores["f1"] == pytest.approx(4.5 / 5)
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
-
-
 def test_a_training(tmp_path):
-    """Answers that are always the same words are found by their words alone; a question's part in it is none."""
+    """An answer that is always the same word can be learnt without comparing question and passage."""
     entries = [(text, "Rollo") for text, _ in ANSWERS]
     articles = [{"title": f"a{number}", "paragraphs": [{"context": CONTEXT, "qas": [
         {"id": f"{number}-{i}", "question": text, "answers": [{"text": answer, "answer_start": CONTEXT.index(answer)}]}

@@ -1,4 +1,4 @@
-"""Dendrites grown while a stock Trainer trains, by PerforatedAI's tracker and by the plain rule."""
+"""Dendrites grow while a stock Trainer trains, by PerforatedAI's tracker and by the plain rule."""
 
 import os
 import shutil
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from growing_parity import RULES, SCORES, Log, make_training
 from helpers import REPOSITORY
 from parity import accuracy, parity_rows
+from parity_training import RULES, SCORES, Log, make_training
 from transformers import TrainerCallback
 
 from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear
@@ -25,7 +25,7 @@ DENDRITES = [0] * 4 + [1] * 3 + [2] * 3 + [2] * 4  # of the epochs of SCORES, as
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """An empty current folder, in which nothing may appear."""
+    """Runs each test in an empty folder, in which nothing may appear."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -66,7 +66,7 @@ def whole(tmp_path_factory) -> dict[str, Whole]:
 
 @each_rule
 def test_parity(tmp_path, rule):
-    """A linear head stays at chance, two dendrites learn it; the model that is left is an ordinary one."""
+    """A linear head stays at chance, and two dendrites learn the task; the model is an ordinary one at the end."""
     log = Log()
     growing = make_training(tmp_path / "out", rule, epochs=30, steps=10, patience=8, scores=None, callbacks=(log,),
                             lr_scheduler_type="constant", save_strategy="no")
@@ -85,7 +85,7 @@ def test_parity(tmp_path, rule):
 @each_rule
 @pytest.mark.parametrize("head_hidden", [None, 3])
 def test_stages(tmp_path, rule, head_hidden, capsys):
-    """Each has a new optimizer and a learning rate that falls to 0 over its longest time: 5 epochs of 2 steps."""
+    """Each has a new optimizer and a learning rate that falls to 0 over its longest duration: 5 epochs of 2 steps."""
     log = Log()
     growing = make_training(tmp_path / "out", rule, callbacks=(log,), head_hidden=head_hidden)
     growing.train()
@@ -100,13 +100,13 @@ def test_stages(tmp_path, rule, head_hidden, capsys):
 
 
 def test_both_rules_train_alike(whole):
-    """The same dendrites, learning rates and weights, whoever decides and computes."""
+    """Both give the same dendrites, learning rates and weights."""
     assert whole["perforatedai"].rows == whole["plain"].rows
     assert_same(whole["perforatedai"].weights, whole["plain"].weights, exactly=False)
 
 
 def test_what_perforatedai_leaves(tmp_path):
-    """Its best weights, which are the model's, its configuration, and the graph and tables of the whole growth."""
+    """It leaves its best weights, which are the model's, its configuration, and the graph and tables of the growth."""
     growing = make_training(tmp_path / "out", "perforatedai", save_strategy="no")
     growing.train()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["PAI"]
@@ -132,7 +132,7 @@ class Interrupt(TrainerCallback):
 
 @pytest.mark.parametrize(("rule", "epoch"), [("perforatedai", 1), ("plain", 4), ("perforatedai", 9), ("plain", 12)])
 def test_an_interrupted_training_goes_on(tmp_path, whole, rule, epoch):
-    """In the first stage, just after a dendrite, and while the second is tried: to the same bits."""
+    """In the first stage, just after a dendrite has grown, or while the second is tried: the result is the same."""
     interrupted = make_training(tmp_path / "out", rule, callbacks=(Interrupt(epoch),))
     with pytest.raises(KeyboardInterrupt):
         interrupted.train()
@@ -147,7 +147,7 @@ def test_an_interrupted_training_goes_on(tmp_path, whole, rule, epoch):
 
 @each_rule
 def test_a_training_that_was_done_is_not_trained_on(tmp_path, whole, rule):
-    """Interrupted between its last checkpoint and its end."""
+    """The interruption comes between the last checkpoint and the end of the training."""
     shutil.copytree(whole[rule].folder, tmp_path / "out")
     resumed = make_training(tmp_path / "out", rule, scores=())
     resumed.train(str(next((tmp_path / "out").glob("checkpoint-*"))))
@@ -158,9 +158,9 @@ def test_a_training_that_was_done_is_not_trained_on(tmp_path, whole, rule):
 
 
 def test_two_processes(tmp_path, whole):
-    """Two gloo ranks with half a batch each: the same weights on both, and as in one process to rounding."""
+    """Two gloo ranks with half a batch each have the same weights, which are those of one process but for rounding."""
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-               str(REPOSITORY / "tests" / "support" / "growing_parity.py"), str(tmp_path)]
+               str(REPOSITORY / "tests" / "support" / "parity_training.py"), str(tmp_path)]
     paths = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests' / 'support'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=os.environ | paths)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -175,7 +175,7 @@ def test_two_processes(tmp_path, whole):
 
 
 def test_its_exits_are_errors(tmp_path):
-    """A shape that it was not told of: sys.exit(0) in the middle of a backward pass."""
+    """For a shape that it was not told of, it calls sys.exit(0) in the middle of a backward pass."""
     growing = make_training(tmp_path / "out", "perforatedai")
     growing.trainer.model.classifier.set_this_output_dimensions([-1, -1, 0])
     with pytest.raises(RuntimeError, match=r"^PerforatedAI ended the training \(SystemExit\(0\)\)"):
@@ -184,7 +184,7 @@ def test_its_exits_are_errors(tmp_path):
 
 @each_rule
 def test_a_head_on_every_token(tmp_path, rule):
-    """Question answering: the library is told that its layer sees rows of tokens."""
+    """For question answering, the library is told that its layer sees rows of tokens."""
     from dendritic_bert import DendriticBertConfig
     from dendritic_bert.growth.perforatedai_rule import PerforatedGrowth
     from dendritic_bert.growth.rule import Growth, Outcome
@@ -204,7 +204,7 @@ def test_a_head_on_every_token(tmp_path, rule):
 
 
 def test_its_debugger_is_an_error(tmp_path):
-    """A layer that never had a gradient."""
+    """It opens a debugger if a layer never had a gradient."""
     rule = make_training(tmp_path / "out", "perforatedai").rule
     optimizer = torch.optim.SGD(rule.model.parameters(), 0.1)
     with pytest.raises(RuntimeError, match=r"^PerforatedAI gave up .*it opened a debugger.*: .* missing .{,300}$"):

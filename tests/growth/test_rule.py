@@ -1,4 +1,4 @@
-"""Growing dendrites by PerforatedAI's rule: held to the library itself, on scores and on a task that needs them."""
+"""The rule for growing dendrites decides as PerforatedAI itself does, on scores and on a task that needs dendrites."""
 
 import random
 
@@ -25,7 +25,7 @@ def random_scores(seed: int, maximize: bool) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_same_decisions_as_perforatedai(perforatedai, seed):
-    """Every epoch: what happens, how many dendrites there are, and which weights are trained on."""
+    """In every epoch: the outcome, the number of dendrites, and the weights from which training continues."""
     rng = random.Random(seed)
     maximize, most = rng.random() < 0.8, rng.choice([1, 3])
     patience, tries = rng.choice([1, 2, 3]), rng.choice([1, 2, 3])
@@ -72,7 +72,7 @@ def grow_with_ours(model, num_dendrites: int, train, dev) -> list[tuple[int, flo
 
 
 def grow_with_theirs(perforatedai, model, num_dendrites: int, train, dev) -> list[tuple[int, float]]:
-    """The same, PerforatedAI's tracker deciding and its modules computing."""
+    """The same, but PerforatedAI's tracker decides and its modules compute."""
     for name, layer in dendritic_layers(model).items():
         linear = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
         linear.load_state_dict(layer.state_dict())
@@ -98,7 +98,7 @@ def best_scores(history: list[tuple[int, float]]) -> dict[int, float]:
 
 @pytest.mark.parametrize(("seed", "head_hidden"), [(0, None), (5, None), (1, 2), (3, 2)])
 def test_parity_as_perforatedai_learns_it(perforatedai, seed, head_hidden):
-    """Epoch by epoch the same dendrites and scores, and at the end the same weights to the last digits of float64."""
+    """Dendrites and scores are the same in every epoch, and the final weights to the last digits of float64."""
     train, dev = parity_rows(0), parity_rows(1)
     model, theirs = parity_model(seed, head_hidden), parity_model(seed, head_hidden)
     history = grow_with_ours(model, 2, train, dev)
@@ -114,7 +114,7 @@ def test_parity_as_perforatedai_learns_it(perforatedai, seed, head_hidden):
 
 
 def test_what_is_left_is_the_best():
-    """The last dendrites improved nothing: the model is that of before them."""
+    """If the last dendrites did not improve the score, the model is the one before them."""
     train, dev = parity_rows(0), parity_rows(1)
     model = parity_model(0)
     history = grow_with_ours(model, 5, train, dev)
@@ -124,7 +124,7 @@ def test_what_is_left_is_the_best():
 
 
 def test_an_interrupted_growth_goes_on(tmp_path):
-    """From any epoch on, with what was saved there."""
+    """Growth can be resumed from any epoch with what was saved there."""
     scores = random_scores(4, maximize=True)
     for stop in (1, 7, 11):
         models = [nn.Sequential(DendriticLinear(4, 2)) for _ in range(2)]

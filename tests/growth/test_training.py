@@ -1,4 +1,4 @@
-"""``train --dendrites``: grown on held-out rows, kept in our own format, resumed, and every failure one line."""
+"""``train --dendrites``: growth on held-out rows, our own format, resumption, and failures in one line."""
 
 import json
 import os
@@ -10,23 +10,21 @@ import numpy as np
 import pytest
 import torch
 from helpers import REPOSITORY
-from safetensors.torch import load_file
+from trained_files import FILES, weights
 from transformers import TrainerCallback
 
 from dendritic_bert import DendriticBertForSequenceClassification, cli
 from dendritic_bert.datasets.rows import EncodedRows, RowDataset
 from dendritic_bert.growth.training import hold_out_rows
 from dendritic_bert.model.perforatedai_checkpoint import read_perforated
-from dendritic_bert.training.distillation import DistillationOptions
-from dendritic_bert.training.trainer import TrainingOptions, evaluate, train
+from dendritic_bert.training import TrainingOptions, evaluate, train
 
 pytest.importorskip("perforatedai.globals_perforatedai", reason="perforatedai is not installed")
-FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory):
-    """A sentence is positive where just one of two words is there, which no linear head sees."""
+    """A sentence is positive if exactly one of two words is in it, which no linear head can learn."""
     folder = tmp_path_factory.mktemp("glue")
     (folder / "SST-2").mkdir()
     rng = np.random.default_rng(0)
@@ -40,7 +38,7 @@ def glue(tmp_path_factory):
 
 @pytest.fixture
 def options(glue, tmp_path, monkeypatch):
-    """Options of a run of seconds, from a folder in which nothing may appear."""
+    """Options of a training of seconds, in a folder in which nothing may appear."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
 
@@ -51,10 +49,6 @@ def options(glue, tmp_path, monkeypatch):
 
     yield make
     assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(f"{folder}/model.safetensors")
 
 
 @pytest.mark.parametrize("schedule", ["perforatedai", "plain"])
@@ -107,14 +101,14 @@ def test_an_interrupted_training_goes_on(options, tmp_path, monkeypatch, schedul
 
 
 def test_the_same_output_again(options):
-    """The second training replaces the files of the first, PerforatedAI's too."""
+    """The second training replaces the files of the first, including PerforatedAI's."""
     for epochs in (1, 2):
         results = train(options(epochs=epochs, dendrites=1))
     assert sorted(path.name for path in Path(results["output_dir"]).iterdir()) == sorted([*FILES, "PAI"])
 
 
 def test_held_out_rows():
-    """Each row is on one side, whole; the held-out ones lose no words."""
+    """Each row is whole and on one side only; the held-out rows lose no words."""
     lengths = np.array([3, 1, 2, 4, 2, 3, 1, 2, 5, 4])
     cu_seqlens = np.concatenate([[0], lengths.cumsum()])
     rows = EncodedRows(np.arange(lengths.sum(), dtype=np.int32), cu_seqlens, None, np.arange(10), 0)
@@ -159,13 +153,8 @@ def test_bad_flags(options, capsys, flags, message):
     assert message in err
 
 
-def test_averaged_weights_do_not_grow():
-    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but averaged weights cannot grow"):
-        DistillationOptions(teacher="t", dsn=True, dendrites=1)
-
-
 def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
-    """Its sys.exit(0) is a reason, on one line, and a status that is not 0."""
+    """Its sys.exit(0) becomes an error in one line and a status other than 0."""
     from perforatedai import tracker_perforatedai
 
     def give_up(*_, **__):
@@ -181,15 +170,15 @@ def test_what_perforatedai_ends_ends_in_an_error(options, capsys, monkeypatch):
 
 
 def test_two_processes(options, tmp_path):
-    """torchrun trains one model in both processes, writes it whole, and ends well; what the first process tidies away
-    no other still reads."""
+    """torchrun trains one model in two processes, writes all of it, and exits with 0; no process reads what the
+    first one has already deleted."""
     flags = command(options, "--dendrites", "1", "--report_to", "none")
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m",
                "dendritic_bert", *flags]
     paths = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=os.environ | paths)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("seed 0, epoch 1 of 3") == 1  # of two processes that train alone each reports
+    assert done.stderr.count("seed 0, epoch 1 of 3") == 1  # if the two trained separately, each would report
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*FILES, "PAI"])
     model = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "out")
     best = read_perforated(tmp_path / "out" / "PAI" / "best_model.pt").state_dict

@@ -8,7 +8,7 @@ NAMES = ["fine", "broken", "odd", "plain", "sharp"]
 
 
 def write_task(folder, name: str, sizes: dict[str, int]) -> None:
-    """Files of the task in the layout of the GLUE download, their label decided by one word of the last text."""
+    """Write files of the task in the layout of the GLUE download; one word of the last text decides the label."""
     task = TASKS[name]
     spellings = task.spellings or ("0", "1") if task.labels else ("0.000", "4.500")
     rng = np.random.default_rng(len(name))

@@ -1,4 +1,4 @@
-"""3-bit parity for a DSN: what no linear head can learn, and dendrites can.
+"""3-bit parity for a DSN: no linear head can learn it, but dendrites can.
 
 Each row has three words that say a bit each (its place and its value) and three that say nothing; the label is the
 parity of the bits. The embeddings are random and frozen, so that all there is to learn is the head's.

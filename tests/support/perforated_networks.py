@@ -1,4 +1,4 @@
-"""What a user of PerforatedAI writes, for the tests that hold our reading and growing to the library itself."""
+"""Networks as a user of PerforatedAI writes them, with which the tests compare our reading and growing."""
 
 import contextlib
 import warnings
@@ -54,7 +54,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 class PerforatedAI:
-    """The library with its settings as they are at its import, told to ask nothing; it writes to the current folder."""
+    """The library with the settings of its import, told to ask no questions; it writes to the current folder."""
 
     def __init__(self):
         from perforatedai import globals_perforatedai, network_perforatedai, utils_perforatedai

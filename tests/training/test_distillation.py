@@ -1,75 +1,25 @@
-"""Distillation: what text is made, what the loss is, what is averaged; a student learns what its teacher knows."""
+"""Distillation: the loss is its formula, a teacher's logits are kept, and a student learns what its teacher knows."""
 
 import json
 import os
-import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import shared_path, tiny_bert
+from helpers import tiny_bert
 from safetensors.torch import load_file
 from small_classifier import hugging_face_tokenizer
-from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 
 from dendritic_bert import cli
-from dendritic_bert.datasets.augmentation import RUN, augment
 from dendritic_bert.datasets.glue_tasks import find_task
-from dendritic_bert.datasets.rows import RowDataset, read_rows
-from dendritic_bert.training import distillation
-from dendritic_bert.training.distillation import (
-    DistillationOptions,
-    Distilled,
-    distill,
-    distillation_loss,
-    label_texts,
-)
-from dendritic_bert.training.ema import AveragedWeights
-from dendritic_bert.training.trainer import TrainingOptions, train
-
-# ---- text ------------------------------------------------------------------------------------------------------------
-
-PHRASES = ["the cast is charming", "the cast", "is charming", "charming", "a warm film", "warm", "film",
-           "a long and tedious film about nothing much at all", "long and tedious", "tedious", "about nothing"]
-DEV = ["the film is warm", "such a long and tedious film about a cast"]
-
-
-def test_new_text_is_made_of_the_phrases():
-    made = augment(PHRASES, DEV, 200, seed=1)
-    assert made == augment(PHRASES, DEV, 200, seed=1)
-    assert made != augment(PHRASES, DEV, 200, seed=2)
-    assert len(set(made)) == len(made) == 200
-    assert not set(made) & set(PHRASES)
-    known = {word for phrase in PHRASES for word in phrase.split()} | {",", ".", "and", "but"}
-    assert {word for text in made for word in text.split()} <= known
-    # The sentence with a constituent replaced: its frame stays, around another phrase of about that length.
-    assert any(re.fullmatch(r"a long and tedious film (?!about nothing)\w+ \w+ much at all", text) for text in made)
-
-
-def test_no_text_comes_near_a_dev_sentence():
-    """Neither whole nor by six words in a row, in any case; without the dev set they would be there."""
-    sentence = "a long and tedious film about"
-    near = [text for text in augment(PHRASES, [], 300) if sentence in text]
-    assert near
-    made = augment(PHRASES, [*DEV, "THE CAST is warm"], 300)
-    assert not any(sentence in text for text in made)
-    assert "the cast is warm" in augment(PHRASES, DEV, 300)
-    assert "the cast is warm" not in made
-
-
-def test_real_text_keeps_away_from_the_dev_set():
-    folder = str(shared_path("data/glue"))
-    dev = read_rows("sst2", "dev", folder).columns[0]
-    made = augment(read_rows("sst2", "train", folder).columns[0][:20000], dev, 3000)
-    assert len(made) == 3000
-    runs = {tuple(words[i:i + RUN]) for words in map(str.split, dev) for i in range(len(words) - RUN + 1)}
-    assert not any(tuple(words[i:i + RUN]) in runs for words in map(str.split, made) for i in range(len(words)))
-    assert not {" ".join(text.split()) for text in dev} & set(made)
-
-
-# ---- loss and average ------------------------------------------------------------------------------------------------
+from dendritic_bert.datasets.rows import RowDataset
+from dendritic_bert.training import TrainingOptions, distillation, train
+from dendritic_bert.training import options as options_module
+from dendritic_bert.training.distillation import TeacherLabelledGlue, distill, distillation_loss, label_texts
+from dendritic_bert.training.initialization import build_model
+from dendritic_bert.training.options import DistillationOptions
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
@@ -88,30 +38,9 @@ def test_the_loss_is_its_formula(temperature, share):
     assert loss.item() == pytest.approx(expected.item() / 7)
 
 
-@pytest.mark.parametrize(("max_steps", "decay"), [(100, 0.9), (10, 0.75), (2, 0.0)])
-def test_the_average_of_the_weights(max_steps, decay):
-    """Against the recurrence, step by step; the first step's weights are where it begins. Of a short training it takes
-    in 40 %: four of ten steps."""
-    model, state = nn.Linear(3, 2), SimpleNamespace(global_step=0, max_steps=max_steps, is_world_process_zero=False)
-    callback, args = AveragedWeights(0.9), SimpleNamespace(output_dir="nowhere")
-    callback.on_train_begin(args, state, None, model=model)
-    expected = None
-    for step in range(6):
-        with torch.no_grad():
-            model.weight += torch.full((2, 3), float(step))
-        callback.on_step_end(args, state, None, model=model)
-        weight = model.weight.detach().clone()
-        expected = weight if expected is None else decay * expected + (1 - decay) * weight
-    callback.on_train_end(args, state, None, model=model)
-    torch.testing.assert_close(model.weight.detach(), expected)
-
-
-# ---- teacher and student ---------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory):
-    """Sentences and their parts; a third of the training labels is wrong, which a teacher may know better."""
+    """Sentences and their parts, a third of whose training labels are wrong: a teacher can know better."""
     folder = tmp_path_factory.mktemp("glue")
     (folder / "SST-2").mkdir()
     rng = np.random.default_rng(0)
@@ -139,7 +68,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
-    """A classifier that knows the task without its labels: one output of its head for each of the words."""
+    """A classifier that was trained on correct labels of the words alone."""
     folder = str(tmp_path_factory.mktemp("oracle"))
     clean = tmp_path_factory.mktemp("clean")
     (clean / "SST-2").mkdir()
@@ -163,7 +92,8 @@ def options(glue, oracle, tmp_path):
 
 
 def test_a_student_learns_what_its_teacher_knows(options):
-    """From wrong labels beside right probabilities; the files are those of any training, the card names the teacher."""
+    """Wrong labels do no harm beside right probabilities. The files are those of any training; the card names the
+    teacher."""
     results = distill(options(teacher_share=1.0))
     assert results["teacher"] == 1
     assert results["mean"] > 0.95
@@ -174,11 +104,11 @@ def test_a_student_learns_what_its_teacher_knows(options):
     with open(f"{output}/README.md", encoding="utf-8") as file:
         card = file.read()
     assert "\ndendritic-bert distill --benchmark glue --task sst2" in card
-    assert "Distilled from" in card
+    assert "TeacherLabelledGlue from" in card
 
 
 def test_logits_of_a_teacher_are_transformers_own(encoder, tmp_path):
-    """In any order of lengths, and read again from the file that keeps them; another teacher's are another file."""
+    """In any order of lengths, also when they are read from the file that keeps them."""
     texts = ["a charming journey", "", "The quick brown fox jumps over the lazy dog, " * 3, "bleak!"] * 3
     bert = BertForSequenceClassification.from_pretrained(encoder).eval()
     bert.save_pretrained(tmp_path / "bert")
@@ -211,22 +141,8 @@ def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, cap
         name for name in os.listdir(shared) if name.endswith("npy"))
 
 
-def test_the_mean_of_the_tokens_under_the_head(encoder):
-    """Of the encoder's outputs, without padding."""
-    from dendritic_bert import DendriticBertForSequenceClassification
-
-    bert = BertModel.from_pretrained(encoder).eval()
-    ours = DendriticBertForSequenceClassification.from_pretrained(encoder, dsn=False, encoder_pooling="mean").eval()
-    ids, mask = torch.randint(600, (3, 9)), (torch.arange(9) < torch.tensor([[9], [4], [1]])).long()
-    with torch.no_grad():
-        hidden = bert(ids, attention_mask=mask).last_hidden_state
-        pooled = torch.stack([row[:length].mean(dim=0) for row, length in zip(hidden, mask.sum(dim=1))])
-        torch.testing.assert_close(ours(ids, attention_mask=mask).logits, ours.classifier(pooled))
-        torch.testing.assert_close(ours(ids).logits, ours.classifier(bert(ids).last_hidden_state.mean(dim=1)))
-
-
 def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch):
-    """The average of the weights too."""
+    """Including the average of the weights."""
     whole = distill(options(epochs=3, output_dir=str(tmp_path / "whole")))
     set_epoch = RowDataset.set_epoch
 
@@ -246,7 +162,7 @@ def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_pat
 
 
 def test_augmented_text_carries_the_teachers_class(options):
-    distilled = Distilled(options(num_augmented=20))
+    distilled = TeacherLabelledGlue(options(num_augmented=20))
     labels, num_train = distilled.rows.labels, len(distilled.train.labels)
     assert labels.shape == (num_train + 20, 3)
     assert (labels[:num_train, 2] == distilled.train.labels).all()
@@ -254,34 +170,18 @@ def test_augmented_text_carries_the_teachers_class(options):
     assert (labels[:num_train, 2] != labels[:num_train, :2].argmax(axis=1)).any()
 
 
-def test_another_student_is_another_class(options, monkeypatch):
+def test_another_student_has_another_builder(options, monkeypatch):
     built = []
 
-    class Wide(distillation.DsnStudent):
-        def build(self, model_class, options, settings, vocab_size):
-            built.append(vocab_size)
-            return super().build(model_class, options, settings, vocab_size)
+    def build_wide(model_class, options, settings, vocab_size):
+        built.append(vocab_size)
+        return build_model(model_class, options, settings, vocab_size)
 
-    monkeypatch.setitem(distillation.STUDENTS, "wide", Wide)
+    assert set(distillation.STUDENT_BUILDERS) == set(options_module.STUDENTS)
+    monkeypatch.setattr(options_module, "STUDENTS", ("dsn", "wide"))
+    monkeypatch.setitem(distillation.STUDENT_BUILDERS, "wide", build_wide)
     assert distill(options(student="wide", epochs=1))["mean"] > 0
     assert len(built) == 1
-
-
-# ---- what does not fit -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"teacher": None}, "teacher is not given: name the sequence classifier to learn from."),
-    ({"task": "rte"}, "task is 'rte', expected one whose rows are single texts with classes: sst2 or cola."),
-    ({"student": "cat"}, "student is 'cat', expected one of dsn."),
-    ({"temperature": 0.0}, "temperature is 0.0, expected more than 0."),
-    ({"teacher_share": 1.5}, "teacher_share is 1.5, expected 0 to 1."),
-    ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1."),
-    ({"num_augmented": -1}, "num_augmented is -1, expected 0 or more."),
-])
-def test_options_that_do_not_fit(changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        DistillationOptions(**{"dsn": True, "teacher": "t"} | changes)
 
 
 def test_a_teacher_that_is_not_there(options, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Tables and pictures made anew: at a small size, from files in the layout of GLUE and a BERT of a few parameters."""
+"""All tables and pictures are made again, at a small size: from small files and a BERT of a few parameters."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import experiments
 import numpy as np
 import pytest
+import reproduce as reproduce_module
 from experiments import Experiment, run_experiments, summarise
 from glue_files import write_task
 from helpers import tiny_bert
@@ -17,7 +18,7 @@ from transformers import BertModel
 
 from dendritic_bert import DendriticLinear
 from dendritic_bert.model.dendritic_linear import DendriticMLP
-from dendritic_bert.training.trainer import TrainingOptions
+from dendritic_bert.training import TrainingOptions
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,20 @@ def inputs(tmp_path_factory):
 
 
 @pytest.mark.slow(seconds=55)
-def test_everything_small(inputs, tmp_path, capfd):
-    """The command line makes all files, every cell of the table what numpy makes of the rows. What two processes have
-    trained for one part and one seed is not trained again; another run finds everything and writes the same bytes."""
+def test_everything_small(inputs, tmp_path, capfd, monkeypatch):
+    """The command line makes all files, and every cell of the table is what numpy makes of the rows. What two processes
+    have trained for one part and one seed is not trained again; another run finds everything and writes the same bytes.
+    """
+    monkeypatch.setattr(reproduce_module, "NUM_AUGMENTED", 400)
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     command = ["--data_dir", str(inputs / "glue"), "--squad_dir", str(inputs / "squad"), "--bert",
                str(inputs / "bert"), "--output", str(tmp_path / "out"), "--seeds", "2", "--fraction", "0.5",
                "--teacher", str(inputs / "bert"), "--work_dir", str(tmp_path / "work"), "--readme", str(readme)]
     trained = re.compile("^.*, seed [01]$", re.MULTILINE)
-    main([*command, "--parts", "sst2", "--seeds", "1", "--jobs", "2"])
+    assert main([*command, "--parts", "sst2", "--seeds", "1", "--jobs", "2"]) == 0
     assert len(trained.findall(capfd.readouterr().err)) == 11
-    main(command)
+    assert main(command) == 0
     out, err = capfd.readouterr()
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert sorted(files) == ["accuracy.png", "architecture.png", "distillation.csv", "distillation.md",
@@ -61,21 +64,21 @@ def test_everything_small(inputs, tmp_path, capfd):
                              "tasks.csv", "tasks.md"]
     assert sorted(out.splitlines()) == sorted(str(tmp_path / "out" / name) for name in files)
     assert len(trained.findall(err)) == 2 * 4 - 1 + 11 + 2 * 12
-    main(command)
+    assert main(command) == 0
     assert "epoch" not in capfd.readouterr().err
     again = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {name: again[name] for name in files if name.endswith(("md", "csv"))} == {
         name: content for name, content in files.items() if name.endswith(("md", "csv"))}
 
     tasks, sst2 = (files[name].decode() for name in ("tasks.md", "sst2.md"))
-    assert "a trial, these figures mean nothing" in tasks
+    assert "this is a trial run, and its figures mean nothing" in tasks
     assert "accuracy matched" in tasks
     assert "accuracy mismatched" in tasks
     assert "exact match" in tasks
-    assert "Not here, so not run: cola, mrpc, stsb, qqp, rte, wnli." in tasks
+    assert "Not run, as the data were not available: cola, mrpc, stsb, qqp, rte, wnli." in tasks
     assert len(re.findall(r"^\| (?:BERT-tiny|DSN)", sst2, re.MULTILINE)) == 11
     distillation = files["distillation.md"].decode()
-    assert re.search(r"dev accuracy [\d.]+, [\d.]+ \(mean [\d.]+\), fine-tuned in \d+ s; the first of them teaches",
+    assert re.search(r"dev accuracy of [\d.]+, [\d.]+ \(mean [\d.]+\), fine-tuned in \d+ s; the first of them teaches",
                      distillation)
     assert len(re.findall(r"^\| (?:labels alone|\+ .*) \| \S+ \| [\d.]+ ± [\d.]+ \|", distillation, re.MULTILINE)) == 12
     text = readme.read_text()
@@ -146,6 +149,17 @@ def test_a_series_goes_on_where_it_ended(tmp_path, monkeypatch):
 def test_options_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         ReproduceOptions(**{"data_dir": "glue", "bert": "bert"} | changes)
+
+
+def test_errors_are_one_line(inputs, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--data_dir", "glue", "--bert", "bert", "--seeds", "0"])
+    assert end.value.code == 2
+    assert re.fullmatch(r".*: error: seeds is 0, expected 1 or more \(see .* --help\)\n", capsys.readouterr().err)
+    (tmp_path / "file").write_text("")
+    assert main(["--data_dir", "glue", "--bert", "bert", "--output", str(tmp_path / "file" / "out")]) == 1
+    assert re.fullmatch(r".*: error: output .*/file/out cannot be written \(Not a directory\): name a folder .*\n",
+                        capsys.readouterr().err)
 
 
 def test_a_readme_without_the_marks(inputs, tmp_path):

@@ -1,4 +1,4 @@
-"""3-bit parity through a stock Trainer with growing dendrites; as a program, one process of a DDP group (torchrun)."""
+"""3-bit parity through a stock Trainer with growing dendrites. Run by torchrun, it is one process of a DDP group."""
 
 import sys
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def make_training(
     folder: Path, rule: str, *, epochs: int = 5, steps: int = 2, patience: int = 2, head_hidden: int | None = None,
     scores: tuple[float, ...] | None = SCORES, callbacks: tuple[TrainerCallback, ...] = (), start: int = 0, **arguments,
 ) -> GrowDendrites:
-    """``scores`` in the place of those found, from the epoch ``start`` on; None is what the model scores."""
+    """``scores``, from the epoch ``start`` on, replace those of the model; None leaves the model's."""
     model = parity_model(5, head_hidden).float()
     script: Iterator[float] = iter((scores or ())[start:])
 

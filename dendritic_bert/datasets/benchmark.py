@@ -1,0 +1,56 @@
+"""What a training needs to know of a benchmark: its rows, the class of its models, its scores."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from .rows import EncodedRows
+
+
+class Benchmark(ABC):
+    """One task with its rows.
+
+    model_class: the class that is trained.
+    settings: fields of the configuration that the task determines.
+    main_metric: the key of ``scores`` by which runs are compared.
+    label_names: entries of a batch that only training reads.
+    source: where the rows come from, in words.
+    num_train, num_dev: numbers of rows, or of questions.
+    majority: share of the most frequent label in the dev set; None if there are no labels.
+    longest: the most tokens of a row when a model is scored.
+    """
+
+    model_class: Any
+    settings: dict[str, Any]
+    main_metric: str
+    label_names: tuple[str, ...]
+    source: str
+    num_train: int
+    num_dev: int
+    majority: float | None = None
+    longest: float = math.inf
+
+    @abstractmethod
+    def texts(self) -> Iterable[str]:
+        """The training texts, from which a new vocabulary is made."""
+
+    @abstractmethod
+    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+        """The training rows, None if they were not read, and the rows of every dev split."""
+
+    @abstractmethod
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Rows of a ``RowDataset`` as a padded batch."""
+
+    @abstractmethod
+    def logits(self, output: Any) -> Tensor:
+        """The part of a model's output that ``scores`` reads: ``[B, ...]`` float32."""
+
+    @abstractmethod
+    def scores(self, logits: Any, split: str) -> dict[str, float]:
+        """The metrics of a dev split; ``logits`` is an array or a list with one entry per encoded row."""
