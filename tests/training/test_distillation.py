@@ -104,7 +104,7 @@ def test_a_student_learns_what_its_teacher_knows(options):
     with open(f"{output}/README.md", encoding="utf-8") as file:
         card = file.read()
     assert "\ndendritic-bert distill --benchmark glue --task sst2" in card
-    assert "TeacherLabelledGlue from" in card
+    assert "Distilled from" in card
 
 
 def test_logits_of_a_teacher_are_transformers_own(encoder, tmp_path):

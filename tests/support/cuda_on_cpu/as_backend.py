@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 import torch
 
-from dendritic_bert.kernels import backends
+from dendritic_bert.kernels import backends, ops  # noqa: F401  ops defines the operators that load() serves
 from dendritic_bert.kernels.backends import cuda
 
 from . import build
