@@ -13,10 +13,10 @@ struct Tokens : TokenArrays {
 
 // The embedding tables.
 struct Table {
-  const void* word = nullptr;             // [V, H]
+  const void* word = nullptr;  // [V, H]
   WordType word_type = WordType::float32;
-  const float* word_scale = nullptr;      // [V], only beside int8 and float8
-  const float* context = nullptr;         // [K * P, H]
+  const float* word_scale = nullptr;  // [V], only beside int8 and float8
+  const float* context = nullptr;     // [K * P, H]
   int hidden_size = 0;
   float eps = 0;
 };
@@ -29,7 +29,7 @@ struct Head {
 };
 
 struct Dropout {
-  const int64_t* seed = nullptr;          // one element on the device; null if there is no dropout
+  const int64_t* seed = nullptr;                     // one element on the device; null if there is no dropout
   uint32_t embed_threshold = 0, pool_threshold = 0;  // see common/philox.h
   float embed_scale = 1, pool_scale = 1;
 };
@@ -37,17 +37,17 @@ struct Dropout {
 // How rows are dealt out to blocks. Short rows share a block and take one warp each; a long row goes to `splits`
 // blocks, whose sums the last of them to arrive adds up in the order of the columns.
 struct Plan {
-  int warps_per_row = 0;                  // 1, or all the warps of a block
+  int warps_per_row = 0;  // 1, or all the warps of a block
   int splits = 1;
-  float* partial = nullptr;               // [rows, splits, 2 * H + 1]: sums, kept counts, number of tokens
-  int* arrived = nullptr;                 // [rows], zero before the launch
+  float* partial = nullptr;  // [rows, splits, 2 * H + 1]: sums, kept counts, number of tokens
+  int* arrived = nullptr;    // [rows], zero before the launch
 };
 
 struct CheckArguments {
-  Indices cu_seqlens;                     // [rows + 1]
+  Indices cu_seqlens;  // [rows + 1]
   int64_t rows, total;
-  int* is_valid;                          // one int: 1 if cu_seqlens rises from 0 to total, else 0
-  float* rstd;                            // [total], filled with NaN if cu_seqlens is invalid; or null
+  int* is_valid;  // one int: 1 if cu_seqlens rises from 0 to total, else 0
+  float* rstd;    // [total], filled with NaN if cu_seqlens is invalid; or null
 };
 
 // Of dsn_logits and dsn_token_logits.
@@ -56,16 +56,16 @@ struct LogitsArguments {
   Table table;
   Head head;
   Plan plan;
-  float* logits;                          // [B, C], or per token [B * L, C] or [T, C]
+  float* logits;  // [B, C], or per token [B * L, C] or [T, C]
 };
 
 // The position and token type tables have the dtype of the word table.
 struct ContextArguments {
   WordType type;
-  const void *position, *token_type;      // [P, H], [K, H]
-  int64_t num_types, num_positions;       // of the context; at most those of the tables
+  const void *position, *token_type;  // [P, H], [K, H]
+  int64_t num_types, num_positions;   // of the context; at most those of the tables
   int hidden_size;
-  float* context;                         // [K * P, H]
+  float* context;  // [K * P, H]
 };
 
 // Arrays that are not said to be float have the dtype of the word table, here and below.
@@ -74,10 +74,10 @@ struct ForwardArguments {
   Table table;
   Dropout dropout;
   Plan plan;
-  const void *ln_weight, *ln_bias;        // [H]
-  void* pooled;                           // [B, H]
-  float* pooled_hat;                      // [B, H], the pooled row before gamma, beta and p_pool
-  float* rstd;                            // [tokens.total], 0 for masked tokens; not written if cu_seqlens is invalid
+  const void *ln_weight, *ln_bias;  // [H]
+  void* pooled;                     // [B, H]
+  float* pooled_hat;                // [B, H], the pooled row before gamma, beta and p_pool
+  float* rstd;                      // [tokens.total], 0 for masked tokens; not written if cu_seqlens is invalid
 };
 
 // LayerNorm's backward as a * G - c * e + d, see embed_pool_backward.cu; `row` is negative if the token is not valid.
@@ -91,29 +91,29 @@ struct BackwardArguments {
   Table table;
   Dropout dropout;
   Plan plan;
-  const void* ln_weight;                  // [H]
-  const void* grad_pooled;                // [B, H]
-  const float* pooled_hat;                // [B, H]
-  float* row_gradient;                    // [B, H]: G of every row; null if no segment sums follow
-  float *weight_terms, *bias_terms;       // [B, H]: what each row adds to the gradients of gamma and beta
-  TokenGradient* token_gradient;          // [tokens.total]; null if no segment sums follow
-  int32_t *word_keys, *context_keys;      // [tokens.total]: rows of the tables; V and K * P if not valid
-  float *d_word, *d_context;              // [V, H] and [K * P, H], zero before the launch, added to by atomics; or null
+  const void* ln_weight;              // [H]
+  const void* grad_pooled;            // [B, H]
+  const float* pooled_hat;            // [B, H]
+  float* row_gradient;                // [B, H]: G of every row; null if no segment sums follow
+  float *weight_terms, *bias_terms;   // [B, H]: what each row adds to the gradients of gamma and beta
+  TokenGradient* token_gradient;      // [tokens.total]; null if no segment sums follow
+  int32_t *word_keys, *context_keys;  // [tokens.total]: rows of the tables; V and K * P if not valid
+  float *d_word, *d_context;          // [V, H] and [K * P, H], zero before the launch, added to by atomics; or null
 };
 
 // Sums of token gradients over segments: tokens of equal keys, which `order` has brought together.
 struct SegmentArguments {
   Table table;
   Dropout dropout;
-  const float* row_gradient;              // [B, H]
-  const TokenGradient* token_gradient;    // [num_tokens]
-  const int32_t* keys;                    // [num_tokens], sorted; from num_keys on the tokens are not valid
-  const int64_t* order;                   // [num_tokens]: the token of each key
-  const int64_t* target;                  // [num_tokens]: the row of `sums` for the segment; null if it is the key
+  const float* row_gradient;            // [B, H]
+  const TokenGradient* token_gradient;  // [num_tokens]
+  const int32_t* keys;                  // [num_tokens], sorted; from num_keys on the tokens are not valid
+  const int64_t* order;                 // [num_tokens]: the token of each key
+  const int64_t* target;                // [num_tokens]: the row of `sums` for the segment; null if it is the key
   int64_t num_tokens, num_keys;
-  float* partial;                         // [2 * chunks, H]: the parts of segments that cross the edge of a chunk
-  WordType type;                          // of the sums
-  void* sums;                             // [*, H]
+  float* partial;  // [2 * chunks, H]: the parts of segments that cross the edge of a chunk
+  WordType type;   // of the sums
+  void* sums;      // [*, H]
 };
 
 }  // namespace dendritic_bert

@@ -52,8 +52,8 @@ class CuSeqlensCheck {
     if (!tokens.cu_seqlens.data) return;
     memory_ = {new_tensor(like, {1}, ScalarType::Int)};
     int* const is_valid = data_of<int>(memory_[0]);
-    launch_check_cu_seqlens({tokens.cu_seqlens, tokens.rows, tokens.total, is_valid, rstd}, tokens, hidden_size,
-                            stream);
+    launch_check_cu_seqlens(
+        {tokens.cu_seqlens, tokens.rows, tokens.total, is_valid, rstd}, tokens, hidden_size, stream);
     tokens.cu_seqlens_valid = is_valid;
   }
 
@@ -66,8 +66,8 @@ class SplitMemory {
  public:
   SplitMemory(Plan& plan, const Tensor& like, const Tokens& tokens, int hidden_size) {
     if (plan.splits == 1) return;
-    memory_ = {new_tensor(like, {partial_size(plan, tokens, hidden_size)}),
-               new_tensor(like, {tokens.rows}, ScalarType::Int)};
+    memory_ = {
+        new_tensor(like, {partial_size(plan, tokens, hidden_size)}), new_tensor(like, {tokens.rows}, ScalarType::Int)};
     torch::stable::zero_(memory_[1]);
     plan.partial = data_of<float>(memory_[0]);
     plan.arrived = data_of<int>(memory_[1]);
@@ -126,17 +126,19 @@ Tensor make_context(TrainingCall& call, const Tensor& like, void* stream) {
   return table;
 }
 
-std::tuple<Tensor, Tensor, Tensor> embed_pool(
-    const Tensor& input_ids, const Tensor& word_embeddings, const Tensor& position_embeddings,
-    const Tensor& token_type_embeddings, const Tensor& ln_weight, const Tensor& ln_bias,
-    const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens, const OptionalTensor& token_type_ids,
-    const OptionalTensor& position_ids, double eps, int64_t pooling, double p_embed, double p_pool,
-    const OptionalTensor& seed, int64_t) {
+std::tuple<Tensor, Tensor, Tensor> embed_pool(const Tensor& input_ids, const Tensor& word_embeddings,
+                                              const Tensor& position_embeddings, const Tensor& token_type_embeddings,
+                                              const Tensor& ln_weight, const Tensor& ln_bias,
+                                              const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
+                                              const OptionalTensor& token_type_ids, const OptionalTensor& position_ids,
+                                              double eps, int64_t pooling, double p_embed, double p_pool,
+                                              const OptionalTensor& seed, int64_t) {
   expect_gpu(input_ids);
   const OnDevice device(input_ids);
-  TrainingCall call({input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
-                    {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed,
-                     p_pool, seed}, pooling);
+  TrainingCall call(
+      {input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
+      {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed, p_pool, seed},
+      pooling);
   Tokens& tokens = call.tokens;
   const int hidden_size = call.table.hidden_size;
   const Tensor context = make_context(call, word_embeddings, device.stream);
@@ -147,7 +149,8 @@ std::tuple<Tensor, Tensor, Tensor> embed_pool(
   const Tensor rstd = new_tensor(word_embeddings, {tokens.total});
   const CuSeqlensCheck check(tokens, word_embeddings, hidden_size, data_of<float>(rstd), device.stream);
   launch_embed_pool({tokens, call.table, call.dropout, plan, call.ln_weight, call.ln_bias, data_of<void>(pooled),
-                     data_of<float>(pooled_hat), data_of<float>(rstd)}, device.stream);
+                     data_of<float>(pooled_hat), data_of<float>(rstd)},
+                    device.stream);
   return {pooled, pooled_hat, rstd};
 }
 
@@ -156,22 +159,24 @@ struct TokenGradientTensors {
   Tensor row_gradient, weight_terms, bias_terms, token_gradient, word_keys, context_keys, context, d_word, d_context;
 
   auto in_the_order_of_the_schema() const {
-    return std::tuple(row_gradient, weight_terms, bias_terms, token_gradient, word_keys, context_keys, context, d_word,
-                      d_context);
+    return std::tuple(
+        row_gradient, weight_terms, bias_terms, token_gradient, word_keys, context_keys, context, d_word, d_context);
   }
 };
 
-auto embed_pool_token_gradients(
-    const Tensor& grad_pooled, const Tensor& pooled_hat, const Tensor& input_ids, const Tensor& word_embeddings,
-    const Tensor& position_embeddings, const Tensor& token_type_embeddings, const Tensor& ln_weight,
-    const Tensor& ln_bias, const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
-    const OptionalTensor& token_type_ids, const OptionalTensor& position_ids, double eps, int64_t pooling,
-    double p_embed, double p_pool, const OptionalTensor& seed, bool atomics, bool atomic_word) {
+auto embed_pool_token_gradients(const Tensor& grad_pooled, const Tensor& pooled_hat, const Tensor& input_ids,
+                                const Tensor& word_embeddings, const Tensor& position_embeddings,
+                                const Tensor& token_type_embeddings, const Tensor& ln_weight, const Tensor& ln_bias,
+                                const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
+                                const OptionalTensor& token_type_ids, const OptionalTensor& position_ids, double eps,
+                                int64_t pooling, double p_embed, double p_pool, const OptionalTensor& seed,
+                                bool atomics, bool atomic_word) {
   expect_gpu(input_ids);
   const OnDevice device(input_ids);
-  TrainingCall call({input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
-                    {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed,
-                     p_pool, seed}, pooling);
+  TrainingCall call(
+      {input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids},
+      {word_embeddings, position_embeddings, token_type_embeddings, ln_weight, ln_bias, eps, p_embed, p_pool, seed},
+      pooling);
   Tokens& tokens = call.tokens;
   const int64_t hidden_size = call.table.hidden_size;
   expect_gradient(grad_pooled, pooled_hat, tokens.rows, word_embeddings);

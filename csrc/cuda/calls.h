@@ -44,9 +44,13 @@ struct LogitsCall {
     table.word_scale = dsn.word_scale ? reader.float_data("word_scale", *dsn.word_scale) : nullptr;
     table.context = reader.float_data("context", dsn.context);
     table.eps = float(dsn.eps);
-    arguments.head = {reader.float_data("weight", dsn.weight), reader.float_data("bias", dsn.bias),
-                      reader.float_data("beta_bias", dsn.beta_bias), reader.float_data("lateral", dsn.lateral),
-                      reader.float_data("top", dsn.top), int(sizes.num_labels), int(sizes.num_dendrites),
+    arguments.head = {reader.float_data("weight", dsn.weight),
+                      reader.float_data("bias", dsn.bias),
+                      reader.float_data("beta_bias", dsn.beta_bias),
+                      reader.float_data("lateral", dsn.lateral),
+                      reader.float_data("top", dsn.top),
+                      int(sizes.num_labels),
+                      int(sizes.num_dendrites),
                       Activation(dsn.activation)};
   }
 };

@@ -12,11 +12,11 @@ template <class Word>
 __global__ void context_table_kernel(const ContextArguments arguments) {
   const int64_t size = arguments.num_types * arguments.num_positions * arguments.hidden_size;
   const int64_t type_size = arguments.num_positions * arguments.hidden_size;
-  const Word *const position = static_cast<const Word*>(arguments.position);
-  const Word *const token_type = static_cast<const Word*>(arguments.token_type);
+  const Word* const position = static_cast<const Word*>(arguments.position);
+  const Word* const token_type = static_cast<const Word*>(arguments.token_type);
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += int64_t(gridDim.x) * blockDim.x)
     arguments.context[i] = as_float(position[i % type_size]) +
-        as_float(token_type[i / type_size * arguments.hidden_size + i % arguments.hidden_size]);
+                           as_float(token_type[i / type_size * arguments.hidden_size + i % arguments.hidden_size]);
 }
 
 void launch_context_table(const ContextArguments& arguments, const Tokens& tokens, void* stream) {

@@ -9,7 +9,9 @@ namespace dendritic_bert {
 // Five blocks per multiprocessor leave 96 registers per thread, which hold all the loads of a step; without the second
 // number of the launch bounds ptxas aims at 72 and keeps 16 bytes per thread in local memory.
 template <class Word, class S>
-__global__ void __launch_bounds__(max_threads<S>, S::width == Width::any ? 1 : S::values == 8 ? 5 : 4)
+__global__ void __launch_bounds__(max_threads<S>, S::width == Width::any ? 1
+                                                  : S::values == 8       ? 5
+                                                                         : 4)
     dsn_logits_kernel(const LogitsArguments arguments) {
   DYNAMIC_SHARED(memory);
   const int hidden_size = arguments.table.hidden_size, num_labels = arguments.head.num_labels;
@@ -40,8 +42,8 @@ void launch_dsn_logits(const LogitsArguments& arguments, void* stream) {
   const Plan& plan = arguments.plan;
   const int hidden_size = arguments.table.hidden_size;
   const int outputs = (1 + arguments.head.num_dendrites) * arguments.head.num_labels;
-  const size_t shared_bytes = sum_bytes(plan, hidden_size, false) +
-                              sizeof(float) * size_t(rows_of_block(plan, hidden_size)) * size_t(outputs);
+  const size_t shared_bytes =
+      sum_bytes(plan, hidden_size, false) + sizeof(float) * size_t(rows_of_block(plan, hidden_size)) * size_t(outputs);
   const bool aligned = is_aligned(arguments.table) && is_aligned(arguments.head.weight);
   const Launch launch{"dsn_logits", arguments.tokens, hidden_size, static_cast<cudaStream_t>(stream)};
   with_table_word(arguments.table.word_type, [&](auto word) {

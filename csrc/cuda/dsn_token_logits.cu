@@ -26,7 +26,10 @@ __device__ __forceinline__ float compute_logit(const Head& head, int label, cons
 #pragma unroll
     for (int distance = S::lanes / 2; distance > 0; distance /= 2) z += __shfl_xor_sync(all_lanes, z, distance);
     z = sum_over_slices<S>(z, share.slices, exchange) + head.bias[output] + head.beta_bias[output];
-    if (k == 0) { y = z; continue; }
+    if (k == 0) {
+      y = z;
+      continue;
+    }
     for (int j = 0; j < k - 1; ++j)
       z = fmaf(head.lateral[((k - 1) * head.num_dendrites + j) * head.num_labels + label], activations[j], z);
     z = activate(head.activation, z);
@@ -74,8 +77,9 @@ __global__ void __launch_bounds__(max_threads<S>, S::width == Width::any ? 1 : 4
     for (int step = 0; step < num_valid; step += S::step) {
       const int first_token = step + group * S::unroll;
       float x[S::unroll][S::values];
-      const float rstd = normalise<Word, S, true>(table, lists[warp], first_token, share.first_channel, share.slices,
-                                                  exchange, x).rstd;
+      const float rstd =
+          normalise<Word, S, true>(table, lists[warp], first_token, share.first_channel, share.slices, exchange, x)
+              .rstd;
 #pragma unroll
       for (int u = 0; u < S::unroll; ++u) {
         const float r = from_owner<S>(rstd, u);

@@ -82,7 +82,8 @@ __device__ __forceinline__ void add_channels(float* to, int first_channel, int h
     const int channel = channel_of<S>(first_channel, v);
     if constexpr (S::width == Width::any) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) if (channel + i < hidden_size) atomicAdd(to + channel + i, x[8 * v + i]);
+      for (int i = 0; i < 8; ++i)
+        if (channel + i < hidden_size) atomicAdd(to + channel + i, x[8 * v + i]);
     } else if (S::width == Width::exact || channel < hidden_size) {
       add_4_channels(to + channel, x + 8 * v);
       add_4_channels(to + channel + 4, x + 8 * v + 4);
@@ -125,8 +126,14 @@ __device__ __forceinline__ void differentiate_tokens(const BackwardArguments& ar
   const float a = moments.rstd, c = a * a * a * product, d_centred = -a * mean;
   if (arguments.token_gradient && owned < num_valid && lane % (S::lanes / S::unroll) == 0 && share.first_channel == 0) {
     const int64_t token = share.range.begin + list.column[owned];
-    arguments.token_gradient[token] = {a, c, fmaf(c, moments.mean, d_centred), int32_t(share.row), list.column[owned],
-                                       list.rows[owned].x, list.rows[owned].y, 0};
+    arguments.token_gradient[token] = {a,
+                                       c,
+                                       fmaf(c, moments.mean, d_centred),
+                                       int32_t(share.row),
+                                       list.column[owned],
+                                       list.rows[owned].x,
+                                       list.rows[owned].y,
+                                       0};
   }
   if (!arguments.d_context) return;
 #pragma unroll
@@ -180,8 +187,8 @@ __global__ void __launch_bounds__(max_threads<S>, 1) token_gradients_kernel(cons
     }
     const int num_valid = fill_list<false>(list, token, column, nullptr);
     for (int step = 0; step < num_valid; step += S::step)
-      differentiate_tokens<Word, S>(arguments, table, share, list, step + lane / S::lanes * S::unroll, num_valid, seed,
-                                    gradient, exchange, kept);
+      differentiate_tokens<Word, S>(
+          arguments, table, share, list, step + lane / S::lanes * S::unroll, num_valid, seed, gradient, exchange, kept);
   }
   if (!drop) return;
   store_channels<S>(kept, share.first_channel, hidden_size, block.sums + share.slot * block.stride);

@@ -40,7 +40,8 @@ __device__ __forceinline__ void multiply_head(const Head& head, int hidden_size,
     } else {
       for (int h = lane; h < hidden_size; h += 32) {
 #pragma unroll
-        for (int r = 0; r < head_rows; ++r) if (r < rows) total[r] = fmaf(weight[h], pooled[r * stride + h], total[r]);
+        for (int r = 0; r < head_rows; ++r)
+          if (r < rows) total[r] = fmaf(weight[h], pooled[r * stride + h], total[r]);
       }
     }
 #pragma unroll

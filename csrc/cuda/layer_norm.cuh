@@ -30,7 +30,9 @@ __device__ __forceinline__ float sum_over_lanes(float (&x)[S::unroll]) {
 
 // The number, within its group, of the token whose sum this lane has.
 template <class S>
-__device__ __forceinline__ int owned_token() { return int(threadIdx.x) % S::lanes / (S::lanes / S::unroll); }
+__device__ __forceinline__ int owned_token() {
+  return int(threadIdx.x) % S::lanes / (S::lanes / S::unroll);
+}
 
 // The sum of token u of the group, for every lane of the group.
 template <class S>
@@ -93,8 +95,8 @@ __device__ __forceinline__ Moments normalise(const Table& table, const TokenList
 #pragma unroll
     for (int i = 0; i < S::values; ++i) total[u] = fmaf(e[u][i], e[u][i], total[u]);
   }
-  moments.rstd = reciprocal_sqrt(
-      fmaf(sum_over_slices<S>(sum_over_lanes<S>(total), slices, exchange), inverse, table.eps));
+  moments.rstd =
+      reciprocal_sqrt(fmaf(sum_over_slices<S>(sum_over_lanes<S>(total), slices, exchange), inverse, table.eps));
   return moments;
 }
 

@@ -8,13 +8,13 @@
 namespace dendritic_bert {
 
 constexpr int block_warps = 4;
-constexpr int warp_channels = 1024;      // the channels that the registers of a warp hold
-constexpr int slice_channels = 512;      // the same if several warps share a row, or if loads are not aligned
-constexpr int max_slices = 8;            // warps in a block, which leaves 255 registers per thread
+constexpr int warp_channels = 1024;  // the channels that the registers of a warp hold
+constexpr int slice_channels = 512;  // the same if several warps share a row, or if loads are not aligned
+constexpr int max_slices = 8;        // warps in a block, which leaves 255 registers per thread
 constexpr int max_hidden_size = max_slices * slice_channels;
-constexpr int64_t enough_blocks = 512;   // about 4 for each multiprocessor of the largest device
-constexpr int64_t split_columns = 256;   // at least; a shorter split is not worth a block
-constexpr int segment_chunk = 32;        // sorted tokens that a group of lanes sums one after another, in the backward
+constexpr int64_t enough_blocks = 512;  // about 4 for each multiprocessor of the largest device
+constexpr int64_t split_columns = 256;  // at least; a shorter split is not worth a block
+constexpr int segment_chunk = 32;       // sorted tokens that a group of lanes sums one after another, in the backward
 
 // Several warps share a row that is beyond the registers of one.
 inline int warps_of_block(int hidden_size) {

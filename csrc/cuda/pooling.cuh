@@ -88,8 +88,8 @@ __device__ __forceinline__ void sum_tokens(const Arguments& arguments, const War
         if constexpr (training) {
           if (drop) {
             float keep[S::values];
-            draw_token_mask<S>(arguments.dropout, seed, share.first_channel, share.row, list.column[first_token + u],
-                               keep);
+            draw_token_mask<S>(
+                arguments.dropout, seed, share.first_channel, share.row, list.column[first_token + u], keep);
 #pragma unroll
             for (int i = 0; i < S::values; ++i) {
               row.sum[i] = fmaf(e[u][i], r * keep[i], row.sum[i]);
@@ -119,7 +119,8 @@ __device__ __forceinline__ void store_channels(float (&x)[S::values], int first_
     const int channel = channel_of<S>(first_channel, v);
     if constexpr (S::width == Width::any) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) if (channel + i < hidden_size) to[channel + i] = x[8 * v + i];
+      for (int i = 0; i < 8; ++i)
+        if (channel + i < hidden_size) to[channel + i] = x[8 * v + i];
     } else if (S::width == Width::exact || channel < hidden_size) {
       float4* const to4 = reinterpret_cast<float4*>(to + channel);
       to4[0] = make_float4(x[8 * v], x[8 * v + 1], x[8 * v + 2], x[8 * v + 3]);
@@ -150,7 +151,8 @@ __device__ __forceinline__ void sum_rows(const Arguments& arguments, BlockSums& 
     if (training && block.kept)
       for (int w = 1; w < block.writers; ++w) block.kept[h] += block.kept[w * block.stride + h];
   }
-  if (threadIdx.x == 0) for (int w = 1; w < block.writers; ++w) counts[0] += counts[w];
+  if (threadIdx.x == 0)
+    for (int w = 1; w < block.writers; ++w) counts[0] += counts[w];
   __syncthreads();
 }
 

@@ -24,7 +24,8 @@ struct Shape {
   using OneByOne = Shape<lanes, vectors, width, 1>;
 };
 
-template <class Word> constexpr bool has_scale = sizeof(Word) == 1;
+template <class Word>
+constexpr bool has_scale = sizeof(Word) == 1;
 
 // Eight channels as float: two 16-byte loads from a float table, one from a 16-bit table, one 8-byte load from an 8-bit
 // one.

@@ -52,8 +52,7 @@ __global__ void __launch_bounds__(32 * block_warps) segment_sums_kernel(const Se
         for (int h = 0; h < S::values; ++h) gradient[h] *= keep[h];
       }
 #pragma unroll
-      for (int h = 0; h < S::values; ++h)
-        sum[h] += fmaf(token.a, gradient[h], fmaf(-token.c, e[h], token.d));
+      for (int h = 0; h < S::values; ++h) sum[h] += fmaf(token.a, gradient[h], fmaf(-token.c, e[h], token.d));
     }
     const bool last = begin + i + 1 == arguments.num_tokens;
     const bool ends = last || arguments.keys[begin + i + 1] != key;

@@ -20,8 +20,8 @@ __device__ __forceinline__ RowRange row_range(const Tokens& tokens, int64_t row)
   if (!tokens.cu_seqlens.data) return {row * tokens.length, tokens.length, false};
   const int64_t begin = tokens.cu_seqlens[row], end = tokens.cu_seqlens[row + 1];
   const int64_t total = tokens.total;
-  const bool valid = begin >= 0 && begin <= end && end <= total && (row > 0 || begin == 0) &&
-                     (row + 1 < tokens.rows || end == total);
+  const bool valid =
+      begin >= 0 && begin <= end && end <= total && (row > 0 || begin == 0) && (row + 1 < tokens.rows || end == total);
   if (valid) return {begin, end - begin, !tokens.positions.data && end - begin > tokens.num_positions};
   const int64_t first = row == 0 || begin < 0 ? 0 : begin < total ? begin : total;
   const int64_t last = row + 1 == tokens.rows || end > total ? total : end;

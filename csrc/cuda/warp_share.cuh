@@ -8,8 +8,10 @@
 
 namespace dendritic_bert {
 
-template <class S> constexpr int max_warps = S::width == Width::any ? max_slices : block_warps;
-template <class S> constexpr int max_threads = 32 * max_warps<S>;
+template <class S>
+constexpr int max_warps = S::width == Width::any ? max_slices : block_warps;
+template <class S>
+constexpr int max_threads = 32 * max_warps<S>;
 
 // The number of warps that hold one row between them: 1, or several for rows beyond the registers of a warp.
 template <class S>

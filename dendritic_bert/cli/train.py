@@ -35,17 +35,10 @@ table and a picture are written. The same command continues a sweep that was int
 
 def _options_class(command: str) -> Any:
     """The dataclass whose fields are the flags of ``command``."""
-    if command == "distill":
-        from ..training.distillation import DistillationOptions
+    from ..training import options
 
-        return DistillationOptions
-    if command == "sweep":
-        from ..training.sweep import SweepOptions
-
-        return SweepOptions
-    from ..training.trainer import TrainingOptions
-
-    return TrainingOptions
+    return {"train": options.TrainingOptions, "distill": options.DistillationOptions,
+            "sweep": options.SweepOptions}[command]
 
 
 def option_flags(command: str) -> argparse.ArgumentParser:

@@ -5,7 +5,6 @@ from importlib import metadata
 
 import torch
 from command_line import NO_BACKEND, environment_of, run_apart
-
 from helpers import change_backend
 
 from dendritic_bert import embedded_model

@@ -37,10 +37,12 @@ run on a CPU: by their results, by AddressSanitizer and UBSan (bounds), or by th
 
 
 def replace_once(folder: Path, file: str, old: str, new: str) -> None:
+    """Spaces and line ends count for nothing, since they are clang-format's."""
     path = folder / file
-    text = path.read_text()
-    assert text.count(old) == 1, f"{file} has {text.count(old)} places for the mutation of {old!r}, expected 1"
-    path.write_text(text.replace(old, new))
+    pattern = r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", old)))
+    text, count = re.subn(pattern, lambda _: new, path.read_text())
+    assert count == 1, f"{file} has {count} places for the mutation of {old!r}, expected 1"
+    path.write_text(text)
 
 
 def mutants(watch: str) -> dict[int, Mutation]:

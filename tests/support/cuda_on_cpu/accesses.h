@@ -36,17 +36,15 @@ struct OtherMemory {
     pthread_attr_getstack(&attributes, &stack, &bytes);
     pthread_attr_destroy(&attributes);
     found.stack = {reinterpret_cast<uintptr_t>(stack), bytes};
-    dl_iterate_phdr(
-        [](dl_phdr_info* info, size_t, void* result) {
-          uintptr_t end = 0;
-          for (int i = 0; i < info->dlpi_phnum; ++i)
-            if (info->dlpi_phdr[i].p_type == PT_LOAD) end = info->dlpi_phdr[i].p_vaddr + info->dlpi_phdr[i].p_memsz;
-          const Range library{info->dlpi_addr, end};
-          if (!library.holds(&threadIdx)) return 0;
-          *static_cast<Range*>(result) = library;
-          return 1;
-        },
-        &found.library);
+    dl_iterate_phdr([](dl_phdr_info* info, size_t, void* result) {
+      uintptr_t end = 0;
+      for (int i = 0; i < info->dlpi_phnum; ++i)
+        if (info->dlpi_phdr[i].p_type == PT_LOAD) end = info->dlpi_phdr[i].p_vaddr + info->dlpi_phdr[i].p_memsz;
+      const Range library{info->dlpi_addr, end};
+      if (!library.holds(&threadIdx)) return 0;
+      *static_cast<Range*>(result) = library;
+      return 1;
+    }, &found.library);
     return found;
   }
 

@@ -31,9 +31,8 @@ inline void add_array(const void* memory, size_t bytes) {
 }
 
 inline bool is_in_an_array(const void* address, size_t bytes) {
-  return std::any_of(arrays.begin(), arrays.end(), [&](const Array& array) {
-    return array.holds(reinterpret_cast<uintptr_t>(address), bytes);
-  });
+  return std::any_of(arrays.begin(), arrays.end(),
+                     [&](const Array& array) { return array.holds(reinterpret_cast<uintptr_t>(address), bytes); });
 }
 
 // The arrays of one call of an op, which are forgotten when it ends.
@@ -73,8 +72,8 @@ class ArraysApart {
   static size_t mapped(const Array& array) { return array.begin % page + array.bytes + 2 * around; }
 
   static void move(Array& array) {
-    void* memory = mmap(nullptr, mapped(array), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                        -1, 0);
+    void* memory =
+        mmap(nullptr, mapped(array), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     const uintptr_t begin = reinterpret_cast<uintptr_t>(memory) + around + array.begin % page;
     std::memcpy(reinterpret_cast<void*>(begin), reinterpret_cast<const void*>(array.begin), array.bytes);

@@ -29,16 +29,8 @@ void begin_launch(void*, size_t) {
   state.running = true;
 }
 
-const RaceListener listener{begin_launch,
-                            [](unsigned) {},
-                            [](unsigned) {},
-                            [] {},
-                            [](unsigned, unsigned) {},
-                            [] {},
-                            [](const void*) { state.atomic = true; },
-                            [] { state.atomic = false; },
-                            [] {},
-                            [] { state.running = false; }};
+const RaceListener listener{begin_launch, [](unsigned) {}, [](unsigned) {}, [] {}, [](unsigned, unsigned) {}, [] {
+}, [](const void*) { state.atomic = true; }, [] { state.atomic = false; }, [] {}, [] { state.running = false; }};
 
 [[gnu::constructor]] void listen() { race_listener = &listener; }
 

@@ -77,8 +77,8 @@ std::string name_of(const void* kernel, const char* otherwise) {
   Dl_info info;
   if (!dladdr(kernel, &info) || !info.dli_sname || info.dli_saddr != kernel) return otherwise;
   int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status),
-                                                    std::free);
+  const std::unique_ptr<char, void (*)(void*)> name(
+      abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status), std::free);
   if (!name) return otherwise;
   std::string result = name.get();
   const size_t parameters = result.find(">(");  // an instance; what is not a template has no other parenthesis
@@ -224,9 +224,7 @@ struct Listening {
 
 unsigned lane() { return block.current % warp_size; }
 
-void fail(const char* what, Place place) {
-  fail("thread " + text(threadIdx) + " at " + text(place) + ": " + what);
-}
+void fail(const char* what, Place place) { fail("thread " + text(threadIdx) + " at " + text(place) + ": " + what); }
 
 void fail_misaligned(size_t alignment) {
   fail("thread " + text(threadIdx) + ": a misaligned access of a vector of " + std::to_string(alignment) + " bytes");
@@ -353,18 +351,19 @@ void run_grid(const char* name, const void* kernel, dim3 grid, dim3 size, size_t
     }
   }
   for (uint64_t i = 0; i < num_blocks; ++i) {
-    const uint64_t linear = settings.schedule == Schedule::forward ? i
-                            : settings.schedule == Schedule::reverse ? num_blocks - 1 - i : order[i];
-    blockIdx = {unsigned(linear % grid.x), unsigned(linear / grid.x % grid.y),
-                unsigned(linear / (uint64_t(grid.x) * grid.y))};
+    const uint64_t linear = settings.schedule == Schedule::forward   ? i
+                            : settings.schedule == Schedule::reverse ? num_blocks - 1 - i
+                                                                     : order[i];
+    blockIdx = {
+        unsigned(linear % grid.x), unsigned(linear / grid.x % grid.y), unsigned(linear / (uint64_t(grid.x) * grid.y))};
     SharedMemory shared(locals, shared_bytes);
     block.stacks.clean(block.num_threads);
     start_block(size);
     if (race_listener) race_listener->begin_block(block.num_threads);
     run_block();
     if (race_listener) race_listener->end_block();
-    if (!shared.intact()) throw Failure(where() + "it wrote past its " + std::to_string(shared_bytes) +
-                                        " bytes of dynamic shared memory.");
+    if (!shared.intact())
+      throw Failure(where() + "it wrote past its " + std::to_string(shared_bytes) + " bytes of dynamic shared memory.");
   }
 }
 

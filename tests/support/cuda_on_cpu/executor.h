@@ -38,9 +38,9 @@ struct Settings {
   size_t max_shared_bytes = 227 * 1024;  // that a block may ask for: 227 KiB on sm_90, 99 KiB on sm_86 and sm_120
 };
 extern Settings settings;
-extern int64_t launches;                 // kernels launched so far
-extern std::string refused;              // why the last launch was refused; "" if it was not
-extern const int mutant;                 // the number of the mutation (mutations.py) that is switched on; 0 for none
+extern int64_t launches;     // kernels launched so far
+extern std::string refused;  // why the last launch was refused; "" if it was not
+extern const int mutant;     // the number of the mutation (mutations.py) that is switched on; 0 for none
 
 // Where in the source a thread waits.
 struct Place {
@@ -84,8 +84,8 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
   using Tuple = std::tuple<std::remove_const_t<Parameters>...>;
   Tuple arguments(given...);
   const auto call = [](const void* kernel, const void* arguments) {
-    std::apply(reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(kernel)),
-               *static_cast<const Tuple*>(arguments));
+    std::apply(
+        reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(kernel)), *static_cast<const Tuple*>(arguments));
   };
   run_grid(name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, call, &arguments, sizeof arguments);
 }

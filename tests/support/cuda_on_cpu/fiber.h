@@ -29,8 +29,8 @@ class Stacks {
   void reserve(unsigned count) {
     if (count <= count_) return;
     release();
-    void* memory = mmap(nullptr, bytes * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                        -1, 0);
+    void* memory =
+        mmap(nullptr, bytes * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     memory_ = static_cast<char*>(memory);
     count_ = count;
@@ -45,9 +45,7 @@ class Stacks {
 #endif
   }
 
-  bool holds(const void* address) const {
-    return address >= memory_ && address < memory_ + bytes * count_;
-  }
+  bool holds(const void* address) const { return address >= memory_ && address < memory_ + bytes * count_; }
 
   static constexpr size_t bytes = 256 * 1024;
 

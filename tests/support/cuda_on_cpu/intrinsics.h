@@ -80,9 +80,13 @@ T cuda_on_cpu_atomic(T* address, const Operation& operation) {
   return old;
 }
 template <class T>
-T atomicExch(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T) { return value; }); }
+T atomicExch(T* address, T value) {
+  return cuda_on_cpu_atomic(address, [&](T) { return value; });
+}
 template <class T>
-T atomicAdd(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return T(old + value); }); }
+T atomicAdd(T* address, T value) {
+  return cuda_on_cpu_atomic(address, [&](T old) { return T(old + value); });
+}
 template <class T>
 T atomicMin(T* address, T value) {
   return cuda_on_cpu_atomic(address, [&](T old) { return value < old ? value : old; });
@@ -92,7 +96,9 @@ T atomicMax(T* address, T value) {
   return cuda_on_cpu_atomic(address, [&](T old) { return value > old ? value : old; });
 }
 template <class T>
-T atomicOr(T* address, T value) { return cuda_on_cpu_atomic(address, [&](T old) { return T(old | value); }); }
+T atomicOr(T* address, T value) {
+  return cuda_on_cpu_atomic(address, [&](T old) { return T(old | value); });
+}
 template <class T>
 T atomicCAS(T* address, T expected, T value) {
   return cuda_on_cpu_atomic(address, [&](T old) { return old == expected ? value : old; });
@@ -106,9 +112,13 @@ T __ldg(const T* address, CUDA_ON_CPU_PLACE) {
   return *address;
 }
 template <class T>
-T __ldcg(const T* address, CUDA_ON_CPU_PLACE) { return __ldg(address, file, line); }
+T __ldcg(const T* address, CUDA_ON_CPU_PLACE) {
+  return __ldg(address, file, line);
+}
 template <class T>
-T __ldcs(const T* address, CUDA_ON_CPU_PLACE) { return __ldg(address, file, line); }
+T __ldcs(const T* address, CUDA_ON_CPU_PLACE) {
+  return __ldg(address, file, line);
+}
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
@@ -134,8 +144,8 @@ inline float __logf(float x) { return std::log(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 
-#define CUDA_ON_CPU_MIN_MAX(type)                             \
-  inline type min(type a, type b) { return b < a ? b : a; }   \
+#define CUDA_ON_CPU_MIN_MAX(type)                           \
+  inline type min(type a, type b) { return b < a ? b : a; } \
   inline type max(type a, type b) { return a < b ? b : a; }
 CUDA_ON_CPU_MIN_MAX(int)
 CUDA_ON_CPU_MIN_MAX(unsigned)

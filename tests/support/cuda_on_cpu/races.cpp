@@ -82,9 +82,7 @@ struct State {
 };
 State state;
 
-bool relies_on(const Observed& observed) {
-  return observed.fenced[state.thread] || observed.fence_epoch < state.epoch;
-}
+bool relies_on(const Observed& observed) { return observed.fenced[state.thread] || observed.fence_epoch < state.epoch; }
 
 // A fence covers what its thread did before it and, behind a barrier, what the whole block did before that barrier.
 bool released(const Access& before, bool is_write, const Release& release) {
@@ -227,16 +225,9 @@ void end_launch() {
   state.apart.reset();
 }
 
-const RaceListener listener{begin_launch,
-                            begin_block,
-                            run,
-                            [] { ++state.epoch; },
-                            warp_barrier,
-                            fence,
-                            begin_atomic,
-                            [] { state.atomic = false; },
-                            check_second_write,
-                            end_launch};
+const RaceListener listener{begin_launch,       begin_block, run,          [] { ++state.epoch; },
+                            warp_barrier,       fence,       begin_atomic, [] { state.atomic = false; },
+                            check_second_write, end_launch};
 
 [[gnu::constructor]] void listen() { race_listener = &listener; }
 

@@ -22,7 +22,7 @@ struct RaceListener {
   void (*fence)();
   void (*begin_atomic)(const void* address);
   void (*end_atomic)();
-  void (*end_block)();           // may throw Failure
+  void (*end_block)();  // may throw Failure
   void (*end_launch)();
 };
 extern const RaceListener* race_listener;

@@ -26,19 +26,17 @@ struct ThreadLocals {
 inline ThreadLocals thread_locals() {
   ThreadLocals found;
   dynamic_shared[0] = 0;  // the thread-local variables of a library are allocated at the first access
-  dl_iterate_phdr(
-      [](dl_phdr_info* info, size_t, void* result) {
-        for (int i = 0; i < info->dlpi_phnum; ++i) {
-          const auto& header = info->dlpi_phdr[i];
-          auto* begin = static_cast<unsigned char*>(info->dlpi_tls_data);
-          if (header.p_type != PT_TLS || !begin) continue;
-          if (dynamic_shared < begin || dynamic_shared >= begin + header.p_memsz) continue;
-          *static_cast<ThreadLocals*>(result) = {begin, header.p_memsz};
-          return 1;
-        }
-        return 0;
-      },
-      &found);
+  dl_iterate_phdr([](dl_phdr_info* info, size_t, void* result) {
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+      const auto& header = info->dlpi_phdr[i];
+      auto* begin = static_cast<unsigned char*>(info->dlpi_tls_data);
+      if (header.p_type != PT_TLS || !begin) continue;
+      if (dynamic_shared < begin || dynamic_shared >= begin + header.p_memsz) continue;
+      *static_cast<ThreadLocals*>(result) = {begin, header.p_memsz};
+      return 1;
+    }
+    return 0;
+  }, &found);
   if (!found.begin) throw Failure("the thread-local variables of the library were not found");
   return found;
 }

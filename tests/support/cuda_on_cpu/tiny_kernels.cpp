@@ -119,17 +119,13 @@ __global__ void divergent_barrier(const float*, float*, int) {
 }
 
 __global__ void two_barriers(const float*, float*, int) {
-  if (threadIdx.x < 40)
-    __syncthreads();
-  else
-    __syncthreads();
+  if (threadIdx.x < 40) __syncthreads();
+  else __syncthreads();
 }
 
 __global__ void barrier_against_shuffle(const float* in, float* out, int) {
-  if (threadIdx.x < 7)
-    __syncthreads();
-  else
-    out[threadIdx.x] = __shfl_xor_sync(all_lanes, in[threadIdx.x], 1);
+  if (threadIdx.x < 7) __syncthreads();
+  else out[threadIdx.x] = __shfl_xor_sync(all_lanes, in[threadIdx.x], 1);
 }
 
 __global__ void ended_lane(const float* in, float* out, int) {
@@ -194,10 +190,8 @@ __global__ void last_block_adds_up(const float* counter, float* out, int) {
 __global__ void exchange_within_a_warp(const float* in, float* out, int synchronised) {
   __shared__ float slots[32];
   slots[threadIdx.x] = in[threadIdx.x];
-  if (synchronised)
-    __syncwarp();
-  else
-    __any_sync(all_lanes, 1);
+  if (synchronised) __syncwarp();
+  else __any_sync(all_lanes, 1);
   out[threadIdx.x] = slots[threadIdx.x ^ 1];
 }
 
@@ -216,25 +210,47 @@ extern "C" const char* run_tiny(const char* name, const float* in, long in_size,
   cuda_on_cpu::add_array(out, size_t(out_size) * sizeof(float));
   const dim3 grid_size(grid[0], grid[1], grid[2]), block_size(block[0], block[1], block[2]);
   using Kernel = void(const float*, float*, int);
-  const struct { const char* name; Kernel* kernel; } kernels[] = {
+  const struct {
+    const char* name;
+    Kernel* kernel;
+  } kernels[] = {
 #define NAMED(kernel) {#kernel, kernel}
-      NAMED(block_sums), NAMED(block_sums_without_barrier), NAMED(ring_without_second_barrier), NAMED(warp_primitives),
-      NAMED(halves_of_a_warp), NAMED(order_of_threads), NAMED(order_of_blocks), NAMED(indices),
-      NAMED(unwritten_shared), NAMED(past_dynamic_shared), NAMED(past_its_memory), NAMED(divergent_barrier),
-      NAMED(two_barriers), NAMED(barrier_against_shuffle), NAMED(ended_lane), NAMED(lane_outside_its_mask),
-      NAMED(source_outside_the_mask), NAMED(short_warp), NAMED(misaligned_load),
-      NAMED(add_without_atomic), NAMED(add_over_blocks_without_atomic), NAMED(add_with_atomic),
-      NAMED(read_beside), NAMED(copy_vector), NAMED(read_eight_bytes), NAMED(last_block_adds_up<by_all>),
-      NAMED(last_block_adds_up<no_release>), NAMED(last_block_adds_up<no_acquire>),
-      NAMED(last_block_adds_up<by_the_first>), NAMED(last_block_adds_up<by_the_first_too_early>),
+      NAMED(block_sums),
+      NAMED(block_sums_without_barrier),
+      NAMED(ring_without_second_barrier),
+      NAMED(warp_primitives),
+      NAMED(halves_of_a_warp),
+      NAMED(order_of_threads),
+      NAMED(order_of_blocks),
+      NAMED(indices),
+      NAMED(unwritten_shared),
+      NAMED(past_dynamic_shared),
+      NAMED(past_its_memory),
+      NAMED(divergent_barrier),
+      NAMED(two_barriers),
+      NAMED(barrier_against_shuffle),
+      NAMED(ended_lane),
+      NAMED(lane_outside_its_mask),
+      NAMED(source_outside_the_mask),
+      NAMED(short_warp),
+      NAMED(misaligned_load),
+      NAMED(add_without_atomic),
+      NAMED(add_over_blocks_without_atomic),
+      NAMED(add_with_atomic),
+      NAMED(read_beside),
+      NAMED(copy_vector),
+      NAMED(read_eight_bytes),
+      NAMED(last_block_adds_up<by_all>),
+      NAMED(last_block_adds_up<no_release>),
+      NAMED(last_block_adds_up<no_acquire>),
+      NAMED(last_block_adds_up<by_the_first>),
+      NAMED(last_block_adds_up<by_the_first_too_early>),
       NAMED(exchange_within_a_warp)};
   for (const auto& entry : kernels)
     if (std::strcmp(entry.name, name) == 0) try {
         cuda_on_cpu::launch(entry.name, entry.kernel, grid_size, block_size, size_t(shared_bytes), in, out, n);
         if (cudaGetLastError() != cudaSuccess) message = cudaGetErrorString(cudaGetLastError());
-      } catch (const cuda_on_cpu::Failure& failure) {
-        message = failure.what();
-      }
+      } catch (const cuda_on_cpu::Failure& failure) { message = failure.what(); }
   return message.c_str();
 }
 

@@ -13,27 +13,27 @@ inline void expect_aligned(const void* address, size_t alignment) {
 }  // namespace cuda_on_cpu
 
 // These are inlined, so that a report names the line of the kernel.
-#define ALIGNED_COPIES(type, alignment, copies)                                                                 \
-  type() = default;                                                                                             \
-  __attribute__((always_inline)) type(const type& other) { *this = other; }                                     \
-  __attribute__((always_inline)) type& operator=(const type& other) {                                           \
-    cuda_on_cpu::expect_aligned(this, alignment), cuda_on_cpu::expect_aligned(&other, alignment);               \
-    copies;                                                                                                     \
-    return *this;                                                                                               \
+#define ALIGNED_COPIES(type, alignment, copies)                                                   \
+  type() = default;                                                                               \
+  __attribute__((always_inline)) type(const type& other) { *this = other; }                       \
+  __attribute__((always_inline)) type& operator=(const type& other) {                             \
+    cuda_on_cpu::expect_aligned(this, alignment), cuda_on_cpu::expect_aligned(&other, alignment); \
+    copies;                                                                                       \
+    return *this;                                                                                 \
   }
-#define VECTOR_OF_2(type, element, alignment)                                              \
-  struct __attribute__((may_alias, aligned(alignment))) type {                             \
-    element x, y;                                                                          \
-    type(element x, element y) : x(x), y(y) {}                                             \
-    ALIGNED_COPIES(type, alignment, (x = other.x, y = other.y))                            \
-  };                                                                                       \
+#define VECTOR_OF_2(type, element, alignment)                   \
+  struct __attribute__((may_alias, aligned(alignment))) type {  \
+    element x, y;                                               \
+    type(element x, element y) : x(x), y(y) {}                  \
+    ALIGNED_COPIES(type, alignment, (x = other.x, y = other.y)) \
+  };                                                            \
   inline type make_##type(element x, element y) { return {x, y}; }
-#define VECTOR_OF_4(type, element, alignment)                                              \
-  struct __attribute__((may_alias, aligned(alignment))) type {                             \
-    element x, y, z, w;                                                                    \
-    type(element x, element y, element z, element w) : x(x), y(y), z(z), w(w) {}           \
-    ALIGNED_COPIES(type, alignment, (x = other.x, y = other.y, z = other.z, w = other.w))  \
-  };                                                                                       \
+#define VECTOR_OF_4(type, element, alignment)                                             \
+  struct __attribute__((may_alias, aligned(alignment))) type {                            \
+    element x, y, z, w;                                                                   \
+    type(element x, element y, element z, element w) : x(x), y(y), z(z), w(w) {}          \
+    ALIGNED_COPIES(type, alignment, (x = other.x, y = other.y, z = other.z, w = other.w)) \
+  };                                                                                      \
   inline type make_##type(element x, element y, element z, element w) { return {x, y, z, w}; }
 
 VECTOR_OF_2(float2, float, 8)

@@ -31,7 +31,7 @@ def test_under_the_interpreter():
 @pytest.mark.slow(seconds=65)
 def test_the_interpreted_ops_are_ops_of_torch():
     """opcheck, torch.compile, torch.export; the choice of a backend; bad input, all of which a GPU sees but values."""
-    run_interpreted("kernels/ops/test_compile.py", "kernels/backends/test_backends.py", "kernels/test_validation.py",
+    run_interpreted("kernels/test_registration.py", "kernels/backends/test_backends.py", "kernels/test_validation.py",
                     "-k", "triton")
 
 

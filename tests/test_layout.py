@@ -1,0 +1,55 @@
+"""The tests stand where their sources do, and no test file imports another."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from helpers import REPOSITORY
+
+TESTS = REPOSITORY / "tests"
+TEST_FILES = sorted(TESTS.rglob("test_*.py"))
+# Files in the folder of a package that are not named after one of its modules, and what they test.
+OF_A_PACKAGE = {
+    "bench/test_benches.py": "every bench/bench_*.py",
+    "kernels/backends/test_adding_a_backend.py": "docs/adding_a_backend.md",
+    "kernels/backends/test_backends.py": "kernels/backends/__init__.py",
+    "kernels/backends/triton/test_compiled.py": "every Triton kernel, compiled",
+    "kernels/backends/triton/test_properties.py": "every Triton kernel, on any batch",
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The last parts of the names of all modules that a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or "", *(alias.name for alias in node.names)}
+    return {name.rpartition(".")[2] for name in names}
+
+
+def find_source(folder: Path) -> Path:
+    """The folder or the module of the sources that a folder of the tests stands for."""
+    relative = folder.relative_to(TESTS)
+    root = REPOSITORY if relative.parts[0] in ("kernels", "bench") else REPOSITORY / "dendritic_bert"
+    source = root / relative
+    return source if source.is_dir() else source.with_suffix(".py")
+
+
+def test_no_test_file_imports_another():
+    names = {path.stem for path in TEST_FILES}
+    assert len(names) > 70
+    for path in TESTS.rglob("*.py"):
+        assert imported_modules(path).isdisjoint(names), path
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_every_test_file_is_named_after_what_it_tests(path):
+    name = path.relative_to(TESTS)
+    if len(name.parts) == 1 or name.parts[0] in ("support", "mutation"):
+        return
+    source = find_source(path.parent)
+    assert source.exists()
+    if source.is_dir() and str(name) not in OF_A_PACKAGE:
+        assert (source / f"{path.stem.removeprefix('test_')}.py").is_file()
