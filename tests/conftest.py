@@ -4,8 +4,8 @@ import gc
 import itertools
 import os
 
-# Read when torch is imported, here and in the processes that tests start. xdist has a worker for each core; with more
-# threads in each they would spin, waiting for one another. Tests of threads set the number themselves.
+# torch reads these when it is imported, here and in the processes that tests start. xdist has one worker per core,
+# and with several threads per worker the threads would wait for one another. Tests of threads set their own number.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
@@ -14,14 +14,16 @@ from perforated_networks import PerforatedAI
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     if not os.environ.get("MEMORY_UNCHECKED"):
-        import memory_checker  # noqa: F401  before the next, whose thread it is to run in
+        import memory_checker  # noqa: F401  before quick_interpreter, in whose thread it has to run
     import quick_interpreter  # noqa: F401
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first in the share of every worker, which xdist cuts from one end of the list to the other: so that
-    none begins one when the others have nothing left to take over. Those of a file stay together, for what they share
-    is made once a worker; files with the longest tests come first."""
+    """Put the slow tests first in the share of each worker, and the files with the longest tests before the others.
+
+    xdist cuts the list into one share per worker, from one end to the other, so no worker begins a slow test when the
+    others have nothing left to take over. The tests of a file stay together, since a worker makes what they share once.
+    """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     files = [list(group) for _, group in itertools.groupby(slow, key=lambda item: item.path)]
@@ -34,14 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is there by now, half a million objects of modules and tests, stays to the end: looking through it takes
-    0.3 s whenever garbage is collected, which accelerate asks for several times in every training."""
+    """Take the half a million objects of modules and tests that exist by now out of garbage collection: they stay until
+    the end, and going through them takes 0.3 s per collection, of which accelerate asks for several in each training.
+    """
     gc.freeze()
 
 
 @pytest.fixture
 def perforatedai(tmp_path, monkeypatch) -> PerforatedAI:
-    """The library as a fresh process has it, in an empty folder: its settings are global, and it writes where it is."""
+    """The library as in a fresh process, in an empty folder: its settings are global, and it writes to the current one.
+    """
     globals_pai = pytest.importorskip("perforatedai.globals_perforatedai", reason="perforatedai is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(globals_pai, "pc", globals_pai.PAIConfig())

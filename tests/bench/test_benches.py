@@ -32,7 +32,7 @@ def largest_allowed_error(implementation: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bench", ["forward", "backward", "end_to_end"])
+@pytest.mark.parametrize("bench", ["forward", "backward", "end_to_end", "startup"])
 def test_bench_runs_and_its_implementations_agree(bench: str, tmp_path: Path) -> None:
     pytest.importorskip("pytest_benchmark")
     if bench == "end_to_end":
@@ -46,7 +46,7 @@ def test_bench_runs_and_its_implementations_agree(bench: str, tmp_path: Path) ->
     wrong = {row["implementation"]: row["max_error"] for row in rows
              if row["max_error"] and float(row["max_error"]) > largest_allowed_error(row["implementation"])}
     assert not wrong
-    assert sum(row["max_error"] != "" for row in rows) >= 2
+    assert bench == "startup" or sum(row["max_error"] != "" for row in rows) >= 2
     assert "Sizes were shrunk" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
