@@ -82,7 +82,7 @@ def test_it_begins_with_a_bert_and_is_saved(tmp_path, batch, dsn, caplog):
 
 
 def test_what_does_not_fit(batch):
-    with pytest.raises(ValueError, match=r"^num_labels is 3, a span has 2 logits a token: pass num_labels=2\.$"):
+    with pytest.raises(ValueError, match=r"^num_labels is 3, a span has 2 logits per token: pass num_labels=2\.$"):
         model(num_labels=3)
     with pytest.raises(ValueError, match=r"^cu_seqlens is given, but packed rows are for a DSN without a loss"):
         model(dsn=False)(**batch, cu_seqlens=torch.tensor([0, 11]))
