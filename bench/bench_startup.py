@@ -27,6 +27,8 @@ PROGRAMS = {
     "dendritic-bert classify TEXT": ["-m", "dendritic_bert", "classify", "a charming journey"],
 }
 LIGHT = ("import dendritic_bert", "dendritic-bert --help", "dendritic-bert classify --help")
+if SMALL:
+    PROGRAMS = {name: PROGRAMS[name] for name in (NUMPY, *LIGHT)}
 ROUNDS = 1 if SMALL else 11
 
 
