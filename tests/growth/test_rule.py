@@ -174,5 +174,5 @@ def test_a_new_dendrite_changes_nothing_yet(num_dendrites):
 
 
 def test_a_module_with_unequal_layers_is_refused():
-    with pytest.raises(ValueError, match=r"the layers of model have \[0, 1\] dendrites, expected the same number in each\."):
+    with pytest.raises(ValueError, match=r"have \[0, 1\] dendrites, expected the same number in each"):
         Growth(nn.Sequential(DendriticLinear(3, 2), DendriticLinear(2, 2, 1)), 2)
