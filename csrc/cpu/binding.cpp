@@ -35,6 +35,19 @@ void advise_huge_pages([[maybe_unused]] const Tensor& tensor) {
 #endif
 }
 
+// A full-width head, or a folded one, which has no weight.
+Head read_head(TensorReader& reader, const HeadSizes& sizes, const float* weight, const Tensor& bias,
+               const Tensor& beta_bias, const Tensor& lateral, const Tensor& top, int64_t activation) {
+  return {weight,
+          reader.float_data("bias", bias),
+          reader.float_data("beta_bias", beta_bias),
+          reader.float_data("lateral", lateral),
+          reader.float_data("top", top),
+          sizes.num_labels,
+          sizes.num_dendrites,
+          Activation(activation)};
+}
+
 Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTensor& word_scale, const Tensor& context,
                   double eps, const Tensor& weight, const Tensor& bias, const Tensor& beta_bias, const Tensor& lateral,
                   const Tensor& top, int64_t activation, const OptionalTensor& attention_mask,
@@ -56,14 +69,8 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
   table.context_stride = table.hidden_size = word.size(1);
   table.eps = float(eps);
   table.centred = true;
-  const Head head{reader.float_data("weight", weight),
-                  reader.float_data("bias", bias),
-                  reader.float_data("beta_bias", beta_bias),
-                  reader.float_data("lateral", lateral),
-                  reader.float_data("top", top),
-                  sizes.num_labels,
-                  sizes.num_dendrites,
-                  Activation(activation)};
+  const float* const weight_data = reader.float_data("weight", weight);
+  const Head head = read_head(reader, sizes, weight_data, bias, beta_bias, lateral, top, activation);
   const Tensor logits = new_tensor(weight, {call.tokens.rows, sizes.num_labels});
   chosen_kernels().dsn_logits(
       {call.tokens, table, head, data_of<float>(logits), int(torch::stable::get_num_threads()), parallel_for});
@@ -95,14 +102,7 @@ Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tens
 
   const Folded folded{
       reader.float_data("rstd", rstd), reader.float_data("word", word), reader.float_data("context", context), stride};
-  const Head head{nullptr,
-                  reader.float_data("bias", bias),
-                  reader.float_data("beta_bias", beta_bias),
-                  reader.float_data("lateral", lateral),
-                  reader.float_data("top", top),
-                  sizes.num_labels,
-                  sizes.num_dendrites,
-                  Activation(activation)};
+  const Head head = read_head(reader, sizes, nullptr, bias, beta_bias, lateral, top, activation);
   const Tensor logits = new_tensor(bias, {call.tokens.rows, sizes.num_labels});
   chosen_kernels().dsn_logits_folded(
       {call.tokens, folded, head, data_of<float>(logits), int(torch::stable::get_num_threads()), parallel_for});

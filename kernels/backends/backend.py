@@ -16,10 +16,6 @@ def constant(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _no_reason(*_: Any) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class Backend:
     """A set of kernels. Its operators are ``dendritic_bert::<op>_<name>``, with the schemas of ``registration``.
@@ -30,8 +26,8 @@ class Backend:
     missing: why its kernels are not there at all, with the remedy, or None. It is what an import can find out without
         starting a device.
     no_device: returns why no device of this machine can run the kernels, or None. It may start the device's driver.
-    device_refusal: returns why the kernels cannot run on a device of the right type, or None. It is None itself where
-        they run on every such device.
+    device_refusal: returns why the kernels cannot run on a device of the right type, or None. Both are None themselves
+        where the kernels run on every device of that type, and every machine has one.
     raises_on_values: whether a call raises where an index lies outside its table. Kernels on a GPU would have to be
         waited for, so that those read nothing and make the row NaN instead.
     define: defines an operator, given the op and the schema, and returns the names of what it defined: nothing where
@@ -44,7 +40,7 @@ class Backend:
     device_type: str
     table_dtypes: Mapping[str, tuple[torch.dtype, ...]]
     missing: str | None
-    no_device: Callable[[], str | None] = _no_reason
+    no_device: Callable[[], str | None] | None = None
     device_refusal: Callable[[torch.device], str | None] | None = None
     raises_on_values: bool = True
     define: Callable[[str, str], tuple[str, ...]] | None = None
@@ -52,7 +48,9 @@ class Backend:
 
     def unavailable(self) -> str | None:
         """Why the kernels cannot run on this machine, or None. It may start the device's driver."""
-        return self.missing or self.no_device()
+        if self.missing is not None or self.no_device is None:
+            return self.missing
+        return self.no_device()
 
     def refusal(self, op: str, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why the kernels cannot serve ``op`` with a word table of ``dtype`` on ``device``, or None."""
