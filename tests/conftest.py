@@ -51,3 +51,16 @@ def perforatedai(tmp_path, monkeypatch) -> PerforatedAI:
     monkeypatch.setattr(globals_pai, "pc", globals_pai.PAIConfig())
     monkeypatch.setattr(globals_pai, "pai_tracker", [])
     return PerforatedAI()
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    """The folder of a BERT without a head, with its tokenizer."""
+    from helpers import tiny_bert
+    from small_classifier import hugging_face_tokenizer
+    from transformers import BertModel
+
+    folder = tmp_path_factory.mktemp("encoder")
+    tiny_bert(BertModel, vocab_size=600, max_position_embeddings=128, num_hidden_layers=1).save_pretrained(folder)
+    hugging_face_tokenizer().save_pretrained(folder)
+    return str(folder)

@@ -1,7 +1,8 @@
-"""A task that is learnt in a second."""
+"""A task that is learnt in a second, and files of options."""
 
 import numpy as np
 import pytest
+import yaml
 
 from dendritic_bert.training import TrainingOptions
 
@@ -36,3 +37,13 @@ def options(glue, tmp_path):
         return TrainingOptions(**defaults | changes)
 
     return make
+
+
+@pytest.fixture
+def space(tmp_path):
+    """Writes a sweep file with the parameters that it is given, and returns its path."""
+    def write(**parameters) -> str:
+        (tmp_path / "space.yaml").write_text(yaml.safe_dump({"parameters": parameters}))
+        return str(tmp_path / "space.yaml")
+
+    return write

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_bert
 from safetensors.torch import load_file
 from small_classifier import hugging_face_tokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 from dendritic_bert import cli
 from dendritic_bert.datasets.glue_tasks import find_task
@@ -54,15 +53,6 @@ def glue(tmp_path_factory):
             parts = [text, part] if split == "train" else [text]
             lines += [f"{words}\t{label ^ int(rng.random() < noise)}" for words in parts]
         (folder / "SST-2" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """A BERT without a head."""
-    folder = tmp_path_factory.mktemp("encoder")
-    tiny_bert(BertModel, vocab_size=600, max_position_embeddings=128, num_hidden_layers=1).save_pretrained(folder)
-    hugging_face_tokenizer().save_pretrained(folder)
     return str(folder)
 
 

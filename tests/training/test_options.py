@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import yaml
 
 from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions
 
@@ -51,15 +50,6 @@ def test_training_options_that_do_not_fit(changes, message):
 def test_distillation_options_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         DistillationOptions(**{"dsn": True, "teacher": "t"} | changes)
-
-
-@pytest.fixture
-def space(tmp_path):
-    def write(**parameters) -> str:
-        (tmp_path / "space.yaml").write_text(yaml.safe_dump({"parameters": parameters}))
-        return str(tmp_path / "space.yaml")
-
-    return write
 
 
 @pytest.mark.parametrize(("parameters", "message"), [

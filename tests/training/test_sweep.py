@@ -23,15 +23,6 @@ def glue(tmp_path_factory):
     return str(folder)
 
 
-@pytest.fixture
-def space(tmp_path):
-    def write(**parameters) -> str:
-        (tmp_path / "space.yaml").write_text(yaml.safe_dump({"parameters": parameters}))
-        return str(tmp_path / "space.yaml")
-
-    return write
-
-
 SMALL = {"num_dendrites": {"values": [0, 2]}, "lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.05},
          "word_dropout": {"min": 0.0, "max": 0.3}, "hidden_size": {"distribution": "int_uniform", "min": 2, "max": 6}}
 

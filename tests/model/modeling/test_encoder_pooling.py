@@ -1,19 +1,7 @@
 """The pooling of an encoder: the mean over its tokens, without padding."""
 
-import pytest
 import torch
-from helpers import tiny_bert
-from small_classifier import hugging_face_tokenizer
 from transformers import BertModel
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """A BERT without a head."""
-    folder = tmp_path_factory.mktemp("encoder")
-    tiny_bert(BertModel, vocab_size=600, max_position_embeddings=128, num_hidden_layers=1).save_pretrained(folder)
-    hugging_face_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 def test_the_mean_of_the_tokens_under_the_head(encoder):
