@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import os
-import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from .. import embedded_model
-from ..model.files import MODEL_FILES
-from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
-from .readers import Position, RecordReader
-from .scores import label_names, score_function
-from .streams import Input, PathOrStream, open_input
+from .file_classification import FileReport, classify_file
+from .scores import NonFiniteScores, Prediction, label_names, score_function
+from .streams import PathOrStream
 from .texts import check_texts
-from .threads import map_in_order, without_lost_threads
+from .threads import check_positive, map_in_order, thread_count, without_lost_threads
 from .tokenization import PackedBatch, PackedTokenizer
-from .writers import FORMATTERS, file_id, open_output
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Batch = tuple[list[str | None], Position]  # texts of a file, None for a malformed record, and the position after them
 # The part of a batch that Python itself does runs on one thread at a time. With 1024 texts in a batch the threads would
 # take turns four times as often, and a single thread would spend 13 % of its time on calls.
 BATCH_SIZE = 4096
@@ -38,47 +29,6 @@ ENCODER_ROWS = 128  # rows that BERT's encoder takes at a time, each padded to t
 # Fields of a configuration that say where a checkpoint came from, not what it computes.
 INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype"}
 _COUNTING = threading.Lock()  # guards num_truncated when calls overlap
-
-
-class Prediction(NamedTuple):
-    """The best label of B texts: B names, ``[B]`` float32 scores, and how many texts were cut to the model's length."""
-
-    labels: list[str]
-    scores: np.ndarray
-    num_truncated: int
-
-
-class FileReport(NamedTuple):
-    """What ``classify_file`` did, including the work of an interrupted run that it continued.
-
-    num_records: texts classified. num_resumed: how many of them the interrupted run had classified. num_truncated:
-    texts that were cut to the model's length. num_replaced: bytes that were not UTF-8 and became U+FFFD. num_malformed:
-    records that were skipped or written as null, as ``on_error`` says. first_malformed: where the first of them is, and
-    what is wrong with it.
-    """
-
-    num_records: int
-    num_resumed: int
-    num_truncated: int
-    num_replaced: int
-    num_malformed: int = 0
-    first_malformed: str = ""
-
-
-class NonFiniteScores(ValueError):
-    """The model gives logits that are NaN or infinite.
-
-    row: the first text of the batch with such logits. text: what the message calls it. why: what is wrong with the
-    model.
-    """
-
-    def __init__(self, row: int, text: str, why: str):
-        super().__init__(row, text, why)  # so that it can be pickled
-        self.row, self.text, self.why = row, text, why
-
-    def __str__(self) -> str:
-        return (f"the model gives {self.text} a score that is NaN or infinite, because {self.why}: train it again or "
-                "load another checkpoint.")
 
 
 class TextClassifier:
@@ -133,13 +83,13 @@ class TextClassifier:
         ValueError for ``batch_size`` or ``threads`` below 1 and for a score that is NaN or infinite, naming the text.
         """
         texts = check_texts([texts] if isinstance(texts, str) else texts)
-        threads = _thread_count(threads)
-        _check_positive("batch_size", batch_size)
+        threads = thread_count(threads)
+        check_positive("batch_size", batch_size)
         batches = [texts[start:start + batch_size] for start in range(0, len(texts), batch_size)]
         results: list[dict[str, Any]] = []
         try:
             for _, prediction in map_in_order(self.predict, batches, threads, len(batches)):
-                self._count_truncated(prediction.num_truncated)
+                self.count_truncated(prediction.num_truncated)
                 results += [{"label": label, "score": score}
                             for label, score in zip(prediction.labels, prediction.scores.tolist())]
         except NonFiniteScores as error:
@@ -161,7 +111,8 @@ class TextClassifier:
         return Prediction([labels[label] for label in best.tolist()], scores[np.arange(len(best)), best],
                           batch.num_truncated)
 
-    def _count_truncated(self, number: int) -> None:
+    def count_truncated(self, number: int) -> None:
+        """Add to ``num_truncated``; calls may overlap."""
         with _COUNTING:
             self.num_truncated += number
 
@@ -241,62 +192,9 @@ class TextClassifier:
                 that is the input or a file of the model; a malformed record (with its line); a score that is NaN or
                 infinite (with its record); an output that was begun with another input, model or options.
         """
-        threads = _thread_count(threads)
-        _check_positive("batch_size", batch_size)
-        input_format = choose_format("input_format", input_format, input, INPUT_FORMATS)
-        format = choose_format("format", format, output, OUTPUT_FORMATS)
-        header, null_line, to_lines = FORMATTERS[format]
-
-        def classify(batch: Batch | Exception) -> tuple[str, int]:
-            """The lines of a batch, and how many of its texts were cut."""
-            if isinstance(batch, Exception):
-                raise batch
-            rows, behind = batch
-            texts = [text for text in rows if text is not None]
-            nulls = [place for place, text in enumerate(rows) if text is None] if len(texts) < len(rows) else []
-            if not texts:
-                return null_line * len(rows), 0
-            try:
-                prediction = self.predict(texts)
-            except NonFiniteScores as error:
-                record = behind.records - len(texts) + error.row + 1
-                raise NonFiniteScores(error.row, f"record {record} of {source.name}", error.why) from None
-            lines = to_lines(texts, prediction.labels, prediction.scores.tolist())
-            for place in nulls:
-                lines.insert(place, null_line)
-            return "".join(lines), prediction.num_truncated
-
-        with ExitStack() as stack:
-            source = open_input(input, stack)
-            reader = RecordReader(source.stream, source.name, input_format, column, on_error)
-            run = {"model": self.fingerprint(), "input_format": input_format, "column": column, "format": format,
-                   "on_error": on_error}
-            sink = open_output(output, self._files_to_keep(source), run, resume and source.is_file, stack)
-            if sink.done is not None and not reader.go_to(sink.done):
-                raise sink.mismatch("input")
-            start = position = sink.done or reader.position()
-            sink.begin(start, header)
-            bar = stack.enter_context(tqdm(
-                desc=source.name, total=source.size, initial=start.input_bytes, unit="B", unit_scale=True,
-                file=sys.stderr, disable=_no_bar(progress)))
-            batches = _error_last(reader.batches(batch_size))
-            # Whoever classifies one text at a time wants each answered before the next is there.
-            work = stack.enter_context(closing(map_in_order(classify, batches, threads, reads_ahead=batch_size > 1)))
-            for (_, behind), (lines, num_truncated) in work:  # type: ignore[misc]
-                self._count_truncated(num_truncated)
-                behind = behind._replace(num_truncated=position.num_truncated + num_truncated)
-                sink.write(lines, behind)
-                bar.update(behind.input_bytes - position.input_bytes)
-                position = behind
-        return FileReport(position.records, start.records, position.num_truncated, position.num_replaced,
-                          position.num_malformed, position.first_malformed)
-
-    def _files_to_keep(self, source: Input) -> dict[tuple[int, int], str]:
-        """The files that an output must not replace: the input, and those from which the model was loaded."""
-        folder = self.model.name_or_path
-        paths = [path for name in MODEL_FILES if folder and (path := Path(folder, name)).exists()]
-        files = {file_id(path.stat()): f"{path}, a file of the model" for path in paths}
-        return {key: name for key, name in {**files, file_id(source.status): "the input"}.items() if key is not None}
+        return classify_file(self, input, output, input_format=input_format, column=column, format=format,
+                             on_error=on_error, batch_size=batch_size, threads=threads, progress=progress,
+                             resume=resume)
 
     def fingerprint(self) -> str:
         """A digest of parameters, configuration and tokenizer, but not of where they are stored or what saved them."""
@@ -310,30 +208,3 @@ class TextClassifier:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
-
-
-def _error_last(batches: Iterator[Batch]) -> Iterator[Batch | Exception]:
-    """The batches, followed by the error that ends them: raised at once, it would overtake batches in work."""
-    try:
-        yield from batches
-    except Exception as error:
-        yield error
-
-
-def _no_bar(progress: bool | None) -> bool | None:
-    """The argument ``disable`` of tqdm; there is no bar if standard error is closed."""
-    return True if sys.stderr is None else None if progress is None else not progress
-
-
-def _check_positive(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, it must be a whole number.") from None
-    if number < 1:
-        raise ValueError(f"{name} is {number}, it must be at least 1.")
-    return number
-
-
-def _thread_count(threads: int | None) -> int:
-    return torch.get_num_threads() if threads is None else _check_positive("threads", threads)

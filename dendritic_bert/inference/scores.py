@@ -1,14 +1,38 @@
-"""The names of a model's labels, and the scores that its logits stand for."""
+"""The names of a model's labels, the scores that its logits stand for, and the best of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from numbers import Number
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .texts import without_surrogates
+
+
+class Prediction(NamedTuple):
+    """The best label of B texts: B names, ``[B]`` float32 scores, and how many texts were cut to the model's length."""
+
+    labels: list[str]
+    scores: np.ndarray
+    num_truncated: int
+
+
+class NonFiniteScores(ValueError):
+    """The model gives logits that are NaN or infinite.
+
+    row: the first text of the batch with such logits. text: what the message calls it. why: what is wrong with the
+    model.
+    """
+
+    def __init__(self, row: int, text: str, why: str):
+        super().__init__(row, text, why)  # so that it can be pickled
+        self.row, self.text, self.why = row, text, why
+
+    def __str__(self) -> str:
+        return (f"the model gives {self.text} a score that is NaN or infinite, because {self.why}: train it again or "
+                "load another checkpoint.")
 
 
 def label_names(id2label: Any, num_labels: int) -> list[str]:

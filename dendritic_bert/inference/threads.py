@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import threading
 from collections import deque
@@ -22,6 +23,22 @@ _IMPORTED_IN = os.getpid()
 _TORCH_LIBRARIES = ctypes.CDLL(torch._C.__file__)
 _SETTERS = [getattr(_TORCH_LIBRARIES, name) for name in ("omp_set_num_threads", "MKL_Set_Num_Threads_Local")
             if hasattr(_TORCH_LIBRARIES, name)]
+
+
+def check_positive(name: str, value: int) -> int:
+    """Return ``value`` as an int. Raises TypeError unless it is a whole number, ValueError if it is below 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, it must be a whole number.") from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}, it must be at least 1.")
+    return number
+
+
+def thread_count(threads: int | None) -> int:
+    """Return the number of threads to run with: ``threads``, or torch's own number for None."""
+    return torch.get_num_threads() if threads is None else check_positive("threads", threads)
 
 
 def limit_threads(count: int) -> None:

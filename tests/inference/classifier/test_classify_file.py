@@ -13,7 +13,8 @@ import torch
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference import readers
-from dendritic_bert.inference.classifier import FileReport, TextClassifier
+from dendritic_bert.inference.classifier import TextClassifier
+from dendritic_bert.inference.file_classification import FileReport
 
 # What a reader or a writer of these formats may trip over; no line ends, which a text file cannot hold.
 ONE_LINERS = ["", "the quick brown fox", " leading and trailing blanks ", 'a "quoted" word', '"', "comma, comma",
