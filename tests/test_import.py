@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 
@@ -26,9 +27,10 @@ def __getattr__(name):
 """
 
 
-def run(code: str, *path, cwd=REPOSITORY) -> str:
+def run(code: str, *path, cwd=REPOSITORY, arguments=()) -> str:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, env=environment, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -76,6 +78,32 @@ assert not {"torch", "transformers", "numpy", "tokenizers"} & set(sys.modules)
 print(set(dendritic_bert.__all__) <= set(dir(dendritic_bert)))
 """
     assert run(code, REPOSITORY) == "True"
+
+
+CLASSIFY = """
+import sys
+from dendritic_bert import TextClassifier
+classifier = TextClassifier.from_pretrained(sys.argv[1] if sys.argv[1:] else None)
+print(classifier("a charming and often affecting journey")[0]["label"], *sorted({%s} & set(sys.modules)))
+"""
+# What transformers' modeling code imports. torch itself imports torch.distributed.
+MODELING = {"accelerate", "mpmath", "pandas", "pyarrow", "scipy", "sklearn", "sympy", "torch._dynamo",
+            "torch._inductor", "torch.onnx", "transformers.modeling_utils", "transformers.models.bert.modeling_bert"}
+
+
+@pytest.mark.parametrize("is_on_hub", [False, True], ids=["folder", "hub id"])
+def test_a_classification_imports_no_modeling_code(tmp_path, monkeypatch, is_on_hub):
+    from dendritic_bert import EMBEDDED_MODEL
+
+    arguments = ["someone/model"] if is_on_hub else []
+    if is_on_hub:  # as the hub's client keeps what it has fetched
+        cached = tmp_path / "hub" / "models--someone--model"
+        shutil.copytree(EMBEDDED_MODEL, cached / "snapshots" / "0123")
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("0123")
+        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert run(CLASSIFY % ", ".join(map(repr, MODELING)), REPOSITORY, arguments=arguments) == "positive"
 
 
 def test_attributes():

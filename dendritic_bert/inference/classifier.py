@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .. import embedded_model
+from ..model.dsn_checkpoint import DsnCheckpoint
 from .file_classification import FileReport, classify_file
 from .scores import NonFiniteScores, Prediction, label_names, score_function
 from .streams import PathOrStream
@@ -22,19 +23,22 @@ from .tokenization import PackedBatch, PackedTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from ..model.configuration import DendriticBertConfig
+
 # The part of a batch that Python itself does runs on one thread at a time. With 1024 texts in a batch the threads would
 # take turns four times as often, and a single thread would spend 13 % of its time on calls.
 BATCH_SIZE = 4096
 ENCODER_ROWS = 128  # rows that BERT's encoder takes at a time, each padded to the longest of them
 # Fields of a configuration that say where a checkpoint came from, not what it computes.
 INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype"}
-_COUNTING = threading.Lock()  # guards num_truncated when calls overlap
+_LOCK = threading.Lock()  # guards num_truncated, and the making of the model, when calls overlap
 
 
 class TextClassifier:
     """Classifies texts as transformers' text-classification pipeline does, from packed ids and in one kernel.
 
-    ``model`` is a ``DendriticBertForSequenceClassification``; ``tokenizer`` is anything that ``PackedTokenizer`` takes.
+    ``model`` is a ``DendriticBertForSequenceClassification``, or the ``DsnCheckpoint`` of one, of which the attribute
+    ``model`` makes the model when it is first asked for. ``tokenizer`` is anything that ``PackedTokenizer`` takes.
     ``max_length`` is the size of the model's position table, or the tokenizer's ``model_max_length`` if that is less.
     Longer texts are cut on the tokenizer's ``truncation_side``; ``num_truncated`` counts them over the life of the
     classifier.
@@ -46,8 +50,8 @@ class TextClassifier:
     configuration does not name every label.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any):
-        self.model = model.eval()
+    def __init__(self, model: PreTrainedModel | DsnCheckpoint, tokenizer: Any):
+        self._source: Any = model if isinstance(model, DsnCheckpoint) else model.eval()
         self.tokenizer = tokenizer if isinstance(tokenizer, PackedTokenizer) else PackedTokenizer(tokenizer)
         config = model.config
         vocab_size = self.tokenizer.backend.get_vocab_size()
@@ -55,19 +59,33 @@ class TextClassifier:
             raise ValueError(f"the tokenizer has {vocab_size} ids, the model embeds {config.vocab_size}: they do not "
                              "belong together, pass the tokenizer that the model was trained with.")
         self.max_length = int(min(config.max_position_embeddings, self.tokenizer.model_max_length))
-        num_labels: Any = model.num_labels
-        self.labels = label_names(config.id2label, num_labels)
+        self.labels = label_names(config.id2label, self._source.num_labels)
         self.num_truncated = 0
         self._scores = score_function(config.problem_type, len(self.labels))
-        self._words: Any = model.get_input_embeddings()  # says the model's device, faster than model.device
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None) -> TextClassifier:
         """Load the model and the tokenizer of a folder or a hub id; None is the model that comes with the package."""
-        from ..model.modeling import DendriticBertForSequenceClassification
-
         name = embedded_model.EMBEDDED_MODEL if name_or_path is None else str(name_or_path)
-        return cls(DendriticBertForSequenceClassification.from_pretrained(name), PackedTokenizer.from_pretrained(name))
+        model: Any = DsnCheckpoint.find(name)
+        if model is None:
+            from ..model.modeling import DendriticBertForSequenceClassification
+
+            model = DendriticBertForSequenceClassification.from_pretrained(name)
+        return cls(model, PackedTokenizer.from_pretrained(name))
+
+    @property
+    def model(self) -> Any:
+        """The model. A checkpoint's is made now, and from now on the classifier calls it."""
+        with _LOCK:
+            if isinstance(self._source, DsnCheckpoint):
+                self._source = self._source.to_model()
+            return self._source
+
+    @property
+    def config(self) -> DendriticBertConfig:
+        """The configuration of the model."""
+        return self._source.config
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"num_truncated": 0}
@@ -113,26 +131,29 @@ class TextClassifier:
 
     def count_truncated(self, number: int) -> None:
         """Add to ``num_truncated``; calls may overlap."""
-        with _COUNTING:
+        with _LOCK:
             self.num_truncated += number
 
     def _why_not_finite(self) -> str:
-        bad = next((name for name, values in self.model.state_dict().items() if not values.isfinite().all()), None)
+        bad = next((name for name, values in self._source.state_dict().items() if not values.isfinite().all()), None)
         return "its weights are too large" if bad is None else f"its {bad} holds NaN or infinite values"
 
     def _logits(self, batch: PackedBatch) -> torch.Tensor:
         """The logits ``[B, C]`` of a batch."""
-        if not self.model.config.dsn:
+        source, types = self._source, self.tokenizer.token_type_ids(batch)
+        input_ids, cu_seqlens = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.cu_seqlens)
+        token_type_ids = None if types is None else torch.from_numpy(types)
+        if isinstance(source, DsnCheckpoint):
+            return source.logits(input_ids, cu_seqlens, token_type_ids)
+        if not source.config.dsn:
             return self._encoder_logits(batch)
-        device, types = self._words.weight.device, self.tokenizer.token_type_ids(batch)
-        return self.model(input_ids=torch.from_numpy(batch.input_ids).to(device),
-                          cu_seqlens=torch.from_numpy(batch.cu_seqlens).to(device),
-                          token_type_ids=None if types is None else torch.from_numpy(types).to(device),
-                          return_dict=False)[0]
+        device = source.get_input_embeddings().weight.device  # which is faster than source.device
+        return source(input_ids=input_ids.to(device), cu_seqlens=cu_seqlens.to(device), return_dict=False,
+                      token_type_ids=None if token_type_ids is None else token_type_ids.to(device))[0]
 
     def _encoder_logits(self, batch: PackedBatch) -> torch.Tensor:
         """The logits of a model with BERT's encoder (``dsn=False``), which needs padded rows."""
-        device, logits = self._words.weight.device, []
+        device, logits = self._source.device, []
         types = self.tokenizer.token_type_ids(batch)
         for first in range(0, len(batch.cu_seqlens) - 1, ENCODER_ROWS):
             bounds = batch.cu_seqlens[first:first + ENCODER_ROWS + 1]
@@ -143,7 +164,7 @@ class TextClassifier:
                 if values is not None:
                     rows[name] = np.zeros(mask.shape, np.int64)
                     rows[name][mask] = values[bounds[0]:bounds[-1]]
-            logits.append(self.model(**{name: torch.from_numpy(row).to(device) for name, row in rows.items()}).logits)
+            logits.append(self._source(**{name: torch.from_numpy(row).to(device) for name, row in rows.items()}).logits)
         return torch.cat(logits)
 
     def classify_file(
@@ -202,9 +223,9 @@ class TextClassifier:
         digest = hashlib.sha256(tokenizer.backend.to_str().encode())
         settings = (tokenizer.backend.encode_special_tokens, tokenizer.truncation_side, self.max_length)
         digest.update(repr(settings).encode())
-        config = self.model.config.to_dict().items()
+        config = self.config.to_dict().items()
         digest.update(repr(sorted((name, str(value)) for name, value in config if name not in INCIDENTAL)).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
+        for name, tensor in sorted(self._source.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()

@@ -109,7 +109,7 @@ def classify_file(
 
 def _files_to_keep(classifier: TextClassifier, source: Input) -> dict[tuple[int, int], str]:
     """The files that an output must not replace: the input, and those from which the model was loaded."""
-    folder = classifier.model.name_or_path
+    folder = classifier.config.name_or_path
     paths = [path for name in MODEL_FILES if folder and (path := Path(folder, name)).exists()]
     files = {file_id(path.stat()): f"{path}, a file of the model" for path in paths}
     return {key: name for key, name in {**files, file_id(source.status): "the input"}.items() if key is not None}

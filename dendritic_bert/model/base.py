@@ -20,8 +20,9 @@ from ..kernels.reference import pool_ref, token_places
 from .configuration import DendriticBertConfig
 from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
 from .embedding_modules import Parts, are_plain, parts_of
-from .inference_tables import InferenceTables, TableCache
+from .inference_tables import InferenceTables
 from .perforatedai_checkpoint import find_perforated, read_perforated
+from .table_cache import TableCache
 
 # A logger below "transformers", so that transformers.logging.set_verbosity_*() governs it too.
 logger = logging.get_logger(f"transformers.{__name__}")

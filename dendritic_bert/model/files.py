@@ -1,3 +1,4 @@
 """The files that make up the folder of a model."""
 
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md")
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MODEL_FILES = (CONFIG, WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md")

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from dendritic_bert import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
-from dendritic_bert.model.inference_tables import Contents, _as_integers
+from dendritic_bert.model.table_cache import Contents, _as_integers
 
 INPUTS = {"input_ids": torch.arange(36).view(4, 9) % 50, "attention_mask": torch.ones(4, 9, dtype=torch.long)}
 OPTIMIZERS = {name: kind for name, kind in vars(torch.optim).items()

@@ -10,7 +10,7 @@ from helpers import tiny_bert
 from torch import nn
 
 from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear
-from dendritic_bert.model import base, inference_tables
+from dendritic_bert.model import base, inference_tables, table_cache
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_made_anew_when_a_parameter_changed(model, inputs, change):
 
 def test_prepare_shows_what_was_written_through_data(model, inputs, monkeypatch):
     """torch keeps no trace of it, so where parameters are not compared, on a GPU, it has to be said."""
-    monkeypatch.setattr(inference_tables.Contents, "are_same", lambda self: True)
+    monkeypatch.setattr(table_cache.Contents, "are_same", lambda self: True)
     fused(model, inputs)
     model.bert.embeddings.word_embeddings.weight.data.normal_()
     assert model.prepare() is model

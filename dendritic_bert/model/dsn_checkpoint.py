@@ -1,0 +1,129 @@
+"""A classifying DSN read from the file of its checkpoint, for inference alone.
+
+transformers' modeling code imports torch's compiler, sympy and, where they are installed, accelerate and scipy. That
+takes longer than all the rest of a program that classifies one text, and needed of a checkpoint are nine tensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers.utils import cached_file
+
+from ..kernels.contract import PARAMETER_DTYPES
+from ..kernels.prepare import prepare_head, prepare_table
+from .configuration import DendriticBertConfig
+from .files import CONFIG, WEIGHTS
+from .inference_tables import InferenceTables
+
+if TYPE_CHECKING:
+    from .modeling import DendriticBertForSequenceClassification
+
+OTHER_SETTINGS = ("quantization_config", "output_hidden_states")  # which transformers' loading or modules must heed
+
+
+class DsnCheckpoint:
+    """The configuration and the tensors of a ``DendriticBertForSequenceClassification``, and its inference tables.
+
+    It gives the logits that the model in evaluation gives, to the bit, from the same ops.
+    """
+
+    def __init__(self, config: DendriticBertConfig, tensors: dict[str, Tensor]) -> None:
+        self.config, self._tensors = config, tensors
+        self.num_labels: Any = config.num_labels  # declared optional, but always set
+        self._tables: InferenceTables | None = None  # made by the first call, as the model's are
+
+    @classmethod
+    def find(cls, name_or_path: str) -> DsnCheckpoint | None:
+        """Read the checkpoint of a folder or a hub id; None if it is to be read by ``from_pretrained``.
+
+        That is what is not a plain DSN with a head of one layer, comes from another program, or is damaged: then the
+        model is made, or the error raised, that ``from_pretrained`` has for it. Raises OSError if a hub id cannot be
+        found there.
+        """
+        folder = _find_folder(name_or_path)
+        if folder is None or (folder / "adapter_config.json").exists():  # transformers adds an adapter to the model
+            return None
+        try:
+            config = DendriticBertConfig.from_pretrained(folder)
+            tensors = load_file(folder / WEIGHTS)
+        except (OSError, ValueError, SafetensorError):
+            return None
+        config._name_or_path = name_or_path
+        is_plain = config.dsn and config.head_hidden is None and not any(
+            getattr(config, name, None) for name in OTHER_SETTINGS)
+        if not is_plain or {name: tuple(tensor.shape) for name, tensor in tensors.items()} != _shapes(config):
+            return None
+        dtypes = {tensor.dtype for tensor in tensors.values()}
+        stored = tensors["classifier.weight"].dtype
+        if dtypes != {stored} or stored not in PARAMETER_DTYPES or config.dtype not in (None, stored):
+            return None
+        return cls(config, tensors)
+
+    def __reduce__(self) -> Any:
+        return DsnCheckpoint, (self.config, self._tensors)
+
+    def logits(self, input_ids: Tensor, cu_seqlens: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """The logits ``[B, C]`` float32 of packed ids ``[T]``."""
+        tables = self._tables
+        if tables is None:
+            tables = self._tables = self._make_tables()
+        return tables.logits(input_ids, cu_seqlens, self.config.pooling, {
+            "attention_mask": None, "token_type_ids": token_type_ids, "position_ids": None})
+
+    def _make_tables(self) -> InferenceTables:
+        embeddings, head = (
+            {name.removeprefix(part): tensor for name, tensor in self._tensors.items() if name.startswith(part)}
+            for part in ("bert.embeddings.", "classifier."))
+        table = prepare_table(*(embeddings[f"{name}_embeddings.weight"] for name in ("word", "position", "token_type")),
+                              self.config.layer_norm_eps)
+        return InferenceTables(table, prepare_head(
+            embeddings["LayerNorm.weight"], embeddings["LayerNorm.bias"], head["weight"], head["bias"],
+            head.get("lateral"), head.get("top"), self.config.dendrite_activation))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors by the names that they have in the model's ``state_dict()``."""
+        return self._tensors
+
+    def to_model(self) -> DendriticBertForSequenceClassification:
+        """The model with these tensors, in evaluation."""
+        from .modeling import DendriticBertForSequenceClassification
+
+        name = self.config._name_or_path
+        model = DendriticBertForSequenceClassification.from_pretrained(
+            None, config=self.config, state_dict=dict(self._tensors), dtype=self._tensors["classifier.weight"].dtype)
+        model.config._name_or_path = model.name_or_path = name
+        return model.eval()
+
+
+def _find_folder(name_or_path: str) -> Path | None:
+    """The folder that holds the configuration and the weights; None unless both are there."""
+    folder = Path(name_or_path)
+    if not folder.exists():
+        files: list[Any] = [cached_file(name_or_path, name, _raise_exceptions_for_missing_entries=False)
+                            for name in (CONFIG, WEIGHTS)]
+        return None if None in files else Path(files[1]).parent
+    return folder if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() else None
+
+
+def _shapes(config: DendriticBertConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors of the model by name."""
+    hidden_size, num_dendrites = config.hidden_size, config.num_dendrites
+    num_labels: Any = config.num_labels  # declared optional, but always set
+    shapes: dict[str, tuple[int, ...]] = {
+        "bert.embeddings.word_embeddings.weight": (config.vocab_size, hidden_size),
+        "bert.embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden_size),
+        "bert.embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden_size),
+        "bert.embeddings.LayerNorm.weight": (hidden_size,),
+        "bert.embeddings.LayerNorm.bias": (hidden_size,),
+        "classifier.weight": ((1 + num_dendrites) * num_labels, hidden_size),
+        "classifier.bias": ((1 + num_dendrites) * num_labels,),
+    }
+    if num_dendrites:
+        shapes["classifier.lateral"] = (num_dendrites, num_dendrites, num_labels)
+        shapes["classifier.top"] = (num_dendrites, num_labels)
+    return shapes
