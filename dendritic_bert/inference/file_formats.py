@@ -1,4 +1,4 @@
-"""The format of a file by its suffix and its first bytes; a file that is not text is refused, with a remedy."""
+"""Format and compression of a file by its suffix and first bytes; what is not read is refused, with a remedy."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from pathlib import Path
 
 INPUT_FORMATS = {"text": (".txt", ".text"), "csv": (".csv",), "tsv": (".tsv", ".tab"),
-                 "jsonl": (".jsonl", ".ndjson", ".json")}
-OUTPUT_FORMATS = {"json": (".json", ".jsonl", ".ndjson", ".txt"), "csv": (".csv",), "tsv": (".tsv", ".tab")}
+                 "jsonl": (".jsonl", ".ndjson", ".json"), "parquet": (".parquet", ".pq"),
+                 "arrow": (".arrow", ".feather", ".ipc")}
+OUTPUT_FORMATS = {"json": (".json", ".jsonl", ".ndjson", ".txt"), "csv": (".csv",), "tsv": (".tsv", ".tab"),
+                  "parquet": INPUT_FORMATS["parquet"], "arrow": INPUT_FORMATS["arrow"]}
+TABLE_FORMATS = ("parquet", "arrow")  # the others are lines of text, which may be compressed
+COMPRESSIONS = {"gzip": (".gz",), "zstd": (".zst", ".zstd")}
 
 HEAD_BYTES = 4096  # how many bytes of the start of an input are looked at
 # The little-endian mark of UTF-32 begins with that of UTF-16, so it must come first.
 BYTE_ORDER_MARKS = {BOM_UTF32_LE: "utf-32", BOM_UTF32_BE: "utf-32", BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
 
 _DECOMPRESS = "decompress it first, for example through a pipe"
+_TWICE = "decompress it once, for example through a pipe"
 _EXPORT = "export its table as CSV first"
 # kind -> suffixes, pattern of the first bytes, what to do
 _FOREIGN: dict[str, tuple[tuple[str, ...], bytes, str]] = {
-    "gzip": ((".gz", ".tgz"), rb"\x1f\x8b", _DECOMPRESS),
-    "zstd": ((".zst", ".zstd"), rb"\x28\xb5\x2f\xfd", _DECOMPRESS),
+    "gzip": ((".tgz",), rb"\x1f\x8b", _TWICE),
+    "zstd": ((), rb"\x28\xb5\x2f\xfd", _TWICE),
     "xz": ((".xz", ".lzma"), rb"\xfd7zXZ\x00", _DECOMPRESS),
     "bzip2": ((".bz2",), rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)", _DECOMPRESS),
     "lz4": ((".lz4",), rb"\x04\x22\x4d\x18", _DECOMPRESS),
@@ -32,8 +37,8 @@ _FOREIGN: dict[str, tuple[tuple[str, ...], bytes, str]] = {
     "7-Zip": ((".7z",), rb"7z\xbc\xaf\x27\x1c", _DECOMPRESS),
     "RAR": ((".rar",), rb"Rar!\x1a\x07", _DECOMPRESS),
     "tar": ((".tar",), rb"(?s).{257}ustar", "unpack it first"),
-    "Parquet": ((".parquet", ".pq"), rb"PAR[1E]", _EXPORT),
-    "Arrow": ((".arrow", ".feather", ".ipc"), rb"ARROW1\x00|FEA1|\xff\xff\xff\xff.{3}\x00", _EXPORT),
+    "Parquet": ((), rb"PAR[1E]", "pass input_format='parquet' (--input-format parquet)"),
+    "Arrow": ((), rb"ARROW1\x00|FEA1|\xff\xff\xff\xff.{3}\x00", "pass input_format='arrow' (--input-format arrow)"),
     "ORC": ((".orc",), rb"ORC", _EXPORT),
     "Avro": ((".avro",), rb"Obj\x01", _EXPORT),
     "SQLite": ((".sqlite", ".sqlite3", ".db"), rb"SQLite format 3\x00", _EXPORT),
@@ -51,26 +56,44 @@ _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f]")
 def choose_format(argument: str, wanted: str | None, path: object, formats: dict[str, tuple[str, ...]]) -> str:
     """``wanted``, or else the format of the suffix of ``path``, or the first of ``formats`` if there is no suffix.
 
-    Raises ValueError for a format or a suffix that is not among ``formats``, and for an output whose suffix is that of
-    another kind of file, whatever is wanted.
+    A suffix of a compression, as in ``reviews.csv.gz``, is passed over. Raises ValueError for a format or a suffix that
+    is not among ``formats``, for an output whose suffix is that of another kind of file, whatever is wanted, and for a
+    table that is to be compressed as a whole.
     """
     if wanted is not None and wanted not in formats:
         raise ValueError(f"{argument} is {wanted!r}, known are {', '.join(formats)}.")
-    suffix = Path(path).suffix.lower() if isinstance(path, (str, os.PathLike)) else ""
+    put = "output" if formats is OUTPUT_FORMATS else "input"
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+    compressed = compression_of(path) is not None
+    suffix = Path(os.path.splitext(name)[0] if compressed else name).suffix.lower()
     kind = next((kind for kind, (suffixes, _, _) in _FOREIGN.items() if suffix in suffixes), None)
-    if kind is not None and formats is OUTPUT_FORMATS:
+    if kind is not None and put == "output":
         raise ValueError(f"output {path} has the suffix of {kind}, which is not written: choose one of "
-                         f"{_suffixes(formats)}, and convert or compress the result.")
-    if wanted is not None:
-        return wanted
+                         f"{_suffixes(formats)}, and convert the result.")
+    known = wanted or next((format for format, suffixes in formats.items() if suffix in suffixes), None)
+    if known in TABLE_FORMATS and compressed:
+        raise ValueError(f"{put} {path} is {known} that is compressed once more: leave out {Path(name).suffix}, as the "
+                         "format itself compresses.")
+    if known is not None:
+        return known
     if kind is not None:
         raise ValueError(f"input {path} has the suffix of {kind}, which is not read: {_FOREIGN[kind][2]}, or pass "
                          f"{argument} if it is text all the same.")
-    known = next((name for name, suffixes in formats.items() if suffix in suffixes), None)
-    if known is None and suffix:
-        raise ValueError(f"{'output' if formats is OUTPUT_FORMATS else 'input'} {path} has an unknown suffix "
-                         f"({suffix}): pass {argument}, one of {', '.join(formats)}.")
-    return known or next(iter(formats))
+    if suffix:
+        raise ValueError(f"{put} {path} has an unknown suffix ({suffix}): pass {argument}, one of "
+                         f"{', '.join(formats)}.")
+    return next(iter(formats))
+
+
+def compression_of(path: object) -> str | None:
+    """The compression that the suffix of ``path`` names, "gzip" or "zstd"; None for another suffix or no path."""
+    suffix = Path(path).suffix.lower() if isinstance(path, (str, os.PathLike)) else ""
+    return next((kind for kind, suffixes in COMPRESSIONS.items() if suffix in suffixes), None)
+
+
+def compression_of_bytes(head: bytes) -> str | None:
+    """The compression of an input that begins with ``head``; None for another."""
+    return next((kind for kind in COMPRESSIONS if re.match(_FOREIGN[kind][1], head)), None)
 
 
 def _suffixes(formats: dict[str, tuple[str, ...]]) -> str:

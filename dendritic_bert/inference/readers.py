@@ -1,279 +1,244 @@
-"""Reads texts from lines, CSV, TSV and JSON Lines, in batches, with the position in the input after each batch."""
+"""One reader for files of every format: several files, patterns and streams, as batches of records in order."""
 
 from __future__ import annotations
 
-import csv
+import glob
 import hashlib
-import json
-import re
-from codecs import BOM_UTF8
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
-from .texts import without_surrogates
+from .file_formats import INPUT_FORMATS, TABLE_FORMATS, choose_format
+from .line_reader import LineReader
+from .records import BATCH_BYTES, ON_ERROR, MalformedRecord, Position, RecordBatch
+from .streams import Input, PathOrStream, open_input
 
-MAX_LINE_BYTES = 1 << 26  # a longer line is a malformed record, so that memory is bounded
-BATCH_BYTES = 1 << 22  # a batch of long texts ends here, even if it has fewer texts than asked for
-ON_ERROR = ("stop", "skip", "null")
+if TYPE_CHECKING:
+    from .table_reader import TableReader
+
+    Reader = LineReader | TableReader
+
+SAMPLE = 100  # records that are looked at for the columns of strings
+
+__all__ = ["MalformedRecord", "Position", "RecordBatch", "Records", "open_records"]
 
 
-class MalformedRecord(ValueError):
-    """A record that does not follow the format of the input; the message names the input and the line."""
+def open_records(
+    inputs: PathOrStream | Sequence[PathOrStream],
+    input_format: str | None = None,
+    on_error: str = "stop",
+    delimiter: str = ",",
+) -> Records:
+    """Open one input or several, whose records are read one after another; a context manager, which closes them.
+
+    Args:
+        inputs: paths, patterns such as "part-*.csv" (their files in the order of their names), "-" for standard input,
+            and streams.
+        input_format: "text", "csv", "tsv", "jsonl", "parquet" or "arrow" (Feather, too); None is what the suffix of
+            each says, and "text" without one. The first four may be compressed by gzip or zstd.
+        on_error: "stop" raises MalformedRecord at a malformed record, "skip" leaves the record out, and "null" gives
+            None for what could not be read of it.
+        delimiter: the character between the fields of CSV.
+
+    Raises:
+        OSError: an input cannot be read; ValueError: an unknown format or suffix, or bytes that are not text. Every
+            input is tried before the first is read.
+    """
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error is {on_error!r}, known are {', '.join(ON_ERROR)}.")
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError(f"delimiter is {delimiter!r}, pass the one character between the fields, such as ';'.")
+    return Records(_expand(inputs), input_format, on_error, delimiter)
 
 
-class Position(NamedTuple):
-    """How far a run has come: all that is needed to continue from there.
+def open_reader(source: Input, input_format: str, *, on_error: str, delimiter: str, done: Position, digest: Any
+                ) -> Reader:
+    """The reader of one opened input, with the arguments of ``LineReader``."""
+    if input_format not in TABLE_FORMATS:
+        return LineReader(source.stream, source.name, input_format, on_error=on_error, delimiter=delimiter, done=done,
+                          digest=digest)
+    from .table_reader import TableReader  # imports pyarrow, 0.1 s
 
-    records: texts read. lines, input_bytes, input_sha256: size and digest of the input up to there. num_replaced: bytes
-    that could not be decoded. num_malformed: malformed records; first_malformed: what was wrong with the first of them.
-    num_truncated: texts that were cut. output_bytes: size of the output.
+    return TableReader(source.stream, source.name, input_format, on_error=on_error, done=done, digest=digest)
+
+
+class Records:
+    """The records of some inputs; made by ``open_records``.
+
+    name: what messages call the inputs. size: the bytes of all inputs, None if unknown. format: that of the inputs, or
+    all that they have. is_text: whether all are lines of text. can_resume: whether all are files, which can be read
+    again. statuses: those of the files.
     """
 
-    records: int
-    lines: int
-    input_bytes: int
-    input_sha256: str
-    num_replaced: int
-    num_malformed: int = 0
-    first_malformed: str = ""
-    num_truncated: int = 0
-    output_bytes: int = 0
-
-
-class RecordReader:
-    """The texts of a stream of UTF-8, in batches.
-
-    Lines end in LF or CRLF. "text" has one text per line, and an empty line is an empty text. "csv" is RFC 4180 with a
-    header line. "tsv" has a header line and no quoting. "jsonl" has one object per line. In the last three a blank line
-    is not a record. Bytes that are not UTF-8, and lone surrogates in JSON escapes, become U+FFFD and are counted.
-
-    A record is malformed if its width is not that of the header, if its line is not JSON or too long, or if its text is
-    missing or null. Then ``on_error`` "stop" raises MalformedRecord, which names the line; "skip" leaves the record
-    out; "null" gives None for it.
-    """
-
-    def __init__(self, stream: BinaryIO, name: str, input_format: str, column: str, on_error: str = "stop"):
-        if on_error not in ON_ERROR:
-            raise ValueError(f"on_error is {on_error!r}, known are {', '.join(ON_ERROR)}.")
-        self.stream, self.name, self.column, self.on_error = stream, name, column, on_error
-        self._done = Position(0, 0, 0, "", 0)  # its digest is brought up to date by position()
+    def __init__(self, inputs: list[PathOrStream], input_format: str | None, on_error: str, delimiter: str):
+        self._inputs, self._on_error, self._delimiter = inputs, on_error, delimiter
+        self._formats = [choose_format("input_format", input_format, input, INPUT_FORMATS) for input in inputs]
+        self._stack = ExitStack()
         self._digest = hashlib.sha256()
-        self._lines: list[bytes] = []  # the lines read since the digest was brought up to date
-        self._given_out = 0  # how many of them belong to records that were given out; the rest is being read
-        self._bytes = self._bytes_hashed = 0  # size of all lines read, and of those in the digest
-        self._replaced = 0  # replaced bytes of the record that is being read
-        self._at_start = True
-        self._put_back: deque[bytes] = deque()
-        self._next_text = {"text": self._next_line, "csv": self._next_of_csv, "tsv": self._next_of_tsv,
-                           "jsonl": self._next_of_jsonl}[input_format]
-        if input_format in ("csv", "tsv"):
-            csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # the module's default is 128 KiB
-            self._csv_rows = self._read_csv()
-            self._index, self._width = self._read_header(self._csv_row if input_format == "csv" else self._tsv_row)
+        self._opened: dict[int, tuple[Input, Reader]] = {}  # those that were opened and not yet read
+        self._done = Position()
+        self._sources: list[Input] = []
+        try:
+            for index in range(len(inputs)):
+                self._try(index)
+        except BaseException:
+            self._stack.close()
+            raise
+        sizes = [source.size for source in self._sources]
+        self.name = self._sources[0].name if len(inputs) == 1 else f"{len(inputs)} inputs"
+        self.size = None if None in sizes else sum(size or 0 for size in sizes)
+        self.format = "+".join(dict.fromkeys(self._formats))
+        self.is_text = set(self._formats) == {"text"}
+        self.can_resume = all(source.is_file for source in self._sources)
+        self.statuses = [source.status for source in self._sources]
 
-    def position(self) -> Position:
-        """The position after the last record that was given out, or after the header."""
-        lines = b"".join(self._lines[:self._given_out])
-        self._digest.update(lines)
-        self._done = self._done._replace(
-            lines=self._done.lines + self._given_out, input_bytes=self._done.input_bytes + len(lines),
-            input_sha256=self._digest.hexdigest())
-        del self._lines[:self._given_out]
-        self._given_out = 0
-        self._bytes_hashed = self._bytes
-        return self._done
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _try(self, index: int) -> None:
+        """Open an input and read its header, so that what is wrong with it is found before anything is read."""
+        with ExitStack() as stack:
+            source, reader = self._open(index, stack, Position())
+            if not source.is_file:  # it cannot be opened again
+                self._opened[index] = source, reader
+                self._stack.push(stack.pop_all())
+        self._sources.append(source)
+
+    def _open(self, index: int, stack: ExitStack, done: Position) -> tuple[Input, Reader]:
+        format = self._formats[index]
+        source = open_input(self._inputs[index], stack, format in TABLE_FORMATS)
+        return source, open_reader(source, format, on_error=self._on_error, delimiter=self._delimiter, done=done,
+                                   digest=self._digest)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of the first input: ["text"] of lines of text, and the keys of the first object of JSON Lines."""
+        with ExitStack() as stack:
+            return self._peek(0, stack).names
+
+    def _peek(self, index: int, stack: ExitStack) -> Reader:
+        """A reader of an input whose header can be looked at; of a stream the one that will read it."""
+        return (self._opened.get(index) or self._open(index, stack, Position()))[1]
+
+    def check(self, columns: Sequence[str], text_columns: Sequence[str] = ()) -> None:
+        """Raise ValueError unless every table has each column once, and strings in ``text_columns``."""
+        for index in range(len(self._inputs)):
+            with ExitStack() as stack:
+                self._peek(index, stack).select(columns, text_columns)
+
+    def types(self, columns: Sequence[str]) -> list[Any]:
+        """The type of pyarrow that each column has in all inputs; None where one is no table or has another type."""
+        types: list[list[Any]] = []
+        for index in range(len(self._inputs)):
+            with ExitStack() as stack:
+                schema = getattr(self._peek(index, stack), "schema", None)
+                types.append([schema.field(column).type if schema is not None else None for column in columns])
+        return [found[0] if found.count(found[0]) == len(found) else None for found in zip(*types)]
+
+    def string_columns(self) -> list[str]:
+        """The columns that hold strings: by the types of a table, else by up to 100 records, without numbers.
+
+        The records of a stream cannot be looked at before they are read: all columns of its header are given.
+        """
+        names = self.names
+        types = self.types(names)
+        if self._formats[0] in TABLE_FORMATS:
+            from .table_reader import is_text
+
+            return [name for name, type in zip(names, types) if type is not None and is_text(type)]
+        if not self._sources[0].is_file or not names:
+            return names if self._formats[0] != "jsonl" else []
+        with ExitStack() as stack:
+            reader = self._open(0, stack, Position())[1]
+            reader.select(names)
+            with suppress(MalformedRecord):  # reading itself will say so
+                for batch in reader.batches(SAMPLE):
+                    return [name for name in names if any(map(_is_string, batch.columns[name]))]
+        return names
+
+    def batches(self, batch_size: int, columns: Sequence[str], text_columns: Sequence[str] = ()
+                ) -> Iterator[RecordBatch]:
+        """The records from the start, or from where ``go_to`` was told, in batches of up to ``batch_size``.
+
+        Each batch has ``columns`` and ``text_columns``; a record whose cell in one of the latter is not a string is
+        malformed. No batch has records of two inputs. Files can be read several times, streams once.
+
+        Raises ValueError for a column that an input does not have, and for a stream that was read before; and
+        MalformedRecord, as ``on_error`` says, after the records before it.
+        """
+        done, self._done = self._done, Position()
+        if not done.input_sha256:
+            self._digest = hashlib.sha256()
+        for index in range(done.input, len(self._inputs)):
+            if index > done.input:
+                done = done._replace(input=index, lines=0, input_bytes=0)
+            with ExitStack() as stack:
+                reader = self._reader(index, stack, done)
+                reader.select(columns, text_columns)
+                for batch in reader.batches(batch_size):
+                    done = batch.position
+                    yield batch
+
+    def _reader(self, index: int, stack: ExitStack, done: Position) -> Reader:
+        if index in self._opened:
+            reader = self._opened.pop(index)[1]
+            reader.start_from(done, self._digest)
+            return reader
+        if not self._sources[index].is_file:
+            raise ValueError(f"{self._sources[index].name} is a stream and was read already: pass a file.")
+        return self._open(index, stack, done)[1]
 
     def go_to(self, done: Position) -> bool:
-        """Move a stream that can be read again to ``done``; False if the bytes before it have changed since."""
-        self.stream.seek(0)
+        """Let ``batches`` begin behind ``done``; False if what is before it has changed since."""
         self._digest = hashlib.sha256()
-        self._lines.clear()
-        self._put_back.clear()
-        self._given_out, self._at_start = 0, not done.lines
-        left = done.input_bytes
-        while left and (block := self.stream.read(min(left, BATCH_BYTES))):
-            self._digest.update(block)
-            left -= len(block)
-        self._done = done
-        return not left and self._digest.hexdigest() == done.input_sha256
+        if done.input >= len(self._inputs):
+            return False
+        for index in range(done.input):
+            with ExitStack() as stack:
+                stream = open_input(self._inputs[index], stack, self._formats[index] in TABLE_FORMATS).stream
+                for block in iter(lambda stream=stream: stream.read(BATCH_BYTES), b""):  # type: ignore[misc]
+                    self._digest.update(block)
+        stack = self._stack.enter_context(ExitStack())
+        source, reader = self._open(done.input, stack, done)
+        if not reader.go_to(done):
+            stack.close()
+            return False
+        self._opened[done.input], self._done = (source, reader), done
+        return True
 
-    def batches(self, batch_size: int) -> Iterator[tuple[list[str | None], Position]]:
-        """Batches of up to ``batch_size`` texts or about ``BATCH_BYTES``, each with the position after it.
+    def bytes_before(self, position: Position) -> int:
+        """The bytes of all inputs before a position, for a progress bar."""
+        return sum(source.size or 0 for source in self._sources[:position.input]) + position.input_bytes
 
-        Before an error is raised, the texts before it are given out.
-        """
-        texts: list[str | None] = []
-        given, full = self.position(), self._bytes + BATCH_BYTES
-        try:
-            for text in self._records():
-                texts.append(text)
-                if len(texts) == batch_size or self._bytes > full:
-                    given = self._count(texts)
-                    yield texts, given
-                    texts, full = [], self._bytes + BATCH_BYTES
-        except Exception:
-            if texts:
-                yield texts, self._count(texts)
-            raise
-        if (last := self._count(texts)) != given:
-            yield texts, last
 
-    def _count(self, texts: list[str | None]) -> Position:
-        nulls = texts.count(None) if self.on_error == "null" else 0  # 20 ns a text, a twentieth of reading it
-        self._done = self._done._replace(records=self._done.records + len(texts) - nulls)
-        return self.position()
+def _is_string(cell: Any) -> bool:
+    """Whether a cell is a str that is not empty and no number."""
+    if not isinstance(cell, str) or not cell.strip():
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
 
-    def _records(self) -> Iterator[str | None]:
-        next_text = self._next_text
-        while True:
-            try:
-                text = next_text()
-            except MalformedRecord as error:
-                if self.on_error == "stop":
-                    raise
-                self._leave_out(error)
-                if self.on_error == "null":
-                    yield None
-                continue
-            if text is None:
-                return
-            self._give_out()
-            yield text
 
-    def _give_out(self) -> None:
-        self._given_out = len(self._lines)
-        if self._replaced:
-            self._done = self._done._replace(num_replaced=self._done.num_replaced + self._replaced)
-            self._replaced = 0
-
-    def _leave_out(self, error: MalformedRecord) -> None:
-        part, self._replaced = self._lines[-1], 0
-        self._count_blank()
-        self._done = self._done._replace(num_malformed=self._done.num_malformed + 1,
-                                         first_malformed=self._done.first_malformed or str(error))
-        while len(part) > MAX_LINE_BYTES and not part.endswith(b"\n"):  # skip the rest of a line that is too long
-            self.position()
-            part = self.stream.readline(MAX_LINE_BYTES + 1)
-            self._digest.update(part)
-            self._done = self._done._replace(input_bytes=self._done.input_bytes + len(part))
-
-    def _count_blank(self) -> None:
-        """Count the lines just read, which gave no text, as done, and do not keep many of them in memory."""
-        self._give_out()
-        if len(self._lines) > 1 << 14 or self._bytes - self._bytes_hashed > BATCH_BYTES:
-            self.position()
-
-    def _malformed(self, what: str) -> MalformedRecord:
-        return MalformedRecord(f"{self.name}, line {self._done.lines + len(self._lines)}: {what}")
-
-    def _line(self) -> str | None:
-        """The next line with its end, decoded; None at the end of the input."""
-        line = self._put_back.popleft() if self._put_back else self.stream.readline(MAX_LINE_BYTES + 1)
-        if not line:
-            return None
-        size = len(line)
-        self._lines.append(line)
-        self._bytes += size
-        if size > MAX_LINE_BYTES:
-            raise self._malformed(f"longer than {MAX_LINE_BYTES >> 20} MiB, split it into several texts.")
-        if self._at_start:
-            line, self._at_start = line.removeprefix(BOM_UTF8), False
-        try:
-            return line.decode()
-        except UnicodeDecodeError:
-            # surrogateescape turns each bad byte into a lone surrogate, which valid UTF-8 never holds.
-            text, count = re.subn("[\udc80-\udcff]", "\ufffd", line.decode(errors="surrogateescape"))
-            self._replaced += count
-            return text
-
-    def _next_line(self) -> str | None:
-        line = self._line()
-        return None if line is None else line.rstrip("\r\n")
-
-    # ---- tables ------------------------------------------------------------------------------------------------------
-
-    def _read_header(self, next_row: Callable[[], list[str] | None]) -> tuple[int, int]:
-        """The index of the column, and the number of columns."""
-        header = next_row() or []
-        self._give_out()
-        if self.column not in header:
-            there = f"the columns are {', '.join(header)}" if header else "the file has no header line"
-            raise ValueError(f"column is {self.column!r}, which {self.name} does not have: {there}.")
-        if header.count(self.column) > 1:
-            raise ValueError(f"column is {self.column!r}, which {self.name} has {header.count(self.column)} times: "
-                             "rename the others.")
-        return header.index(self.column), len(header)
-
-    def _next_of_csv(self) -> str | None:
-        return self._cell(self._csv_row(), "quote a text that holds a comma or a line end")
-
-    def _next_of_tsv(self) -> str | None:
-        return self._cell(self._tsv_row(), "take tabs and line ends out of the texts")
-
-    def _cell(self, row: list[str] | None, remedy: str) -> str | None:
-        if row is None:
-            return None
-        if len(row) <= self._index:
-            raise self._malformed(f"column {self.column!r} is missing, {len(row)} columns for the header's "
-                                  f"{self._width}, {remedy}.")
-        if len(row) != self._width:
-            raise self._malformed(f"{len(row)} columns for the header's {self._width}, {remedy}.")
-        return row[self._index]
-
-    def _tsv_row(self) -> list[str] | None:
-        while (line := self._line()) is not None:
-            if fields := line.rstrip("\r\n"):
-                return fields.split("\t")
-            self._count_blank()
-        return None
-
-    def _read_csv(self) -> Iterator[list[str]]:
-        return csv.reader(iter(self._line, None), strict=True)
-
-    def _csv_row(self) -> list[str] | None:
-        try:
-            while (row := next(self._csv_rows, None)) == []:
-                self._count_blank()
-            return row
-        except csv.Error as error:
-            lines = len(self._lines) - self._given_out
-            where = f" in the record that begins {lines - 1} lines above" if lines > 1 else ""
-            malformed = self._malformed(f"not valid CSV ({error}{where}), mend the quotes or pass input_format.")
-        except MalformedRecord as error:
-            malformed = error
-        if self.on_error != "stop":
-            # A stray quote makes one record of all lines that follow, so only the first of them is left out.
-            self._put_back.extendleft(reversed(self._lines[self._given_out + 1:]))
-            del self._lines[self._given_out + 1:]
-            self._csv_rows = self._read_csv()  # because a csv reader that has raised or ended reads no more
-        raise malformed
-
-    # ---- JSON Lines --------------------------------------------------------------------------------------------------
-
-    def _next_of_jsonl(self) -> str | None:
-        while (line := self._line()) is not None:
-            if not line.isspace():
-                return self._text_of(line)
-            self._count_blank()
-        return None
-
-    def _text_of(self, line: str) -> str:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise self._malformed(f"not valid JSON ({error.msg} at character {error.pos + 1}), every line must be one "
-                                  "object.") from None
-        except (ValueError, RecursionError) as error:  # such as a number of 5000 digits, or brackets nested 1000 deep
-            raise self._malformed(f"not readable as JSON ({error}), every line must be one object.") from None
-        if not isinstance(record, dict):
-            raise self._malformed(f"a JSON {type(record).__name__}, every line must be one object.")
-        text = record.get(self.column)
-        if not isinstance(text, str):
-            raise self._malformed(f"column {self.column!r} is {text!r:.60}, not a string; the object has "
-                                  f"{', '.join(record) or 'no columns'}.")
-        if "\\ud" in line.lower():
-            whole = without_surrogates(text)
-            self._replaced += whole.count("\ufffd") - text.count("\ufffd")
-            return whole
-        return text
+def _expand(inputs: PathOrStream | Sequence[PathOrStream]) -> list[PathOrStream]:
+    """The inputs, with the files of each pattern in the order of their names."""
+    listed: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    if not listed:
+        raise ValueError("input is an empty list, pass at least one file.")
+    expanded: list[PathOrStream] = []
+    for input in listed:
+        is_pattern = isinstance(input, (str, os.PathLike)) and glob.has_magic(os.fspath(input))
+        if not is_pattern or os.path.exists(input):
+            expanded.append(input)
+            continue
+        files = sorted(path for path in glob.glob(os.fspath(input), recursive=True) if not os.path.isdir(path))
+        if not files:
+            raise FileNotFoundError(f"input {input} is a pattern that no file matches.")
+        expanded += files
+    return expanded

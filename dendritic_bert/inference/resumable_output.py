@@ -5,6 +5,9 @@ the partial file is ours. Its first line of JSON says which run it is. About onc
 run has come, when everything up to there is on the disk. The next run with the same settings cuts the partial file back
 to what the last line says, and continues from there. The finished file gets its name by a rename, with the mode and the
 owner of the file that it replaces.
+
+A compressed output, or a table, is made of the partial file when that has all lines or rows, and is called
+``OUTPUT.partial.whole`` until then.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .readers import Position
+from ..system_errors import NO_LOCKS
+from .output_files import Finish
+from .records import Position
 
 try:
     import fcntl
@@ -46,15 +51,16 @@ class _Entry(NamedTuple):
 class ResumableOutput:
     """An output file with its partial file and its journal; a context manager.
 
-    ``run`` maps names to JSON values that must be the same in a resumed run. ``done`` is the position up to which an
+    ``run`` maps names to JSON values that must be the same in a resumed run. ``finish`` makes the output of the partial
+    file, which is the output if it is None. ``done`` is the position up to which an
     earlier run's output is known to be good; None if there is nothing to resume or ``resume`` is False. Leaving the
     context finishes the file, or saves the journal after an exception. Raises OSError if ``path`` cannot be written or
     the files beside it are not ours, and ValueError if the earlier run had other settings; nothing is changed then.
     """
 
-    def __init__(self, path: Path, run: dict[str, Any], resume: bool):
-        self.path, self.run = path, run
-        self.partial, self.journal = self.beside(path)
+    def __init__(self, path: Path, run: dict[str, Any], resume: bool, finish: Finish | None = None):
+        self.path, self.run, self._finish = path, run, finish
+        self.partial, self.journal, self.whole = self.beside(path)
         self.done: Position | None = None
         self._file: Any = None
         self._position: Position | None = None
@@ -72,36 +78,34 @@ class ResumableOutput:
             raise
 
     @staticmethod
-    def beside(path: Path) -> tuple[Path, Path]:
-        """The partial file and the journal of an output."""
-        return Path(f"{path}.partial"), Path(f"{path}.partial.json")
+    def beside(path: Path) -> tuple[Path, Path, Path]:
+        """The partial file, the journal and the finished file of an output."""
+        return Path(f"{path}.partial"), Path(f"{path}.partial.json"), Path(f"{path}.partial.whole")
 
-    def begin(self, position: Position, header: str) -> None:
+    def begin(self, position: Position, header: str | bytes) -> None:
         """Cut the partial file back to ``done``, or start over with ``header``; ``position`` is that of the reader."""
         try:
             if self.done is None:
                 self._write_journal({"journal": MARK, "run": self.run})
-            # Not truncated, because it may be resumed; not in append mode, because it is cut back. Nobody else may read
-            # a file that may replace a private one.
-            mode = 0o600 if self.path.exists() else 0o666
-            self._file = open(os.open(self.partial, os.O_RDWR | os.O_CREAT, mode), "r+b")  # noqa: SIM115
+            # Not truncated, because it may be resumed; not in append mode, because it is cut back.
+            self._file = self._create(self.partial)
         except OSError as error:
             raise self._cannot_write(error) from None
         _sync_folder(self.path.parent)
         if self.done is None:
             self._file.truncate(0)
             self._tail = b""
-            self._append(header.encode(), position._replace(output_bytes=0))
+            self._append(_as_bytes(header), position._replace(output_bytes=0))
         else:
             self._position = self.done
             self._file.truncate(self.done.output_bytes)
             self._file.seek(self.done.output_bytes)
         self._saved_at = time.monotonic()
 
-    def write(self, lines: str, position: Position) -> None:
-        """Append the lines of one batch; ``position`` is that of the reader after the batch."""
+    def write(self, rows: str | bytes, position: Position) -> None:
+        """Append the lines or rows of one batch; ``position`` is that of the reader after the batch."""
         assert self._position is not None, "begin() comes first"
-        self._append(lines.encode(), position._replace(output_bytes=self._position.output_bytes))
+        self._append(_as_bytes(rows), position._replace(output_bytes=self._position.output_bytes))
         if time.monotonic() - self._saved_at >= JOURNAL_SECONDS:
             self._save()
 
@@ -133,6 +137,10 @@ class ResumableOutput:
         if is_empty:
             self.partial.unlink()
         self._close_journal(remove=error_type is None or is_empty)
+
+    def _create(self, path: Path) -> Any:
+        """Open a file beside the output; nobody else may read one that may replace a private file."""
+        return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600 if self.path.exists() else 0o666), "r+b")
 
     def _append(self, data: bytes, position: Position) -> None:
         self._file.write(data)
@@ -175,18 +183,21 @@ class ResumableOutput:
             return
         try:
             fcntl.flock(self._journal_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                warnings.warn(f"the file system of output {self.path} has no locks ({error.strerror}): a second run "
-                              "into it would not be noticed.", stacklevel=7)
-                return
+        except BlockingIOError:
             self._journal_file.close()
             raise self._being_written() from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                self._journal_file.close()
+                raise self._cannot_write(error) from None
+            warnings.warn(f"the file system of output {self.path} has no locks ({error.strerror}): a second run into "
+                          "it would not be noticed.", stacklevel=7)
 
     def _refuse_another_partial(self) -> None:
-        if os.path.lexists(self.partial):
-            raise FileExistsError(f"{self.partial} is no file of this program, for it has no journal: move it away, or "
-                                  "choose another output.")
+        for path in (self.partial, self.whole):
+            if os.path.lexists(path):
+                raise FileExistsError(f"{path} is no file of this program, for it has no journal: move it away, or "
+                                      "choose another output.")
 
     def _read_journal(self, resume: bool) -> None:
         """Set ``done``. What follows the last whole line, torn when a run was killed, will be overwritten."""
@@ -229,21 +240,38 @@ class ResumableOutput:
 
     def _publish(self) -> None:
         """Give the finished file its name, or copy it if it cannot be renamed, as onto a file that is a mount point."""
-        keeps_owner = not self.path.exists() or _take_over(self.path, self.partial)
+        finished = self._make_whole() if self._finish else self.partial
+        keeps_owner = not self.path.exists() or _take_over(self.path, finished)
         try:
             if keeps_owner:
-                os.replace(self.partial, self.path)
+                os.replace(finished, self.path)
                 _sync_folder(self.path.parent)
+                self.partial.unlink(missing_ok=True)
                 return
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES) or not self.path.exists():
                 raise
-        with open(self.partial, "rb") as source, open(self.path, "r+b") as target:
+        with open(finished, "rb") as source, open(self.path, "r+b") as target:
             shutil.copyfileobj(source, target, 1 << 20)
             target.truncate()
             target.flush()
             os.fsync(target.fileno())
-        self.partial.unlink()
+        finished.unlink()
+        self.partial.unlink(missing_ok=True)
+
+    def _make_whole(self) -> Path:
+        """The finished file, made of the partial one; where that fails nothing but the latter is left."""
+        assert self._finish is not None
+        try:
+            with self._create(self.whole) as target:
+                target.truncate(0)
+                self._finish(self.partial, target)
+                target.flush()
+                os.fsync(target.fileno())
+        except BaseException:
+            self.whole.unlink(missing_ok=True)
+            raise
+        return self.whole
 
     def _being_written(self) -> OSError:
         return BlockingIOError(f"output {self.path} is being written by another process, wait for it or choose another "
@@ -251,6 +279,10 @@ class ResumableOutput:
 
     def _cannot_write(self, error: OSError) -> OSError:
         return type(error)(f"output {self.path} cannot be written ({error.strerror}), choose another path.")
+
+
+def _as_bytes(rows: str | bytes) -> bytes:
+    return rows.encode() if isinstance(rows, str) else rows
 
 
 def _last_entry(journal: bytes) -> tuple[_Entry | None, int]:

@@ -6,16 +6,20 @@ A text stream is read and written as text, with its own position and encoding. A
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
 import os
+import shutil
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
-from .file_formats import HEAD_BYTES, encoding_of, refuse_foreign_bytes
+from .file_formats import HEAD_BYTES, compression_of_bytes, encoding_of, refuse_foreign_bytes
 
 PathOrStream: TypeAlias = "str | os.PathLike[str] | BinaryIO | io.TextIOBase"
 CHUNK = 1 << 16
@@ -40,18 +44,22 @@ class Input(NamedTuple):
     status: os.stat_result | None
 
 
-def open_input(input: PathOrStream, stack: ExitStack) -> Input:
+def open_input(input: PathOrStream, stack: ExitStack, is_table: bool = False) -> Input:
     """Open a path, "-" for standard input, or a stream; ``stack`` closes what is opened here.
 
-    UTF-16 and UTF-32 are decoded if a byte order mark names them. Raises OSError if the input cannot be read,
-    ValueError if its first bytes are not those of a text, and TypeError for what is neither a path nor a stream.
+    gzip and zstd are decompressed if the first bytes are theirs. UTF-16 and UTF-32 are decoded if a byte order mark
+    names them. With ``is_table`` the bytes stay as they are, and the stream can be moved about in: what comes through a
+    pipe lies in a temporary file. Raises OSError if the input cannot be read, ValueError if its first bytes are not
+    those of a text, and TypeError for what is neither a path nor a stream.
     """
+    opened = _table if is_table else _opened
     if isinstance(input, str) and input == "-":
         if sys.stdin is None:
             raise OSError("standard input is closed: pass a file.")
-        return _opened(_standard_input(), "standard input", stack)
+        bytes_of_it = getattr(sys.stdin, "buffer", sys.stdin)
+        return opened(bytes_of_it if is_table else _standard_input(), "standard input", stack)
     if not isinstance(input, (str, os.PathLike)):
-        return _opened(input, "input", stack)
+        return opened(input, "input", stack)
     descriptor = descriptor_of(input)
     try:
         stream = stack.enter_context(open(input if descriptor is None else os.dup(descriptor), "rb"))  # noqa: SIM115
@@ -59,11 +67,11 @@ def open_input(input: PathOrStream, stack: ExitStack) -> Input:
         raise FileNotFoundError(f"input {input} does not exist.") from None
     except OSError as error:
         raise type(error)(f"input {input} cannot be read ({error.strerror}).") from None
-    opened = _opened(stream, str(input), stack)
+    source = opened(stream, str(input), stack)
     if descriptor is not None or not Path(input).is_file():
-        return opened
-    size = None if opened.stream is not stream else os.fstat(stream.fileno()).st_size
-    return opened._replace(size=size, is_file=True)
+        return source
+    size = None if source.stream is not stream else os.fstat(stream.fileno()).st_size
+    return source._replace(size=size, is_file=True)
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:
@@ -127,18 +135,77 @@ def is_as_started(stream: Any, started: Any) -> bool:
 
 
 def _opened(stream: Any, name: str, stack: ExitStack) -> Input:
-    if not hasattr(stream, "readline") and not hasattr(stream, "read"):
-        raise TypeError(f"{name} is a {type(stream).__name__}, pass a path or a stream that can be read.")
+    _check_readable(stream, name)
     status = status_of(stream)
     if gives_text(stream):
         return Input(_as_utf8(lambda: _read_text(stream, name)), name, None, False, status)
     stream, head = _with_head(stream, stack)
+    compression = compression_of_bytes(head)
+    if compression is not None:
+        stream, head = _with_head(_decompressed(stream, name, compression), stack)
     encoding = encoding_of(head)
     if encoding is None:
         refuse_foreign_bytes(head, name)
         return Input(stream, name, None, False, status)
     start = stream.tell() if stream.seekable() else None
     return Input(_as_utf8(lambda: _decode(stream, start, encoding)), name, None, False, status)
+
+
+def _table(stream: Any, name: str, stack: ExitStack) -> Input:
+    _check_readable(stream, name)
+    status = status_of(stream)
+    if gives_text(stream):
+        raise TypeError(f"{name} is a stream of text, but a table is bytes: open it in binary mode.")
+    if not (hasattr(stream, "seekable") and stream.seekable()):
+        copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        shutil.copyfileobj(stream, copy, CHUNK)
+        stream = copy
+    return Input(stream, name, None, False, status)
+
+
+def _check_readable(stream: Any, name: str) -> None:
+    if not hasattr(stream, "readline") and not hasattr(stream, "read"):
+        raise TypeError(f"{name} is a {type(stream).__name__}, pass a path or a stream that can be read.")
+
+
+def _decompressed(stream: Any, name: str, compression: str) -> BinaryIO:
+    """The stream as it was before it was compressed; ``seek(0)`` goes back to its start."""
+    start = stream.tell() if stream.seekable() else None
+
+    def parts() -> Iterator[bytes]:
+        if start is not None:
+            stream.seek(start)
+        try:
+            with _DECOMPRESSORS[compression](stream) as file:
+                yield from iter(partial(file.read, CHUNK), b"")
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{name} is not whole, its {compression} cannot be decompressed "
+                             f"({str(error).rstrip('.')}): fetch it again.") from None
+
+    return io.BufferedReader(_Adapter(parts), CHUNK)
+
+
+def _open_zstd(stream: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(pyarrow.PythonFile(_KeptOpen(stream), "r"), "zstd")
+
+
+_DECOMPRESSORS: dict[str, Callable[[Any], Any]] = {
+    "gzip": lambda stream: gzip.GzipFile(fileobj=stream, mode="rb"), "zstd": _open_zstd}
+
+
+class _KeptOpen:
+    """A stream that pyarrow may read, but not close."""
+
+    def __init__(self, stream: Any):
+        self.stream, self.closed = stream, False
+
+    def read(self, size: int) -> bytes:
+        return self.stream.read(size)
+
+    def close(self) -> None:
+        pass
 
 
 def status_of(stream: Any) -> os.stat_result | None:

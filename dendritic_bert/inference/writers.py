@@ -1,56 +1,23 @@
-"""Writes classified texts as JSON Lines, CSV or TSV, to a stream or a file."""
+"""Opens what results are written to: a stream, or a file that can be resumed."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
 from ..system_errors import NO_SPACE
-from .readers import Position
+from .file_formats import compression_of
+from .output_files import finish_of
+from .records import Position
 from .resumable_output import NotWritableHere, ResumableOutput
 from .streams import PathOrStream, descriptor_of, is_as_started, status_of, takes_text
-
-Formatter = Callable[[Iterable[str], Sequence[str], Iterable[float]], list[str]]
-
-
-def _json_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[float]) -> list[str]:
-    quoted = {label: encode_basestring(label) for label in set(labels)}
-    return [f'{{"text": {encode_basestring(text)}, "label": {quoted[label]}, "score": {score:.6f}}}\n'
-            for text, label, score in zip(texts, labels, scores)]
-
-
-def _csv_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[float]) -> list[str]:
-    # Before Python 3.13 csv.writer leaves a lone CR unquoted, at which csv.reader ends the row.
-    def quote(field: str) -> str:
-        return '"' + field.replace('"', '""') + '"'
-
-    quoted = {label: quote(label) if re.search('[",\r\n]', label) else label for label in set(labels)}
-    return [f"{quote(text)},{quoted[label]},{score:.6f}\n" for text, label, score in zip(texts, labels, scores)]
-
-
-def _tsv_lines(texts: Iterable[str], labels: Sequence[str], scores: Iterable[float]) -> list[str]:
-    def on_one_line(field: str) -> str:
-        return field.replace("\t", " ").replace("\r", " ").replace("\n", " ")
-
-    return [f"{on_one_line(text)}\t{on_one_line(label)}\t{score:.6f}\n"
-            for text, label, score in zip(texts, labels, scores)]
-
-
-# format -> its header, the line of a record without a text, and (texts, labels, scores) -> lines
-FORMATTERS: dict[str, tuple[str, str, Formatter]] = {
-    "json": ("", '{"text": null, "label": null, "score": null}\n', _json_lines),
-    "csv": ("text,label,score\n", ",,\n", _csv_lines),
-    "tsv": ("text\tlabel\tscore\n", "\t\t\n", _tsv_lines),
-}
 
 
 class StreamOutput:
@@ -58,20 +25,25 @@ class StreamOutput:
 
     done = None
 
-    def __init__(self, stream: Any, name: str):
+    def __init__(self, stream: Any, name: str, format: str):
         self.stream, self.name = stream, name
         self._takes_text = takes_text(stream)
+        if format == "parquet" or (format == "arrow" and self._takes_text):
+            raise ValueError(f"{name} is a stream, which takes no {format}: name a file, or pass format "
+                             f"{'arrow and a binary stream' if format == 'arrow' else 'arrow'}.")
 
-    def begin(self, position: Position, header: str) -> None:
+    def begin(self, position: Position, header: str | bytes) -> None:
         """Write ``header``; ``position`` is ignored, because a stream is not resumed."""
         self.write(header, position)
 
-    def write(self, lines: str, position: Position) -> None:
-        """Append the lines of one batch."""
-        if self._takes_text:
-            self._write_text(lines)
+    def write(self, rows: str | bytes, position: Position) -> None:
+        """Append the lines or rows of one batch."""
+        if isinstance(rows, bytes):
+            self._write_bytes(rows)
+        elif self._takes_text:
+            self._write_text(rows)
         else:
-            self._write_bytes(lines.encode())
+            self._write_bytes(rows.encode())
         if hasattr(self.stream, "flush"):
             self.stream.flush()
 
@@ -99,9 +71,12 @@ class StreamOutput:
 
 
 def open_output(
-    output: PathOrStream | None, inputs: dict[tuple[int, int], str], run: dict[str, Any], resume: bool, stack: ExitStack
+    output: PathOrStream | None, format: str, inputs: dict[tuple[int, int], str], run: dict[str, Any], resume: bool,
+    stack: ExitStack,
 ) -> StreamOutput | ResumableOutput:
     """Open ``output``: a path, "-" or None for standard output, or a stream; ``stack`` closes it.
+
+    A path gets what its suffix and ``format`` ask for; a stream takes lines, and Arrow as a stream of Arrow.
 
     ``inputs`` maps the ``file_id`` of each file that must not be written to its name; ``run`` and ``resume`` are those
     of ``ResumableOutput``. Raises OSError if the output cannot be written, ValueError if it is one of ``inputs``, and
@@ -110,9 +85,9 @@ def open_output(
     stack.enter_context(_naming_the_output(output))  # entered first, so that it also sees errors of closing
     descriptor = descriptor_of(output) if isinstance(output, (str, os.PathLike)) and output != "-" else None
     if descriptor is None and isinstance(output, (str, os.PathLike)) and output != "-":
-        sink = _open_path(output, inputs, run, resume, stack)
+        sink = _open_path(output, format, inputs, run, resume, stack)
     else:
-        sink = _open_stream(output, descriptor, stack)
+        sink = _open_stream(output, descriptor, format, stack)
         if file_id(status_of(sink.stream)) in inputs:
             raise ValueError(f"{sink.name} is the input, choose another.")
     stack.enter_context(sink)  # type: ignore[arg-type]
@@ -124,38 +99,45 @@ def file_id(status: os.stat_result | None) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status is not None and stat.S_ISREG(status.st_mode) else None
 
 
-def _open_stream(output: Any, descriptor: int | None, stack: ExitStack) -> StreamOutput:
+def _open_stream(output: Any, descriptor: int | None, format: str, stack: ExitStack) -> StreamOutput:
     if sys.stdout is not None:
         sys.stdout.flush()  # so that what the program has printed comes first
     if descriptor is not None:
-        return StreamOutput(stack.enter_context(open(os.dup(descriptor), "wb")), f"output {output}")
+        return StreamOutput(stack.enter_context(open(os.dup(descriptor), "wb")), f"output {output}", format)
     if output is None or isinstance(output, str):
         if sys.stdout is None:
             raise OSError("standard output is closed: pass the path of an output.")
         binary = is_as_started(sys.stdout, sys.__stdout__)
-        return StreamOutput(sys.stdout.buffer if binary else sys.stdout, "standard output")
+        return StreamOutput(sys.stdout.buffer if binary else sys.stdout, "standard output", format)
     if not hasattr(output, "write"):
         raise TypeError(f"output is a {type(output).__name__}, pass a path or a stream that can be written.")
-    return StreamOutput(output, "output")
+    return StreamOutput(output, "output", format)
 
 
-def _open_path(output: str | os.PathLike[str], inputs: dict[tuple[int, int], str], run: dict[str, Any], resume: bool,
-               stack: ExitStack) -> StreamOutput | ResumableOutput:
+def _open_path(output: str | os.PathLike[str], format: str, inputs: dict[tuple[int, int], str], run: dict[str, Any],
+               resume: bool, stack: ExitStack) -> StreamOutput | ResumableOutput:
     path = Path(os.path.realpath(output))  # a link stays a link
     if path.is_dir():
         raise IsADirectoryError(f"output {output} is a directory, name a file.")
     if path.exists() and not path.is_file():  # a pipe or a device
-        return StreamOutput(stack.enter_context(open(path, "wb")), f"output {output}")
+        _refuse_compression(output, "is no file")
+        return StreamOutput(stack.enter_context(open(path, "wb")), f"output {output}", format)
     for written in (path, *ResumableOutput.beside(path)):
         name = inputs.get(file_id(written.stat())) if written.exists() else None  # type: ignore[arg-type]
         if name is not None:
             how = "is" if written == path else f"keeps what it has so far in {written}, which is"
             raise ValueError(f"output {output} {how} {name}, choose another path.")
     try:
-        return ResumableOutput(path, run, resume)
+        return ResumableOutput(path, run, resume, finish_of(output, format))
     except NotWritableHere as error:
+        _refuse_compression(output, str(error))
         warnings.warn(f"output {output} is written in place and not resumed: {error}.", stacklevel=5)
-        return StreamOutput(stack.enter_context(open(path, "wb")), f"output {output}")
+        return StreamOutput(stack.enter_context(open(path, "wb")), f"output {output}", format)
+
+
+def _refuse_compression(output: str | os.PathLike[str], why: str) -> None:
+    if compression_of(output):
+        raise ValueError(f"output {output} cannot be compressed in place ({why}): choose another path.")
 
 
 @contextmanager

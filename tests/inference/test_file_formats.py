@@ -59,10 +59,10 @@ def write_sqlite(path: Path) -> None:
 
 # What writes such a file is the format's own library, not a copy of the first bytes looked for.
 FOREIGN = {
-    "gzip": lambda path: path.write_bytes(gzip.compress(CSV)),
+    "gzip": lambda path: path.write_bytes(gzip.compress(gzip.compress(CSV))),  # once is read
     "xz": lambda path: path.write_bytes(lzma.compress(CSV)),
     "bzip2": lambda path: path.write_bytes(bz2.compress(CSV)),
-    "zstd": lambda path: path.write_bytes(pa.compress(CSV, codec="zstd", asbytes=True)),
+    "zstd": lambda path: path.write_bytes(gzip.compress(pa.compress(CSV, codec="zstd", asbytes=True))),
     "lz4": lambda path: path.write_bytes(pa.compress(CSV, codec="lz4", asbytes=True)),
     "zip": write_zip,
     "tar": write_tar,
@@ -114,7 +114,7 @@ def test_no_single_byte_is_foreign():
         refuse_foreign_bytes(bytes([byte]) + b" few words and a line end\n", "input")
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.csv.gz", "a.jsonl.zst", "a.xlsx", "A.XLSX", "a.feather", "a.zip"])
+@pytest.mark.parametrize("name", ["a.orc", "a.csv.xz", "a.xlsx", "A.XLSX", "a.xlsx.gz", "a.zip", "a.tgz"])
 def test_suffixes_of_other_kinds_of_file(name):
     with pytest.raises(ValueError, match=rf"input {name} has the suffix of .*, which is not read: \w+.*input_format"):
         choose_format("input_format", None, name, INPUT_FORMATS)
@@ -122,6 +122,13 @@ def test_suffixes_of_other_kinds_of_file(name):
     for wanted in (None, "csv"):
         with pytest.raises(ValueError, match=rf"output {name} has the suffix of .*, which is not written: choose one"):
             choose_format("format", wanted, name, OUTPUT_FORMATS)
+
+
+@pytest.mark.parametrize("name", ["a.parquet.gz", "a.arrow.zst"])
+def test_a_table_is_not_compressed_once_more(name):
+    for put, argument, formats in (("input", "input_format", INPUT_FORMATS), ("output", "format", OUTPUT_FORMATS)):
+        with pytest.raises(ValueError, match=f"{put} {name} is .* that is compressed once more: leave out"):
+            choose_format(argument, None, name, formats)
 
 
 @pytest.mark.parametrize("name", ["a.docs", "a.csv.bak", "a.2026", "reviews.jsonl.partial"])
@@ -136,7 +143,8 @@ def test_unknown_suffixes(name):
 @pytest.mark.parametrize(("name", "input_format", "format"), [
     ("a.txt", "text", "json"), ("a", "text", "json"), (".hidden", "text", "json"), ("A.CSV", "csv", "csv"),
     ("a.tab", "tsv", "tsv"), ("a.ndjson", "jsonl", "json"), ("a.gz.csv", "csv", "csv"), ("-", "text", "json"),
-    ("/dev/fd/63", "text", "json")])
+    ("/dev/fd/63", "text", "json"), ("a.csv.gz", "csv", "csv"), ("a.JSONL.ZST", "jsonl", "json"),
+    ("a.gz", "text", "json"), ("a.pq", "parquet", "parquet"), ("a.feather", "arrow", "arrow")])
 def test_known_suffixes(name, input_format, format):
     assert choose_format("input_format", None, name, INPUT_FORMATS) == input_format
     assert choose_format("format", None, name, OUTPUT_FORMATS) == format
@@ -186,9 +194,9 @@ def test_an_interrupted_run_on_utf16_is_taken_up(classifier, tmp_path, monkeypat
     input, output = tmp_path / "in.csv", tmp_path / "out.csv"
     input.write_text("text\n" + "".join(f"film 世 {i}\n" for i in range(20_000)), encoding=encoding)
     classifier.classify_file(input, tmp_path / "whole.csv")
-    predict, left = classifier.predict, iter(range(3))
+    logits, left = classifier.logits, iter(range(3))
     with monkeypatch.context() as patch:
-        patch.setattr(classifier, "predict", lambda texts: predict(texts) if next(left, None) is not None else 1 / 0)
+        patch.setattr(classifier, "logits", lambda texts: logits(texts) if next(left, None) is not None else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             classifier.classify_file(input, output, batch_size=4000, threads=1)
     assert classifier.classify_file(input, output).num_resumed == 12_000

@@ -1,156 +1,263 @@
-"""What is not of its format: an error with its line, or passed over, counted and reported, as ``on_error`` asks."""
+"""Records of every format are those that pandas, pyarrow, csv and json wrote, from any inputs and from any place on."""
 
 import csv
+import gzip
 import io
 import json
+import re
 import tracemalloc
+from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
-from small_classifier import hugging_face_tokenizer, small_model
 
-from dendritic_bert.inference import readers
-from dendritic_bert.inference.classifier import TextClassifier
+from dendritic_bert.inference import line_reader
+from dendritic_bert.inference.readers import MalformedRecord, open_records
+
+TEXTS = ["a good film", "世界 😀 café", "", " blanks ", "\u2028 \x85", "back\\slash", '"', "a, b; c|d"] * 4
+NUMBERS = list(range(len(TEXTS)))
+ROWS = [{"n": n, "review": text} for n, text in zip(NUMBERS, TEXTS)]
+TABLE = pa.Table.from_pylist(ROWS)
 
 
-@pytest.fixture(scope="module")
-def classifier():
-    return TextClassifier(small_model(), hugging_face_tokenizer())
+def as_csv(delimiter: str = ",", line_end: str = "\r\n") -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=delimiter, lineterminator=line_end).writerows([ROWS[0], *map(dict.values, ROWS)])
+    return file.getvalue().encode()
 
 
-# input format, the input, its texts with None for every malformed record, and the line of the first of those
-CASES = {
-    "an unquoted comma": ("csv", "id,text\n1,good\n2,Good start, but bad\n3,fine\n", ["good", None, "fine"], 3),
-    "an unquoted comma behind the text": ("csv", "text,id\nGood start, but bad,1\nfine,2\n", [None, "fine"], 2),
-    "an unquoted line end": ("csv", "id,text,n\n1,Good\nstart,5\n2,fine,6\n", [None, None, "fine"], 2),
-    "fewer columns behind the text": ("csv", "text,id\ngood\nfine,1\n", [None, "fine"], 2),
-    "a stray tab": ("tsv", "id\ttext\n1\tGood start\tbut bad\n2\tfine\n", [None, "fine"], 2),
-    "a tab too few": ("tsv", "id\ttext\n1\n2\tfine\n", [None, "fine"], 2),
-    "text behind a quote": ("csv", 'text\n"a"b\nfine\n', [None, "fine"], 2),
-    "a quote that is closed by the next record's": ("csv", 'id,text\n1,"Good start\n2,"fine"\n3,end\n',
-                                                    [None, "fine", "end"], 3),
-    "a quote that is never closed": ("csv", 'text\ngood\n"open\nfine\n\nend\n', ["good", None, "fine", "end"], 6),
-    "blank lines before it": ("csv", 'text\n\n\n"open\nfine\n', [None, "fine"], 5),
-    "null": ("jsonl", '{"text": "a"}\n{"text": null}\n{"text": "b"}\n', ["a", None, "b"], 2),
-    "missing": ("jsonl", '{"id": 1}\n\n{"text": "b"}\n', [None, "b"], 1),
-    "a number": ("jsonl", '{"text": 3}\n{"text": "b"}\n', [None, "b"], 1),
-    "no JSON": ("jsonl", 'x\n{"text": "b"\n{"text": "c"}', [None, None, "c"], 1),
-    "a list": ("jsonl", '["a"]\n{"text": "b"}\n', [None, "b"], 1),
-    "a long line": ("text", "a\n" + "x" * 3000 + "\nb\n", ["a", None, "b"], 2),
-    "a long line at the end": ("text", "a\n" + "x" * 3000, ["a", None], 2),
-    "a long field": ("csv", 'text\na\n"' + "x" * 3000 + '"\nb\n', ["a", None, "b"], 3),
-    "a long field of many lines": ("csv", 'text\na\n"x\n' + "y\n" * 600 + "end\n", ["a", None, *"y" * 600, "end"], 503),
-    "a long object": ("jsonl", '{"text": "' + "x" * 3000 + '"}\n{"text": "b"}\n', [None, "b"], 1),
-    "nothing else": ("jsonl", "x\ny\n", [None, None], 1),
+def as_table(write, *arguments, **options) -> bytes:
+    file = pa.BufferOutputStream()
+    write(*arguments, file, **options)
+    return file.getvalue().to_pybytes()
+
+
+def as_arrow_stream() -> bytes:
+    file = pa.BufferOutputStream()
+    with pa.ipc.new_stream(file, TABLE.schema) as writer:
+        writer.write_table(TABLE, max_chunksize=7)
+    return file.getvalue().to_pybytes()
+
+
+def zstd(data: bytes) -> bytes:
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+JSON_LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+FILES = {
+    "in.csv": as_csv(),
+    "in.tsv": "".join(f"{n}\t{text}\n" for n, text in [("n", "review"), *zip(NUMBERS, TEXTS)]).encode(),
+    "in.jsonl": JSON_LINES,
+    "in.csv.gz": gzip.compress(as_csv()[:100]) + gzip.compress(as_csv()[100:]),  # two members, as bgzip and cat make
+    "in.jsonl.zst": zstd(JSON_LINES[:100]) + zstd(JSON_LINES[100:]),
+    "in.jsonl.gz": gzip.compress(("\ufeff" + JSON_LINES.decode()).encode("utf-16-le")),
+    "in.parquet": as_table(pa.parquet.write_table, TABLE, row_group_size=10),
+    "in.feather": as_table(pa.feather.write_feather, TABLE, chunksize=10),
+    "in.arrow": as_arrow_stream(),
 }
-each_case = pytest.mark.parametrize(("input_format", "data", "texts", "line"), CASES.values(), ids=CASES)
+WITH_TYPES = {"in.parquet", "in.feather", "in.arrow", *(name for name in FILES if "jsonl" in name)}
 
 
 @pytest.fixture
-def short_lines(monkeypatch):
-    """A line may have 1,000 bytes here, a field of CSV too."""
-    limit = csv.field_size_limit()
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
-    csv.field_size_limit(1000)
-    yield
-    csv.field_size_limit(limit)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, data in FILES.items():
+        Path(name).write_bytes(data)
+    return tmp_path
 
 
-@each_case
-def test_it_stops_the_run(classifier, short_lines, input_format, data, texts, line):
-    with pytest.raises(ValueError, match=rf"^input, line {line}: .*\.$"):
-        classifier.classify_file(io.BytesIO(data.encode()), io.BytesIO(), input_format=input_format)
+class OnlyReads:
+    """A binary stream with a single method, as a pipe may be."""
+
+    def __init__(self, data: bytes):
+        self.read = io.BytesIO(data).read
 
 
-@each_case
-@pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_it_is_skipped(classifier, short_lines, input_format, data, texts, line, batch_size):
-    output, known = io.BytesIO(), [text for text in texts if text is not None]
-    report = classifier.classify_file(io.BytesIO(data.encode()), output, input_format=input_format, on_error="skip",
-                                      batch_size=batch_size)
-    assert [json.loads(record)["text"] for record in output.getvalue().splitlines()] == known
-    assert (report.num_records, report.num_malformed) == (len(known), texts.count(None))
-    assert report.first_malformed.startswith(f"input, line {line}: ")
+def rows_of(records, batch_size: int = 5) -> list[tuple]:
+    """The records with their places."""
+    return [(batch.place(row), *cells) for batch in records.batches(batch_size, ["n"], ["review"])
+            for row, cells in enumerate(zip(batch.columns["n"], batch.columns["review"]))]
 
 
-NULLS = {"json": b'{"text": null, "label": null, "score": null}', "csv": b",,", "tsv": b"\t\t"}
+@pytest.mark.parametrize("batch_size", [1, 7, 10, 1000])
+@pytest.mark.parametrize("way", ["path", "stream", "pipe"])
+@pytest.mark.parametrize("name", FILES)
+def test_every_format(folder, name, way, batch_size):
+    input = {"path": name, "stream": io.BytesIO(FILES[name]), "pipe": OnlyReads(FILES[name])}[way]
+    format = {"feather": "arrow"}.get(name.split(".")[1], name.split(".")[1])
+    with open_records(input, None if way == "path" else format) as records:
+        assert records.names == ["n", "review"]
+        rows = rows_of(records, batch_size)
+    assert way != "stream" or not input.closed
+    assert [row[1] for row in rows] == (NUMBERS if name in WITH_TYPES else list(map(str, NUMBERS)))
+    assert [row[2] for row in rows] == TEXTS
+    is_table, header = name in ("in.parquet", "in.feather", "in.arrow"), name.startswith(("in.csv", "in.tsv"))
+    called = name if way == "path" else "input"
+    assert rows[4][0] == f"{called}, {'row' if is_table else 'line'} {5 + header}"
 
 
-@each_case
-@pytest.mark.parametrize("format", NULLS)
-def test_it_is_written_as_null(classifier, short_lines, input_format, data, texts, line, format):
-    """In its place; every other record is as without it."""
-    known = [text for text in texts if text is not None]
-    output, alone = io.BytesIO(), io.BytesIO()
-    report = classifier.classify_file(io.BytesIO(data.encode()), output, input_format=input_format, on_error="null",
-                                      format=format, batch_size=3)
-    classifier.classify_file(io.BytesIO("".join(f"{text}\n" for text in known).encode()), alone, format=format)
-    *header, lines = ([], alone.getvalue().splitlines()) if format == "json" else (
-        alone.getvalue().splitlines()[:1], alone.getvalue().splitlines()[1:])
-    expected = iter(lines)
-    assert output.getvalue().splitlines() == [
-        *header[0], *(NULLS[format] if text is None else next(expected) for text in texts)]
-    assert (report.num_records, report.num_malformed) == (len(known), texts.count(None))
+def test_what_pandas_wrote(folder):
+    """In the formats that it has; of CSV it reads back what was kept as text."""
+    frame = pd.DataFrame(ROWS)
+    frame.to_csv("pandas.csv", index=False)
+    frame.to_json("pandas.jsonl", orient="records", lines=True)
+    frame.to_parquet("pandas.parquet")
+    for name in ("pandas.csv", "pandas.jsonl", "pandas.parquet"):
+        assert [text for _, _, text in rows_of(open_records(name))] == TEXTS
 
 
-@pytest.mark.parametrize("on_error", ["skip", "null"])
-@pytest.mark.parametrize("num_batches", [1, 2, 4])
-def test_a_resumed_run_counts_them_all(classifier, tmp_path, monkeypatch, on_error, num_batches):
-    input, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    input.write_text("".join(json.dumps({"text": f"film {i}" if i % 7 else None}) + "\n" for i in range(100)))
-    options = {"on_error": on_error, "batch_size": 10, "threads": 1}
-    whole = classifier.classify_file(input, tmp_path / "whole.jsonl", **options)
-    assert (whole.num_records, whole.num_malformed) == (85, 15)
-    predict, left = classifier.predict, iter(range(num_batches))
-    with monkeypatch.context() as patch:
-        patch.setattr(classifier, "predict", lambda texts: predict(texts) if next(left, None) is not None else 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            classifier.classify_file(input, output, **options)
-    report = classifier.classify_file(input, output, **options)
-    assert report.num_resumed > 0
-    assert report._replace(num_resumed=0) == whole
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter(folder, delimiter):
+    Path("other.csv").write_bytes(as_csv(delimiter))
+    assert [text for _, _, text in rows_of(open_records("other.csv", delimiter=delimiter))] == TEXTS
+    with pytest.raises(ValueError, match=rf"column is 'review', which other.csv does not have: its header .*pass "
+                                         rf"delimiter={re.escape(repr(delimiter))} \(--delimiter"):
+        open_records("other.csv").check(["review"])
 
 
-def test_the_header_is_never_passed_over(classifier):
-    for data, message in ((b'"text\na\n', "not valid CSV"), (b"text,text\na,b\n", "which input has 2 times"),
-                          (b"id\na\n", "which input does not have")):
-        with pytest.raises(ValueError, match=message):
-            classifier.classify_file(io.BytesIO(data), io.BytesIO(), input_format="csv", on_error="skip")
+@pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n", None])
+def test_what_is_no_delimiter(folder, delimiter):
+    with pytest.raises(ValueError, match=r"delimiter is .*, pass the one character"):
+        open_records("in.csv", delimiter=delimiter)
 
 
-def test_an_unknown_choice(classifier):
-    with pytest.raises(ValueError, match="on_error is 'ignore', known are stop, skip, null"):
-        classifier.classify_file(io.BytesIO(b"a\n"), io.BytesIO(), on_error="ignore")
+# ---- several inputs --------------------------------------------------------------------------------------------------
 
 
-class Endless(io.RawIOBase):
-    """``size`` bytes of malformed lines, or of one, which are nowhere in memory."""
-
-    def __init__(self, size: int, line: bytes):
-        self.left, self.line = size, line
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        count = min(len(buffer), self.left, len(self.line))
-        buffer[:count] = self.line[:count]
-        self.left -= count
-        return count
+def test_several_inputs_of_any_format(folder):
+    """One after another, patterns in the order of their names, and a column by its name wherever it stands."""
+    for number in (10, 9, 1):
+        Path(f"part-{number:02}.csv").write_text(f"review,n\npart {number},{number}\n")
+    Path("[odd].csv").write_text("review,n\nodd,0\n")
+    records = open_records(["part-*.csv", "in.parquet", io.BytesIO(b'{"review": "stream"}\n'), "[odd].csv"][:2])
+    assert [text for _, _, text in rows_of(records)] == ["part 1", "part 9", "part 10", *TEXTS]
+    assert rows_of(records)[2][0] == "part-10.csv, line 2"  # and a second time
+    assert [text for _, _, text in rows_of(open_records(["[odd].csv", Path("part-01.csv")]))] == ["odd", "part 1"]
 
 
-@pytest.mark.parametrize("line", [b"no JSON, " * 10 + b"\n", b"x" * 1000, b"\n" * 100],
-                         ids=["malformed", "without an end", "blank"])
-def test_memory_stays_constant(classifier, monkeypatch, line):
-    """A file of nothing but malformed lines, one line without an end, and nothing but line ends."""
-    monkeypatch.setattr(readers, "BATCH_BYTES", 1 << 14)
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1 << 14)
+@pytest.mark.parametrize(("inputs", "error", "message"), [
+    ("none-*.csv", FileNotFoundError, r"input none-\*\.csv is a pattern that no file matches"),
+    (["in.csv", "missing.csv"], FileNotFoundError, "input missing.csv does not exist"),
+    ([], ValueError, "input is an empty list"),
+    (["in.csv", "in.xlsx"], ValueError, "input in.xlsx has the suffix of Excel"),
+])
+def test_an_input_that_cannot_be_read(folder, inputs, error, message):
+    with pytest.raises(error, match=message):
+        open_records(inputs)
+
+
+def test_a_column_that_a_later_input_lacks(folder):
+    Path("other.csv").write_text("n,text\n1,a\n")
+    with pytest.raises(ValueError, match=r"column is 'review', which other\.csv does not have: .* are n, text"):
+        open_records(["in.csv", "other.csv"]).check(["review"])
+
+
+def test_a_stream_is_read_once(folder):
+    records = open_records(io.BytesIO(FILES["in.csv"]), "csv")
+    records.check(["review"])
+    assert len(rows_of(records)) == len(ROWS)
+    with pytest.raises(ValueError, match="input is a stream and was read already: pass a file"):
+        rows_of(records)
+
+
+# ---- from any place on -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [[name] for name in FILES] + [["in.csv", "in.parquet", "in.jsonl.zst"]],
+                         ids="+".join)
+def test_reading_goes_on_from_every_batch(folder, names):
+    records = open_records(names)
+    batches = list(records.batches(6, [], ["review"]))
+    whole = [text for batch in batches for text in batch.columns["review"]]
+    assert whole == TEXTS * len(names)
+    for batch in batches:
+        assert records.go_to(batch.position)
+        rest = list(records.batches(11, [], ["review"]))
+        assert [text for later in rest for text in later.columns["review"]] == whole[batch.position.records:]
+        last = rest[-1].position if rest else batch.position
+        assert last == batches[-1].position
+
+
+@pytest.mark.parametrize("change", ["in.csv", "in.parquet"])
+def test_a_change_of_what_was_read_is_noticed(folder, change):
+    records = open_records(["in.csv", "in.parquet", "in.jsonl"])
+    position = list(records.batches(1000, [], ["review"]))[4].position  # a row group each of the table
+    assert (position.input, position.records) == (1, 2 * len(TEXTS))
+    data = bytearray(FILES[change])
+    data[-5] ^= 1
+    if change == "in.csv":
+        Path(change).write_bytes(data)
+    else:
+        pa.parquet.write_table(TABLE.slice(1), change)
+    assert not open_records(["in.csv", "in.parquet", "in.jsonl"]).go_to(position)
+    assert not open_records(["in.csv"]).go_to(position)
+
+
+# ---- compression -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["in.csv.gz", "in.jsonl.zst"])
+def test_a_compressed_input_that_is_cut_off(folder, name):
+    Path(name).write_bytes(FILES[name][:-20])
+    with pytest.raises(ValueError, match=rf"{name} is not whole, its (gzip|zstd) cannot be decompressed \(.*fetch it"):
+        rows_of(open_records(name))
+
+
+def test_bytes_that_are_compressed_twice_or_not_at_all(folder):
+    """The suffix says the format, the first bytes the compression."""
+    Path("twice.csv.gz").write_bytes(gzip.compress(FILES["in.csv.gz"]))
+    with pytest.raises(ValueError, match=r"twice\.csv\.gz is not text but gzip, by its first bytes: .* it once"):
+        open_records("twice.csv.gz")
+    for name, data in (("plain.csv.gz", FILES["in.csv"]), ("packed.csv", FILES["in.csv.gz"])):
+        Path(name).write_bytes(data)
+        assert [text for _, _, text in rows_of(open_records(name))] == TEXTS
+    with pytest.raises(ValueError, match=r"in\.parquet\.gz is parquet that is compressed once more: leave out \.gz"):
+        open_records("in.parquet.gz")
+
+
+# ---- columns ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "strings"), [
+    ("in.csv", ["review"]), ("in.parquet", ["review"]), ("in.jsonl", ["review"]), ("in.tsv", ["review"])])
+def test_columns_of_strings(folder, name, strings):
+    assert open_records(name).string_columns() == strings
+
+
+def test_values_of_json(folder):
+    """As they are; null for a key that is missing; lone surrogates are replaced in what is nested, too."""
+    lines = ['{"a": [1, {"b": "\\ud800"}], "t": "x"}', '{"t": "\\ud83d\\ude00"}', '{"a": true, "t": null}']
+    with open_records(io.BytesIO("\n".join(lines).encode()), "jsonl", on_error="null") as records:
+        assert records.names == ["a", "t"]
+        batch, = records.batches(10, ["a"], ["t"])
+    assert batch.columns == {"t": ["x", "😀", None], "a": [[1, {"b": "\ufffd"}], None, True]}
+    assert (batch.position.records, batch.position.num_malformed) == (2, 1)
+
+
+def test_a_null_is_malformed_only_where_a_text_must_be(folder):
+    data = b'{"t": null, "n": null}\n'
+    batch, = open_records(io.BytesIO(data), "jsonl").batches(10, ["t", "n"])
+    assert batch.columns == {"t": [None], "n": [None]}
+    with pytest.raises(MalformedRecord, match="input, line 1: column 't' is None, not a string"):
+        list(open_records(io.BytesIO(data), "jsonl").batches(10, ["n"], ["t"]))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd], ids=["gzip", "zstd"])
+def test_a_line_that_was_compressed_to_nearly_nothing(folder, monkeypatch, compress):
+    """16 MiB without a line end, in a few KiB: malformed, and never in memory as a whole."""
+    for name in ("MAX_LINE_BYTES", "BATCH_BYTES"):
+        monkeypatch.setattr(line_reader, name, 1 << 16)
+    Path("long.txt.gz").write_bytes(compress(b"a\n" + bytes(16 << 20).replace(b"\0", b"x") + b"\nb\n"))
     tracemalloc.start()
     try:
-        report = classifier.classify_file(io.BufferedReader(Endless(1 << 22, line)), io.BytesIO(),
-                                          input_format="jsonl", on_error="skip", threads=1)
+        records = open_records("long.txt.gz", on_error="skip")
+        batches = list(records.batches(10, [], ["text"]))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert report.num_records == 0
-    assert peak < 1 << 21
+    assert [text for batch in batches for text in batch.columns["text"]] == ["a", "b"]
+    assert batches[-1].position.first_malformed.startswith("long.txt.gz, line 2: longer than")
+    assert peak < 2 << 20

@@ -44,15 +44,15 @@ def write_input(path: Path, num_records: int) -> Path:
 
 def stop_after(monkeypatch, classifier, num_batches: int) -> None:
     """Let classify_file fail at a batch, as an interrupt from the keyboard would."""
-    predict = classifier.predict
+    logits = classifier.logits
     left = iter(range(num_batches))
 
     def interrupted(texts):
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return predict(texts)
+        return logits(texts)
 
-    monkeypatch.setattr(classifier, "predict", interrupted)
+    monkeypatch.setattr(classifier, "logits", interrupted)
 
 
 def interrupt(classifier, input: Path, output: Path, num_batches: int = 3, **options) -> None:
@@ -75,7 +75,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("format", ["json", "csv", "tsv"])
+@pytest.mark.parametrize("format", ["json", "csv", "tsv", "parquet", "arrow", "json.gz", "csv.zst"])
 @pytest.mark.parametrize("num_batches", [1, 3, 5])
 def test_an_interrupted_run_is_taken_up(classifier, tmp_path, monkeypatch, format, num_batches):
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / f"out.{format}"
@@ -85,8 +85,8 @@ def test_an_interrupted_run_is_taken_up(classifier, tmp_path, monkeypatch, forma
     interrupt(classifier, input, output, num_batches)
     assert not output.exists()
     calls = []
-    predict = classifier.predict
-    monkeypatch.setattr(classifier, "predict", lambda texts: calls.append(len(texts)) or predict(texts))
+    logits = classifier.logits
+    monkeypatch.setattr(classifier, "logits", lambda texts: calls.append(len(texts)) or logits(texts))
     report = classify(classifier, input, output)
     assert output.read_bytes() == (tmp_path / f"whole.{format}").read_bytes()
     assert report == whole._replace(num_resumed=BATCH_SIZE * num_batches)
@@ -147,9 +147,9 @@ def test_starting_over_forgets_the_old_position_first(classifier, tmp_path, monk
     """Else a run killed before it has saved one would leave one that vouches for another partial."""
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
     interrupt(classifier, input, output)
-    journal, predict, seen = Path(f"{output}.partial.json"), classifier.predict, []
+    journal, logits, seen = Path(f"{output}.partial.json"), classifier.logits, []
     assert "position" in last_of(journal)
-    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(set(last_of(journal))) or predict(texts))
+    monkeypatch.setattr(classifier, "logits", lambda texts: seen.append(set(last_of(journal))) or logits(texts))
     classify(classifier, input, output, resume=False)
     assert seen == [{"journal", "run"}] * 7
 
@@ -247,15 +247,15 @@ def test_streams_start_over(classifier, tmp_path):
 @pytest.mark.skipif(resumable_output.fcntl is None, reason="no flock on this system")
 def test_two_runs_into_one_output(classifier, tmp_path, monkeypatch):
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
-    predict = classifier.predict
+    logits = classifier.logits
 
     def second_run(texts):
-        monkeypatch.setattr(classifier, "predict", predict)
+        monkeypatch.setattr(classifier, "logits", logits)
         with pytest.raises(BlockingIOError, match=r"output .*out is being written by another process"):
             classify(classifier, input, output)
-        return predict(texts)
+        return logits(texts)
 
-    monkeypatch.setattr(classifier, "predict", second_run)
+    monkeypatch.setattr(classifier, "logits", second_run)
     classify(classifier, input, output)
     assert output.read_bytes().count(b"\n") == 100
 
@@ -265,15 +265,15 @@ def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float,
     limit_threads(1)  # OpenMP's threads stayed in the parent process
     rng = random.Random(seed)
     classifier = TextClassifier.from_pretrained(folder)
-    predict, calls, doomed_call = classifier.predict, itertools.count(1), rng.randint(20, 45)
+    logits, calls, doomed_call = classifier.logits, itertools.count(1), rng.randint(20, 45)
 
-    def slow_predict(texts):
+    def slow_logits(texts):
         if next(calls) == doomed_call:
             threading.Timer(rng.uniform(0, 0.02), os.kill, (os.getpid(), signal.SIGKILL)).start()
         time.sleep(0.002)  # so that neither the end nor the death comes before a journal
-        return predict(texts)
+        return logits(texts)
 
-    classifier.predict = slow_predict
+    classifier.logits = slow_logits
     resumable_output.JOURNAL_SECONDS = journal_seconds
     classify(classifier, input, output, threads=threads, progress=False)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_classifier import hugging_face_tokenizer, small_model
 
-from dendritic_bert.inference import resumable_output
+from dendritic_bert.inference import output_files, resumable_output
 from dendritic_bert.inference.classifier import TextClassifier
 
 
@@ -41,7 +41,7 @@ NOT_OURS = {"of the user": b"my own notes\n", "empty": b"", "JSON of another pro
 
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("data", NOT_OURS.values(), ids=NOT_OURS)
-@pytest.mark.parametrize("name", ["out.csv.partial", "out.csv.partial.json"])
+@pytest.mark.parametrize("name", ["out.csv.partial", "out.csv.partial.json", "out.csv.partial.whole"])
 def test_a_file_with_the_name_of_a_partial_or_a_journal(classifier, folder, name, data, resume):
     Path(name).write_bytes(data)
     before = contents(folder)
@@ -54,9 +54,9 @@ def test_a_file_with_the_name_of_a_partial_or_a_journal(classifier, folder, name
 
 def begin(classifier, monkeypatch) -> None:
     """A run that ends after the first of two records."""
-    predict, left = classifier.predict, iter(range(1))
+    logits, left = classifier.logits, iter(range(1))
     with monkeypatch.context() as patch:
-        patch.setattr(classifier, "predict", lambda texts: predict(texts) if next(left, None) is not None else 1 / 0)
+        patch.setattr(classifier, "logits", lambda texts: logits(texts) if next(left, None) is not None else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             classifier.classify_file("in.txt", "out.csv", batch_size=1, threads=1)
 
@@ -83,7 +83,7 @@ def links(target: str, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("link", ["plain", "dotted", "linked folder", "absolute", "symbolic", "hard"])
-@pytest.mark.parametrize("name", ["out", "out.partial", "out.partial.json"])
+@pytest.mark.parametrize("name", ["out", "out.partial", "out.partial.json", "out.partial.whole"])
 def test_an_input_is_never_written_over(classifier, folder, name, link):
     """By a path, by a stream that stands on it, and by standard input; as the output and as what lies beside it."""
     os.rename("in.txt", name)
@@ -128,9 +128,9 @@ def test_the_mode_of_a_replaced_file_is_kept(classifier, folder, monkeypatch, mo
     """And nobody may read meanwhile what is to replace a private file."""
     Path("out.csv").write_text("old")
     os.chmod("out.csv", mode)
-    predict, seen = classifier.predict, []
-    monkeypatch.setattr(classifier, "predict", lambda texts: seen.append(os.stat("out.csv.partial").st_mode)
-                        or predict(texts))
+    logits, seen = classifier.logits, []
+    monkeypatch.setattr(classifier, "logits", lambda texts: seen.append(os.stat("out.csv.partial").st_mode)
+                        or logits(texts))
     classifier.classify_file("in.txt", "out.csv")
     assert stat.S_IMODE(os.stat("out.csv").st_mode) == mode
     assert [stat.S_IMODE(mode) for mode in seen] == [0o600]
@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_written(classifier, folder, monkeypatch, number
     with pytest.warns(UserWarning, match="output out.csv is written in place and not resumed: no file can be made"):
         classifier.classify_file("in.txt", "out.csv")
     assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
-    monkeypatch.setattr(classifier, "predict", lambda texts: pytest.fail("work was done before the path was tried"))
+    monkeypatch.setattr(classifier, "logits", lambda texts: pytest.fail("work was done before the path was tried"))
     with pytest.raises(OSError, match=r"output .*new.csv cannot be written \(.*\), choose another path"):
         classifier.classify_file("in.txt", "new.csv")
 
@@ -237,6 +237,26 @@ def test_a_file_system_without_locks(classifier, folder, monkeypatch, number):
         classifier.classify_file("in.txt", "out.csv")
     assert [str(warning.message)[:24] for warning in caught] == ["the file system of outpu"]
     assert len(Path("out.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", ["out.csv.gz", "out.parquet"])
+def test_a_table_that_could_not_be_finished(classifier, folder, monkeypatch, name):
+    """What is classified stays, and the same call does what is left."""
+    classifier.classify_file("in.txt", f"whole.{name}")
+    with monkeypatch.context() as patch:
+        patch.setattr(output_files.shutil, "copyfileobj", no_room)
+        patch.setattr(output_files, "_groups", no_room)
+        with pytest.raises(OSError, match=rf"output {name} cannot be written \(No space left on device\): make room"):
+            classifier.classify_file("in.txt", name)
+    assert sorted(contents(folder)) == ["in.txt", f"{name}.partial", f"{name}.partial.json", f"whole.{name}"]
+    Path(f"{name}.partial.whole").write_bytes(b"half of it")  # as it is left by a process that is killed
+    assert classifier.classify_file("in.txt", name).num_resumed == 2
+    assert Path(name).read_bytes() == Path(f"whole.{name}").read_bytes()
+    assert sorted(contents(folder)) == ["in.txt", name, f"whole.{name}"]
+
+
+def no_room(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 # ---- paths that are no files -----------------------------------------------------------------------------------------

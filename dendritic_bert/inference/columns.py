@@ -1,0 +1,67 @@
+"""Which columns of an input are classified and carried through, and under which names they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .file_formats import TABLE_FORMATS
+from .formatters import Column
+from .readers import RecordBatch, Records
+from .records import DELIMITERS
+
+TEXT = "text"
+ALL = "all"
+
+
+def text_column(records: Records, column: str | None) -> str:
+    """The column of the texts: ``column``; or "text", or where there is none the only column of strings."""
+    names = records.names
+    if column is not None:
+        return TEXT if records.is_text else column
+    # A header that is one column of several names, by a delimiter that was not given, is no column of strings.
+    if TEXT in names or (len(names) == 1 and set(names[0]) & set(DELIMITERS)):
+        return TEXT
+    strings = records.string_columns()
+    return strings[0] if len(strings) == 1 else TEXT
+
+
+class KeptColumns:
+    """The columns of an input that are written before the results.
+
+    ``keep`` is a list of names, a single name, "all" for every column but those of ``text_columns``, or None. One with
+    the name of a result, such as a "label" that was there before, is written as "input_label". Raises ValueError for a
+    name that an input does not have.
+    """
+
+    def __init__(self, records: Records, keep: str | Sequence[str] | None, text_columns: Sequence[str],
+                 results: Sequence[str]):
+        text = text_columns[0]
+        if keep == ALL:
+            names = [name for name in records.names if name not in text_columns]
+        else:
+            names = list(dict.fromkeys([keep] if isinstance(keep, str) else keep or ()))
+        self.names = [name for name in names if name != TEXT or text != TEXT]  # that one is written as the text
+        if self.names:
+            records.check(self.names)
+        types = [_kept_type(type) for type in records.types(self.names)]
+        self.columns = [Column(f"input_{name}" if name in results else name, "value", type)
+                        for name, type in zip(self.names, types)]
+
+    def cells(self, batch: RecordBatch, format: str) -> list[Any]:
+        """The cells of these columns as lists; as arrays of pyarrow those that keep their type in a table."""
+        return [batch.arrays[name] if column.type is not None and format in TABLE_FORMATS else batch.columns[name]
+                for name, column in zip(self.names, self.columns)]
+
+
+def _kept_type(type: Any) -> Any:
+    """The type with which a column of a table is written to a table; None for text, also of what cannot be cut off.
+
+    A dictionary would stand in messages of its own, so its values are written.
+    """
+    if type is None:
+        return None
+    from .table_reader import plain_type
+
+    type = plain_type(type)
+    return None if "dictionary<" in str(type) or "extension<" in str(type) else type

@@ -1,0 +1,101 @@
+"""What is done with the lines or rows of an output when all are there: compress them, or make a table of them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .file_formats import TABLE_FORMATS, compression_of
+
+Finish = Callable[[Path, BinaryIO], None]
+
+CHUNK = 1 << 20
+GZIP_LEVEL = 6  # that of the program gzip
+# A row group ends behind so many rows, or so many bytes of strings: what is in memory while it is written.
+GROUP_ROWS = 1 << 16
+GROUP_BYTES = 1 << 25
+
+
+def finish_of(path: str | os.PathLike[str], format: str) -> Finish | None:
+    """What makes the file ``path`` of its lines or rows; None if they are the file.
+
+    The same rows give the same bytes, whatever batches they were written in.
+    """
+    if format in TABLE_FORMATS:
+        return partial(_write_table, format)
+    return {None: None, "gzip": _write_gzip, "zstd": _write_zstd}[compression_of(path)]
+
+
+def _write_gzip(source: Path, target: BinaryIO) -> None:
+    with open(source, "rb") as lines, gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0) as file:
+        shutil.copyfileobj(lines, file, CHUNK)
+
+
+def _write_zstd(source: Path, target: BinaryIO) -> None:
+    import pyarrow as pa
+
+    # pyarrow closes what it writes to.
+    with open(source, "rb") as lines, open(os.dup(target.fileno()), "wb") as copy, \
+            pa.output_stream(copy, compression="zstd") as file:
+        shutil.copyfileobj(lines, file, CHUNK)
+
+
+def _write_table(format: str, source: Path, target: BinaryIO) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    with open(source, "rb") as file, pa.ipc.open_stream(file) as reader:
+        if format == "parquet":
+            writer: Any = pa.parquet.ParquetWriter(target, reader.schema, compression="zstd")
+        else:
+            writer = pa.ipc.new_file(target, reader.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        with writer:
+            for group in _groups(reader):
+                writer.write_table(group, len(group))
+
+
+def _groups(batches: Any) -> Iterator[Any]:
+    """The rows of ``batches`` in tables, whose ends depend on the rows alone."""
+    import numpy as np
+
+    parts: list[Any] = []
+    rows = size = 0
+    for batch in batches:
+        while len(batch):
+            sizes = size + np.cumsum(_string_bytes(batch))
+            end = min(GROUP_ROWS - rows, int(np.searchsorted(sizes, GROUP_BYTES)) + 1)
+            parts.append(batch[:end])
+            rows, size = rows + len(parts[-1]), int(sizes[len(parts[-1]) - 1])
+            batch = batch[end:]
+            if rows == GROUP_ROWS or size >= GROUP_BYTES:
+                yield _copy(parts)
+                parts, rows, size = [], 0, 0
+    if parts:
+        yield _copy(parts)
+
+
+def _copy(parts: list[Any]) -> Any:
+    """A table of batches, in buffers of its own: a slice's have sizes of what it was cut from, which Arrow writes."""
+    import numpy as np
+    import pyarrow as pa
+
+    table = pa.Table.from_batches(parts).combine_chunks()
+    return table.take(pa.array(np.arange(len(table))))
+
+
+def _string_bytes(batch: Any) -> Any:
+    """The bytes of the strings of each row."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute
+
+    sizes = np.zeros(len(batch), np.int64)
+    for column in batch.columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            sizes += pa.compute.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return sizes

@@ -1,0 +1,235 @@
+"""Reads the records of Parquet and Arrow files in batches, by columns, with the row after each batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.ipc
+import pyarrow.parquet
+
+from .records import BATCH_BYTES, MAX_LINE_BYTES, MalformedRecord, Position, RecordBatch, check_columns
+
+PAGE_BYTES = 1 << 20  # read from each column of a row group at a time
+
+
+def is_text(type: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
+    value = plain_type(type)
+    return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
+
+
+def plain_type(type: pa.DataType) -> pa.DataType:
+    """The type of the values of a column: that of the dictionary, if it has one."""
+    return type.value_type if pa.types.is_dictionary(type) else type
+
+
+class TableReader:
+    """The records of a Parquet or Arrow file (or an Arrow stream in a file), in batches of few bytes.
+
+    A record is malformed if its text is null or longer than a line of the other formats may be; ``on_error`` is that of
+    ``LineReader``. The digest of a position is that of the whole file, because its parts stand in no order.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, input_format: str, *, on_error: str, done: Position, digest: Any):
+        self.stream, self.name, self.on_error = stream, name, on_error
+        self._done, self._digest, self._is_hashed = done, digest, False
+        self._columns: list[str] = []
+        self._texts: tuple[str, ...] = ()
+        self._file: Any = None
+        stream.seek(0)
+        start = stream.read(6)
+        self._size = stream.seek(0, 2)
+        stream.seek(0)
+        try:
+            if input_format == "parquet":
+                self._file = pa.parquet.ParquetFile(stream, buffer_size=PAGE_BYTES, pre_buffer=False)
+                self.schema, self._num_rows = self._file.schema_arrow, self._file.metadata.num_rows
+            else:
+                self._is_stream = start != b"ARROW1"
+                self.schema, self._num_rows = self._open_arrow([]).schema, None
+        except pa.ArrowInvalid as error:
+            kind = "Parquet" if input_format == "parquet" else "Arrow"
+            raise ValueError(f"{name} cannot be read as {kind} ({_first_line(error)}): pass the input_format that it "
+                             "has, or fetch it again if it is cut off.") from None
+        self.names: list[str] = self.schema.names
+
+    def _open_arrow(self, columns: Sequence[str]) -> Any:
+        self.stream.seek(0)
+        fields = [self.names.index(column) for column in columns] if columns else []
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        opened = pa.ipc.open_stream if self._is_stream else pa.ipc.open_file
+        return opened(pa.PythonFile(self.stream, "r"), options=options)
+
+    def select(self, columns: Sequence[str], text_columns: Sequence[str] = ()) -> None:
+        """Say which columns the batches are to have, and which of them must hold strings; ValueError if they cannot."""
+        self._columns, self._texts = list(dict.fromkeys([*text_columns, *columns])), tuple(text_columns)
+        check_columns(self.names, self._columns, self.name)
+        for column in text_columns:
+            type = self.schema.field(column).type
+            if not is_text(type):
+                kind = "nested values" if pa.types.is_nested(type) else "no strings"
+                there = [field.name for field in self.schema if is_text(field.type)]
+                raise ValueError(f"column {column!r} of {self.name} holds {kind} ({type!s:.60}), name a column of "
+                                 f"strings: {', '.join(there) or 'it has none'}.")
+
+    def start_from(self, done: Position, digest: Any) -> None:
+        """Take position and digest of the inputs before this one."""
+        self._done, self._digest = done, digest
+
+    def position(self) -> Position:
+        """The position after the last record that was given out."""
+        if not self._is_hashed:
+            self.stream.seek(0)
+            while block := self.stream.read(BATCH_BYTES):
+                self._digest.update(block)
+            self._is_hashed = True
+        return self._done._replace(input_sha256=self._digest.hexdigest())
+
+    def go_to(self, done: Position) -> bool:
+        """Move to ``done``; False if the file has changed since."""
+        self._done = done
+        return self.position().input_sha256 == done.input_sha256
+
+    def batches(self, batch_size: int) -> Iterator[RecordBatch]:
+        """Batches of up to ``batch_size`` records or about ``BATCH_BYTES``, each with the position after it.
+
+        Before an error is raised, the records before it are given out.
+        """
+        self.position()
+        for table in self._tables(batch_size, self._done.lines):
+            yield from self._checked(table)
+
+    def _tables(self, batch_size: int, first: int) -> Iterator[pa.RecordBatch]:
+        """The rows from ``first`` on. Raises ValueError where the file is damaged."""
+        try:
+            for table in self._parquet_tables(batch_size, first) if self._file else self._arrow_tables(first):
+                for start in range(0, len(table), batch_size):
+                    yield from _small(table[start:start + batch_size])
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{self.name} is damaged behind row {self._done.lines} ({_first_line(error)}): fetch it "
+                             "again.") from None
+
+    def _parquet_tables(self, batch_size: int, first: int) -> Iterator[pa.RecordBatch]:
+        # iter_batches takes the leaves of a nested column by their path, and no name with a dot in it.
+        leaves = [path for index, path in enumerate(_paths(self._file)) if _root(self._file, index) in self._columns]
+        for index in range(self._file.metadata.num_row_groups):
+            group = self._file.metadata.row_group(index)
+            if first >= group.num_rows:
+                first -= group.num_rows
+                continue
+            size = max(1, group.total_byte_size // max(1, group.num_rows))
+            rows = max(1, min(batch_size, BATCH_BYTES // size))
+            for table in self._file.iter_batches(rows, row_groups=[index], columns=leaves, use_threads=False):
+                yield table[first:]
+                first = max(0, first - len(table))
+
+    def _arrow_tables(self, first: int) -> Iterator[pa.RecordBatch]:
+        reader = self._open_arrow(self._columns)
+        tables = reader if self._is_stream else map(reader.get_batch, range(reader.num_record_batches))
+        for table in tables:
+            yield table[first:]
+            first = max(0, first - len(table))
+
+    def _checked(self, table: pa.RecordBatch) -> Iterator[RecordBatch]:
+        """A batch without its malformed records or with null for them; or what is before the first, and an error."""
+        faults: dict[int, str] = {}
+        for column in self._texts:
+            texts = table.column(column)
+            for row in np.flatnonzero(_lengths(texts) > MAX_LINE_BYTES).tolist():
+                faults.setdefault(row, f"column {column!r} is longer than {MAX_LINE_BYTES >> 20} MiB, split it into "
+                                       "several texts.")
+            for row in np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False)).tolist() if texts.null_count \
+                    else ():
+                faults.setdefault(row, f"column {column!r} is null, fill it in or leave the row out.")
+        if not faults:
+            yield self._batch(table, range(len(table)), len(table))
+            return
+        places = sorted(faults)
+        first = f"{self.name}, row {self._done.lines + places[0] + 1}: {faults[places[0]]}"
+        if self.on_error == "stop":
+            if places[0]:
+                yield self._batch(table[:places[0]], range(places[0]), places[0])
+            raise MalformedRecord(first)
+        sound = [row for row in range(len(table)) if row not in faults]
+        self._done = self._done._replace(num_malformed=self._done.num_malformed + len(faults),
+                                         first_malformed=self._done.first_malformed or first)
+        if self.on_error == "skip":
+            yield self._batch(table.take(pa.array(sound, pa.int64())), sound, len(table))
+        else:
+            yield self._batch(table, range(len(table)), len(table), set(places))
+
+    def _batch(self, table: pa.RecordBatch, rows: Sequence[int], num_rows: int, nulls: set[int] | None = None
+               ) -> RecordBatch:
+        """The batch of ``table``, whose records are ``rows`` of the ``num_rows`` that were read."""
+        before, columns, arrays = self._done.lines, {}, {}
+        for name in self._columns:
+            arrays[name] = table.column(name)
+            columns[name] = self._values(arrays[name])
+            if nulls and name in self._texts:
+                columns[name] = [None if row in nulls else cell for row, cell in enumerate(columns[name])]
+        lines = before + num_rows
+        size = self._size * lines // self._num_rows if self._num_rows else self.stream.tell()
+        self._done = self._done._replace(records=self._done.records + len(rows) - len(nulls or ()), lines=lines,
+                                         input_bytes=size)
+        numbers = range(before + 1, before + 1 + len(rows)) if isinstance(rows, range) else [
+            before + 1 + row for row in rows]
+        return RecordBatch(columns, self.position(), self.name, numbers, "row", arrays)
+
+    def _values(self, array: pa.Array) -> list[Any]:
+        """The cells of a column as Python has them; dates, times and decimals as text, which keeps all their digits."""
+        type = plain_type(array.type)
+        if (pa.types.is_temporal(type) and not pa.types.is_interval(type)) or pa.types.is_decimal(type):
+            array = (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).cast(pa.string())
+        try:
+            return array.to_pylist()
+        except UnicodeDecodeError:  # no reader of these formats checks that a string is UTF-8
+            if pa.types.is_dictionary(array.type):
+                array = array.dictionary_decode()
+            if not is_text(array.type):
+                raise ValueError(f"{self.name} holds strings that are not UTF-8 in a column of {array.type!s:.60}: "
+                                 "leave the column out.") from None
+            cells = array.cast(pa.large_binary()).to_pylist()
+            return [None if cell is None else self._decoded(cell) for cell in cells]
+
+    def _decoded(self, cell: bytes) -> str:
+        text, count = re.subn("[\udc80-\udcff]", "\ufffd", cell.decode(errors="surrogateescape"))
+        self._done = self._done._replace(num_replaced=self._done.num_replaced + count)
+        return text
+
+
+def _small(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The rows of ``table`` in parts of at most about ``BATCH_BYTES``."""
+    if table.nbytes <= BATCH_BYTES or len(table) == 1:
+        yield table
+        return
+    half = len(table) // 2
+    yield from _small(table[:half])
+    yield from _small(table[half:])
+
+
+def _lengths(texts: pa.Array) -> np.ndarray:
+    """The bytes of each text, 0 for null."""
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
+    if pa.types.is_string_view(texts.type):
+        texts = texts.cast(pa.large_string())
+    return pa.compute.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
+
+
+def _paths(file: Any) -> list[str]:
+    return [file.schema.column(index).path for index in range(len(file.schema.names))]
+
+
+def _root(file: Any, leaf: int) -> str:
+    """The column to which a leaf of a Parquet schema belongs."""
+    path = file.schema.column(leaf).path
+    return next(name for name in file.schema_arrow.names if path == name or path.startswith(f"{name}."))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")

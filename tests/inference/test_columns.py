@@ -1,0 +1,91 @@
+"""Which column is read without being named, and under which name a column is carried through."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from dendritic_bert.inference.columns import KeptColumns, text_column
+from dendritic_bert.inference.readers import open_records
+
+RESULTS = ["text", "label", "score"]
+
+
+def write(folder, name: str, data: str):
+    (folder / name).write_text(data)
+    return folder / name
+
+
+@pytest.mark.parametrize(("name", "data", "column"), [
+    ("a.csv", "id,text,more\n1,a,b\n", "text"),
+    ("a.csv", "id,review\n1,a film\n2,3\n", "review"),
+    ("a.csv", "id,review,empty\n1.5,a film,\n", "review"),
+    ("a.csv", "review\na\n", "review"),
+    ("a.tsv", "id\treview\n1\ta film\n", "review"),
+    ("a.jsonl", '{"id": 1, "review": "a"}\n', "review"),
+    ("a.jsonl", '{"id": 1, "text": null}\n', "text"),
+    ("a.jsonl", "no JSON\n", "text"),  # reading says what is wrong with it
+    ("a.txt", "id,review\n", "text"),
+])
+def test_the_column_that_is_read(tmp_path, name, data, column):
+    assert text_column(open_records(write(tmp_path, name, data)), None) == column
+
+
+def test_the_column_of_a_table(tmp_path):
+    pa.parquet.write_table(pa.table({"id": [1], "tags": [["a"]], "review": ["a"]}), tmp_path / "a.parquet")
+    assert text_column(open_records(tmp_path / "a.parquet"), None) == "review"
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    ("title,review\na,b\n", "column is 'text', which .*a.csv does not have: the columns are title, review"),
+    ("id,n\n1,2\n", "column is 'text', which .*a.csv does not have: the columns are id, n"),
+    ("id;review\n1;a\n", r"its header 'id;review' is one column, whose names ';' seems to separate"),
+])
+def test_where_there_is_a_choice_it_is_left_to_the_user(tmp_path, data, message):
+    records = open_records(write(tmp_path, "a.csv", data))
+    with pytest.raises(ValueError, match=message):
+        records.check([text_column(records, None)])
+
+
+def test_a_stream_of_several_columns(tmp_path):
+    """Its rows cannot be looked at before they are read."""
+    assert text_column(open_records(io.BytesIO(b"id,review\n1,a\n"), "csv"), None) == "text"
+    assert text_column(open_records(io.BytesIO(b"review\na\n"), "csv"), None) == "review"
+
+
+@pytest.mark.parametrize(("keep", "names", "written"), [
+    (None, [], []),
+    ("id", ["id"], ["id"]),
+    (["score", "label", "id", "id"], ["score", "label", "id"], ["input_score", "input_label", "id"]),
+    ("all", ["id", "label", "score"], ["id", "input_label", "input_score"]),
+    (["review", "id"], ["review", "id"], ["review", "id"]),
+])
+def test_columns_that_are_kept(tmp_path, keep, names, written):
+    records = open_records(write(tmp_path, "a.csv", "id,review,label,score\n1,a,b,2\n"))
+    kept = KeptColumns(records, keep, ["review"], RESULTS)
+    assert (kept.names, [column.name for column in kept.columns]) == (names, written)
+
+
+def test_second_texts_and_other_results(tmp_path):
+    records = open_records(write(tmp_path, "a.csv", "text,second,label_1,label\na,b,c,d\n"))
+    kept = KeptColumns(records, "all", ["text", "second"], ["text", "text_pair", "label_1", "score_1"])
+    assert [column.name for column in kept.columns] == ["input_label_1", "label"]
+
+
+def test_a_column_that_cannot_be_kept(tmp_path):
+    records = open_records(write(tmp_path, "a.csv", "id,text\n1,a\n"))
+    with pytest.raises(ValueError, match=r"column is 'no', which .*a\.csv does not have: the columns are id, text"):
+        KeptColumns(records, ["id", "no"], ["text"], RESULTS)
+    assert KeptColumns(records, ["text", "id"], ["text"], RESULTS).names == ["id"]  # the text is written anyway
+
+
+def test_types_of_kept_columns(tmp_path):
+    """Those of the table, if all inputs have the same; text otherwise."""
+    table = pa.table({"n": pa.array([1], pa.int16()), "kind": pa.array(["a"]).dictionary_encode(), "text": ["a"]})
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    pa.parquet.write_table(table.set_column(0, "n", pa.array([1.5])), tmp_path / "b.parquet")
+    kept = KeptColumns(open_records(tmp_path / "a.parquet"), "all", ["text"], RESULTS)
+    assert [column.type for column in kept.columns] == [pa.int16(), pa.string()]
+    both = KeptColumns(open_records([tmp_path / "a.parquet", tmp_path / "b.parquet"]), "all", ["text"], RESULTS)
+    assert [column.type for column in both.columns] == [None, pa.string()]

@@ -1,0 +1,137 @@
+"""Tables of pyarrow: types of columns, null and what is too long, strings that are not UTF-8, memory."""
+
+import datetime
+import decimal
+import io
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from dendritic_bert.inference import table_reader
+from dendritic_bert.inference.readers import MalformedRecord, open_records
+
+TEXTS = ["a", "世", "", "d"]
+
+
+def parquet(table: pa.Table, **options) -> io.BytesIO:
+    file = pa.BufferOutputStream()
+    pa.parquet.write_table(table, file, **options)
+    return io.BytesIO(file.getvalue().to_pybytes())
+
+
+def arrow(table: pa.Table) -> io.BytesIO:
+    file = pa.BufferOutputStream()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return io.BytesIO(file.getvalue().to_pybytes())
+
+
+WRITERS = {"parquet": parquet, "arrow": arrow}
+each_format = pytest.mark.parametrize("format", WRITERS)
+
+
+def read(table: pa.Table, format: str, columns=(), text_columns=(), on_error="stop", batch_size=1000) -> list:
+    records = open_records(WRITERS[format](table), format, on_error)
+    return list(records.batches(batch_size, columns, text_columns))
+
+
+@each_format
+@pytest.mark.parametrize("type", [pa.string(), pa.large_string(), pa.string_view(),
+                                  pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_types_of_text(format, type):
+    table = pa.table({"t": pa.array(TEXTS).cast(type) if not pa.types.is_dictionary(type)
+                      else pa.array(TEXTS).dictionary_encode().cast(type)})
+    batch, = read(table, format, text_columns=["t"])
+    assert batch.columns == {"t": TEXTS}
+
+
+@each_format
+def test_values_of_other_types(format):
+    """As Python has them; what has more digits than Python's types is text."""
+    nanoseconds = pa.array([1_700_000_000_000_000_001], pa.timestamp("ns"))
+    table = pa.table({"i": [2**62], "f": [0.1], "b": [True], "list": [["x", None]], "struct": [{"a.b": {"c": 1}}],
+                      "when": nanoseconds, "day": [datetime.date(2024, 2, 29)], "money": [decimal.Decimal("1.10")],
+                      "bytes": [b"\xff"], "null": pa.nulls(1), "a.b": ["dotted"]})
+    batch, = read(table, format, table.column_names)
+    assert batch.columns == {
+        "i": [2**62], "f": [0.1], "b": [True], "list": [["x", None]], "struct": [{"a.b": {"c": 1}}],
+        "when": ["2023-11-14 22:13:20.000000001"], "day": ["2024-02-29"], "money": ["1.10"], "bytes": [b"\xff"],
+        "null": [None], "a.b": ["dotted"]}
+    assert read(table, format, ["a.b"])[0].columns == {"a.b": ["dotted"]}  # beside columns that nobody asked for
+
+
+@each_format
+@pytest.mark.parametrize(("column", "kind"), [("n", "no strings"), ("tags", "nested values")])
+def test_a_column_that_holds_no_texts(format, column, kind):
+    table = pa.table({"n": [1], "tags": [["a"]], "t": ["x"]})
+    with pytest.raises(ValueError, match=f"column '{column}' of input holds {kind} .*, name a column of strings: t"):
+        read(table, format, text_columns=[column])
+    assert read(table, format, text_columns=["t"])[0].columns == {"t": ["x"]}
+
+
+@each_format
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_null_and_what_is_too_long(format, monkeypatch, batch_size):
+    monkeypatch.setattr(table_reader, "MAX_LINE_BYTES", 10)
+    table = pa.table({"n": range(6), "t": ["a", None, "b", "x" * 11, "", "end"]})
+    with pytest.raises(MalformedRecord, match=r"^input, row 2: column 't' is null, fill it in or leave the row out"):
+        read(table, format, ["n"], ["t"], batch_size=batch_size)
+    for on_error, numbers, texts in (("skip", [0, 2, 4, 5], ["a", "b", "", "end"]),
+                                     ("null", list(range(6)), ["a", None, "b", None, "", "end"])):
+        batches = read(table, format, ["n"], ["t"], on_error, batch_size)
+        assert [cell for batch in batches for cell in batch.columns["n"]] == numbers
+        assert [cell for batch in batches for cell in batch.columns["t"]] == texts
+        assert [batch.place(row) for batch in batches for row in range(len(batch.lines))] == [
+            f"input, row {number + 1}" for number in numbers]
+        position = batches[-1].position
+        assert (position.records, position.num_malformed, position.lines) == (4, 2, 6)
+        assert position.first_malformed.startswith("input, row 2: ")
+
+
+@each_format
+def test_strings_that_are_not_utf8(format):
+    """Neither format's writer checks that they are."""
+    bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9 \xff", b"ok"], pa.binary()).buffers())
+    batch, = read(pa.table({"t": bad}), format, text_columns=["t"])
+    assert batch.columns == {"t": ["caf\ufffd \ufffd", "ok"]}
+    assert batch.position.num_replaced == 2
+
+
+@pytest.mark.parametrize("data", [b"text\na\n", b"PAR1", b"", b"PAR1" + bytes(100)])
+@each_format
+def test_bytes_that_are_no_table(format, data):
+    with pytest.raises(ValueError, match=rf"^input cannot be read as {format.title()} \(.*\): pass the .*\.$") as error:
+        open_records(io.BytesIO(data), format)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_that_is_damaged():
+    """What is before the damage is given out."""
+    data = bytearray(parquet(pa.table({"t": [f"text {n}" for n in range(3000)]}), row_group_size=1000).getvalue())
+    start = pa.parquet.ParquetFile(io.BytesIO(data)).metadata.row_group(2).column(0).dictionary_page_offset
+    data[start:start + 1000] = b"\xff" * 1000
+    batches, texts = open_records(io.BytesIO(data), "parquet").batches(1000, [], ["t"]), []
+    with pytest.raises(ValueError, match=r"^input is damaged behind row 2000 \(.*\): fetch it again\.$"):
+        texts.extend(text for batch in batches for text in batch.columns["t"])
+    assert texts == [f"text {n}" for n in range(2000)]
+
+
+def test_a_stream_of_text_is_no_table():
+    with pytest.raises(TypeError, match="input is a stream of text, but a table is bytes: open it in binary mode"):
+        open_records(io.StringIO("a"), "parquet")
+
+
+@pytest.mark.parametrize("row_group_size", [50_000, 1_000])
+def test_memory_stays_constant(tmp_path, row_group_size):
+    """50 MB of texts, in one row group and in 50: what pyarrow holds at a time, and what Python gets, is bounded."""
+    table = pa.table({"t": [f"{n} " * 150 for n in range(50_000)]})
+    pa.parquet.write_table(table, tmp_path / "in.parquet", row_group_size=row_group_size)
+    size, before = table.nbytes, pa.total_allocated_bytes()
+    held, rows = [], 0
+    for batch in open_records(tmp_path / "in.parquet").batches(1 << 20, [], ["t"]):
+        rows += len(batch.lines)
+        held.append(pa.total_allocated_bytes() - before)
+        assert sum(map(len, batch.columns["t"])) <= 2 * table_reader.BATCH_BYTES
+    assert rows == 50_000
+    assert max(held) < size / 3
