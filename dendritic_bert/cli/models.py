@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from ..inference.classifier import TextClassifier
 
 
-def load_classifier(name: str | None) -> TextClassifier:
+def load_classifier(name: str | None, device: str | None = None, revision: str | None = None) -> TextClassifier:
     """The classifier of a folder or a hub id; None is the model that comes with the package.
+
+    ``device`` and ``revision`` are those of ``TextClassifier.from_pretrained``.
 
     Raises OSError if it cannot be loaded, with the first line of the reason.
     """
@@ -20,7 +22,7 @@ def load_classifier(name: str | None) -> TextClassifier:
     from ..inference.classifier import TextClassifier
 
     try:
-        return TextClassifier.from_pretrained(name)
+        return TextClassifier.from_pretrained(name, device, revision)
     except OSError as error:
         raise OSError(f"model {name or 'of the package'} cannot be loaded ({one_line(error).rstrip('.')}): pass a "
                       "folder or a hub id.") from error

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
 from ..model.files import MODEL_FILES
-from .file_formats import INPUT_FORMATS, OUTPUT_FORMATS, choose_format
-from .readers import Position, RecordReader
-from .scores import NonFiniteScores
-from .streams import Input, PathOrStream, open_input
+from .columns import KeptColumns, text_column
+from .file_formats import OUTPUT_FORMATS, choose_format
+from .formatters import Column, open_formatter
+from .readers import Position, RecordBatch, Records, open_records
+from .scores import Answers, NonFiniteScores
+from .streams import PathOrStream
 from .threads import check_positive, map_in_order, thread_count
-from .writers import FORMATTERS, file_id, open_output
+from .writers import file_id, open_output
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier
-
-Batch = tuple[list[str | None], Position]  # texts of a file, None for a malformed record, and the position after them
 
 
 class FileReport(NamedTuple):
@@ -30,7 +31,7 @@ class FileReport(NamedTuple):
     num_records: texts classified. num_resumed: how many of them the interrupted run had classified. num_truncated:
     texts that were cut to the model's length. num_replaced: bytes that were not UTF-8 and became U+FFFD. num_malformed:
     records that were skipped or written as null, as ``on_error`` says. first_malformed: where the first of them is, and
-    what is wrong with it.
+    what is wrong with it. column: the column that held the texts.
     """
 
     num_records: int
@@ -39,15 +40,20 @@ class FileReport(NamedTuple):
     num_replaced: int
     num_malformed: int = 0
     first_malformed: str = ""
+    column: str = "text"
 
 
 def classify_file(
     classifier: TextClassifier,
-    input: PathOrStream,
+    input: PathOrStream | Sequence[PathOrStream],
     output: PathOrStream | None,
     *,
     input_format: str | None,
-    column: str,
+    column: str | None,
+    text_pair_column: str | None,
+    answers: Answers,
+    keep_columns: str | Sequence[str] | None,
+    delimiter: str,
     format: str | None,
     on_error: str,
     batch_size: int,
@@ -58,64 +64,79 @@ def classify_file(
     """What ``TextClassifier.classify_file`` does, with its arguments and errors."""
     threads = thread_count(threads)
     check_positive("batch_size", batch_size)
-    input_format = choose_format("input_format", input_format, input, INPUT_FORMATS)
     format = choose_format("format", format, output, OUTPUT_FORMATS)
-    header, null_line, to_lines = FORMATTERS[format]
+    nested = format == "json"
+    text_results = [Column("text", "text"), *([Column("text_pair", "text")] if text_pair_column else [])]
+    results = [*text_results, *(Column(*column) for column in answers.columns(nested))]
 
-    def classify(batch: Batch | Exception) -> tuple[str, int]:
-        """The lines of a batch, and how many of its texts were cut."""
+    def classify(batch: RecordBatch | Exception) -> tuple[str | bytes, int]:
+        """The lines or rows of a batch, and how many of its texts were cut."""
         if isinstance(batch, Exception):
             raise batch
-        rows, behind = batch
-        texts = [text for text in rows if text is not None]
-        nulls = [place for place, text in enumerate(rows) if text is None] if len(texts) < len(rows) else []
-        if not texts:
-            return null_line * len(rows), 0
+        texts: list[list[Any]] = [batch.columns[name] for name in text_columns]
+        is_known = None
+        known = texts
+        if any(None in column for column in texts):
+            is_known = [None not in cells for cells in zip(*texts)]
+            known = [list(compress(column, is_known)) for column in texts]
         try:
-            prediction = classifier.predict(texts)
+            logits, num_truncated = classifier.logits(*known)
         except NonFiniteScores as error:
-            record = behind.records - len(texts) + error.row + 1
-            raise NonFiniteScores(error.row, f"record {record} of {source.name}", error.why) from None
-        lines = to_lines(texts, prediction.labels, prediction.scores.tolist())
-        for place in nulls:
-            lines.insert(place, null_line)
-        return "".join(lines), prediction.num_truncated
+            record = batch.position.records - len(known[0]) + error.row + 1
+            raise NonFiniteScores(error.row, f"record {record} of {records.name}", error.why) from None
+        values = answers.values(logits, nested)
+        if is_known is not None:
+            values = [_with_nulls(column, is_known) for column in values]
+        return formatter.rows([*kept.cells(batch, format), *texts, *values]), num_truncated
 
     with ExitStack() as stack:
-        source = open_input(input, stack)
-        reader = RecordReader(source.stream, source.name, input_format, column, on_error)
-        run = {"model": classifier.fingerprint(), "input_format": input_format, "column": column, "format": format,
-               "on_error": on_error}
-        sink = open_output(output, _files_to_keep(classifier, source), run, resume and source.is_file, stack)
-        if sink.done is not None and not reader.go_to(sink.done):
+        records = stack.enter_context(open_records(input, input_format, on_error, delimiter))
+        text = text_column(records, column)
+        text_columns = [text, *([text_pair_column] if text_pair_column else [])]
+        records.check([], text_columns)
+        kept = KeptColumns(records, keep_columns, text_columns, [result.name for result in results])
+        formatter = open_formatter(format, [*kept.columns, *results])
+        run = {"model": classifier.fingerprint(), "input_format": records.format, "column": text, "format": format,
+               "on_error": on_error, "delimiter": None if delimiter == "," else delimiter,
+               "keep_columns": kept.names or None, "text_pair_column": text_pair_column, **answers.options}
+        inputs = _files_to_keep(classifier, records)
+        sink = open_output(output, format, inputs, run, resume and records.can_resume, stack)
+        if sink.done is not None and not records.go_to(sink.done):
             raise sink.mismatch("input")
-        start = position = sink.done or reader.position()
-        sink.begin(start, header)
+        start = position = sink.done or Position()
+        sink.begin(start, formatter.header)
         bar = stack.enter_context(tqdm(
-            desc=source.name, total=source.size, initial=start.input_bytes, unit="B", unit_scale=True,
+            desc=records.name, total=records.size, initial=records.bytes_before(start), unit="B", unit_scale=True,
             file=sys.stderr, disable=_no_bar(progress)))
-        batches = _error_last(reader.batches(batch_size))
+        batches = _error_last(records.batches(batch_size, kept.names, text_columns))
         # Whoever classifies one text at a time wants each answered before the next is there.
         work = stack.enter_context(closing(map_in_order(classify, batches, threads, reads_ahead=batch_size > 1)))
-        for (_, behind), (lines, num_truncated) in work:  # type: ignore[misc]
+        for batch, (rows, num_truncated) in work:
             classifier.count_truncated(num_truncated)
-            behind = behind._replace(num_truncated=position.num_truncated + num_truncated)
-            sink.write(lines, behind)
-            bar.update(behind.input_bytes - position.input_bytes)
+            behind = batch.position._replace(num_truncated=position.num_truncated + num_truncated)  # type: ignore[union-attr]
+            sink.write(rows, behind)
+            bar.update(records.bytes_before(behind) - records.bytes_before(position))
             position = behind
     return FileReport(position.records, start.records, position.num_truncated, position.num_replaced,
-                      position.num_malformed, position.first_malformed)
+                      position.num_malformed, position.first_malformed, text)
 
 
-def _files_to_keep(classifier: TextClassifier, source: Input) -> dict[tuple[int, int], str]:
+def _with_nulls(values: list[Any], is_known: list[bool]) -> list[Any]:
+    """The values of the records whose texts are known, with None for the others."""
+    left = iter(values)
+    return [next(left) if known else None for known in is_known]
+
+
+def _files_to_keep(classifier: TextClassifier, records: Records) -> dict[tuple[int, int], str]:
     """The files that an output must not replace: the input, and those from which the model was loaded."""
     folder = classifier.config.name_or_path
     paths = [path for name in MODEL_FILES if folder and (path := Path(folder, name)).exists()]
     files = {file_id(path.stat()): f"{path}, a file of the model" for path in paths}
-    return {key: name for key, name in {**files, file_id(source.status): "the input"}.items() if key is not None}
+    files |= dict.fromkeys(map(file_id, records.statuses), "the input")
+    return {key: name for key, name in files.items() if key is not None}
 
 
-def _error_last(batches: Iterator[Batch]) -> Iterator[Batch | Exception]:
+def _error_last(batches: Iterator[RecordBatch]) -> Iterator[RecordBatch | Exception]:
     """The batches, followed by the error that ends them: raised at once, it would overtake batches in work."""
     try:
         yield from batches

@@ -1,20 +1,25 @@
-"""The names of a model's labels, the scores that its logits stand for, and the best of them."""
+"""The names of a model's labels, the scores that its logits stand for, and what is said of a text by them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .texts import without_surrogates
+from .threads import check_positive
 
 
 class Prediction(NamedTuple):
-    """The best label of B texts: B names, ``[B]`` float32 scores, and how many texts were cut to the model's length."""
+    """The best label of B texts: B names, ``[B]`` float32 scores, and how many texts were cut to the model's length.
 
-    labels: list[str]
+    A name is None where the classifier abstains.
+    """
+
+    labels: list[str | None]
     scores: np.ndarray
     num_truncated: int
 
@@ -51,11 +56,34 @@ def label_names(id2label: Any, num_labels: int) -> list[str]:
             for _, name in sorted(names.items())]
 
 
-def score_function(problem_type: str | None, num_labels: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from logits ``[B, C]`` to scores, by the rules of transformers' TextClassificationPipeline."""
-    if problem_type == "regression":
-        return _identity
-    return _sigmoid if problem_type == "multi_label_classification" or num_labels == 1 else _softmax
+def score_function(
+    problem_type: str | None, num_labels: int, function_to_apply: str | None = None, temperature: float = 1.0
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from logits ``[B, C]`` float32 to scores, by the rules of transformers' TextClassificationPipeline.
+
+    ``function_to_apply`` is "sigmoid", "softmax" or "none"; None is none for a regression, the sigmoid for a
+    multi-label problem and for a single label, and the softmax for all others. Logits are first divided by
+    ``temperature`` (Guo et al., On Calibration of Modern Neural Networks, 2017), except in a regression and where no
+    function is applied. Raises ValueError for another function and for a temperature that is not positive.
+    """
+    if function_to_apply is None:
+        is_sigmoid = problem_type == "multi_label_classification" or num_labels == 1
+        name = "none" if problem_type == "regression" else "sigmoid" if is_sigmoid else "softmax"
+    else:
+        name = function_to_apply.lower()  # the pipeline takes either case
+    if name not in FUNCTIONS:
+        raise ValueError(f"function_to_apply is {function_to_apply!r}, known are {', '.join(FUNCTIONS)}.")
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature is {temperature}, expected a positive number: mend it in the model's "
+                         "configuration.")
+    function = FUNCTIONS[name]
+    if name == "none" or problem_type == "regression" or temperature == 1:
+        return function
+    return partial(_after_division, function, np.float32(temperature))
+
+
+def _after_division(function: Callable[[np.ndarray], np.ndarray], by: np.float32, logits: np.ndarray) -> np.ndarray:
+    return function(logits / by)
 
 
 def _identity(logits: np.ndarray) -> np.ndarray:
@@ -63,9 +91,147 @@ def _identity(logits: np.ndarray) -> np.ndarray:
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-logits))
+    with np.errstate(over="ignore"):  # below -88 the exponential is infinite, and its quotient the 0 that it should be
+        return 1.0 / (1.0 + np.exp(-logits))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exp / exp.sum(axis=1, keepdims=True)
+
+
+FUNCTIONS = {"sigmoid": _sigmoid, "softmax": _softmax, "none": _identity}
+
+
+class Answers:
+    """What is said of each text: its best label or several, with their scores.
+
+    ``labels``, ``problem_type`` and ``temperature`` are the model's, ``function_to_apply`` that of ``score_function``.
+
+    Args:
+        top_k: how many labels are said, in a list that begins with the highest score; None is all of them. "" is the
+            best label, not in a list, unless there is a threshold.
+        threshold: labels with a lower score are left out of the list, which may then be empty.
+        abstain_below: where the best score is lower, the label is None, and the score stays. Not with a list.
+        all_scores: a file has, beside the answer, the score of every label.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument has a value that is not listed, or does not go with another.
+    """
+
+    def __init__(
+        self,
+        labels: list[str],
+        problem_type: str | None,
+        temperature: float = 1.0,
+        *,
+        function_to_apply: str | None = None,
+        top_k: int | Literal[""] | None = "",
+        threshold: float | None = None,
+        abstain_below: float | None = None,
+        all_scores: bool = False,
+    ):
+        self.labels = labels
+        self.scores = score_function(problem_type, len(labels), function_to_apply, temperature)
+        self.is_list = top_k != "" or threshold is not None
+        self.num_listed = len(labels)
+        if top_k is not None and top_k != "":
+            self.num_listed = min(check_positive("top_k", top_k), len(labels))
+        self.threshold = _check_score("threshold", threshold)
+        self.abstain_below = _check_score("abstain_below", abstain_below)
+        self.all_scores = all_scores
+        # All that tells two answers of one model apart, in values of JSON.
+        self.options = {"top_k": self.num_listed if self.is_list else "", "function_to_apply": function_to_apply,
+                        "threshold": self.threshold, "abstain_below": self.abstain_below, "all_scores": all_scores}
+        if self.is_list and abstain_below is not None:
+            raise ValueError("abstain_below is for the best label alone: leave out top_k and threshold, or use "
+                             "threshold to leave out labels with a lower score.")
+
+    def best(self, scores: np.ndarray) -> tuple[list[str | None], np.ndarray]:
+        """The best label of each row of scores ``[B, C]``, and its score ``[B]``."""
+        labels = self.labels
+        best = scores.argmax(axis=1)
+        best_scores = scores[np.arange(len(best)), best]
+        names: list[str | None] = [labels[label] for label in best.tolist()]
+        if self.abstain_below is not None:
+            for row in np.flatnonzero(best_scores.astype(np.float64) < self.abstain_below):
+                names[row] = None
+        return names, best_scores
+
+    def ranked(self, scores: np.ndarray) -> list[list[tuple[str, float]]]:
+        """The labels that are said of each row of scores ``[B, C]``, the highest score first; of equal ones, in order.
+        """
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :self.num_listed]
+        highest = np.take_along_axis(scores, order, axis=1)
+        names = [[self.labels[label] for label in row] for row in order.tolist()]
+        if self.threshold is not None:
+            # As Python compares them: rounded to float32, a threshold of 0.7 would let 0.69999999 through.
+            counts = np.count_nonzero(highest.astype(np.float64) >= self.threshold, axis=1).tolist()
+            names = [row[:count] for row, count in zip(names, counts)]
+        return [list(zip(row, values)) for row, values in zip(names, highest.tolist())]
+
+    def dicts(self, logits: np.ndarray) -> list[Any]:
+        """What transformers' pipeline gives for logits ``[B, C]``: a ``{"label", "score"}`` for each row, or a list."""
+        scores = self.scores(logits)
+        if self.is_list:
+            return [[{"label": label, "score": score} for label, score in row] for row in self.ranked(scores)]
+        labels, best = self.best(scores)
+        return [{"label": label, "score": score} for label, score in zip(labels, best.tolist())]
+
+    def values(self, logits: np.ndarray, nested: bool) -> list[list[Any]]:
+        """What a file says of logits ``[B, C]``: the B values of each of ``columns(nested)``, None for nothing.
+
+        Scores that are nested in other values have six decimals.
+        """
+        scores = self.scores(logits)
+        if not self.is_list:
+            labels, best = self.best(scores)
+            values: list[list[Any]] = [labels, best.tolist()]
+        elif nested:
+            values = [[[{"label": label, "score": round(score, 6)} for label, score in row]
+                       for row in self.ranked(scores)]]
+        else:
+            nothing = [(None, None)] * self.num_listed
+            rows = [[*row, *nothing[len(row):]] for row in self.ranked(scores)]
+            values = [[row[rank][part] for row in rows] for rank in range(self.num_listed) for part in (0, 1)]
+        if self.all_scores and nested:
+            values.append([dict(zip(self.labels, [round(score, 6) for score in row])) for row in scores.tolist()])
+        elif self.all_scores:
+            values += scores.T.tolist()
+        return values
+
+    def columns(self, nested: bool) -> list[tuple[str, str]]:
+        """The columns of a file, each with its kind, "label", "score" or "value".
+
+        They are label and score, or, of a list, label_1, score_1, label_2, ... up to the longest list. ``nested`` is
+        for a format whose values may be lists and objects: then a list is in one column, labels, of
+        ``{"label", "score"}``. The scores of all labels are in columns score_LABEL, or nested in an object, scores.
+        Raises ValueError if two columns would have the same name.
+        """
+        if not self.is_list:
+            columns = [("label", "label"), ("score", "score")]
+        elif nested:
+            columns = [("labels", "value")]
+        else:
+            ranks = range(1, self.num_listed + 1)
+            columns = [(f"{kind}_{rank}", kind) for rank in ranks for kind in ("label", "score")]
+        if self.all_scores:
+            scores = [(f"score_{label}", "score") for label in self.labels]
+            names = [name for name, _ in (scores if nested else columns + scores)]
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ValueError(f"all_scores would write the column {twice[0]!r} twice: give the model's labels other "
+                                 "names in its configuration, or leave out top_k and threshold.")
+            columns += [("scores", "value")] if nested else scores
+        return columns
+
+
+def _check_score(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} is {value!r}, it must be a number.")
+    if not np.isfinite(value):
+        raise ValueError(f"{name} is {value}, it must be a finite number.")
+    return float(value)

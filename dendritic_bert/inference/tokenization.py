@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -16,15 +17,30 @@ from .word_cache import cumulative_lengths
 
 
 class PackedBatch(NamedTuple):
-    """Token ids of B texts, one after another, without padding.
+    """Token ids of B texts or pairs of texts, one row after another, without padding.
 
     input_ids: ``[T]`` int32, special tokens included. cu_seqlens: ``[B + 1]`` int64; row b is
-    ``input_ids[cu_seqlens[b]:cu_seqlens[b + 1]]``. num_truncated: how many rows were cut to ``max_length``.
+    ``input_ids[cu_seqlens[b]:cu_seqlens[b + 1]]``. token_type_ids: ``[T]`` int32; None if all of them are 0, as those
+    of BERT's single texts are. num_truncated: how many rows were cut to ``max_length``.
     """
 
     input_ids: np.ndarray
     cu_seqlens: np.ndarray
+    token_type_ids: np.ndarray | None
     num_truncated: int
+
+
+class PairFrame(NamedTuple):
+    """The special tokens of a pair, for BERT [CLS] first [SEP] second [SEP].
+
+    special_ids: int32, of those before, between and after the texts, in that order. lengths: how many of each.
+    special_types: their token types. text_types: those of the tokens of either text.
+    """
+
+    special_ids: np.ndarray
+    lengths: tuple[int, int, int]
+    special_types: np.ndarray
+    text_types: tuple[int, int]
 
 
 class PackedTokenizer:
@@ -51,8 +67,8 @@ class PackedTokenizer:
         self.backend = _plain_copy(backend.to_str(), splits_special)
         self.prefix, self.suffix, types = _special_frame(self.backend)
         # BERT's tokenizer gives type 0 to every token of a single text. Others may not, or may leave the types out.
-        has_types = "token_type_ids" in getattr(tokenizer, "model_input_names", ["token_type_ids"])
-        self._types = types if has_types and any(np.hstack(types)) else None
+        self._has_types = "token_type_ids" in getattr(tokenizer, "model_input_names", ["token_type_ids"])
+        self._types = types if self._has_types and any(np.hstack(types)) else None
         direction = (backend.truncation or {}).get("direction", "right")
         self.truncation_side: str = getattr(tokenizer, "truncation_side", direction)
         self.model_max_length = self._length_limit(getattr(tokenizer, "model_max_length", None))
@@ -60,13 +76,15 @@ class PackedTokenizer:
         self.engine, self._encode, self.reason = self._choose(engine)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str, engine: str | None = None) -> PackedTokenizer:
-        """Load the tokenizer of a folder or of a hub id, as ``AutoTokenizer`` does.
+    def from_pretrained(
+        cls, name_or_path: str, engine: str | None = None, revision: str | None = None
+    ) -> PackedTokenizer:
+        """Load the tokenizer of a folder or of a hub id, at a ``revision`` there, as ``AutoTokenizer`` does.
 
         Raises OSError if there is no such folder or id, ValueError if it holds no fast tokenizer that can be read.
         """
         try:
-            tokenizer = load_tokenizer(name_or_path)
+            tokenizer = load_tokenizer(name_or_path, revision)
         except OSError:
             raise
         except Exception as error:  # `tokenizers` raises bare Exceptions, transformers several lines of advice
@@ -118,25 +136,83 @@ class PackedTokenizer:
         if max_length is not None and max_length < len(self.prefix) + len(self.suffix):
             raise ValueError(f"max_length is {max_length}, the special tokens alone take "
                              f"{len(self.prefix) + len(self.suffix)}.")
-        texts = check_texts(texts)
-        try:
-            input_ids, cu_seqlens = self._encode(texts)
-        except (UnicodeEncodeError, TypeError):  # a lone surrogate, for which `tokenizers` raises TypeError
-            input_ids, cu_seqlens = self._encode([without_surrogates(text) for text in texts])
-        if max_length is None or len(input_ids) <= max_length:  # as one short text is
-            return PackedBatch(input_ids, cu_seqlens, 0)
-        kept_before = len(self.prefix) if self.truncation_side == "left" else max_length - len(self.suffix)
-        return _truncate(input_ids, cu_seqlens, max_length, kept_before)
+        input_ids, cu_seqlens = self._encode_any(check_texts(texts))
+        num_truncated = 0
+        if max_length is not None and len(input_ids) > max_length:  # as one short text is not
+            kept_before = len(self.prefix) if self.truncation_side == "left" else max_length - len(self.suffix)
+            input_ids, cu_seqlens, num_truncated = _truncate(input_ids, cu_seqlens, max_length, kept_before)
+        return PackedBatch(input_ids, cu_seqlens, self._token_types(cu_seqlens), num_truncated)
 
-    def token_type_ids(self, batch: PackedBatch) -> np.ndarray | None:
-        """The token types of a batch of this tokenizer, ``[T]`` int32; None if all of them are 0, as BERT's are."""
+    def pairs(self, first: Iterable[str], second: Iterable[str], max_length: int | None = None) -> PackedBatch:
+        """Tokenize B pairs of texts, as ``tokenizer(first, second, truncation=True)`` of transformers does.
+
+        A row longer than ``max_length`` tokens keeps its special tokens; the longer of its two texts is cut until both
+        are of one length, and then both are, at the end or, if ``truncation_side`` is "left", at the beginning. Raises
+        TypeError for an element that is not a str, ValueError if there are not as many second texts as first ones, or
+        if ``max_length`` leaves no room for the special tokens.
+        """
+        texts = check_texts(first, "first"), check_texts(second, "second")
+        if len(texts[0]) != len(texts[1]):
+            raise ValueError(f"first has {len(texts[0])} texts and second {len(texts[1])}: pass one of each for every "
+                             "pair.")
+        frame = self._pair_frame
+        room = math.inf if max_length is None else max_length - len(frame.special_ids)
+        if room < 0:
+            raise ValueError(f"max_length is {max_length}, the special tokens of a pair alone take "
+                             f"{len(frame.special_ids)}.")
+        (first_ids, first_cu), (second_ids, second_cu) = map(self._encode_any, texts)
+        whole = np.diff([first_cu, second_cu]) - len(self.prefix) - len(self.suffix)
+        kept = _share_room(whole[0], whole[1], room)
+        starts = np.stack([first_cu[:-1], second_cu[:-1]]) + len(self.prefix)
+        if self.truncation_side == "left":
+            starts += whole - kept
+        # A row is five pieces of this pool: special tokens, first text, special tokens, second text, special tokens.
+        pool = np.concatenate([frame.special_ids, first_ids, second_ids])
+        before, between, _ = frame.lengths
+        num_rows, num_special = len(texts[0]), len(frame.special_ids)
+        lengths = np.empty((num_rows, 5), np.int64)
+        lengths[:, 0::2], lengths[:, 1::2] = frame.lengths, kept.T
+        sources = np.empty((num_rows, 5), np.int64)
+        sources[:, 0::2] = 0, before, before + between
+        sources[:, 1::2] = starts.T + [num_special, num_special + len(first_ids)]
+        ends = cumulative_lengths(lengths.ravel())
+        source = np.arange(ends[-1]) + np.repeat(sources.ravel() - ends[:-1], lengths.ravel())
+        types = None
+        if self._has_types and (frame.special_types.any() or any(frame.text_types)):
+            types = np.concatenate([frame.special_types, np.full(len(first_ids), frame.text_types[0], np.int32),
+                                    np.full(len(second_ids), frame.text_types[1], np.int32)])[source]
+        return PackedBatch(pool[source], ends[::5], types, int(np.count_nonzero(whole.sum(axis=0) > room)))
+
+    def _encode_any(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of single texts within their special tokens, and ``cu_seqlens``."""
+        try:
+            return self._encode(texts)
+        except (UnicodeEncodeError, TypeError):  # a lone surrogate, for which `tokenizers` raises TypeError
+            return self._encode([without_surrogates(text) for text in texts])
+
+    def _token_types(self, cu_seqlens: np.ndarray) -> np.ndarray | None:
+        """The token types of single texts, ``[T]`` int32; None if all of them are 0, as BERT's are."""
         if self._types is None:
             return None
         before, inside, after = self._types
-        types = np.full(len(batch.input_ids), inside, np.int32)
-        types[batch.cu_seqlens[:-1, None] + np.arange(len(before))] = before
-        types[batch.cu_seqlens[1:, None] - np.arange(len(after), 0, -1)] = after
+        types = np.full(cu_seqlens[-1], inside, np.int32)
+        types[cu_seqlens[:-1, None] + np.arange(len(before))] = before
+        types[cu_seqlens[1:, None] - np.arange(len(after), 0, -1)] = after
         return types
+
+    @functools.cached_property
+    def _pair_frame(self) -> PairFrame:
+        """Raises ValueError if a pair of this tokenizer is not one text and then the other."""
+        encoding = self.backend.encode("a", "a")
+        owners = np.array([-1 if owner is None else owner for owner in encoding.sequence_ids])
+        first, second = np.flatnonzero(owners == 0), np.flatnonzero(owners == 1)
+        if not len(first) or not len(second) or first[-1] > second[0]:
+            raise ValueError("the tokenizer puts the second text of a pair before the first: give it a post-processor "
+                             "whose pair begins with $A.")
+        ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
+        lengths = int(first[0]), int(second[0] - first[-1] - 1), int(len(ids) - 1 - second[-1])
+        is_special = owners == -1
+        return PairFrame(ids[is_special], lengths, types[is_special], (int(types[first[0]]), int(types[second[0]])))
 
 
 def _plain_copy(backend: str, encode_special_tokens: bool) -> Tokenizer:
@@ -156,15 +232,31 @@ def _special_frame(backend: Tokenizer) -> tuple[list[int], list[int], tuple[list
     return full.ids[:start], full.ids[end:], (full.type_ids[:start], full.type_ids[start], full.type_ids[end:])
 
 
-def _truncate(input_ids: np.ndarray, cu_seqlens: np.ndarray, max_length: int, kept_before: int) -> PackedBatch:
-    """Cut long rows to ``max_length`` tokens: the first ``kept_before``, and as many of the last as then fit."""
+def _truncate(
+    input_ids: np.ndarray, cu_seqlens: np.ndarray, max_length: int, kept_before: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Cut long rows to ``max_length`` tokens: the first ``kept_before``, and as many of the last as then fit.
+
+    Returns ids, ``cu_seqlens`` and the number of long rows.
+    """
     lengths = np.diff(cu_seqlens)
     long_rows = np.flatnonzero(lengths > max_length)
     if not len(long_rows):
-        return PackedBatch(input_ids, cu_seqlens, 0)
+        return input_ids, cu_seqlens, 0
     kept = np.minimum(lengths, max_length)
     ends = cumulative_lengths(kept)
     source = np.arange(ends[-1]) + np.repeat(cu_seqlens[:-1] - ends[:-1], kept)
     behind = np.arange(kept_before, max_length)
     source[ends[long_rows, None] + behind] = cu_seqlens[long_rows + 1, None] - max_length + behind
-    return PackedBatch(input_ids[source], ends, len(long_rows))
+    return input_ids[source], ends, len(long_rows)
+
+
+def _share_room(first: np.ndarray, second: np.ndarray, room: float) -> np.ndarray:
+    """Lengths ``[2, B]`` after "longest_first" truncation: the longer text is cut until both are equal, then both are.
+    """
+    if math.isinf(room):
+        return np.stack([first, second])
+    room = int(room)
+    shorter = np.minimum(np.minimum(first, second), room // 2)
+    longer = np.minimum(np.maximum(first, second), room - shorter)
+    return np.where(first > second, [longer, shorter], [shorter, longer])

@@ -26,15 +26,16 @@ class BertFolderTokenizer:
         return tokenizer_class.from_pretrained(name_or_path, *args, **kwargs)
 
 
-def load_tokenizer(name_or_path: str | os.PathLike[str]) -> Any:
-    """Do what ``AutoTokenizer.from_pretrained`` does, and raise what it raises.
+def load_tokenizer(name_or_path: str | os.PathLike[str], revision: str | None = None) -> Any:
+    """Do what ``AutoTokenizer.from_pretrained`` does, and raise what it raises; ``revision`` is that of a hub id.
 
     A vocab.txt is also read where the configuration beside it does not name its type, as those of the first BERT
     checkpoints do not.
     """
     from transformers import AutoTokenizer
 
+    which = {} if revision is None else {"revision": revision}
     try:
-        return AutoTokenizer.from_pretrained(name_or_path)
+        return AutoTokenizer.from_pretrained(name_or_path, **which)
     except ValueError:
-        return BertFolderTokenizer.from_pretrained(name_or_path)
+        return BertFolderTokenizer.from_pretrained(name_or_path, **which)

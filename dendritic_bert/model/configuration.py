@@ -1,5 +1,6 @@
 """The configuration: BERT's, and the fields that a model without an encoder and with dendrites adds to it."""
 
+import math
 import os
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ class DendriticBertConfig(BertConfig):
         dendrite_activation: the activation function of the dendrites.
         head_hidden: None is a head of one dendritic layer. A number is a head of two, with that many outputs of the
             first and ``hidden_act`` between them.
+        temperature: the number, > 0, by which scores divide the logits before softmax or sigmoid (temperature scaling,
+            Guo et al. 2017, https://arxiv.org/abs/1706.04599). The logits themselves are not divided.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: a value has the wrong type or is not among those listed.
@@ -37,6 +40,12 @@ class DendriticBertConfig(BertConfig):
     num_dendrites: int = 0
     dendrite_activation: Literal["sigmoid", "tanh", "relu", "gelu"] = "sigmoid"
     head_hidden: int | None = None
+    temperature: float = 1.0
+
+    def validate_temperature(self) -> None:
+        """Called by ``strict`` when a configuration is made."""
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}, expected a number above 0.")
 
     @classmethod
     def get_config_dict(

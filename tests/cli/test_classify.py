@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 from command_line import NO_BACKEND, TEXTS, from_json, labelled, run_apart, start
 from helpers import REPOSITORY
 from small_classifier import MAX_LENGTH
 
 from dendritic_bert import cli
+from dendritic_bert.inference.classifier import TextClassifier
 
 
 def test_texts_from_the_command_line(run, model_path, expected):
@@ -112,6 +114,57 @@ def test_restart(run, model_path, tmp_path):
     assert "was begun with another input" in err
     assert run(*command, "--restart")[0] == 0
     assert sorted(left.name for left in tmp_path.iterdir()) == ["in.jsonl", "out.json"]
+
+
+@pytest.mark.parametrize(("flags", "options"), [
+    (["--top-k", "1"], {"top_k": 1}), (["--top-k", "all", "--function-to-apply", "none"],
+                                       {"top_k": None, "function_to_apply": "none"}),
+    (["--threshold", "0.6"], {"threshold": 0.6}), (["--abstain-below", "0.8"], {"abstain_below": 0.8})], ids=str)
+def test_other_answers(run, model_path, flags, options):
+    status, out, err = run("classify", "--model", model_path, *flags, *TEXTS)
+    assert (status, err) == (0, "")
+    records = [json.loads(line) for line in out.splitlines()]
+    for record, answer in zip(records, TextClassifier.from_pretrained(model_path)(TEXTS, **options), strict=True):
+        said = record["labels"] if isinstance(answer, list) else [{name: record[name] for name in ("label", "score")}]
+        assert said == [{**one, "score": pytest.approx(one["score"], abs=6e-7)}
+                        for one in (answer if isinstance(answer, list) else [answer])]
+
+
+def test_all_scores_of_pairs(run, model_path, tmp_path):
+    (tmp_path / "in.csv").write_text("id,first,second\n7,the quick fox,lazy dog\n8,bleak!,\n")
+    command = ("classify", "--model", model_path, "--file", tmp_path / "in.csv", "--column", "first",
+               "--text-pair-column", "second", "--all-scores", "--format", "tsv")
+    status, out, err = run(*command)
+    assert (status, err) == (0, "")
+    labels, scores = TextClassifier.from_pretrained(model_path).predict_array(
+        ["the quick fox", "bleak!"], ["lazy dog", ""])
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert rows[0] == ["text", "text_pair", "label", "score", "score_negative", "score_positive"]
+    assert [row[:3] for row in rows[1:]] == [["the quick fox", "lazy dog", ["negative", "positive"][labels[0]]],
+                                            ["bleak!", "", ["negative", "positive"][labels[1]]]]
+    assert [[float(score) for score in row[4:]] for row in rows[1:]] == [
+        pytest.approx(row.tolist(), abs=6e-7) for row in scores]
+
+
+def test_a_run_is_not_continued_with_other_answers(run, model_path, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "the fox"}\n{}\n')
+    command = ("classify", "--model", model_path, "--file", tmp_path / "in.jsonl", "--output", tmp_path / "out.json")
+    assert run(*command, "--threshold", "0.5")[0] == 1
+    status, _, err = run(*command, "--threshold", "0.6")
+    assert status == 1
+    assert "was begun with another threshold" in err
+
+
+@pytest.mark.parametrize(("flags", "status", "message"), [
+    (["--top-k", "0"], 2, "argument --top-k: '0' is not a whole number of at least 1"),
+    (["--threshold", "0.5", "--abstain-below", "0.5"], 1, "abstain_below is for the best label alone"),
+    (["--text-pair-column", "b"], 2, "--text-pair-column, --keep-columns and --delimiter describe a file, but TEXT"),
+    (["--device", "nowhere"], 1, "device is 'nowhere', on which torch cannot compute here"),
+], ids=str)
+def test_flags_that_do_not_go_together(run, model_path, flags, status, message):
+    code, out, err = run("classify", "--model", model_path, "fox", *flags)
+    assert (code, out, err.count("\n")) == (status, "", 1)
+    assert message in err
 
 
 @pytest.mark.parametrize(("choice", "how", "lines"), [("skip", "skipped", 2), ("null", "written as null", 3)])
@@ -212,3 +265,30 @@ def test_a_forced_backend_that_is_not_there(model_path):
     assert (status, out) == (1, "")
     assert err.startswith(f"dendritic-bert: error: {NO_BACKEND}")
     assert err.count("\n") == 1
+
+
+def test_columns_of_several_files(run, model_path, tmp_path, monkeypatch):
+    """The only column of strings is read, and said to be; patterns and other delimiters, columns carried through."""
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        (tmp_path / f"part-{number}.csv").write_text(f"id;label;review\n{number};0.5;fox {number}\n")
+    status, out, err = run("classify", "--model", model_path, "--file", "part-2.csv", "part-1*.csv", "--delimiter", ";",
+                           "--keep-columns", "label,id", "--format", "csv")
+    header, *rows = csv.reader(io.StringIO(out))
+    assert (status, header) == (0, ["input_label", "id", "text", "label", "score"])
+    assert [row[:3] for row in rows] == [["0.5", "2", "fox 2"], ["0.5", "1", "fox 1"]]
+    assert err == "dendritic-bert: the texts are those of column review, the only one of strings\n"
+    status, _, err = run("classify", "--model", model_path, "--file", "part-1.csv")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "pass delimiter=';' (--delimiter ';')" in err
+
+
+def test_tables_and_compressed_files(run, model_path, expected, tmp_path):
+    table, packed = tmp_path / "in.parquet", tmp_path / "out.csv.gz"
+    pd.DataFrame({"n": range(len(TEXTS)), "text": TEXTS}).to_parquet(table)
+    assert run("classify", "--model", model_path, "--file", table, "--keep-columns", "all", "-o", packed)[0] == 0
+    frame = pd.read_csv(packed, keep_default_na=False)
+    assert frame["n"].tolist() == list(range(len(TEXTS)))
+    assert list(zip(frame["text"], frame["label"], frame["score"])) == labelled(TEXTS, expected)
+    status, out, _ = run("classify", "--model", model_path, "--file", packed)
+    assert (status, from_json(out)) == (0, labelled(TEXTS, expected))

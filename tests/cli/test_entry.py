@@ -13,7 +13,7 @@ from dendritic_bert.cli import environment
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--file", "missing.txt"], "input missing.txt does not exist."),
-    (["--file", "in.csv"], "column is 'text', which in.csv does not have: the columns are id, review."),
+    (["--file", "in.csv"], "column is 'text', which in.csv does not have: the columns are title, review."),
     (["--file", "in.csv", "--input-format", "jsonl"], "in.csv, line 1: not valid JSON"),
     (["--output", "missing/out.csv"], "missing/out.csv cannot be written"),
     (["--output", "."], "output . is a directory, name a file."),
@@ -22,7 +22,7 @@ from dendritic_bert.cli import environment
 ])
 def test_errors_take_one_line(run, model_path, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "in.csv").write_text("id,review\n1,a\n")
+    (tmp_path / "in.csv").write_text("title,review\nb,a\n")
     status, out, err = run("classify", "--model", model_path, *options, stdin=b"a\n")
     assert (status, out) == (1, "")
     assert err.startswith("dendritic-bert: error: ")

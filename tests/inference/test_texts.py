@@ -10,7 +10,7 @@ import pytest
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference.classifier import TextClassifier
-from dendritic_bert.inference.texts import check_texts
+from dendritic_bert.inference.texts import check_texts, split_pairs
 
 TEXTS = ["", *WORDS, "two words", "tab\tand\nline", "世界", "a" * 3000]
 
@@ -91,6 +91,7 @@ def test_what_holds_texts(classifier, hold):
     assert listed == texts
     assert set(map(type, listed)) == {str}
     assert classifier(hold(texts)) == classifier(texts)
+    assert classifier.predict_array(hold(texts))[1].tolist() == classifier.predict_array(texts)[1].tolist()
 
 
 @pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
@@ -125,8 +126,8 @@ REFUSED = {
                     "texts is a RecordBatch, pass one column of it"),
     "data set": (lambda texts: pytest.importorskip("datasets").Dataset.from_dict({"text": texts}),
                  "texts is a Dataset, pass one column of it"),
-    "rows of a data set": (lambda texts: list(pytest.importorskip("datasets").Dataset.from_dict({"text": texts})),
-                           r"texts\[0\] is {'text': ''} of type dict"),
+    "rows of a data set": (lambda texts: list(pytest.importorskip("datasets").Dataset.from_dict({"column": texts})),
+                           r"texts\[0\] is {'column': ''} of type dict"),
     "two dimensions": (lambda texts: np.array([texts]), "texts is a ndarray, pass one column of it"),
     "no dimension": (lambda texts: np.array("fox"), "texts is a ndarray, pass a list of str"),
     "records": (lambda texts: np.array([("a", "b")], [("x", "U1"), ("y", "U1")]), r"texts\[0\] is \('a', 'b'\) of"),
@@ -172,3 +173,31 @@ def test_numbers_that_are_none(classifier, name, value):
     with pytest.raises(TypeError, match=f"{name} is .*2.*, it must be a whole number"):
         classifier(TEXTS, **{name: value})
     assert classifier(TEXTS, **{name: np.int64(2)}) == classifier(TEXTS)
+
+
+PAIR = {"text": "fox", "text_pair": "dog"}
+
+
+@pytest.mark.parametrize(("texts", "split"), [
+    ("fox", (["fox"], None)), (["fox", "dog"], (["fox", "dog"], None)), ([], ([], None)),
+    ({"text": "fox"}, (["fox"], None)),
+    (PAIR, (["fox"], ["dog"])), ([PAIR, PAIR], (["fox"] * 2, ["dog"] * 2)), (iter([PAIR]), (["fox"], ["dog"])),
+    (["dog", {"text": Member.BROWN}], (["dog", "brown fox"], None)), ([collections.UserDict(PAIR)], (["fox"], ["dog"])),
+])
+def test_texts_and_pairs(texts, split):
+    assert split_pairs(texts) == split
+
+
+@pytest.mark.parametrize(("texts", "message"), [
+    ([PAIR, "fox"], r"texts\[1\] is 'fox' of type str, every element must be {\"text\": str, \"text_pair\": str}"),
+    (["fox", PAIR], r"texts\[1\] is .* of type dict, every element must be a str or {\"text\": str}: convert it"),
+    ([PAIR, {"text": "fox"}], r"texts\[1\] is {'text': 'fox'} of type dict, every element must be {\"text\": str, "),
+    ([{**PAIR, "label": 1}], r"texts\[0\] is .*'label': 1} of type dict"),
+    ([{"text": "fox", "text_pair": None}], r"texts\[0\] is .*'text_pair': None} of type dict"),
+    ({"text": "fox", "pair": "dog"}, r"texts\[0\] is .*'pair': 'dog'} of type dict"),
+    ([("fox", "dog")], r"texts\[0\] is \('fox', 'dog'\) of type tuple"),
+], ids=str)
+def test_what_is_no_pair(texts, message):
+    with pytest.raises(TypeError, match=message) as error:
+        split_pairs(texts)
+    assert "\n" not in str(error.value)

@@ -153,7 +153,8 @@ def test_input_embeddings_and_resizing():
 
 
 @pytest.mark.parametrize(("option", "value"), [("pooling", "max"), ("dendrite_activation", "swish"), ("dsn", "yes"),
-                                               ("num_dendrites", 1.5), ("hidden_size", "128")])
+                                               ("num_dendrites", 1.5), ("hidden_size", "128"), ("temperature", 0.0),
+                                               ("temperature", -1.0), ("temperature", float("inf"))])
 def test_configuration_refuses(option, value):
     with pytest.raises(StrictDataclassError, match=f"(?s){option}.*{value}"):
         DendriticBertConfig(**{option: value})
@@ -163,6 +164,17 @@ def test_configuration_knows_what_the_kernels_know():
     allowed = {field.name: get_args(field.type) for field in fields(DendriticBertConfig)}
     assert allowed["pooling"] == POOLINGS
     assert allowed["dendrite_activation"] == tuple(ACTIVATIONS)
+
+
+def test_a_temperature_is_kept(tmp_path):
+    """Although transformers has a setting of that name for the generation of text, which a model's file may not hold.
+    A configuration without one is 1."""
+    DendriticBertConfig(temperature=1.7).save_pretrained(tmp_path)
+    assert DendriticBertConfig.from_pretrained(tmp_path).temperature == 1.7
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["temperature"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert DendriticBertConfig.from_pretrained(tmp_path).temperature == 1.0
 
 
 def test_configuration_of_other_architectures(tmp_path):

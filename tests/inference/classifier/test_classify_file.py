@@ -8,11 +8,14 @@ import sys
 import threading
 import tracemalloc
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
-from dendritic_bert.inference import readers
+from dendritic_bert.inference import line_reader
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.file_classification import FileReport
 
@@ -167,15 +170,15 @@ def test_truncated_texts_are_counted(classifier):
 ])
 @pytest.mark.parametrize("batch_size", [1, 100])
 def test_malformed_input_is_named_by_its_line(classifier, monkeypatch, input_format, data, message, batch_size):
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(line_reader, "MAX_LINE_BYTES", 1 << 20)
     with pytest.raises(ValueError, match=message) as error:
         classifier.classify_file(io.BytesIO(data), io.BytesIO(), input_format=input_format, batch_size=batch_size)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"input_format": "xml"}, "input_format is 'xml', known are text, csv, tsv, jsonl"),
-    ({"format": "xml"}, "format is 'xml', known are json, csv, tsv"),
+    ({"input_format": "xml"}, "input_format is 'xml', known are text, csv, tsv, jsonl, parquet, arrow"),
+    ({"format": "xml"}, "format is 'xml', known are json, csv, tsv, parquet, arrow"),
     ({"batch_size": 0}, "batch_size is 0"),
     ({"threads": 0}, "threads is 0"),
 ])
@@ -186,7 +189,7 @@ def test_bad_options(classifier, options, message):
 
 def test_paths_that_cannot_be_read_or_written(classifier, tmp_path, monkeypatch):
     """Found out before any work: no text is classified, no file appears."""
-    monkeypatch.setattr(classifier, "predict", lambda texts: pytest.fail("work was done before the paths were tried"))
+    monkeypatch.setattr(classifier, "logits", lambda texts: pytest.fail("work was done before the paths were tried"))
     path = tmp_path / "in.txt"
     path.write_bytes(b"a\n")
     with pytest.raises(FileNotFoundError, match=r"input .*missing\.txt does not exist"):
@@ -199,7 +202,7 @@ def test_paths_that_cannot_be_read_or_written(classifier, tmp_path, monkeypatch)
         classifier.classify_file(path, tmp_path)
     with pytest.raises(ValueError, match=r"output .*in\.txt is the input"):
         classifier.classify_file(path, path)
-    path.write_bytes(b"id\n1\n")
+    path.write_bytes(b"id,n\n1,2\n")
     with pytest.raises(ValueError, match="column is 'text'"):
         classifier.classify_file(path, tmp_path / "out", input_format="csv")
     assert [left.name for left in tmp_path.iterdir()] == ["in.txt"]
@@ -309,7 +312,7 @@ class Counter(io.RawIOBase):
     ("text", b"fox " * 1000 + b"\n"), ("jsonl", b'{"text": "fox", "more": "' + b"x" * 4000 + b'"}\n')])
 def test_memory_stays_constant(classifier, monkeypatch, input_format, line):
     """Long lines and a huge batch_size: what a batch may take in bytes is the bound that holds."""
-    monkeypatch.setattr(readers, "BATCH_BYTES", 1 << 16)
+    monkeypatch.setattr(line_reader, "BATCH_BYTES", 1 << 16)
     size, sink = 16 << 20, Counter()
     tracemalloc.start()
     try:
@@ -321,3 +324,153 @@ def test_memory_stays_constant(classifier, monkeypatch, input_format, line):
     assert report.num_records == size // len(line)
     assert sink.written > report.num_records
     assert peak < size / 4
+
+
+# ---- columns, several inputs, tables ---------------------------------------------------------------------------------
+
+
+def test_columns_are_carried_through(classifier, tmp_path):
+    """From one format into every other, in the order asked for; the label that was there keeps a name of its own."""
+    frame = pd.DataFrame({"id": range(len(ANY_TEXTS)), "review": ANY_TEXTS, "label": [None, *ANY_TEXTS[1:]]})
+    frame.to_parquet(tmp_path / "in.parquet")
+    for name in ("out.parquet", "out.feather", "out.jsonl.gz", "out.csv"):
+        report = classifier.classify_file(tmp_path / "in.parquet", tmp_path / name, column="review",
+                                          keep_columns=["label", "id"], batch_size=5)
+        assert report == FileReport(len(ANY_TEXTS), 0, 0, 0, column="review")
+    tables = [pd.read_parquet(tmp_path / "out.parquet"), pd.read_feather(tmp_path / "out.feather"),
+              pd.read_json(tmp_path / "out.jsonl.gz", lines=True, dtype={"text": str, "input_label": str})]
+    for table in tables:
+        assert list(table) == ["input_label", "id", "text", "label", "score"]
+        assert table["text"].tolist() == ANY_TEXTS
+        assert table["id"].tolist() == frame["id"].tolist()
+        assert table["input_label"].tolist()[1:] == ANY_TEXTS[1:]
+        assert pd.isna(table["input_label"][0])
+        assert table["label"].tolist() == tables[0]["label"].tolist()
+        assert table["score"].tolist() == pytest.approx(tables[0]["score"].tolist(), abs=6e-7)
+    rows = read_csv((tmp_path / "out.csv").read_bytes())
+    assert rows[0] == ["input_label", "id", "text", "label", "score"]
+    assert [row[2] for row in rows[1:]] == ANY_TEXTS
+    assert [row[0] for row in rows[1:]] == ["", *ANY_TEXTS[1:]]
+
+
+def test_several_inputs_into_one_output(classifier, tmp_path):
+    """The column is found in each by its name; the same as from one input with the texts of all."""
+    for number, text in enumerate(["fox", "dog"]):
+        (tmp_path / f"in-{number}.csv").write_text(f"id,review\n{number},{text}\n7,\n")
+    report = classifier.classify_file([str(tmp_path / "in-*.csv")], tmp_path / "out.csv")
+    assert (report.num_records, report.column) == (4, "review")
+    classifier.classify_file(io.BytesIO(b"fox\n\ndog\n\n"), tmp_path / "whole.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"output .*in-1\.csv is the input"):
+        classifier.classify_file([str(tmp_path / "in-*.csv")], tmp_path / "in-1.csv")
+
+
+def test_arrow_into_a_stream(classifier, tmp_path):
+    output = io.BytesIO()
+    classifier.classify_file(io.BytesIO(b"fox\ndog\n"), output, format="arrow")
+    assert pa.ipc.open_stream(output.getvalue()).read_all()["text"].to_pylist() == ["fox", "dog"]
+    for format, stream, message in (("parquet", io.BytesIO(), "takes no parquet: name a file, or pass format arrow"),
+                                    ("arrow", io.StringIO(), "takes no arrow: .*a binary stream")):
+        with pytest.raises(ValueError, match=message):
+            classifier.classify_file(io.BytesIO(b"fox\n"), stream, format=format)
+    (tmp_path / "null.gz").symlink_to("/dev/null")
+    with pytest.raises(ValueError, match="cannot be compressed in place"):
+        classifier.classify_file(io.BytesIO(b"fox\n"), tmp_path / "null.gz")
+
+
+# ---- more than the best label ----------------------------------------------------------------------------------------
+
+OPTIONS = [{"top_k": 2}, {"top_k": None, "function_to_apply": "none"}, {"threshold": 0.4}, {"abstain_below": 0.6},
+           {"all_scores": True}, {"all_scores": True, "top_k": 1}]
+PAIRS = [("the quick brown fox", ""), ("", "dog,"), ("Unflinchingly bleak!", 'a "quoted" word'), ("fox", "lazy dog")]
+
+
+@pytest.fixture(scope="module")
+def three_labels():
+    return TextClassifier(small_model(num_labels=3, id2label={0: "bad", 1: "so-so", 2: "good"}),
+                          hugging_face_tokenizer())
+
+
+def shown(score):
+    return f"{score:.6f}"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_answers_in_json(three_labels, options):
+    output = io.BytesIO()
+    three_labels.classify_file(io.BytesIO(as_text(WORDS)), output, **options)
+    records = [json.loads(line) for line in output.getvalue().splitlines()]
+    expected = three_labels(WORDS, **{name: value for name, value in options.items() if name != "all_scores"})
+    every = three_labels(WORDS, top_k=None)
+    for text, record, answer, scores in zip(WORDS, records, expected, every, strict=True):
+        assert record.pop("text") == text
+        if options.get("all_scores"):
+            assert {label: shown(score) for label, score in record.pop("scores").items()} == {
+                said["label"]: shown(said["score"]) for said in scores}
+        said = record["labels"] if isinstance(answer, list) else [record]
+        answer = answer if isinstance(answer, list) else [answer]
+        assert [(one["label"], shown(one["score"])) for one in said] == [
+            (one["label"], shown(one["score"])) for one in answer]
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_answers_in_columns(three_labels, tmp_path, options, format):
+    """As pandas reads them."""
+    three_labels.classify_file(io.BytesIO(as_text(WORDS)), tmp_path / f"out.{format}", **options)
+    table = (pd.read_parquet(tmp_path / "out.parquet") if format == "parquet" else pd.read_csv(
+        tmp_path / f"out.{format}", sep="\t" if format == "tsv" else ",", keep_default_na=False, na_values=[""]))
+    expected = three_labels(WORDS, **{name: value for name, value in options.items() if name != "all_scores"})
+    every = three_labels.predict_array(WORDS)[1]
+    assert table["text"].tolist() == WORDS
+    columns = ["text"]
+    if isinstance(expected[0], dict):
+        expected, columns = [[answer] for answer in expected], [*columns, "label", "score"]
+    else:
+        most = min(options.get("top_k") or 3, 3)
+        columns += [f"{kind}_{rank + 1}" for rank in range(most) for kind in ("label", "score")]
+    num_pairs = len(columns) // 2
+    if options.get("all_scores"):
+        for number, label in enumerate(three_labels.labels):
+            np.testing.assert_allclose(table[f"score_{label}"], every[:, number], atol=6e-7)
+        columns += [f"score_{label}" for label in three_labels.labels]
+    assert table.columns.tolist() == columns
+    for rank in range(num_pairs):
+        said = [row[rank] if rank < len(row) else {"label": None, "score": None} for row in expected]
+        labels = table[columns[1 + 2 * rank]].astype(object)
+        assert labels.where(labels.notna(), None).tolist() == [one["label"] for one in said]
+        np.testing.assert_allclose(table[columns[2 + 2 * rank]].astype(float),
+                                   [np.nan if one["score"] is None else one["score"] for one in said], atol=6e-7)
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_pairs(three_labels, format):
+    """With a record that has no second text, and a column beside them."""
+    lines = [{"id": row, "first": first, "second": second} for row, (first, second) in enumerate(PAIRS)]
+    lines.insert(2, {"id": "none", "first": "fox", "second": None})
+    output = io.BytesIO()
+    report = three_labels.classify_file(
+        io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode()), output, input_format="jsonl",
+        column="first", text_pair_column="second", keep_columns="all", on_error="null", format=format)
+    assert (report.num_records, report.num_malformed) == (len(PAIRS), 1)
+    expected = three_labels([{"text": first, "text_pair": second} for first, second in PAIRS])
+    if format == "json":
+        rows = [[*json.loads(line).values()] for line in output.getvalue().splitlines()]
+        assert list(json.loads(output.getvalue().splitlines()[0])) == ["id", "text", "text_pair", "label", "score"]
+    else:
+        header, *rows = READERS[format](output.getvalue())
+        assert header == ["id", "text", "text_pair", "label", "score"]
+    null = rows.pop(2)
+    assert null[3:] == ([None, None] if format == "json" else ["", ""])
+    assert [tuple(row[1:3]) for row in rows] == PAIRS
+    assert [(row[3], shown(float(row[4]))) for row in rows] == [
+        (answer["label"], shown(answer["score"])) for answer in expected]
+
+
+def test_options_of_an_answer_are_checked_before_any_work(three_labels, tmp_path):
+    with pytest.raises(ValueError, match="abstain_below is for the best label alone"):
+        three_labels.classify_file("missing.txt", tmp_path / "out", abstain_below=0.5, threshold=0.5)
+    (tmp_path / "in.csv").write_text("text,other\na,b\n")
+    with pytest.raises(ValueError, match=r"column is 'second', which .* does not have"):
+        three_labels.classify_file(tmp_path / "in.csv", tmp_path / "out", text_pair_column="second")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

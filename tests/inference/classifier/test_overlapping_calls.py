@@ -49,9 +49,9 @@ def of_a_new_thread() -> int:
 def seen(classifier, monkeypatch):
     """(thread, torch's number there) of every batch."""
     batches = []
-    predict = classifier.predict
-    monkeypatch.setattr(classifier, "predict", lambda texts: batches.append(
-        (threading.current_thread(), torch.get_num_threads())) or predict(texts))
+    logits = classifier.logits
+    monkeypatch.setattr(classifier, "logits", lambda *texts: batches.append(
+        (threading.current_thread(), torch.get_num_threads())) or logits(*texts))
     return batches
 
 
@@ -137,14 +137,14 @@ def test_overlapping_calls(classifier):
 
 @pytest.mark.parametrize("options", CALLS, ids=str)
 def test_an_error_in_the_middle(classifier, monkeypatch, options):
-    predict = classifier.predict
+    logits = classifier.logits
 
-    def fail(texts):
+    def fail(texts, text_pairs):
         if "bleak!" in texts:
             raise RuntimeError("from the kernel")
-        return predict(texts)
+        return logits(texts, text_pairs)
 
-    monkeypatch.setattr(classifier, "predict", fail)
+    monkeypatch.setattr(classifier, "logits", fail)
     with ThreadPoolExecutor(3) as pool:
         for future in [pool.submit(classifier, TEXTS, **options) for _ in range(6)]:
             with pytest.raises(RuntimeError, match="from the kernel"):

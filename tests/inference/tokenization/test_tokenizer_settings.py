@@ -9,7 +9,6 @@ from small_classifier import MAX_LENGTH, WORDS, hugging_face_tokenizer, small_mo
 from transformers import AutoTokenizer, pipeline
 
 from dendritic_bert import cli
-from dendritic_bert.datasets.rows import Rows, encode_rows
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.tokenization import PackedTokenizer
 from dendritic_bert.inference.tokenizer_engines import ENGINES
@@ -163,7 +162,7 @@ def test_a_tokenizer_that_is_changed_after_it_was_loaded(edited, tokenizer_class
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.truncation_side, tokenizer.model_max_length, tokenizer.split_special_tokens = "left", 12, True
     packed = PackedTokenizer(tokenizer)
-    ids, cu_seqlens, _ = packed(TEXTS, int(packed.model_max_length))
+    ids, cu_seqlens, *_ = packed(TEXTS, int(packed.model_max_length))
     assert [row.tolist() for row in np.split(ids, cu_seqlens[1:-1])] == tokenizer(TEXTS, truncation=True)["input_ids"]
 
 
@@ -175,24 +174,10 @@ def test_every_engine(engine, side, limit):
         pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
     tokenizer = hugging_face_tokenizer()
     tokenizer.truncation_side = side
-    ids, cu_seqlens, num_truncated = PackedTokenizer(tokenizer, engine)(TEXTS, limit)
+    ids, cu_seqlens, _, num_truncated = PackedTokenizer(tokenizer, engine)(TEXTS, limit)
     expected = tokenizer(TEXTS, truncation=True, max_length=limit)["input_ids"]
     assert [row.tolist() for row in np.split(ids, cu_seqlens[1:-1])] == expected
     assert num_truncated == sum(len(row) > limit for row in tokenizer(TEXTS)["input_ids"])
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("limit", [5, 6, 7, 12, 25, 1000])
-def test_pairs(side, limit):
-    tokenizer = hugging_face_tokenizer()
-    tokenizer.truncation_side = side
-    firsts, seconds = TEXTS, [words(len(text) % 17, seed=1) for text in TEXTS]
-    labels = np.zeros(len(firsts), np.int64)
-    rows = encode_rows(Rows((firsts, seconds), labels, "here"), PackedTokenizer(tokenizer), limit)
-    expected = tokenizer(firsts, seconds, truncation=True, max_length=limit)
-    split = rows.cu_seqlens[1:-1]
-    assert [row.tolist() for row in np.split(rows.input_ids, split)] == expected["input_ids"]
-    assert [row.tolist() for row in np.split(rows.token_type_ids, split)] == expected["token_type_ids"]
 
 
 @pytest.mark.parametrize("settings", [
@@ -258,7 +243,7 @@ def test_vocabulary_beside_a_bert(vocabulary_folder, settings, model_type):
     """The first BERT checkpoints do not name their type; transformers then knows neither model nor tokenizer."""
     path = vocabulary_folder("bert", settings)
     expected = AutoTokenizer.from_pretrained(path)(TEXTS)["input_ids"]
-    ids, cu_seqlens, _ = PackedTokenizer.from_pretrained(str(vocabulary_folder(model_type, settings)))(TEXTS)
+    ids, cu_seqlens, *_ = PackedTokenizer.from_pretrained(str(vocabulary_folder(model_type, settings)))(TEXTS)
     assert [row.tolist() for row in np.split(ids, cu_seqlens[1:-1])] == expected
     assert len(TextClassifier.from_pretrained(path)(TEXTS)) == len(TEXTS)
 
