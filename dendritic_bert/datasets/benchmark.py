@@ -23,6 +23,8 @@ class Benchmark(ABC):
     num_train, num_dev: numbers of rows, or of questions.
     majority: share of the most frequent label in the dev set; None if there are no labels.
     longest: the most tokens of a row when a model is scored.
+    class_counts: ``[C]``, training rows of each class; None if they are not counted.
+    report: what was counted in the rows, for people to read; None if nothing was.
     """
 
     model_class: Any
@@ -34,6 +36,8 @@ class Benchmark(ABC):
     num_dev: int
     majority: float | None = None
     longest: float = math.inf
+    class_counts: Any = None
+    report: Any = None
 
     @abstractmethod
     def texts(self) -> Iterable[str]:

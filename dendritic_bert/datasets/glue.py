@@ -65,6 +65,8 @@ class Glue(Benchmark):
         self.num_train, self.num_dev = len(self.train.labels) if self.train else 0, len(self.dev[first].labels)
         counts = np.bincount(self.dev[first].labels) if task.labels else None
         self.majority = None if counts is None else float(counts.max() / counts.sum())
+        if self.train and task.labels:
+            self.class_counts = np.bincount(self.train.labels, minlength=task.num_labels)
 
     def texts(self) -> Iterable[str]:
         return chain.from_iterable(self.train.columns if self.train else ())

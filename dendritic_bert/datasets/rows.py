@@ -14,6 +14,10 @@ from torch.utils.data import Dataset
 
 from ..inference.tokenization import PackedTokenizer
 
+# Tokens whose masks are drawn at once. The generator makes two numbers of a step, so with an even number the draws are
+# those of a single call.
+MASK_CHUNK = 1 << 20
+
 
 class Rows(NamedTuple):
     """n rows of text.
@@ -55,9 +59,9 @@ def take_rows(rows: Rows, indices: np.ndarray) -> Rows:
 class EncodedRows(NamedTuple):
     """Token ids of n rows, packed: one row after another without padding.
 
-    input_ids: ``[T]`` int32.
+    input_ids: ``[T]`` int32, or another integer type that holds the vocabulary; an array or a memory map.
     cu_seqlens: ``[n + 1]`` int64, where each row starts, and T.
-    token_type_ids: ``[T]`` int32; None for single texts, whose types are all 0.
+    token_type_ids: ``[T]`` integers; None where all of them are 0, as those of BERT's single texts are.
     labels: ``[n]``, or ``[n, ...]``.
     num_truncated: number of texts that were cut.
     """
@@ -70,42 +74,17 @@ class EncodedRows(NamedTuple):
 
 
 def encode_rows(rows: Rows, tokenizer: PackedTokenizer, max_length: int) -> EncodedRows:
-    """Tokenize single texts, or pairs as [CLS] first [SEP] second [SEP] with types 0 and 1, as BERT's tokenizer does.
+    """Tokenize single texts, or pairs as the tokenizer frames them: BERT's as [CLS] first [SEP] second [SEP].
 
     Rows of more than ``max_length`` tokens are cut on the tokenizer's ``truncation_side``; the longer text of a pair
-    is cut first. Raises ValueError if ``max_length`` has no room for a pair.
+    is cut first. Raises ValueError if ``max_length`` has no room for the special tokens.
     """
     if len(rows.columns) == 1:
-        ids, cu_seqlens, num_truncated = tokenizer(rows.columns[0], max_length=max_length)
-        return EncodedRows(ids, cu_seqlens, None, rows.labels, num_truncated)
-    prefix, suffix = (np.array(ids, np.int32) for ids in (tokenizer.prefix, tokenizer.suffix))
-    num_special = len(prefix) + 2 * len(suffix)
-    if max_length < num_special + 2:
-        raise ValueError(f"max_length is {max_length}, but two texts take at least {num_special + 2}: raise it.")
-    (first_ids, first_cu, _), (second_ids, second_cu, _) = map(tokenizer, rows.columns)
-    first_lengths, second_lengths = (np.diff(cu) - len(prefix) - len(suffix) for cu in (first_cu, second_cu))
-    room = max_length - num_special
-    shares = np.stack(_share_room(first_lengths, second_lengths, room), axis=1)
-    first_starts, second_starts = first_cu[:-1] + len(prefix), second_cu[:-1] + len(prefix)
-    if tokenizer.truncation_side == "left":
-        first_starts += first_lengths - shares[:, 0]
-        second_starts += second_lengths - shares[:, 1]
-    parts = []
-    for first_start, second_start, (first, second) in zip(first_starts, second_starts, shares):
-        parts += [prefix, first_ids[first_start:first_start + first], suffix,
-                  second_ids[second_start:second_start + second], suffix]
-    lengths = shares + [len(prefix) + len(suffix), len(suffix)]
-    types = np.repeat(np.tile(np.array([0, 1], np.int32), len(lengths)), lengths.ravel())
-    return EncodedRows(np.concatenate(parts), np.concatenate([[0], np.cumsum(lengths.sum(axis=1))]), types,
-                       rows.labels, int(np.sum(first_lengths + second_lengths > room)))
-
-
-def _share_room(first: np.ndarray, second: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths after "longest_first" truncation: the longer text is cut until both are equal, then both are."""
-    shorter, longer = np.minimum(first, second), np.maximum(first, second)
-    shorter = np.minimum(shorter, room // 2)
-    longer = np.minimum(longer, room - shorter)
-    return np.where(first > second, longer, shorter), np.where(first > second, shorter, longer)
+        batch = tokenizer(rows.columns[0], max_length)
+    else:
+        first, second = rows.columns
+        batch = tokenizer.pairs(first, second, max_length)
+    return EncodedRows(batch.input_ids, batch.cu_seqlens, batch.token_type_ids, rows.labels, batch.num_truncated)
 
 
 class RowDataset(Dataset[dict[str, Any]]):
@@ -125,26 +104,32 @@ class RowDataset(Dataset[dict[str, Any]]):
         if not 0 <= word_dropout < 1:
             raise ValueError(f"word_dropout is {word_dropout}, expected 0 <= word_dropout < 1.")
         self.rows, self.word_dropout, self.seed = rows, word_dropout, seed
-        self.is_never_dropped = np.isin(rows.input_ids, never_dropped or [])
+        self.never_dropped = np.array(never_dropped or [], np.int64)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the tokens that are masked out in this epoch."""
-        num_tokens = len(self.rows.input_ids)
-        self.mask = np.ones(num_tokens, np.bool_)
-        if self.word_dropout:
-            generator = np.random.default_rng([self.seed, epoch])
-            self.mask = (generator.random(num_tokens, np.float32) >= self.word_dropout) | self.is_never_dropped
+        ids = self.rows.input_ids
+        if not self.word_dropout:
+            self.mask = np.ones(np.diff(self.rows.cu_seqlens).max(initial=0), np.bool_)  # of one row, for all
+            return
+        self.mask = np.empty(len(ids), np.bool_)  # 150 MB for 5 million rows of 30 tokens
+        generator = np.random.default_rng([self.seed, epoch])
+        for start in range(0, len(ids), MASK_CHUNK):
+            part = ids[start:start + MASK_CHUNK]
+            kept = generator.random(len(part), np.float32) >= self.word_dropout
+            self.mask[start:start + MASK_CHUNK] = kept | np.isin(part, self.never_dropped)
 
     def __len__(self) -> int:
         return len(self.rows.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         ids, cu_seqlens, types, labels, _ = self.rows
-        tokens = slice(cu_seqlens[index], cu_seqlens[index + 1])
-        row = {"input_ids": ids[tokens], "labels": labels[index], "attention_mask": self.mask[tokens]}
+        start, end = cu_seqlens[index], cu_seqlens[index + 1]
+        mask = self.mask[start:end] if self.word_dropout else self.mask[:end - start]
+        row = {"input_ids": ids[start:end], "labels": labels[index], "attention_mask": mask}
         if types is not None:
-            row["token_type_ids"] = types[tokens]
+            row["token_type_ids"] = types[start:end]
         return row
 
 

@@ -68,8 +68,8 @@ def test_single_texts_are_those_of_transformers():
 
 
 def test_no_room_for_a_pair():
-    with pytest.raises(ValueError, match=r"^max_length is 4, but two texts take at least 5: raise it\.$"):
-        encode_rows(Rows((["a"], ["b"]), np.zeros(1), ""), PackedTokenizer(hugging_face_tokenizer()), 4)
+    with pytest.raises(ValueError, match=r"^max_length is 2, the special tokens of a pair alone take 3\.$"):
+        encode_rows(Rows((["a"], ["b"]), np.zeros(1), ""), PackedTokenizer(hugging_face_tokenizer()), 2)
 
 
 def encoded(lengths: list[int], labels=None, types: bool = False) -> EncodedRows:
@@ -119,6 +119,16 @@ def test_word_dropout_follows_its_seed_and_epoch_alone():
     assert np.array_equal(masks(1, 0, 1, 2), masks(1, 2))
     assert not np.array_equal(masks(1, 2), masks(2, 2))
     assert not np.array_equal(masks(1, 1), masks(1, 2))
+
+
+def test_word_dropout_draws_for_a_few_tokens_at_once_what_one_draw_gives(monkeypatch):
+    """Models in use were trained with masks of one draw for all tokens."""
+    monkeypatch.setattr("dendritic_bert.datasets.rows.MASK_CHUNK", 6)
+    rows = encoded([7, 2, 11, 40, 3])._replace(input_ids=np.arange(63, dtype=np.uint16) % 9)
+    dataset = RowDataset(rows, 0.4, never_dropped=[2, 3], seed=8)
+    dataset.set_epoch(5)
+    expected = (np.random.default_rng([8, 5]).random(63, np.float32) >= 0.4) | np.isin(rows.input_ids, [2, 3])
+    assert np.concatenate([dataset[i]["attention_mask"] for i in range(5)]).tolist() == expected.tolist()
 
 
 def test_no_word_dropout():

@@ -1,0 +1,59 @@
+"""Rows that lie in memory with labels that are numbered already, all of which are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..inference.tokenization import PackedTokenizer
+from ..model.modeling import DendriticBertForSequenceClassification
+from .benchmark import Benchmark
+from .rows import EncodedRows, Rows, encode_rows, pad_rows
+
+
+class InMemoryRows(Benchmark):
+    """Texts, or pairs of texts, with classes ``[n]`` int64, or ``[n, C]`` float32 of 0 and 1 for several labels a row.
+
+    There are no dev rows: ``encode`` gives the training rows in their place, and ``scores`` none.
+
+    Args:
+        columns: one list of n texts, or two.
+        labels: as the loss takes them.
+        label_names: the names of the C outputs.
+        problem_type: "single_label_classification" or "multi_label_classification".
+    """
+
+    model_class = DendriticBertForSequenceClassification
+    label_names = ("labels",)
+    main_metric = "loss"
+    source = "rows in memory"
+
+    def __init__(
+        self, columns: tuple[list[str], ...], labels: np.ndarray, label_names: list[str], problem_type: str
+    ) -> None:
+        self.rows = Rows(columns, labels, self.source)
+        self.num_train, self.num_dev = len(labels), 0
+        self.settings: dict[str, Any] = {
+            "num_labels": len(label_names), "problem_type": problem_type, "id2label": dict(enumerate(label_names)),
+            "label2id": {name: i for i, name in enumerate(label_names)},
+        }
+
+    def texts(self) -> Iterable[str]:
+        return chain.from_iterable(self.rows.columns)
+
+    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+        encoded = encode_rows(self.rows, PackedTokenizer(tokenizer), max_length)
+        return encoded, {"train": encoded}
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return pad_rows(rows)
+
+    def logits(self, output: Any) -> Tensor:
+        return output.logits.float()
+
+    def scores(self, logits: Any, split: str) -> dict[str, float]:
+        return {}

@@ -1,0 +1,272 @@
+"""The labels of a column: classes, several classes of a row, or numbers, as the values themselves say.
+
+    values of the column, batch by batch -> LabelCollector -> Labels (an id or a number for each row, and the names)
+
+Strings, bools and whole numbers with few different values are classes; numbers with a fractional part, and whole
+numbers with many different values, are a regression; lists and separated strings are several classes of one row
+(multi-label), lists of floats several targets of a regression. Names of classes stand in sorted order, whole numbers in
+the order of their values.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+CLASSES, SEVERAL, REGRESSION = PROBLEM_TYPES
+FEW_NUMBERS = 20  # up to so many different whole numbers are classes, whatever the number of rows
+ROWS_PER_NUMBER = 10  # more of them are classes if each stands for so many rows on average
+MAX_CLASSES = 100_000  # more different strings are not the names of classes
+TEXT_WORDS, TEXT_CHARACTERS = 4, 40  # labels with so many words or characters on average are texts
+MIN_ROWS_OF_TEXTS = 10  # fewer rows do not show that a label column holds texts
+
+Place = Callable[[int], str]  # says in words where the row of a batch stands
+_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*|\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # "007" is a name
+_MISSING = frozenset(("", "nan", "NaN"))
+
+
+class Labels(NamedTuple):
+    """The labels of n rows.
+
+    problem_type: one of ``PROBLEM_TYPES``.
+    names: names of the C classes in the order of their ids; () for a regression.
+    values: ``[n]`` int32 ids of classes; ``[n]`` or ``[n, C]`` float32 for a regression; for multi-label the ids of
+        all rows, one row after another.
+    starts: ``[n + 1]`` int64, where each row starts in ``values``; None if each row has one entry.
+    """
+
+    problem_type: str
+    names: tuple[str, ...]
+    values: np.ndarray
+    starts: np.ndarray | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.values) if self.starts is None else len(self.starts) - 1
+
+    @property
+    def num_labels(self) -> int:
+        """Number of outputs of a model."""
+        return len(self.names) or (self.values.shape[1] if self.values.ndim == 2 else 1)
+
+    def of_rows(self, is_row: np.ndarray) -> Labels:
+        """The labels of the rows that ``is_row`` ``[n]`` bool marks."""
+        if self.starts is None:
+            return self._replace(values=self.values[is_row])
+        lengths = np.diff(self.starts)
+        return self._replace(values=self.values[np.repeat(is_row, lengths)],
+                             starts=np.concatenate([[0], np.cumsum(lengths[is_row])]))
+
+    def dense(self) -> np.ndarray:
+        """``[n]`` int64 classes, ``[n, C]`` bool for multi-label, ``[n]`` or ``[n, C]`` float32 for a regression."""
+        if self.starts is None:
+            return self.values.astype(np.float32 if self.problem_type == REGRESSION else np.int64)
+        dense = np.zeros((self.num_rows, len(self.names)), np.bool_)
+        dense[np.repeat(np.arange(self.num_rows), np.diff(self.starts)), self.values] = True
+        return dense
+
+    def counts(self) -> np.ndarray:
+        """``[C]``, the number of rows of each class; ``[0]`` for a regression."""
+        return np.bincount(self.values, minlength=len(self.names)) if self.names else np.zeros(0, np.int64)
+
+    def keys(self) -> np.ndarray:
+        """``[n]``, equal for rows with the same labels (sums of random numbers, where a row has several)."""
+        if self.starts is None:
+            return self.values if self.values.ndim == 1 else self.values.astype(np.float64) @ _draw(
+                self.values.shape[1]).astype(np.float64)
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_draw(len(self.names))[self.values])])
+        return np.diff(sums[self.starts])
+
+
+def is_missing(value: Any, separator: str | None = None) -> bool:
+    """Whether a label is null, NaN or an empty string; a row of separated strings may have none of the labels."""
+    if isinstance(value, str):
+        return separator is None and value.strip() in _MISSING
+    return value is None or (isinstance(value, (float, np.floating)) and math.isnan(value))
+
+
+class LabelCollector:
+    """Collects the labels of a column, 4 bytes for a row and class.
+
+    Args:
+        column, source: names of the column and of the file, for errors.
+        separator: what stands between the classes of one row; None if a row has one class.
+        problem_type: one of ``PROBLEM_TYPES``, None to tell from the values.
+        known: names of classes that come first, in this order, such as those of a saved model.
+        is_closed: whether other classes than ``known`` are an error, as in rows that are only scored.
+
+    Raises ValueError, which names place, value and remedy, for a label that does not fit.
+    """
+
+    def __init__(self, column: str, source: str, separator: str | None = None, problem_type: str | None = None,
+                 known: Sequence[str] = (), is_closed: bool = False) -> None:
+        if problem_type not in (None, *PROBLEM_TYPES):
+            raise ValueError(f"problem_type is {problem_type!r}, expected one of {', '.join(PROBLEM_TYPES)}.")
+        if separator == "":
+            raise ValueError("label_separator is '', expected the character between the labels of a row, such as ';'.")
+        self.column, self.source, self.separator, self.problem_type = column, source, separator, problem_type
+        self.known, self.is_closed = tuple(known), is_closed
+        self.ids = {name: number for number, name in enumerate(self.known)}
+        self.values: array[Any] = array("d" if problem_type == REGRESSION else "i")
+        self.lengths = array("i")  # of each row's list
+        self.has_lists = separator is not None
+        self.num_targets = 0  # of each row's list of floats
+        self.num_rows = 0
+
+    def add(self, values: list[Any], place: Place) -> None:
+        """Take the labels of some rows, none of them missing; ``place(i)`` says in words where row i stands."""
+        if not self.num_rows and values and not self.has_lists:
+            self._begin(values[0])
+        self.num_rows += len(values)
+        rows: Sequence[int] = range(len(values))  # where each value stands
+        if self.has_lists:
+            values, rows = self._flatten(values, place)
+        if self.values.typecode == "d":
+            self.values.extend([self._number(value, row, place) for value, row in zip(values, rows)])
+            return
+        names = [self._name(value, row, place) for value, row in zip(values, rows)]
+        if self.is_closed:
+            self.values.extend([self._known_id(name, row, place) for name, row in zip(names, rows)])
+        else:
+            ids = self.ids
+            self.values.extend([ids.setdefault(name, len(ids)) for name in names])
+            if len(ids) > MAX_CLASSES:
+                self._leave_names()
+
+    def finish(self) -> Labels:
+        """The labels of all rows."""
+        if self.values.typecode == "d":
+            targets = np.array(self.values, np.float32)
+            return Labels(REGRESSION, (), targets.reshape(-1, self.num_targets) if self.num_targets else targets)
+        found = list(self.ids)
+        numbers = _as_numbers(found)
+        if not self.is_closed:
+            self._expect_no_texts()
+        problem_type = self.problem_type or (SEVERAL if self.has_lists else
+                                             REGRESSION if self._is_regression(numbers) else CLASSES)
+        ids = np.array(self.values, np.int32)
+        if problem_type == REGRESSION:
+            assert numbers is not None
+            return Labels(REGRESSION, (), numbers[ids].astype(np.float32))
+        spellings = found if numbers is None else [_spelling(value) for value in numbers]
+        new = set(spellings) - set(self.known)
+        names = (*self.known, *(sorted(new) if numbers is None else sorted(new, key=float)))
+        number_of = {name: number for number, name in enumerate(names)}
+        ids = np.array([number_of[name] for name in spellings], np.int32)[ids] if found else ids
+        starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]) if self.has_lists else None
+        return Labels(problem_type, names, ids, starts)
+
+    def _begin(self, value: Any) -> None:
+        """What the first label says of all: lists or not, and lists of floats or of names."""
+        self.has_lists = isinstance(value, (list, tuple, np.ndarray)) or self.problem_type == SEVERAL
+        if self.has_lists and len(value) and (self.problem_type == REGRESSION or all(
+                isinstance(part, (float, np.floating)) for part in value)):
+            self.num_targets, self.values = len(value), array("d")
+
+    def _flatten(self, values: list[Any], place: Place) -> tuple[list[Any], list[int]]:
+        """The entries of all lists, one after another, and the row of each; a class that a row names twice counts once.
+        """
+        flat: list[Any] = []
+        rows: list[int] = []
+        for number, value in enumerate(values):
+            if isinstance(value, str) and self.separator is not None:
+                value = [part for part in map(str.strip, value.split(self.separator)) if part]
+            if not isinstance(value, (list, tuple, np.ndarray)):
+                raise ValueError(f"{place(number)}: the label {value!r:.60} of column {self.column!r} is not a list, "
+                                 "as the labels above are: write all as lists, or pass label_separator for strings.")
+            if self.num_targets and len(value) != self.num_targets:
+                raise ValueError(f"{place(number)}: column {self.column!r} has {len(value)} numbers, the rows above "
+                                 f"have {self.num_targets}: give every row as many.")
+            parts = value
+            if not self.num_targets:
+                parts = list(dict.fromkeys(self._name(part, number, place) for part in value))
+            self.lengths.append(len(parts))
+            flat.extend(parts)
+            rows.extend([number] * len(parts))
+        return flat, rows
+
+    def _name(self, value: Any, row: int, place: Place) -> str:
+        if isinstance(value, str):
+            return value.strip()
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, (bool, int)):
+            return str(value)
+        if isinstance(value, float):
+            return _spelling(value)
+        raise ValueError(f"{place(row)}: column {self.column!r} holds {value!r:.60}, a {type(value).__name__}, "
+                         "expected a string, a number or a list of these: mend the row, or name another label_column.")
+
+    def _number(self, value: Any, row: int, place: Place) -> float:
+        try:
+            found = float(value)
+        except (TypeError, ValueError):
+            found = math.nan
+        if not math.isfinite(found):
+            raise ValueError(f"{place(row)}: the label {value!r:.60} of column {self.column!r} is not a finite number, "
+                             "as a regression needs: mend the row or take it out.")
+        return found
+
+    def _known_id(self, name: str, row: int, place: Place) -> int:
+        found = self.ids.get(name)
+        if found is None and _NUMBER.fullmatch(name):
+            found = self.ids.get(_spelling(float(name)))
+        if found is None:
+            some = ", ".join(self.known[:5]) + (", ..." if len(self.known) > 5 else "")
+            raise ValueError(f"{place(row)}: the label {name!r:.60} is none of the {len(self.known)} of the training "
+                             f"rows ({some}): mend it, take the row out, or add training rows with it.")
+        return found
+
+    def _leave_names(self) -> None:
+        """Go on with numbers alone, where there are too many different ones to be kept as names."""
+        numbers = None if self.problem_type or self.has_lists else _as_numbers(list(self.ids))
+        if numbers is None:
+            self._expect_no_texts()
+            raise ValueError(f"{self.source}: column {self.column!r} has more than {MAX_CLASSES:,} different labels: "
+                             "name another label_column.")
+        self.values = array("d", numbers[np.array(self.values)])
+        self.ids = {}
+
+    def _is_regression(self, numbers: np.ndarray | None) -> bool:
+        if numbers is None or not len(numbers) or self.known:
+            return False
+        different = len(np.unique(numbers))
+        has_fractions = bool((numbers != np.round(numbers)).any())
+        return has_fractions or different > max(FEW_NUMBERS, self.num_rows / ROWS_PER_NUMBER)
+
+    def _expect_no_texts(self) -> None:
+        """Raise ValueError if the labels are texts: more than half of the rows have a long one of their own."""
+        names = self.ids.keys()
+        if self.num_rows < MIN_ROWS_OF_TEXTS or len(names) <= self.num_rows / 2:
+            return
+        words, characters = (sum(map(size, names)) / len(names) for size in (lambda name: name.count(" ") + 1, len))
+        if words >= TEXT_WORDS or characters >= TEXT_CHARACTERS:
+            raise ValueError(f"{self.source}: the label column {self.column!r} looks like text, {len(names):,} "
+                             f"different values in {self.num_rows:,} rows, {words:.0f} words each: name the column "
+                             "of the labels with label_column.")
+
+
+def _draw(size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 1 << 64, size, np.uint64)
+
+
+def are_numbers(names: Iterable[str]) -> bool:
+    """Whether all names are spelled as numbers."""
+    return all(map(_NUMBER.fullmatch, names))
+
+
+def _as_numbers(names: list[str]) -> np.ndarray | None:
+    """The names as float64, None if one of them is not a number."""
+    return np.array(names, np.float64) if names and are_numbers(names) else None
+
+
+def _spelling(number: float) -> str:
+    """A number as the name of a class: 2 for 2.0."""
+    number = float(number)
+    return str(int(number)) if number.is_integer() else repr(number)

@@ -1,0 +1,110 @@
+"""Records that do not lie in files: lists in memory, streams, which are kept on disk, and data sets of the hub."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..inference.readers import Position, RecordBatch, Records
+
+DEV_SPLITS = ("validation", "dev", "valid", "test")  # names on the hub; the first that is there is scored
+
+
+class ListedRecords:
+    """Columns of equal length in memory as ``Records``; rows are numbered from 0, as Python does."""
+
+    def __init__(self, columns: dict[str, Sequence[Any]], name: str = "the rows") -> None:
+        self.columns, self.names, self.name = columns, list(columns), name
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            found = " and ".join(f"{length} of {name}" for name, length in lengths.items())
+            raise ValueError(f"{self.name} have {found}: give each text one label.")
+
+    def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
+        size = len(self.columns[self.names[0]])
+        for first in range(0, size, batch_size):
+            rows = range(first, min(size, first + batch_size))
+            yield RecordBatch({name: list(self.columns[name][first:first + batch_size]) for name in columns},
+                              Position(), self.name, rows, "row")
+
+
+class KeptRecords:
+    """The records of a stream, which can be read but once, kept in a file without a name in ``folder``."""
+
+    def __init__(self, records: Records, folder: str | Path | None) -> None:
+        self.names, self.name = records.names, records.name
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed with the object
+        for batch in records.batches(1024, self.names):
+            pickle.dump(batch, self.file)
+
+    def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
+        """The batches as they were read, whatever ``batch_size`` is."""
+        end = self.file.seek(0, 2)
+        place = self.file.seek(0)
+        while place < end:
+            self.file.seek(place)
+            batch = pickle.load(self.file)
+            place = self.file.tell()
+            yield batch._replace(columns={name: batch.columns[name] for name in columns})
+
+
+class HubRecords:
+    """A split of a data set of the library ``datasets`` as ``Records``; classes have their names, not their numbers."""
+
+    def __init__(self, table: Any, name: str) -> None:
+        self.table, self.names, self.name = table, list(table.column_names), name
+
+    def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
+        table = self.table.select_columns(list(columns))
+        for first in range(0, len(table), batch_size):
+            part = table[first:first + batch_size]
+            rows = range(first, first + len(part[columns[0]]))
+            yield RecordBatch({name: self._named(name, part[name]) for name in columns}, Position(), self.name, rows,
+                              "row")
+
+    def _named(self, column: str, values: list[Any]) -> list[Any]:
+        """The values of a column; those of a ``ClassLabel`` as names, of which -1 stands for none."""
+        feature = self.table.features[column]
+        inner = getattr(feature, "feature", feature)
+        if not hasattr(inner, "int2str"):
+            return values
+
+        def name(value: Any) -> Any:
+            if isinstance(value, list):
+                return [name(part) for part in value]
+            return None if value is None or value < 0 else inner.int2str(value)
+
+        return [name(value) for value in values]
+
+
+AnyRecords = Records | ListedRecords | KeptRecords | HubRecords
+
+
+def load_from_hub(name: str, config: str | None = None) -> tuple[HubRecords, HubRecords | None]:
+    """The training rows and the dev rows of a data set of the hub, or of a folder that ``datasets`` can load.
+
+    The dev rows are those of the first of ``DEV_SPLITS`` that there is, None if there is none.
+
+    Raises ImportError if ``datasets`` is not installed, OSError if the data set cannot be loaded, ValueError if it has
+    no training rows.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError("datasets is not installed, which dataset_name needs: pip install 'dendritic-bert[train]', "
+                          "or pass train_file.") from error
+    words = f"{name} ({config})" if config else name
+    try:
+        table = datasets.load_dataset(name, config)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise OSError(f"dataset_name {words} cannot be loaded ({type(error).__name__}: {reason:.120}): check name, "
+                      "dataset_config and network, or pass train_file.") from error
+    if "train" not in table:
+        raise ValueError(f"dataset_name {words} has no split train, but {', '.join(table)}: pass train_file.")
+    train, *dev = (HubRecords(table[split], f"{words}, split {split}") for split in ("train", *DEV_SPLITS)
+                   if split in table)
+    return train, dev[0] if dev else None

@@ -1,0 +1,267 @@
+"""One's own rows as a benchmark: files, a data set of the hub, or lists, with the columns and labels found in them.
+
+    records -> columns -> survey (labels, digests) -> report, split -> texts -> packed ids on disk
+
+Texts are read from the source in every pass and never all in memory: one pass finds labels and equal texts, one (two,
+if rows are held out) tokenizes, and two make a vocabulary where that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..inference.readers import open_records
+from ..inference.tokenization import PackedTokenizer
+from ..model.modeling import DendriticBertForSequenceClassification
+from ..training.evaluation import MAIN_METRIC, majority_share, scores
+from .benchmark import Benchmark
+from .held_out import draw_held_out
+from .label_kinds import REGRESSION, SEVERAL, LabelCollector
+from .other_records import AnyRecords, KeptRecords, ListedRecords, load_from_hub
+from .packed_files import pack_rows
+from .row_checks import DataReport, report_rows
+from .rows import EncodedRows, Rows, encode_rows, pad_rows
+from .survey import Table, find_columns, survey
+
+HOLD_OUT = 0.1
+
+
+class OwnRows(Benchmark):
+    """Rows that a user brings.
+
+    Beside the attributes of ``Benchmark``:
+
+    labels: names of the classes in the order of their ids, empty for a regression.
+    class_counts: ``[C]``, training rows of each class; ``[0]`` for a regression.
+    report: what was counted in the rows; ``encode`` adds how many of the words the vocabulary does not hold. None if
+        there are no training rows.
+    columns: the columns that were taken.
+
+    Args:
+        train: the rows to train on; None if the dev rows are only scored.
+        dev: the rows to score; None if they are held out of ``train``.
+        text_column, text_pair_column, label_column: names of columns; what is not given is found (``choose_columns``).
+        label_separator: what stands between the labels of one row, where a row may have several.
+        problem_type: one of ``label_kinds.PROBLEM_TYPES``; None to tell from the labels.
+        known_labels: names of classes that come first, in this order: those of the model that training goes on from. If
+            ``train`` is None, other labels are an error.
+        hold_out: share of the rows that is held out if ``dev`` is None, stratified by class.
+        fraction: share of the training rows to train on.
+        seed: seed of the two draws.
+        folder: for files of token ids, which the system removes by itself; None is the system's temporary folder.
+        on_error: what a row without a text or a label does: "stop" is an error, "skip" leaves it out.
+
+    Raises ValueError, which names file, row, column and remedy, for rows that cannot be trained on.
+    """
+
+    model_class = DendriticBertForSequenceClassification
+    label_names = ("labels",)
+
+    def __init__(self, train: AnyRecords | None, dev: AnyRecords | None = None, *,
+                 text_column: str | None = None, text_pair_column: str | None = None, label_column: str | None = None,
+                 label_separator: str | None = None, problem_type: str | None = None, known_labels: Sequence[str] = (),
+                 hold_out: float = HOLD_OUT, fraction: float = 1.0, seed: int = 0, folder: str | Path | None = None,
+                 on_error: str = "stop") -> None:
+        first = dev if train is None else train
+        if first is None:
+            raise ValueError("train_file and dev_file are not given: name one of the two.")
+        self.folder = folder
+        self.columns = find_columns(first, text_column, text_pair_column, label_column)
+        column = str(self.columns.label)
+        collector = LabelCollector(column, first.name, label_separator, problem_type, known_labels,
+                                   is_closed=train is None and problem_type != REGRESSION)
+        table = survey(first, self.columns, collector, on_error)
+        labels = table.labels
+        if train is not None:
+            _expect_classes(table)
+        if dev is None:
+            is_held = draw_held_out(labels, table.digests, hold_out, seed)
+            self.train: tuple[Table, np.ndarray] | None = (table, ~is_held)
+            self.dev = (table, is_held)
+        elif train is None:
+            self.train, self.dev = None, (table, np.ones(len(table), np.bool_))
+        else:
+            of_dev = LabelCollector(column, dev.name, label_separator, labels.problem_type, labels.names,
+                                    is_closed=labels.problem_type != REGRESSION)
+            dev_table = survey(dev, self.columns, of_dev, on_error)
+            if dev_table.labels.num_labels != labels.num_labels:
+                raise ValueError(f"{dev.name} has {dev_table.labels.num_labels} numbers for each row, the training "
+                                 f"rows have {labels.num_labels}: give every row as many.")
+            self.train = (table, np.ones(len(table), np.bool_))
+            self.dev = (dev_table, np.ones(len(dev_table), np.bool_))
+        if self.train is not None and fraction < 1:
+            self.train = (table, _take_fraction(self.train[1], fraction, seed))
+        self.source = first.name
+        self.labels = list(labels.names)
+        self._describe(labels.problem_type, labels.num_labels, hold_out)
+
+    @classmethod
+    def open(cls, train_file: Any = None, dev_file: Any = None, *, input_format: str | None = None,
+             delimiter: str = ",", on_error: str = "stop", **options: Any) -> OwnRows:
+        """The rows of files: for each a path, a pattern, "-" for standard input, a stream, or a list of these.
+
+        ``input_format`` and ``delimiter`` are those of ``open_records``, ``options`` those of the class.
+
+        Raises OSError for a file that cannot be read, ``MalformedRecord`` for a record that does not follow the file's
+        format, and ValueError as the class does.
+        """
+        def read(files: Any) -> AnyRecords:
+            records = open_records(files, input_format, on_error, delimiter)
+            return records if records.can_resume else KeptRecords(records, options.get("folder"))
+
+        train, dev = (None if files is None else read(files) for files in (train_file, dev_file))
+        return cls(train, dev, on_error=on_error, **options)
+
+    @classmethod
+    def from_hub(cls, dataset_name: str, dataset_config: str | None = None, **options: Any) -> OwnRows:
+        """The rows of a data set that the library ``datasets`` loads. Raises as ``load_from_hub`` and the class do."""
+        return cls(*load_from_hub(dataset_name, dataset_config), **options)
+
+    @classmethod
+    def from_lists(cls, texts: Sequence[str], labels: Sequence[Any], text_pairs: Sequence[str] | None = None,
+                   **options: Any) -> OwnRows:
+        """Rows that are in memory. Raises ValueError if there are not as many labels as texts, and as the class does.
+        """
+        columns = {"text": texts} | ({} if text_pairs is None else {"text_pair": text_pairs}) | {"label": labels}
+        named = {f"{name}_column": name for name in columns}
+        return cls(ListedRecords(columns), **named, **options)
+
+    def texts(self) -> Iterable[str]:
+        """The training texts; they can be gone through more than once, and are read from the source each time."""
+        return _Texts(self.train)
+
+    def rows(self, split: str = "dev") -> Iterator[tuple[str, ...]]:
+        """The texts of "train" or "dev" row by row: one text, or two for pairs, in the order of the encoded rows."""
+        for columns in _texts(self._part(split)):
+            yield from zip(*columns)
+
+    def places(self, split: str = "dev") -> Iterator[str]:
+        """Where each row of "train" or "dev" stands, such as "reviews.csv, line 17"."""
+        part = self._part(split)
+        return iter(()) if part is None else part[0].places(part[1])
+
+    def targets(self, split: str = "dev") -> np.ndarray:
+        """The labels of "train" or "dev": ``[n]`` int64 classes, ``[n, C]`` bool for multi-label, float32 numbers."""
+        part = self._part(split)
+        return np.zeros(0, np.int64) if part is None else part[0].labels.of_rows(part[1]).dense()
+
+    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+        packed, counter = PackedTokenizer(tokenizer), _WordCounter(tokenizer)
+        train = None if self.train is None else self._encode("train", packed, max_length, counter)
+        dev = {"dev": self._encode("dev", packed, max_length, counter)}
+        if self.report is not None:
+            self.report.num_words, self.report.num_unknown = counter.num_words, counter.num_unknown
+        return train, dev
+
+    def _encode(self, split: str, tokenizer: PackedTokenizer, max_length: int, counter: _WordCounter) -> EncodedRows:
+        def batches() -> Iterator[EncodedRows]:
+            for columns in _texts(self._part(split)):
+                encoded = encode_rows(Rows(columns, np.empty(len(columns[0])), self.source), tokenizer, max_length)
+                counter.add(encoded.input_ids)
+                yield encoded
+
+        return pack_rows(batches(), self.targets(split), counter.vocab_size, self.folder)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = pad_rows(rows)
+        if self.settings["problem_type"] == SEVERAL:
+            batch["labels"] = batch["labels"].to(torch.float32)
+        return batch
+
+    def logits(self, output: Any) -> Tensor:
+        return output.logits.float()
+
+    def scores(self, logits: Any, split: str = "dev") -> dict[str, float]:
+        """The metrics of ``training.evaluation.scores``."""
+        return scores(np.asarray(logits), self.targets(split), self.settings["problem_type"])
+
+    def _part(self, split: str) -> tuple[Table, np.ndarray] | None:
+        """The table of "train" or "dev", and which of its rows belong to it."""
+        return self.train if split == "train" else self.dev
+
+    def _describe(self, problem_type: str, num_labels: int, hold_out: float) -> None:
+        """Set the attributes that follow from the rows."""
+        self.settings: dict[str, Any] = {"num_labels": num_labels, "problem_type": problem_type}
+        if self.labels:
+            self.settings["id2label"] = dict(enumerate(self.labels))
+            self.settings["label2id"] = {label: number for number, label in enumerate(self.labels)}
+        self.main_metric = MAIN_METRIC[problem_type]
+        self.num_train = 0 if self.train is None else int(self.train[1].sum())
+        self.num_dev = int(self.dev[1].sum())
+        self.majority = majority_share(self.targets("dev"), problem_type)
+        self.report: DataReport | None = None
+        self.class_counts = np.zeros(0, np.int64)
+        if self.train is not None:
+            self.report = report_rows(*self.train, *self.dev, hold_out)
+            self.class_counts = np.array(list(self.report.class_counts.values()), np.int64)
+
+
+class _Texts:
+    """Texts that are read anew by every loop over them."""
+
+    def __init__(self, part: tuple[Table, np.ndarray] | None) -> None:
+        self.part = part
+
+    def __iter__(self) -> Iterator[str]:
+        for columns in _texts(self.part):
+            for column in columns:
+                yield from column
+
+
+class _WordCounter:
+    """Counts the words of token ids, and those among them that are [UNK]."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        vocabulary = tokenizer.get_vocab()
+        self.vocab_size = max(len(tokenizer), 1 + max(vocabulary.values()))
+        self.counts = np.zeros(self.vocab_size, np.int64)
+        self.unknown = tokenizer.unk_token_id
+        special = set(tokenizer.all_special_ids) - {self.unknown}
+        self.begins_word = np.ones(self.vocab_size, np.bool_)
+        self.begins_word[[number for token, number in vocabulary.items()
+                          if token.startswith("##") or number in special]] = False
+
+    def add(self, ids: np.ndarray) -> None:
+        self.counts += np.bincount(ids, minlength=self.vocab_size)
+
+    @property
+    def num_words(self) -> int:
+        return int(self.counts[self.begins_word].sum())
+
+    @property
+    def num_unknown(self) -> int:
+        return 0 if self.unknown is None else int(self.counts[self.unknown])
+
+
+def _texts(part: tuple[Table, np.ndarray] | None) -> Iterator[tuple[list[str], ...]]:
+    return iter(()) if part is None else part[0].texts(part[1])
+
+
+def _take_fraction(is_row: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    rows = np.flatnonzero(is_row)
+    taken = np.zeros_like(is_row)
+    taken[np.random.default_rng(seed).permutation(rows)[:max(1, round(fraction * len(rows)))]] = True
+    return taken
+
+
+def _expect_classes(table: Table) -> None:
+    """Raise ValueError for labels from which nothing can be learnt."""
+    labels, column = table.labels, table.columns.label
+    if labels.problem_type == REGRESSION:
+        if len(np.unique(labels.values)) < 2:
+            raise ValueError(f"{table.source}: all {len(table)} rows have the number {labels.values.flat[0]:g} in "
+                             f"column {column!r}: name another label_column, or add rows with others.")
+        return
+    if len(labels.names) < 2:
+        raise ValueError(f"{table.source}: all {len(table)} rows have the label {''.join(labels.names)!r} in column "
+                         f"{column!r}: name another label_column, or add rows of another class.")
+    num_found = int((labels.counts() > 0).sum())
+    if num_found >= len(table):
+        raise ValueError(f"{table.source}: column {column!r} has {num_found} different labels in {len(table)} rows: "
+                         "name another label_column, or add rows, two or more of each class.")

@@ -1,0 +1,125 @@
+"""What is counted in own rows before a model is trained on them, and said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
+from .survey import Table
+
+MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
+SHOWN = 6  # labels that a line lists
+
+
+@dataclass
+class DataReport:
+    """What stands in the rows.
+
+    source, dev_source: the files; dev_source is None if the dev rows were held out.
+    columns: which columns were taken, in words. unused: names of the others.
+    problem_type: one of ``label_kinds.PROBLEM_TYPES``.
+    class_counts: for each class the number of training rows, in the order of the ids; empty for a regression.
+    num_train, num_dev: rows. num_skipped: rows that were left out, as they have no text or no label.
+    num_empty: rows whose text is empty. num_duplicates: rows with the text of an earlier row.
+    num_contradicting: rows whose text stands in the file with other labels too.
+    num_shared: training rows whose text stands in the dev rows too.
+    small_classes: names of the classes with fewer than two training rows.
+    num_words, num_unknown: words of all texts, and those of them that the vocabulary does not hold; both None before
+        the texts are tokenized.
+    """
+
+    source: str
+    dev_source: str | None
+    columns: str
+    unused: list[str]
+    problem_type: str
+    num_train: int
+    num_dev: int
+    hold_out: float
+    class_counts: dict[str, int] = field(default_factory=dict)
+    label_range: tuple[float, float] | None = None
+    num_skipped: int = 0
+    num_empty: int = 0
+    num_duplicates: int = 0
+    num_contradicting: int = 0
+    num_shared: int = 0
+    num_words: int | None = None
+    num_unknown: int | None = None
+
+    @property
+    def small_classes(self) -> list[str]:
+        return [name for name, count in self.class_counts.items() if count < 2]
+
+    def lines(self) -> list[str]:
+        """The report in a few lines, what is wrong with the rows last."""
+        drawn = "of each class" if self.problem_type == CLASSES else "drawn at random"
+        where = self.dev_source or f"held out, a share of {self.hold_out:g} {drawn}"
+        unused = f"; not used: {_some(self.unused)}" if self.unused else ""
+        return [f"{self.num_train:,} training rows ({self.source}), {self.num_dev:,} dev rows ({where})",
+                f"columns: {self.columns}{unused}", self._labels(), *self.warnings()]
+
+    def warnings(self) -> list[str]:
+        """What a user should look at, one sentence each."""
+        unknown = self.num_unknown or 0
+        share = unknown / max(1, self.num_words or 0)
+        found = (
+            (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
+                                      f"{_some(self.small_classes)}"),
+            (self.num_skipped, f"{_count(self.num_skipped, 'row')} left out, which are malformed or have no text or no "
+                               "label"),
+            (self.num_empty, f"{_count(self.num_empty, 'row')} with an empty text"),
+            (self.num_contradicting, f"{_count(self.num_contradicting, 'row')} whose text stands in the file with "
+                                     "another label too"),
+            (self.num_duplicates, f"{_count(self.num_duplicates, 'row')} with the text of an earlier row"),
+            (self.num_shared, f"{_count(self.num_shared, 'training row')} whose text stands in the dev rows too: the "
+                              "scores will be too high"),
+            (share > MOST_UNKNOWN, f"{unknown:,} of {self.num_words or 0:,} words ({share:.0%}) are not in the "
+                                   "vocabulary: --vocabulary train makes one of these texts"),
+        )
+        return [f"warning: {text}" for is_found, text in found if is_found]
+
+    def _labels(self) -> str:
+        if self.problem_type == REGRESSION:
+            low, high = self.label_range or (0.0, 0.0)
+            return (f"labels: numbers from {low:g} to {high:g}, taken as a regression (problem_type {CLASSES} makes "
+                    "them classes)")
+        kind = "classes of which a row may have several" if self.problem_type == SEVERAL else "classes"
+        most_first = sorted(self.class_counts.items(), key=lambda item: -item[1])
+        note = f" (problem_type {REGRESSION} takes them as numbers)" if are_numbers(self.class_counts) else ""
+        return (f"labels: {len(self.class_counts)} {kind}{note}, with their training rows: "
+                f"{_some([f'{name} {count:,}' for name, count in most_first])}")
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.ndarray, hold_out: float) -> DataReport:
+    """Count what stands in the training rows and the dev rows, given as ``[n]`` bool; ``dev`` is ``train`` if they are
+    held out of it."""
+    tables = [train] if dev is train else [train, dev]
+    _, first, text_of = np.unique(train.digests, return_index=True, return_inverse=True)
+    keys = train.labels.keys()
+    contradicts = np.zeros(len(first), np.bool_)
+    contradicts[text_of[keys != keys[first][text_of]]] = True
+    labels = train.labels
+    numbers = labels.values[train_rows] if labels.problem_type == REGRESSION else None
+    counts = labels.of_rows(train_rows).counts().tolist()
+    return DataReport(
+        train.source, None if dev is train else dev.source, str(train.columns),
+        [name for name in train.records.names if name not in train.columns.all], labels.problem_type,
+        int(train_rows.sum()), int(dev_rows.sum()), hold_out, dict(zip(labels.names, counts)),
+        None if numbers is None else (float(numbers.min()), float(numbers.max())),
+        num_skipped=sum(table.num_skipped for table in tables), num_empty=sum(table.num_empty for table in tables),
+        num_duplicates=len(text_of) - len(first), num_contradicting=int(contradicts[text_of].sum()),
+        num_shared=int(np.isin(train.digests[train_rows], dev.digests[dev_rows]).sum()))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -1,0 +1,138 @@
+"""The first of the passes over a table: every row's label, and a digest of its text, but no text stays in memory.
+
+    records -> survey -> Table -> rows of the table once more, batch by batch, as often as they are needed
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from functools import partial
+from hashlib import blake2b
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from ..inference.records import RecordBatch
+from .column_choice import Columns, choose_columns
+from .label_kinds import LabelCollector, Labels, is_missing
+from .other_records import AnyRecords
+
+BATCH_ROWS = 4096
+SAMPLE_ROWS = 1000  # rows by whose values the columns are chosen
+
+
+class Table:
+    """The rows of some records, without those that have no label.
+
+    labels: the labels of the n rows.
+    digests: ``[n]`` uint64, equal for equal texts, without the spaces around them.
+    num_empty: rows without a text. num_skipped: records that were left out, as they are malformed or have no text or
+        no label.
+    """
+
+    def __init__(self, records: AnyRecords, columns: Columns, is_row: np.ndarray, labels: Labels,
+                 digests: np.ndarray, num_empty: int, num_malformed: int = 0) -> None:
+        self.records, self.source, self.columns, self.is_row = records, records.name, columns, is_row
+        self.labels, self.digests, self.num_empty = labels, digests, num_empty
+        self.num_skipped = len(is_row) - len(digests) + num_malformed
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def texts(self, is_wanted: np.ndarray) -> Iterator[tuple[list[str], ...]]:
+        """The wanted ones of the n rows in batches: a list of texts for each text column."""
+        for batch, kept in self._batches(is_wanted):
+            yield tuple([value or "" for value in compress(batch.columns[name], kept)] for name in self.columns.texts)
+
+    def places(self, is_wanted: np.ndarray) -> Iterator[str]:
+        """Where each of the wanted rows stands, in words."""
+        for batch, kept in self._batches(is_wanted):
+            yield from (batch.place(int(row)) for row in np.flatnonzero(kept))
+
+    def _batches(self, is_wanted: np.ndarray) -> Iterator[tuple[RecordBatch, np.ndarray]]:
+        wanted = self.is_row.copy()
+        wanted[self.is_row] = is_wanted
+        first = 0
+        for batch in self.records.batches(BATCH_ROWS, self.columns.texts):
+            size = len(batch.columns[self.columns.text])
+            kept = wanted[first:first + size]
+            first += size
+            if kept.any():
+                yield batch, kept
+        if first != len(wanted):
+            raise ValueError(f"{self.source} has {first} rows, it had {len(wanted)} when it was read before: leave it "
+                             "as it is while a model is trained on it.")
+
+
+def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | None = None,
+                 label: str | None = None) -> Columns:
+    """The columns of some records, as ``choose_columns`` finds them. Raises ValueError as it does."""
+    names = records.names
+    first = None
+    if len(set(names)) == len(names) > 1:  # else no rows can be read by their names, or none need be
+        first = next(iter(records.batches(SAMPLE_ROWS, names)), None)
+    return choose_columns(names, first.columns if first else {name: [] for name in names}, records.name, text,
+                          text_pair, label)
+
+
+def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_error: str = "stop") -> Table:
+    """Read every row once.
+
+    ``on_error``: "stop" raises ValueError for a row without a text or a label, which names its place; "skip" and "null"
+    leave it out. An empty text is a text.
+
+    Raises ValueError for a table without these columns or without a row, and as ``LabelCollector.add`` does.
+    """
+    names, source = records.names, records.name
+    missing = [name for name in columns.all if name not in names]
+    if missing:
+        raise ValueError(f"{source} has no column {missing[0]!r}, which the training rows have: its columns are "
+                         f"{', '.join(map(repr, names))}.")
+    digests, is_row = array("Q"), array("b")
+    num_empty = num_malformed = 0
+    for batch in records.batches(BATCH_ROWS, columns.all):
+        texts = [batch.columns[name] for name in columns.texts]
+        labels = batch.columns[columns.label] if columns.label else [0] * len(texts[0])
+        whole = [_check_row(batch, row, values, columns, collector.separator, on_error)
+                 for row, values in enumerate(zip(*texts, labels))]
+        is_row.extend(whole)
+        num_malformed = batch.position.num_malformed
+        collector.add(list(compress(labels, whole)), partial(_place, batch, np.flatnonzero(whole)))
+        for values in compress(zip(*texts), whole):
+            parts = [value.strip() for value in values]
+            num_empty += not any(parts)
+            digests.append(_digest(parts))
+    if not digests:
+        raise ValueError(f"{source} holds no row" + (" with a label." if is_row else ": name a file that does."))
+    return Table(records, columns, np.array(is_row, np.bool_), collector.finish(),
+                 np.array(digests, np.uint64), num_empty, num_malformed if on_error == "skip" else 0)
+
+
+def _place(batch: RecordBatch, rows: np.ndarray, row: int) -> str:
+    """Where one of the ``rows`` of a batch stands."""
+    return batch.place(int(rows[row]))
+
+
+def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Columns, separator: str | None,
+               on_error: str) -> bool:
+    """Whether a row is whole. Raises ValueError if it is not and ``on_error`` is "stop"."""
+    *texts, label = values
+    if all(isinstance(text, str) for text in texts) and not is_missing(label, separator):
+        return True
+    if on_error == "stop":
+        place = batch.place(row)
+        for name, text in zip(columns.texts, texts):
+            if not isinstance(text, str):
+                what = "is null" if text is None else f"is {text!r:.40}, a {type(text).__name__} and not a string"
+                raise ValueError(f"{place}: column {name!r} {what}: mend the row, or leave such rows out with on_error "
+                                 "skip.")
+        raise ValueError(f"{place}: the label in column {columns.label!r} is {label!r}: give the row one, or leave "
+                         "such rows out with on_error skip.")
+    return False
+
+
+def _digest(parts: list[str]) -> int:
+    text = "\x1f".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

@@ -1,0 +1,79 @@
+"""The held-out rows: as many of each class as scikit-learn's stratified split takes, and the same at every call."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import train_test_split
+
+from dendritic_bert.datasets.held_out import draw_held_out
+from dendritic_bert.datasets.label_kinds import CLASSES, REGRESSION, SEVERAL, Labels
+
+
+def classes(ids) -> Labels:
+    ids = np.array(ids, np.int32)
+    return Labels(CLASSES, tuple(map(str, range(ids.max() + 1))), ids)
+
+
+def different(size: int) -> np.ndarray:
+    return np.arange(size, dtype=np.uint64)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+@pytest.mark.parametrize("counts", [(20, 20), (60, 25, 15), (1000, 100, 10), (40,) * 30])
+def test_a_share_of_each_class(counts, share):
+    ids = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    held = draw_held_out(classes(ids), different(len(ids)), share, seed=0)
+    _, theirs = train_test_split(ids, test_size=share, stratify=ids, random_state=0)
+    assert held.sum() == len(theirs)
+    difference = np.bincount(ids[held], minlength=len(counts)) - np.bincount(theirs, minlength=len(counts))
+    assert np.abs(difference).max() <= 1  # ties among the remainders
+    assert difference.sum() == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_small_classes(seed):
+    """73 classes in 100 rows: a class of one row is trained on, one of ten or more is scored too."""
+    rng = np.random.default_rng(seed)
+    ids = rng.permutation(np.concatenate([np.arange(70), np.repeat([70, 71, 72], [2, 10, 18])]))
+    held = draw_held_out(classes(ids), different(100), 0.1, seed)
+    kept = np.bincount(ids[~held], minlength=73)
+    assert kept.min() >= 1
+    assert held[np.isin(ids, [71, 72])].sum() >= 2
+    assert held.sum() == 4  # all that can be spared: one of the two rows, 1 of 10, 2 of 18
+
+
+def test_a_seed_gives_one_draw():
+    ids = np.arange(400) % 4
+    first, again, other = (draw_held_out(classes(ids), different(400), 0.1, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("labels", [
+    Labels(REGRESSION, (), np.linspace(0, 1, 200, dtype=np.float32)),
+    Labels(SEVERAL, ("a",), np.zeros(200, np.int32), np.arange(201))])
+def test_other_rows_are_drawn_at_random(labels):
+    held = draw_held_out(labels, different(200), 0.1, 0)
+    assert held.sum() == 20
+    assert np.flatnonzero(held).std() > 30  # of 200 rows in a row it would be 6
+
+
+def test_equal_texts_stay_together():
+    ids = np.arange(300) % 3
+    digests = different(300) // 6 * 3 + ids.astype(np.uint64)  # each text stands twice, with one label
+    held = draw_held_out(classes(ids), digests, 0.1, 0)
+    assert held.sum() == 30
+    assert not set(digests[held]) & set(digests[~held])
+
+
+def test_a_text_with_several_labels_is_trained_on():
+    ids, digests = np.arange(100) % 2, different(100) // 10 * 10 + 1
+    digests[50:] = different(100)[50:] + 1000
+    held = draw_held_out(classes(ids), digests, 0.3, 0)
+    assert not held[:50].any()
+    assert held.any()
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [0, 1, 2, 3]])
+def test_nothing_to_hold_out(ids):
+    with pytest.raises(ValueError, match=r"^hold_out is 0\.1, which of \d rows leaves none on one side: change it"):
+        draw_held_out(classes(ids), different(len(ids)), 0.1, 0)

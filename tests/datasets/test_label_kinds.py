@@ -1,0 +1,131 @@
+"""What kind of labels values are, their ids and names, against scikit-learn's encoders."""
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import LabelEncoder, MultiLabelBinarizer
+
+from dendritic_bert.datasets import label_kinds
+from dendritic_bert.datasets.label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector, is_missing
+
+
+def collect(values, batch=7, **options):
+    collector = LabelCollector("label", "f.csv", **options)
+    for start in range(0, len(values), batch):
+        collector.add(values[start:start + batch], lambda row, start=start: f"f.csv, line {2 + start + row}")
+    return collector.finish()
+
+
+RNG = np.random.default_rng(0)
+STRINGS = RNG.choice(["b", "a", "Z", "zwölf", "a b"], 61).tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_strings_are_those_of_scikit_learn(batch):
+    labels, encoder = collect(STRINGS, batch), LabelEncoder()
+    assert labels.dense().tolist() == encoder.fit_transform(STRINGS).tolist()
+    assert (labels.problem_type, list(labels.names)) == (CLASSES, list(encoder.classes_))
+    assert labels.counts().tolist() == [STRINGS.count(name) for name in labels.names]
+    assert labels.dense().dtype == np.int64
+
+
+@pytest.mark.parametrize(("values", "names"), [
+    (["10", "9", "2", "-1"] * 5, ["-1", "2", "9", "10"]),  # in the order of the numbers
+    ([10, 9, 2] * 5, ["2", "9", "10"]),
+    ([2.0, 1.0] * 9, ["1", "2"]),  # as pandas writes whole numbers beside an empty cell
+    (["1.0", "1", "2.0"] * 5, ["1", "2"]),
+    ([True, False] * 9, ["False", "True"]),
+    (["007", "7", "08"] * 5, ["007", "08", "7"]),  # codes, not numbers
+    ([" a", "a ", "b"] * 5, ["a", "b"]),
+    ([np.int64(3), np.float32(4.0), np.str_("5")] * 5, ["3", "4", "5"]),
+    (list(range(20)) * 2, list(map(str, range(20)))),
+    (list(range(40)) * 10, list(map(str, range(40)))),  # ten rows each
+])
+def test_names_of_classes(values, names):
+    labels = collect(values)
+    assert (labels.problem_type, list(labels.names)) == (CLASSES, names)
+    encoded = LabelEncoder().fit_transform([names.index(labels.names[i]) for i in labels.dense()])
+    assert encoded.tolist() == labels.dense().tolist()
+
+
+@pytest.mark.parametrize("values", [
+    ["0.5", "1", "2e3", "-.5"], [0.5, 1.0, 2.0, 3.0], list(range(21)), [str(x) for x in RNG.normal(size=50)]])
+def test_numbers_are_a_regression(values):
+    labels = collect(values)
+    assert (labels.problem_type, labels.names, labels.num_labels) == (REGRESSION, (), 1)
+    np.testing.assert_array_equal(labels.dense(), np.array(values, np.float32))
+    assert labels.counts().tolist() == []
+
+
+def test_the_kind_can_be_said():
+    assert collect([1, 2, 2] * 5, problem_type=REGRESSION).dense().tolist() == [1.0, 2.0, 2.0] * 5
+    assert collect([0.5, 1, 2] * 5, problem_type=CLASSES).names == ("0.5", "1", "2")
+    with pytest.raises(ValueError, match=r"^problem_type is 'ranking', expected one of single_label_classification, "):
+        collect([1], problem_type="ranking")
+
+
+LISTS = [["b", "a"], [], ["c"], ["a", "a"], ["c", "b", "a"]] * 3
+
+
+@pytest.mark.parametrize(("values", "options"), [
+    (LISTS, {}), ([tuple(value) for value in LISTS], {}), ([np.array(value, str) for value in LISTS], {}),
+    (["; ".join(value) for value in LISTS], {"separator": ";"}), ([" | ".join(value) for value in LISTS],
+                                                                 {"separator": "|"})])
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_several_labels_of_a_row_are_those_of_scikit_learn(values, options, batch):
+    labels, binarizer = collect(values, batch, **options), MultiLabelBinarizer()
+    assert np.array_equal(labels.dense(), binarizer.fit_transform(LISTS))
+    assert (labels.problem_type, list(labels.names)) == (SEVERAL, list(binarizer.classes_))
+    some = RNG.random(len(LISTS)) < 0.5
+    assert np.array_equal(labels.of_rows(some).dense(), labels.dense()[some])
+    keys = labels.keys()
+    assert np.array_equal(keys[:, None] == keys, (labels.dense()[:, None] == labels.dense()).all(axis=2))
+
+
+def test_several_targets():
+    values = RNG.normal(size=(9, 3))
+    labels = collect(values.tolist(), 4)
+    assert (labels.problem_type, labels.num_labels) == (REGRESSION, 3)
+    np.testing.assert_array_equal(labels.dense(), values.astype(np.float32))
+    keys = labels.keys()
+    assert len(set(keys.tolist())) == 9
+
+
+def test_many_different_numbers_are_kept_as_numbers(monkeypatch):
+    monkeypatch.setattr(label_kinds, "MAX_CLASSES", 10)
+    values = RNG.normal(size=40)
+    np.testing.assert_array_equal(collect([str(value) for value in values]).dense(), values.astype(np.float32))
+    with pytest.raises(ValueError, match=r"^f\.csv: column 'label' has more than 10 different labels: name another "):
+        collect([f"id{number}" for number in range(40)])
+
+
+def test_known_classes_come_first():
+    assert collect(["b", "a", "d"] * 4, known=["c", "b"]).names == ("c", "b", "a", "d")
+    closed = collect(["b", "c"] * 4, known=["c", "b"], is_closed=True)
+    assert (closed.names, closed.dense().tolist()) == (("c", "b"), [1, 0] * 4)
+    assert collect(["2.0", "1"], known=["1", "2"], is_closed=True).dense().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("values", "options", "message"), [
+    (["a", "b", "x"], {"known": ["a", "b"], "is_closed": True},
+     r"^f\.csv, line 4: the label 'x' is none of the 2 of the training rows \(a, b\): mend it, "),
+    ([["a"]] * 8 + [["b", "y"]], {"known": ["a", "b"], "is_closed": True, "problem_type": SEVERAL},
+     r"^f\.csv, line 10: the label 'y' is none of the 2 "),
+    (["1", "2.5", "many"], {"problem_type": REGRESSION},
+     r"^f\.csv, line 4: the label 'many' of column 'label' is not a finite number, as a regression needs: mend "),
+    ([["a"], "b"], {}, r"^f\.csv, line 3: the label 'b' of column 'label' is not a list, as the labels above are: "),
+    ([[0.5, 1.0], [2.0]], {}, r"^f\.csv, line 3: column 'label' has 1 numbers, the rows above have 2: give every row"),
+    (["a", {"b": 1}], {}, r"^f\.csv, line 3: column 'label' holds \{'b': 1\}, a dict, expected a string, a number "),
+    ([f"this is the text of row {number}" for number in range(10)], {},
+     r"^f\.csv: the label column 'label' looks like text, 10 different values in 10 rows, 7 words each: name the "),
+    (["a"], {"separator": ""}, r"^label_separator is '', expected the character between the labels of a row, such as"),
+])
+def test_labels_that_do_not_fit(values, options, message):
+    with pytest.raises(ValueError, match=message):
+        collect(values, **options)
+
+
+def test_missing_labels():
+    assert all(map(is_missing, (None, "", "  ", "nan", "NaN", float("nan"), np.float32("nan"))))
+    assert not any(map(is_missing, ("a", 0, 0.0, False, [], ["a"])))
+    assert is_missing(None, ";")
+    assert not is_missing("", ";")

@@ -1,0 +1,84 @@
+"""Lists, streams that are read but once, and data sets of the library ``datasets``."""
+
+import io
+
+import datasets
+import pytest
+
+from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, ListedRecords, load_from_hub
+from dendritic_bert.datasets.own_rows import OwnRows
+from dendritic_bert.inference.readers import open_records
+
+COLUMNS = {"text": [f"text {number}" for number in range(10)], "label": list(range(10))}
+TABLE = datasets.Dataset.from_dict(
+    {"sentence": [f"a text of row {number}" for number in range(40)], "label": [0, 1, 1, 0] * 10,
+     "tags": [[0], [0, 1], [], [1]] * 10},
+    features=datasets.Features({"sentence": datasets.Value("string"),
+                                "label": datasets.ClassLabel(names=["no", "a yes"]),
+                                "tags": datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))}))
+
+
+def column(name, batches):
+    return [value for batch in batches for value in batch.columns[name]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 99])
+def test_lists(batch_size):
+    batches = list(ListedRecords(COLUMNS, "rows").batches(batch_size, ["label"]))
+    assert column("label", batches) == COLUMNS["label"]
+    assert [len(batch.columns["label"]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert [batch.place(row) for batch in batches for row in range(len(batch.columns["label"]))] == [
+        f"rows, row {number}" for number in range(10)]
+
+
+def test_lists_of_different_lengths():
+    with pytest.raises(ValueError, match=r"^the rows have 3 of text and 2 of label: give each text one label\.$"):
+        OwnRows.from_lists(["a", "b", "c"], [0, 1])
+
+
+def test_a_stream_is_kept(tmp_path):
+    """It is read once and can be gone through again and again, with the places of its lines."""
+    lines = "".join(f"text {number},{number}\n" for number in range(3000))
+    records = KeptRecords(open_records(io.BytesIO(f"text,label\n{lines}".encode()), "csv"), tmp_path)
+    for _ in range(2):
+        batches = list(records.batches(64, ["label"]))
+        assert column("label", batches) == list(map(str, range(3000)))
+    assert batches[1].place(0) == f"input, line {len(batches[0].columns['label']) + 2}"
+    assert batches[0].columns.keys() == {"label"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_of_the_hub_have_their_names():
+    batches = list(HubRecords(TABLE, "d").batches(25, ["label", "tags"]))
+    assert column("label", batches) == ["no", "a yes", "a yes", "no"] * 10
+    assert batches[0].columns["tags"][:4] == [["x"], ["x", "y"], [], ["y"]]
+    assert batches[1].place(2) == "d, row 27"
+
+
+def test_a_data_set_of_the_hub(monkeypatch):
+    asked = []
+
+    def load_dataset(*args):
+        asked.append(args)
+        return datasets.DatasetDict(train=TABLE, test=TABLE.select(range(8)))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    rows = OwnRows.from_hub("some/set", "small", label_column="label")
+    assert asked == [("some/set", "small")]
+    assert (rows.num_train, rows.num_dev, rows.labels) == (40, 8, ["a yes", "no"])
+    assert rows.report.dev_source == "some/set (small), split test"
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(train=TABLE))
+    assert OwnRows.from_hub("some/set", label_column="label").num_dev == 4
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(test=TABLE))
+    with pytest.raises(ValueError, match=r"^dataset_name some/set has no split train, but test: pass train_file\.$"):
+        load_from_hub("some/set")
+
+
+def test_the_hub_out_of_reach(monkeypatch):
+    def load_dataset(*_):
+        raise ConnectionError("Couldn't reach the Hub\nand more lines")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(OSError, match=r"^dataset_name some/set cannot be loaded \(ConnectionError: Couldn't reach the "
+                                      r"Hub\): check name, dataset_config and network, or pass train_file\.$"):
+        load_from_hub("some/set")

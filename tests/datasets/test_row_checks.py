@@ -1,0 +1,67 @@
+"""What is counted in the rows, against counts by pandas, and how it is said."""
+
+import numpy as np
+import pandas
+import pytest
+
+from dendritic_bert.datasets.other_records import ListedRecords
+from dendritic_bert.datasets.own_rows import OwnRows
+
+RNG = np.random.default_rng(0)
+LABELS = {
+    "classes": RNG.choice(["a", "b", "c"], 200).tolist(), "numbers": RNG.integers(0, 5, 200) / 2,
+    "lists": [[["x"], ["x", "y"], []][i] for i in RNG.integers(0, 3, 200)],
+}
+
+
+def records(texts, labels) -> ListedRecords:
+    return ListedRecords({"text": texts, "label": labels, "id": list(range(len(texts)))}, "rows")
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_counts(kind):
+    texts = [f" text {number}"[:RNG.integers(0, 9)] for number in RNG.integers(0, 99, 200)]
+    labels = list(LABELS[kind])
+    dev_texts = [f"text {number} " for number in range(20)]
+    report = OwnRows(records(texts, labels), records(dev_texts, labels[:20])).report
+    frame = pandas.DataFrame({"text": [text.strip() for text in texts], "label": list(map(str, labels))})
+    groups = frame.groupby("text").label
+    assert report.num_empty == (frame.text == "").sum()
+    assert report.num_duplicates == frame.text.duplicated().sum()
+    assert report.num_contradicting == (groups.transform("nunique") > 1).sum()
+    assert report.num_shared == frame.text.isin({text.strip() for text in dev_texts}).sum() > 0
+    assert report.unused == ["id"]
+    if kind == "classes":
+        assert report.class_counts == frame.label.value_counts().sort_index().to_dict()
+
+
+def test_what_is_said():
+    texts = ["a", "a", "b", "", "c", *(f"d{i}" for i in range(10))]
+    labels = ["x", "y", "x", "y", "z", *["x", "y"] * 5]
+    report = OwnRows(records(texts, labels), records(["b", "e"], ["x", "y"])).report
+    report.num_words, report.num_unknown = 1000, 51
+    assert str(report).splitlines() == [
+        "15 training rows (rows), 2 dev rows (rows)",
+        "columns: text 'text', label 'label'; not used: id",
+        "labels: 3 classes, with their training rows: x 7, y 7, z 1",
+        "warning: 1 class with fewer than two training rows: z",
+        "warning: 1 row with an empty text",
+        "warning: 2 rows whose text stands in the file with another label too",
+        "warning: 1 row with the text of an earlier row",
+        "warning: 1 training row whose text stands in the dev rows too: the scores will be too high",
+        "warning: 51 of 1,000 words (5%) are not in the vocabulary: --vocabulary train makes one of these texts",
+    ]
+    report.num_unknown = 50
+    assert "vocabulary" not in str(report)
+
+
+@pytest.mark.parametrize(("labels", "line"), [
+    ([1, 2] * 9, "labels: 2 classes (problem_type regression takes them as numbers), with their training rows: 1 9, "
+                 "2 9"),
+    ([0.5, 2] * 9, "labels: numbers from 0.5 to 2, taken as a regression (problem_type single_label_classification "
+                   "makes them classes)"),
+    ([["q"], ["q", "p"]] * 9, "labels: 2 classes of which a row may have several, with their training rows: q 18, p 9"),
+])
+def test_the_kind_of_labels_is_said(labels, line):
+    rows = records([f"text {number}" for number in range(18)], labels)
+    assert OwnRows(rows, rows).report.lines()[2] == line

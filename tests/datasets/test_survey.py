@@ -1,0 +1,63 @@
+"""The first pass: rows without text or label, places, and rows that change between two passes."""
+
+import numpy as np
+import pytest
+
+from dendritic_bert.datasets.column_choice import Columns
+from dendritic_bert.datasets.label_kinds import LabelCollector
+from dendritic_bert.datasets.other_records import ListedRecords
+from dendritic_bert.datasets.survey import find_columns, survey
+
+
+def read(texts, labels, on_error="stop", **columns):
+    records = ListedRecords({"text": texts, "label": labels, **columns}, "rows")
+    found = Columns("text", *columns or [None], "label")
+    return survey(records, found, LabelCollector("label", "rows"), on_error)
+
+
+def test_rows_that_are_not_whole(monkeypatch):
+    """With batches of two rows, a row stands in the middle, at an end, or in a batch of its own."""
+    monkeypatch.setattr("dendritic_bert.datasets.survey.BATCH_ROWS", 2)
+    texts, labels = ["a", None, "b", "c", None, "d", ""], ["x", "y", None, "y", "x", "x", "y"]
+    table = read(texts, labels, "skip")
+    assert (len(table), table.num_skipped, table.num_empty) == (4, 3, 1)
+    assert [*table.texts(np.ones(4, np.bool_))] == [(["a"],), (["c"],), (["d"],), ([""],)]
+    assert [*table.texts(np.array([False, True, False, True]))] == [(["c"],), ([""],)]
+    assert [*table.places(np.array([True, False, True, False]))] == ["rows, row 0", "rows, row 5"]
+    assert [table.labels.names[number] for number in table.labels.values] == ["x", "y", "x", "y"]
+
+
+def test_equal_texts_have_equal_digests():
+    table = read(["a ", "\ta", "a b", "ab", "A", "\ud800"], ["x"] * 6)
+    equal = table.digests[:, None] == table.digests
+    assert equal.sum() == 6 + 2
+    assert equal[0, 1]
+    pairs = read(["a", "ab", "a"], ["x"] * 3, pair=["bc", "c", "bc "])
+    assert (pairs.digests == pairs.digests[0]).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(("texts", "labels", "message"), [
+    (["a", None], ["x", "y"], r"^rows, row 1: column 'text' is null: mend the row, or leave such rows out "),
+    (["a", {"b": 1}], ["x", "y"], r"^rows, row 1: column 'text' is \{'b': 1\}, a dict and not a string: mend the row"),
+    (["a", "b"], ["x", float("nan")], r"^rows, row 1: the label in column 'label' is nan: give the row one, or leave"),
+])
+def test_rows_that_end_it(texts, labels, message):
+    with pytest.raises(ValueError, match=message):
+        read(texts, labels)
+
+
+def test_no_row_with_a_label():
+    with pytest.raises(ValueError, match=r"^rows holds no row with a label\.$"):
+        read(["a"], [None], "skip")
+
+
+def test_a_file_that_grows_between_two_passes():
+    table = read(["a", "b"], ["x", "y"])
+    table.records.columns["text"].append("c")
+    with pytest.raises(ValueError, match=r"^rows has 3 rows, it had 2 when it was read before: leave it as it is"):
+        list(table.texts(np.ones(2, np.bool_)))
+
+
+def test_columns_by_what_the_first_rows_hold():
+    texts = [f"a rather long text of row {number}" for number in range(30)]
+    assert find_columns(ListedRecords({"p": ["x", "y"] * 15, "q": texts})) == Columns("q", None, "p")
