@@ -256,7 +256,7 @@ setup(
     packages=[*find_packages(include=["dendritic_bert*"]), "dendritic_bert.kernels",
               *(f"dendritic_bert.kernels.{name}" for name in find_packages("kernels"))],
     package_dir={"dendritic_bert.kernels": "kernels"},
-    package_data={"dendritic_bert": ["assets/*", "py.typed", "*.pyi"], "dendritic_bert.training": ["sweep.yaml"]},
+    package_data={"dendritic_bert": ["assets/*", "py.typed", "*.pyi"], "dendritic_bert.training": ["*.yaml"]},
     ext_modules=extensions,
     cmdclass={"build_ext": BuildKernels},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

@@ -15,8 +15,11 @@ from .messages import print_json
 from .models import expect_model
 
 TRAIN = """\
-Train on a task of GLUE, and score the last epoch on the whole dev set. The results are printed as JSON.
+Train on rows of your own, or on a task of GLUE, and score the last epoch on the dev rows. The results are printed as
+JSON. Rows of your own need no other flag: columns, labels and a dev set are found, and said.
 
+  dendritic-bert train --train_file reviews.csv
+  dendritic-bert train --train_file 'part-*.parquet' --dev_file dev.csv --text_column body --label_column topic
   dendritic-bert train --task sst2 --dsn --data_dir glue --output_dir my-model
   dendritic-bert train --model_name prajjwal1/bert-tiny --benchmark glue --task sst2 --dsn --epochs 3"""
 
@@ -24,12 +27,14 @@ DISTILL = """\
 Train on the probabilities that a teacher gives for the training rows, and for texts made of parts of them. The results
 are printed as JSON. A teacher without a classifier is fine-tuned first.
 
+  dendritic-bert distill --teacher all-MiniLM-L6-v2 --train_file reviews.csv
   dendritic-bert distill --teacher all-MiniLM-L6-v2 --task sst2 --dsn --data_dir glue --output_dir my-model"""
 
 SWEEP = """\
 Train repeatedly with hyperparameters that Optuna chooses, in the search space of a sweep file of Weights & Biases. A
 table and a picture are written. The same command continues a sweep that was interrupted.
 
+  dendritic-bert sweep --train_file reviews.csv --trials 20 --output_dir sweep
   dendritic-bert sweep --task sst2 --dsn --data_dir glue --trials 30 --seeds 0 1 2 --output_dir sweep"""
 
 
@@ -93,17 +98,37 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``evaluate``."""
-    add = parser.add_argument
-    add("--model", metavar="M", help="folder or hub id of a model (default: the model that comes with the package)")
-    add("--task", default="sst2", help="task of GLUE (default: %(default)s)")
-    add("--data_dir", "--data-dir", help="folder of the GLUE download, or of the task in it (default: the data is "
-                                         "fetched from the hub)")
-    add("--split", choices=["train", "dev"], default="dev", help="rows that are scored (default: %(default)s)")
+    def add(name: str, **settings: Any) -> None:
+        parser.add_argument(f"--{name}", *([f"--{name.replace('_', '-')}"] if "_" in name else []), **settings)
+
+    add("model", metavar="M", help="folder or hub id of a model (default: the model that comes with the package)")
+    add("dev_file", nargs="+", default=[], metavar="F", help="rows of your own to score, in place of a task: files, or "
+                                                             "patterns such as 'reviews-*.csv'")
+    for name, what in (("text_column", "column of the texts"), ("text_pair_column", "column of the second texts"),
+                       ("label_column", "column of the labels"), ("label_separator", "what stands between labels"),
+                       ("input_format", "format of the files (default: by their names)")):
+        add(name, help=f"own rows: {what}")
+    add("output_dir", help="own rows: folder for a report with pictures, and for wrong.csv, the wrong rows with "
+                           "the most confident first")
+    add("task", default="sst2", help="task of GLUE (default: %(default)s)")
+    add("data_dir", help="folder of the GLUE download, or of the task in it (default: the data is fetched from the "
+                         "hub)")
+    add("split", choices=["train", "dev"], default="dev", help="rows of the task that are scored (default: "
+                                                               "%(default)s)")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    """Score a model on a task, and print the scores."""
+    """Score a model on a task or on own rows, and print the scores."""
     expect_model(args.model)
     from ..training.trainer import evaluate
 
-    print_json(evaluate(args.model or embedded_model.EMBEDDED_MODEL, args.task, args.data_dir, args.split))
+    own_rows = {name: value for name in ("text_column", "text_pair_column", "label_column", "label_separator",
+                                         "input_format") if (value := getattr(args, name)) is not None}
+    if not args.dev_file and (own_rows or args.output_dir):
+        name = next(iter([*own_rows, "output_dir"]))
+        args.parser.error(f"{name} is given, but dev_file is not: name the file of your rows")
+    model = args.model or embedded_model.EMBEDDED_MODEL
+    if args.dev_file:
+        print_json(evaluate(model, dev_file=args.dev_file, output_dir=args.output_dir, **own_rows))
+    else:
+        print_json(evaluate(model, args.task, args.data_dir, args.split))

@@ -8,6 +8,7 @@ A ``torch.nn.Linear`` that PerforatedAI has wrapped (open-source gradient-descen
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -108,6 +109,25 @@ class DendriticLinear(nn.Module):
         if self.lateral is not None and self.top is not None:
             lateral[:kept, :kept], top[:kept] = self.lateral[:kept, :kept], self.top[:kept]
         self._set(torch.cat(weights), torch.cat(biases), lateral, top)
+
+    @torch.no_grad()
+    def set_outputs(self, sources: Sequence[int | None]) -> None:
+        """Become a layer whose output i computes what output ``sources[i]`` did; None stands for an output that is
+        drawn as ``reset_parameters`` draws it. Every parameter is a new tensor, as after ``add_dendrite``."""
+        new = DendriticLinear(self.in_features, len(sources), self.num_dendrites, self.activation)
+        size = self.out_features
+        for number, source in enumerate(sources):
+            if source is None:
+                continue
+            for name in ("weight", "bias"):
+                getattr(new, name)[number::len(sources)] = getattr(self, name)[source::size]
+            for name in ("lateral", "top"):
+                if getattr(self, name) is not None:
+                    getattr(new, name)[..., number] = getattr(self, name)[..., source]
+        self.out_features = new.out_features
+        lateral = self.weight.new_zeros(0) if new.lateral is None else new.lateral
+        top = self.weight.new_zeros(0, new.out_features) if new.top is None else new.top
+        self._set(new.weight.detach(), new.bias.detach(), lateral.detach(), top.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., H]`` -> ``[..., C]``."""

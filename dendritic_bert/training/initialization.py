@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import string
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tokenizers.trainers import WordPieceTrainer
-from transformers import BertTokenizer
+from transformers import PreTrainedConfig
 
+from ..datasets.vocabulary import train_vocabulary
 from ..inference.tokenizer_files import load_tokenizer
 from ..model.configuration import DendriticBertConfig
-from ..model.dendritic_linear import dendritic_layers
+from ..model.dendritic_linear import dendritic_layers, resize_dendrites
 from .options import FRESH_SIZES, TrainingOptions
+from .workspace import MODEL_TYPE
 
-MIN_FREQUENCY = 2  # occurrences of a word piece in the training texts
+SHOWN_LABELS = 6
 
 
 def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
@@ -26,7 +27,7 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
     argument = "tokenizer_name" if options.model_name is None else "model_name"
     name = getattr(options, argument)
     if name is None:
-        return _train_tokenizer(list(texts), options.vocab_size or FRESH_SIZES["vocab_size"])
+        return train_vocabulary(texts, options.vocab_size or FRESH_SIZES["vocab_size"], options.cased)
     try:
         return load_tokenizer(name)
     except (OSError, ValueError) as error:  # whose own messages are paragraphs
@@ -34,31 +35,17 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
                       "that holds its tokenizer.json or vocab.txt, or a hub id.") from error
 
 
-def _train_tokenizer(texts: list[str], vocab_size: int) -> BertTokenizer:
-    """BERT's lower-casing tokenizer with a WordPiece vocabulary of the texts, the same at every call."""
-    backend = BertTokenizer().backend_tokenizer
-    seen = set().union(*map(backend.normalizer.normalize_str, texts)) - set(string.whitespace)
-    # Every printable character of ASCII is in the vocabulary, even if no training text holds it.
-    alphabet = sorted(seen | set(string.printable) - set(string.ascii_uppercase) - set(string.whitespace))
-    # The trainer numbers "##x" in the order of a hash table and breaks ties by these numbers. As special tokens they
-    # are numbered here, which makes the vocabulary the same at every call.
-    first = [*BertTokenizer().get_vocab(), *alphabet, *(f"##{character}" for character in alphabet)]
-    if vocab_size < len(first):
-        raise ValueError(f"vocab_size is {vocab_size}, the characters of the texts alone take {len(first)}: raise it.")
-    backend.train_from_iterator(texts, WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=MIN_FREQUENCY, special_tokens=first, show_progress=False))
-    return BertTokenizer(vocab=backend.get_vocab())
-
-
 def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, Any], vocab_size: int) -> Any:
     """A ``model_class`` as ``options`` describe it; ``settings`` are the fields of ``DendriticBertConfig`` that the
     task determines."""
+    for name in ("hidden_dropout_prob", "classifier_dropout"):
+        if getattr(options, name) is not None:
+            settings = settings | {name: getattr(options, name)}
+    if saved_config(options.model_name) is not None:
+        return _load_saved(model_class, options, settings)
     settings = settings | {name: getattr(options, name)
                            for name in ("pooling", "encoder_pooling", "num_dendrites", "dendrite_activation",
                                         "head_hidden")}
-    for name in ("hidden_dropout_prob", "classifier_dropout"):
-        if getattr(options, name) is not None:
-            settings[name] = getattr(options, name)
     if options.model_name is not None:
         return model_class.from_pretrained(options.model_name, dsn=options.dsn, dtype=torch.float32, **settings)
     sizes = {name: getattr(options, name) or default for name, default in FRESH_SIZES.items()}
@@ -71,6 +58,51 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     torch.nn.init.normal_(model.bert.embeddings.token_type_embeddings.weight)
     for layer in dendritic_layers(model).values():
         layer.reset_parameters()
+    return model
+
+
+# ---- from a saved model ----------------------------------------------------------------------------------------------
+
+
+def saved_config(name: str | None) -> DendriticBertConfig | None:
+    """The configuration of a model of this package in a folder or on the hub; None for another checkpoint, and for one
+    that cannot be loaded, which whoever loads it will say."""
+    if name is None:
+        return None
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError):
+        return None
+    return DendriticBertConfig.from_dict(values) if values.get("model_type") == MODEL_TYPE else None
+
+
+def known_labels(config: DendriticBertConfig | None) -> list[str]:
+    """The names of the classes of a saved model, in the order of its outputs; none for a regression, or for None."""
+    if config is None or config.problem_type == "regression":
+        return []
+    return [str(name) for _, name in sorted((config.id2label or {}).items())]
+
+
+def _load_saved(model_class: Any, options: TrainingOptions, settings: dict[str, Any]) -> Any:
+    """The saved model, whose shape stays, with an output for each label of ``settings``: the outputs of labels that it
+    knows are as they were, those of others start as a new head's do."""
+    model = model_class.from_pretrained(options.model_name, dtype=torch.float32)
+    config = model.config
+    if options.head_hidden not in (None, config.head_hidden):
+        raise ValueError(f"head_hidden is {options.head_hidden}, but model_name {options.model_name} brings "
+                         f"{config.head_hidden}: leave it out.")
+    if options.num_dendrites > config.num_dendrites:
+        resize_dendrites(model, options.num_dendrites)
+    old, names = known_labels(config), list(settings.get("id2label", {}).values())
+    if settings["num_labels"] != config.num_labels or (names and names != old):
+        sources = [old.index(name) if name in old else None for name in names] or [None] * settings["num_labels"]
+        list(dendritic_layers(model).values())[-1].set_outputs(sources)
+        unknown = [name for name in names if name not in old]
+        print(f"model_name {options.model_name} knows {len(names) - len(unknown)} of {settings['num_labels']} labels; "
+              f"new: {', '.join(unknown[:SHOWN_LABELS])}{', ...' if len(unknown) > SHOWN_LABELS else ''}",
+              file=sys.stderr)
+    for name, value in settings.items():
+        setattr(config, name, value)
     return model
 
 

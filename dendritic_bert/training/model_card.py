@@ -41,32 +41,18 @@ def write_model_card(
     path: Path, options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig
 ) -> None:
     """Write the card of a model to ``path``; ``results`` are those of ``trainer.train``."""
-    parts = results["live_parameters"]
     is_regression = config.problem_type == "regression"
-    start = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
     is_answering = options.benchmark == "squad"
     labels = ", ".join(f"`{label}`" for _, label in sorted((config.id2label or {}).items()))
-    truncated = f", {results['num_truncated']:,} of them cut to {options.max_length} tokens"
     path.write_text("\n".join([
         "---", _metadata(options, results), "---", "",
-        f"# {'A Dendritic Semantic Network (DSN)' if config.dsn else 'A BERT with a dendritic head'} for "
-        f"{options.task}", "",
-        "Made by dendritic-bert. " + (_what_it_is(config, is_answering) if config.dsn else "")
+        f"# {title(config)} for {options.task}", "",
+        "Made by dendritic-bert. " + what_it_is(config, is_answering)
         + ("Two outputs per token: the start and the end of an answer." if is_answering else
            "One output: a regression." if is_regression else f"Labels: {labels}."), "",
         USE[options.benchmark].format(folder=options.output_dir),
         "## How it was made", "",
-        f"- Data: {results['source']}, {results['num_train']:,} rows"
-        + (truncated if results["num_truncated"] else "") + ".",
-        f"- Started from {start}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
-        f"size {config.hidden_size}, {config.num_dendrites} dendrites for each "
-        f"{'output' if is_answering or config.head_hidden else 'label'}"
-        + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
-        *(f"- {note}" for note in options.notes()),
-        f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
-        f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
-        f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
-        "```", shlex.join(command_line(options)), "```", "",
+        *how_it_was_made(options, results, config), "",
         "## How it scores", "",
         f"On the whole dev set ({results['num_dev']:,} rows), after the last epoch, with the weights as they are "
         f"written. The weights here are those of the first seed, {options.seeds[0]}.", "",
@@ -74,7 +60,35 @@ def write_model_card(
     ]), encoding="utf-8")
 
 
-def _what_it_is(config: DendriticBertConfig, is_answering: bool) -> str:
+def title(config: DendriticBertConfig) -> str:
+    """What kind of model it is, in three words or a few more."""
+    return "A Dendritic Semantic Network (DSN)" if config.dsn else "A BERT with a dendritic head"
+
+
+def how_it_was_made(options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig) -> list[str]:
+    """The lines on data, start, size, versions, and the command."""
+    parts = results["live_parameters"]
+    start = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
+    truncated = f", {results['num_truncated']:,} of them cut to {options.max_length} tokens"
+    return [
+        f"- Data: {results['source']}, {results['num_train']:,} rows"
+        + (truncated if results["num_truncated"] else "") + ".",
+        f"- Started from {start}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
+        f"size {config.hidden_size}, {config.num_dendrites} dendrites for each "
+        f"{'output' if options.benchmark == 'squad' or config.head_hidden else 'label'}"
+        + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
+        *(f"- {note}" for note in options.notes()),
+        f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
+        f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
+        f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
+        "```", shlex.join(command_line(options)), "```",
+    ]
+
+
+def what_it_is(config: DendriticBertConfig, is_answering: bool = False) -> str:
+    """What the model can tell apart, in a sentence; nothing of a model with an encoder."""
+    if not config.dsn:
+        return ""
     head = f"{'dendritic' if config.num_dendrites else 'linear'} head"
     if is_answering:
         return (f"BERT's embeddings and LayerNorm under a {head} on every token; there is no encoder, so a question "

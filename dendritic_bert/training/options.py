@@ -11,25 +11,25 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..datasets.glue_tasks import TASKS, find_task
+from ..datasets.glue_tasks import find_task
+from .data_options import BENCHMARK_DEFAULTS, BY_DATA, DataOptions, expect_choice
 
-BY_BENCHMARK: Any = None  # stands for the value in BENCHMARK_DEFAULTS
-BENCHMARK_DEFAULTS: dict[str, dict[str, Any]] = {
-    "glue": {"task": "sst2", "batch_size": 256, "max_length": 128, "word_dropout": 0.2},
-    "squad": {"task": "squad", "batch_size": 32, "max_length": 384, "word_dropout": 0.0},
-}
 # Sizes of a model that starts from random numbers; a checkpoint brings its own.
 FRESH_SIZES = {"vocab_size": 30000, "hidden_size": 16, "max_position_embeddings": 512}
+BERT_VOCABULARIES = {False: "google-bert/bert-base-uncased", True: "google-bert/bert-base-cased"}
 SAVE_DTYPES = ("float32", "float16", "bfloat16")
 TRACKERS = {"none": None, "wandb": "wandb", "tensorboard": "tensorboard"}  # each with the package that it needs
 SCHEDULES = ("perforatedai", "plain")
 STUDENTS = ("dsn",)  # distillation.py says how each is built
 SWEEP_FILE = Path(__file__).with_name("sweep.yaml")
+OWN_SWEEP_FILE = SWEEP_FILE.with_name("sweep_own_rows.yaml")
 
 
 @dataclass
-class TrainingOptions:
-    """The model, the data and the method of a training.
+class TrainingOptions(DataOptions):
+    """The model and the method of a training; the fields of ``DataOptions`` are its rows.
+
+    For rows of one's own, the fields whose default is "fits the rows" are set by ``defaults.fit_to_rows``.
 
     Raises ValueError, which names the field, for values that cannot be used.
     """
@@ -42,44 +42,57 @@ class TrainingOptions:
     tokenizer_name: str | None = field(default=None, metadata={
         "help": "tokenizer of a model that starts from random numbers, a folder or a hub id; without it a vocabulary "
                 "is trained"})
-    benchmark: Literal["glue", "squad"] = field(default="glue", metadata={"help": "family of tasks"})
-    task: str = field(default=BY_BENCHMARK, metadata={
-        "help": f"task of the benchmark: {', '.join(TASKS)} (default: sst2), or squad"})
-    hold_out: float | None = field(default=None, metadata={
-        "help": "train on the dev set but for this share, and score on the share: for a task without training rows"})
     dsn: bool = field(default=False, metadata={
         "help": "train a Dendritic Semantic Network (DSN): the embeddings are pooled under the head, without an "
-                "encoder; without this flag BERT's encoder is kept"})
-    data_dir: str | None = field(default=None, metadata={
-        "help": "folder of the GLUE download, or the task's folder in it; without it the data come from the hub"})
-    fraction: float = field(default=1.0, metadata={"help": "share of the training rows to train on, drawn at random"})
+                "encoder; without this flag BERT's encoder is kept. Rows of your own and no model_name: always"})
     output_dir: str = field(default="outputs", metadata={
         "help": "folder for the weights, the tokenizer and the model card; files of the same names are replaced"})
-    epochs: int = field(default=3, metadata={"help": "passes over the training rows"})
-    batch_size: int = field(default=BY_BENCHMARK, metadata={
-        "help": "training rows per step (default: 256, for squad 32)"})
+    epochs: int = field(default=BY_DATA, metadata={
+        "help": "passes over the training rows (default: 3, for own rows fits the rows)"})
+    batch_size: int = field(default=BY_DATA, metadata={
+        "help": "training rows per step (default: 256, for squad 32, for own rows fits the rows)"})
     lr: float | None = field(default=None, metadata={
         "help": "highest learning rate, which then falls linearly to 0 (default: 2e-3 from random numbers, 3e-4 for a "
-                "DSN made of a checkpoint, 1e-4 with its encoder)"})
+                "DSN made of a checkpoint, 1e-4 with its encoder; for own rows fits the rows)"})
+    head_lr_factor: float | None = field(default=None, metadata={
+        "help": "learning rate of the head, as a multiple of lr (default: 1, for own rows fits the rows)"})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={
         "help": "train once with each seed and report every score; the weights of the first are kept"})
-    word_dropout: float = field(default=BY_BENCHMARK, metadata={
-        "help": "probability that a token is masked out in training (default: 0.2, for squad 0)"})
+    word_dropout: float = field(default=BY_DATA, metadata={
+        "help": "probability that a token is masked out in training (default: 0.2, for squad 0, for own rows fits "
+                "the rows)"})
     warmup: float = field(default=0.0, metadata={
         "help": "share of the steps during which the learning rate rises from 0"})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay"})
+    weight_decay: float = field(default=BY_DATA, metadata={
+        "help": "AdamW's weight decay (default: 0.01, for own rows fits the rows)"})
+    label_smoothing: float | None = field(default=None, metadata={
+        "help": "share of each target that is spread over all classes (default: 0, for own rows fits the rows)"})
+    class_weights: Literal["none", "balanced"] = field(default="none", metadata={
+        "help": "balanced: the loss of a row weighs n / (classes * rows of its class), as in scikit-learn"})
+    early_stopping: bool = field(default=False, metadata={
+        "help": "end after patience epochs without a better loss on the dev rows, and keep the best epoch"})
+    calibrate: bool = field(default=False, metadata={
+        "help": "fit a temperature on the dev rows, by which scores divide the logits (own rows)"})
+    baseline: bool = field(default=True, metadata={
+        "help": "own rows: train a TF-IDF logistic regression on the same rows, and give its score beside the model's"})
     ema: float = field(default=0.0, metadata={
         "help": "decay of an exponential moving average of the weights, which is kept in place of the last weights; 0 "
                 "keeps the last weights"})
     freeze_word_embeddings: bool = field(default=False, metadata={"help": "do not train the table of word embeddings"})
+    vocabulary: Literal["train", "bert"] | None = field(default=None, metadata={
+        "help": "train: a new vocabulary of the training texts; bert: that of model_name, or of bert-base-uncased or "
+                "-cased (default: train where there is no model_name or tokenizer_name)"})
+    cased: bool = field(default=False, metadata={
+        "help": "a new vocabulary keeps capitals and accents"})
     vocab_size: int | None = field(default=None, metadata={
-        "help": f"largest size of a new vocabulary (default: {FRESH_SIZES['vocab_size']})"})
+        "help": f"largest size of a new vocabulary (default: {FRESH_SIZES['vocab_size']}, for own rows fits the rows)"})
     hidden_size: int | None = field(default=None, metadata={
-        "help": f"width of new embeddings (default: {FRESH_SIZES['hidden_size']})"})
+        "help": f"width of new embeddings (default: {FRESH_SIZES['hidden_size']}, for own rows fits the rows)"})
     max_position_embeddings: int | None = field(default=None, metadata={
         "help": f"length of a new position table (default: {FRESH_SIZES['max_position_embeddings']})"})
-    max_length: int = field(default=BY_BENCHMARK, metadata={
-        "help": "tokens to which a text is cut (default: 128), or of a window of a SQuAD passage (default: 384)"})
+    max_length: int = field(default=BY_DATA, metadata={
+        "help": "tokens to which a text is cut (default: 128, for own rows 512), or of a window of a SQuAD passage "
+                "(default: 384)"})
     pooling: Literal["mean_masked", "mean_all", "sum_all"] = field(default="mean_masked", metadata={
         "help": "how the token vectors become one; the last two count padding, for checkpoints trained that way"})
     encoder_pooling: Literal["cls", "mean"] = field(default="cls", metadata={
@@ -97,7 +110,8 @@ class TrainingOptions:
     dendrite_schedule: Literal["perforatedai", "plain"] = field(default="perforatedai", metadata={
         "help": "what decides when a dendrite grows: PerforatedAI's tracker, or the same rule without that library"})
     patience: int = field(default=10, metadata={
-        "help": "epochs without a better held-out loss after which a dendrite grows"})
+        "help": "epochs without a better held-out loss after which a dendrite grows, or with early_stopping the "
+                "training ends"})
     dendrite_tries: int = field(default=2, metadata={
         "help": "growing ends when this many dendrites in a row fail to improve the held-out loss"})
     validation_share: float = field(default=0.1, metadata={
@@ -115,36 +129,29 @@ class TrainingOptions:
     wandb_project: str = field(default="dendritic-bert", metadata={"help": "project for report_to wandb"})
 
     def __post_init__(self) -> None:
-        _expect_choice("benchmark", self.benchmark, BENCHMARK_DEFAULTS)
-        for name, value in BENCHMARK_DEFAULTS[self.benchmark].items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
-        if self.benchmark == "squad" and self.task != "squad":
-            raise ValueError(f"task is {self.task!r}, but the benchmark squad has one task only: leave it out.")
-        if self.benchmark == "glue":
-            find_task(self.task)
+        super().__post_init__()
+        if self.benchmark == "own" and self.model_name is None:
+            self.dsn = True
         self._check_ranges()
         self._check_growth()
         self._check_source()
 
     def _check_ranges(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "head_hidden", *FRESH_SIZES):
+        for name in ("epochs", "batch_size", "lr", "head_lr_factor", "head_hidden", *FRESH_SIZES):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}, expected more than 0.")
-        for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout", "warmup", "ema"):
+        for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout", "warmup", "ema",
+                     "label_smoothing"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
-        if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction is {self.fraction}, expected more than 0 and at most 1.")
-        if self.hold_out is not None and not 0 < self.hold_out < 1:
-            raise ValueError(f"hold_out is {self.hold_out}, expected more than 0 and less than 1.")
         if self.num_dendrites < 0:
             raise ValueError(f"num_dendrites is {self.num_dendrites}, expected 0 or more.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}, expected one or more, all different.")
-        _expect_choice("save_dtype", self.save_dtype, SAVE_DTYPES)
-        _expect_choice("report_to", self.report_to, TRACKERS)
+        expect_choice("class_weights", self.class_weights, ("none", "balanced"))
+        expect_choice("save_dtype", self.save_dtype, SAVE_DTYPES)
+        expect_choice("report_to", self.report_to, TRACKERS)
 
     def _check_growth(self) -> None:
         if self.dendrites < 0:
@@ -155,16 +162,29 @@ class TrainingOptions:
         if self.dendrites and self.ema:
             raise ValueError(f"dendrites is {self.dendrites} and ema is {self.ema}, but a growing model has no average "
                              "of its weights: pass num_dendrites to have dendrites from the start, or ema 0.")
+        if self.early_stopping and (self.dendrites or self.ema):
+            name = "dendrites" if self.dendrites else "ema"
+            raise ValueError(f"early_stopping is True and {name} is {getattr(self, name)}, each of which decides which "
+                             "weights are kept: pass one of the two.")
         for name in ("patience", "dendrite_tries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share is {self.validation_share}, expected more than 0 and less than 1.")
-        _expect_choice("dendrite_schedule", self.dendrite_schedule, SCHEDULES)
+        expect_choice("dendrite_schedule", self.dendrite_schedule, SCHEDULES)
 
     def _check_source(self) -> None:
         """A checkpoint brings tokenizer and sizes; what starts from random numbers needs a table for its rows."""
+        if self.vocabulary is not None:
+            expect_choice("vocabulary", self.vocabulary, ("train", "bert"))
+        if self.vocabulary == "train" and self.tokenizer_name is not None:
+            raise ValueError(f"vocabulary is train and tokenizer_name is {self.tokenizer_name}: pass one of the two.")
+        if self.vocabulary == "bert" and self.model_name is None and self.tokenizer_name is None:
+            self.tokenizer_name = BERT_VOCABULARIES[self.cased]
         if self.model_name is not None:
+            if self.vocabulary == "train":
+                raise ValueError(f"vocabulary is train and model_name is {self.model_name}, which brings its own: pass "
+                                 "one of the two.")
             for name in ("tokenizer_name", *FRESH_SIZES):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is {getattr(self, name)}, but model_name brings its own: pass one of the "
@@ -185,7 +205,7 @@ class TrainingOptions:
 
     @property
     def learning_rate(self) -> float:
-        """``lr``, or the rate that suits what the training starts from."""
+        """``lr``, or the rate that suits what the training starts from with the rows of GLUE."""
         if self.lr is not None:
             return self.lr
         if self.model_name is None:
@@ -226,10 +246,10 @@ class DistillationOptions(TrainingOptions):
         super().__post_init__()
         if self.teacher is None:
             raise ValueError("teacher is not given: name the sequence classifier to learn from.")
-        if self.benchmark != "glue" or len(find_task(self.task).texts) != 1 or not find_task(self.task).labels:
+        if self.benchmark == "squad" or (self.benchmark == "glue" and not is_single_text_task(self.task)):
             raise ValueError(f"task is {self.task!r}, expected one whose rows are single texts with classes: sst2 or "
                              "cola.")
-        _expect_choice("student", self.student, STUDENTS)
+        expect_choice("student", self.student, STUDENTS)
         for name in ("teacher_epochs", "teacher_lr", "teacher_batch_size", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0.")
@@ -255,14 +275,23 @@ class SweepOptions(TrainingOptions):
 
     trials: int = field(default=20, metadata={
         "help": "number of trainings, including those of earlier runs into output_dir"})
-    space: str = field(default=str(SWEEP_FILE), metadata={
-        "help": "file of parameters to vary, in the form of a sweep of Weights & Biases"})
+    space: str | None = field(default=None, metadata={
+        "help": "file of parameters to vary, in the form of a sweep of Weights & Biases (default: those of the "
+                f"dendrites, {SWEEP_FILE.name}; for own rows those that fit_to_rows sets, {OWN_SWEEP_FILE.name})"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.trials < 1:
             raise ValueError(f"trials is {self.trials}, expected 1 or more.")
+        if self.space is None:
+            self.space = str(OWN_SWEEP_FILE if self.benchmark == "own" else SWEEP_FILE)
         self.parameters = read_space(self.space)
+
+
+def is_single_text_task(name: str) -> bool:
+    """Whether the rows of a task of GLUE are single texts with classes."""
+    task = find_task(name)
+    return len(task.texts) == 1 and bool(task.labels)
 
 
 def read_space(path: str) -> dict[str, dict[str, Any]]:
@@ -293,9 +322,11 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
 
 
 def changed_fields(options: TrainingOptions) -> dict[str, Any]:
-    """The options that differ from their defaults."""
+    """The options that differ from their defaults, and those whose default depends on the benchmark."""
     defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
                 for option in fields(options)}
+    if options.benchmark != "own":  # every benchmark has these, so that they are not worth a mention
+        defaults |= {name: BENCHMARK_DEFAULTS[options.benchmark][name] for name in ("epochs", "weight_decay")}
     return {name: value for name, value in asdict(options).items() if value != defaults[name]}
 
 
@@ -306,12 +337,8 @@ def command_line(options: TrainingOptions) -> list[str]:
     for name, value in asdict(options).items():
         if name not in changed and name not in ("benchmark", "task", "epochs"):
             continue
-        words.append(f"--{name}")
-        if value is not True:
+        words.append(f"--no_{name}" if value is False else f"--{name}")
+        if not isinstance(value, bool):
             words += map(str, value) if isinstance(value, list) else [str(value)]
     return words
 
-
-def _expect_choice(name: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")

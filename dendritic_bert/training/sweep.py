@@ -18,9 +18,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets.benchmark import Benchmark
 from .markdown import markdown_table
 from .options import SweepOptions, TrainingOptions, command_line
-from .trainer import require_extra, train
+from .trainer import open_benchmark, require_extra, train
 
 if TYPE_CHECKING:
     import optuna
@@ -45,9 +46,12 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
     study = optuna.create_study(storage=f"sqlite:///{output / 'study.db'}", study_name=options.task,
                                 direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seeds[0]),
                                 load_if_exists=True)
+    benchmark = open_benchmark(options)  # once for all trials
+    if benchmark.report is not None:
+        print(benchmark.report, file=sys.stderr, flush=True)
     while (number := sum(trial.state.is_finished() for trial in study.trials)) < options.trials:
         print(f"trial {number + 1} of {options.trials}", file=sys.stderr, flush=True)
-        study.optimize(lambda trial: _train_trial(trial, options, output / "trial"), n_trials=1)
+        study.optimize(lambda trial: _train_trial(trial, options, benchmark, output / "trial"), n_trials=1)
     if not _scored_trials(study):
         raise RuntimeError(f"none of {options.trials} trials has a score, as every loss became infinite or NaN: narrow "
                            "the space.")
@@ -56,12 +60,12 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
             "trials": len(study.trials), "output_dir": str(output)}
 
 
-def _train_trial(trial: optuna.Trial, options: SweepOptions, folder: Path) -> float:
+def _train_trial(trial: optuna.Trial, options: SweepOptions, benchmark: Benchmark, folder: Path) -> float:
     import optuna
 
     chosen = {name: _suggest(trial, name, entry) for name, entry in options.parameters.items()}
     try:
-        results = train(_training_options(options, **chosen, output_dir=str(folder)))
+        results = train(_training_options(options, **chosen, output_dir=str(folder), baseline=False), benchmark)
     except RuntimeError as error:
         raise optuna.TrialPruned(str(error)) from error
     finally:

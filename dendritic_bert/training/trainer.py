@@ -1,4 +1,4 @@
-"""Training and evaluation on the tasks of GLUE and on SQuAD, through the Hugging Face ``Trainer``.
+"""Training and evaluation on rows of one's own, on the tasks of GLUE and on SQuAD.
 
     benchmark (rows) -> tokenizer and model (initialization) -> fit, for each seed -> scores -> model card
 
@@ -9,38 +9,37 @@ interrupted training continues from its last epoch to the same result (see ``wor
 from __future__ import annotations
 
 import importlib.util
-import logging
-import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers import set_seed
 
 from ..datasets.benchmark import Benchmark
 from ..datasets.glue import Glue
+from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows, RowDataset
 from ..datasets.squad import Squad
-from ..growth.training import hold_out_rows, move_graphs, total_epochs, train_and_grow
+from ..growth.training import hold_out_rows, move_graphs
 from ..inference.tokenizer_files import load_tokenizer
-from .ema import AveragedWeights
-from .initialization import build_model, live_parameters, make_tokenizer
+from .data_options import HOLD_OUT, DataOptions
+from .defaults import fit_to_rows
+from .evaluation import scores
+from .evaluation_report import write_evaluation
+from .fit import fit
+from .initialization import build_model, known_labels, live_parameters, make_tokenizer, saved_config
+from .interruption import keep_last_epoch
+from .losses import Loss, balanced_weights, make_loss
 from .model_card import write_model_card
 from .options import TRACKERS, TrainingOptions
-from .workspace import Workspace, open_workspace
-
-EVALUATION_BATCH = 256
-LOGGING_STEPS = 50  # within this many steps, a loss that is not finite ends the run
-# "mtime may not be reliable" is logged when two checkpoints are saved within a second; they are then sorted by step.
-logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
+from .own_results import answer_rows, describe_training
+from .predictions import predict, score
+from .workspace import open_workspace
 
 
 def train(
@@ -63,7 +62,8 @@ def train(
     Returns:
         task, source, num_train, num_dev, num_truncated; runs, one dict per seed (seed, seconds, and the metrics of the
         task as ``evaluate`` gives them); metric, the one of which mean and sd are given; majority, the share of the
-        most frequent label in the dev set; live_parameters (embeddings, encoder, head, all); seconds; output_dir.
+        most frequent label in the dev set; live_parameters (embeddings, encoder, head, all); seconds; output_dir; and
+        for own rows temperature, and baseline, what ``tfidf_baseline`` gives.
 
     Raises:
         ValueError, FileNotFoundError: the data are not there or cannot be read as the task's (see ``glue.read_rows``).
@@ -71,13 +71,22 @@ def train(
         RuntimeError: the loss is not finite.
         ImportError: a package of the extra ``train`` is missing.
     """
-    require_extra("accelerate", "sklearn", TRACKERS[options.report_to])
+    require_extra("accelerate", "sklearn", TRACKERS[options.report_to],
+                  "matplotlib" if options.benchmark == "own" else None)
     started = time.perf_counter()
+    if (saved := saved_config(options.model_name)) is not None:
+        options = replace(options, dsn=saved.dsn)
+    says_what_it_reads = benchmark is None
     benchmark = benchmark or open_benchmark(options)
-    with open_workspace(options.output_dir, _settings_that_matter(options)) as workspace:
+    options = fit_to_rows(options, benchmark.num_train, benchmark.settings["num_labels"],
+                          benchmark.settings.get("problem_type"))
+    loss = loss or _make_loss(options, benchmark)
+    with open_workspace(options.output_dir, _settings_that_matter(options, benchmark)) as workspace:
         tokenizer = make_tokenizer(options, benchmark.texts())
         train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
         assert train_rows is not None
+        if says_what_it_reads and workspace.is_main and benchmark.report is not None:
+            print(benchmark.report, file=sys.stderr, flush=True)
         train_rows, held_out = hold_out_rows(train_rows, options)
         model: Any = None
         for seed in options.seeds[len(workspace.runs):]:
@@ -86,15 +95,20 @@ def train(
             model = build(benchmark.model_class, options, benchmark.settings, len(tokenizer))
             model.get_input_embeddings().weight.requires_grad_(not options.freeze_word_embeddings)
             train_set = RowDataset(train_rows, options.word_dropout, tokenizer.all_special_ids, seed)
-            fit(model, train_set, dev_rows, benchmark, loss, options, seed, workspace, held_out)
+            try:
+                fit(model, train_set, dev_rows, benchmark, loss, options, seed, workspace, held_out)
+            except KeyboardInterrupt:
+                if not options.dendrites:  # whose checkpoints are PerforatedAI's
+                    keep_last_epoch(workspace, Path(options.output_dir), benchmark.model_class, tokenizer, seed)
+                raise
             model.eval().to("cpu", getattr(torch, options.save_dtype))
-            scores = score(model, dev_rows, benchmark)
+            found = score(predict(model, dev_rows, benchmark), benchmark)
             if seed == options.seeds[0] and workspace.is_main:
                 model.save_pretrained(workspace.folder)
                 move_graphs(workspace.checkpoints(seed), workspace.folder)
             grown = {"num_dendrites": model.config.num_dendrites} if options.dendrites else {}
             seconds = round(time.perf_counter() - run_started, 1)
-            workspace.finish_run({"seed": seed, **grown, **scores, "seconds": seconds})
+            workspace.finish_run({"seed": seed, **grown, **found, "seconds": seconds})
         if model is None:  # the interrupted run had trained every seed
             model = benchmark.model_class.from_pretrained(workspace.folder)
         values = [run[benchmark.main_metric] for run in workspace.runs]
@@ -109,26 +123,44 @@ def train(
         if workspace.is_main:
             tokenizer.model_max_length = model.config.max_position_embeddings
             tokenizer.save_pretrained(workspace.folder)
+            if isinstance(benchmark, OwnRows):
+                describe_training(options, benchmark, dev_rows, workspace.folder, results)
+                return results
             write_model_card(workspace.folder / "README.md", options, results, model.config)
     return results
 
 
-def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str = "dev") -> dict[str, Any]:
-    """Score a model on the whole of a task's ``split``.
+def evaluate(
+    model_path: str, task: str | None = None, data_dir: str | None = None, split: str = "dev", *,
+    dev_file: Sequence[str] | str = (), output_dir: str | None = None, **own_rows: Any,
+) -> dict[str, Any]:
+    """Score a model on the whole of a task's ``split``, or on rows of one's own.
 
     Args:
         model_path: folder or hub id of a model of this package.
         task: a task of GLUE, or "squad".
         data_dir: the folder of the data; None asks the hub.
         split: "train", "dev" (every dev split), or one of the task's ``dev_splits``.
+        dev_file: files of rows of one's own, in place of a task.
+        output_dir: folder for the report on own rows, with its pictures and the rows that are wrong; None writes none.
+        own_rows: text_column, text_pair_column, label_column, label_separator, input_format and on_error, as in
+            ``TrainingOptions``.
 
-    Returns the task's metrics, standard_error if accuracy is one of them, num_examples, and num_truncated (texts that
-    were cut to the model's position table, or to the tokenizer's ``model_max_length`` if that is shorter). Raises
-    ValueError for a model of another task, and as ``glue.read_rows`` does.
+    Returns the metrics, standard_error if accuracy is one of them, num_examples, and num_truncated (texts that were cut
+    to the model's position table, or to the tokenizer's ``model_max_length`` if that is shorter). Raises ValueError for
+    a model of another task or a label that it does not know, and as ``glue.read_rows`` or ``OwnRows.open`` does.
     """
     require_extra("sklearn")
-    benchmark: Benchmark = (Squad(data_dir, with_train=False, split=split) if task == "squad" else
-                            Glue(task, data_dir, with_train=False, splits=None if split == "dev" else (split,)))
+    benchmark: Benchmark
+    if dev_file:
+        benchmark = _open_rows_of(model_path, dev_file, own_rows)
+        task = "own rows"
+    elif task is None:
+        raise ValueError("task and dev_file are not given: name the task, or the file of your rows.")
+    elif task == "squad":
+        benchmark = Squad(data_dir, with_train=False, split=split)
+    else:
+        benchmark = Glue(task, data_dir, with_train=False, splits=None if split == "dev" else (split,))
     model = benchmark.model_class.from_pretrained(model_path).eval()
     saved_class = (model.config.architectures or [""])[0]
     if saved_class != benchmark.model_class.__name__ and saved_class.startswith("DendriticBert"):
@@ -140,15 +172,55 @@ def evaluate(model_path: str, task: str, data_dir: str | None = None, split: str
     tokenizer = load_tokenizer(model_path)
     max_length = int(min(model.config.max_position_embeddings, benchmark.longest, tokenizer.model_max_length))
     _, rows = benchmark.encode(tokenizer, max_length)
-    return {"task": task, **score(model, rows, benchmark), "num_examples": benchmark.num_dev,
+    if isinstance(benchmark, OwnRows):
+        found = _evaluate_own_rows(model, benchmark, rows, output_dir)
+    else:
+        found = {"task": task, **score(predict(model, rows, benchmark), benchmark)}
+    return {**found, "num_examples": benchmark.num_dev,
             "num_truncated": sum(encoded.num_truncated for encoded in rows.values())}
+
+
+def _open_rows_of(model_path: str, dev_file: Sequence[str] | str, own_rows: dict[str, Any]) -> OwnRows:
+    """Rows whose labels are those that a model knows."""
+    config = saved_config(model_path)
+    if config is None:
+        raise ValueError(f"{model_path} is not a model of this package: pass one that `dendritic-bert train` has "
+                         "written.")
+    return OwnRows.open(None, dev_file, known_labels=known_labels(config), problem_type=config.problem_type, **own_rows)
+
+
+def _evaluate_own_rows(model: Any, benchmark: OwnRows, rows: dict[str, EncodedRows], output_dir: str | None
+                       ) -> dict[str, Any]:
+    evaluation = answer_rows(model, benchmark, rows)
+    if output_dir is None:
+        found = scores(evaluation.logits, evaluation.labels, evaluation.problem_type, evaluation.temperature)
+    else:
+        found = write_evaluation(Path(output_dir), evaluation, benchmark.rows("dev"), benchmark.places("dev"))
+    return {"source": benchmark.source, **found}
 
 
 def open_benchmark(options: TrainingOptions) -> Benchmark:
     """The benchmark with the rows that ``options`` name; raises as ``train`` does."""
+    if options.benchmark == "own":
+        return open_own_rows(options, known_labels(saved_config(options.model_name)))
     if options.benchmark == "squad":
         return Squad(options.data_dir, options.hold_out, fraction=options.fraction)
     return Glue(options.task, options.data_dir, options.hold_out, fraction=options.fraction)
+
+
+def open_own_rows(options: DataOptions, known: Sequence[str] = (), kind: Any = OwnRows) -> Any:
+    """The rows of ``train_file`` and ``dev_file``, or of ``dataset_name``, as a ``kind`` of ``OwnRows``.
+
+    ``known`` are the labels that come first. Raises as ``train`` does.
+    """
+    settings = {name: getattr(options, name) for name in ("text_column", "text_pair_column", "label_column",
+                                                          "label_separator", "problem_type", "fraction", "on_error")}
+    settings |= {"known_labels": known, "hold_out": options.hold_out or HOLD_OUT}
+    if options.dataset_name is not None:
+        return kind.from_hub(options.dataset_name, options.dataset_config, **settings)
+    if not options.train_file:
+        raise ValueError("train_file is not given: name the file of your training rows.")
+    return kind.open(options.train_file, options.dev_file or None, input_format=options.input_format, **settings)
 
 
 def require_extra(*modules: str | None) -> None:
@@ -159,123 +231,19 @@ def require_extra(*modules: str | None) -> None:
             raise ImportError(f"{package} is not installed: pip install 'dendritic-bert[train]'.")
 
 
-def _settings_that_matter(options: TrainingOptions) -> dict[str, Any]:
-    """The options that must be the same when an interrupted training is continued."""
+def _settings_that_matter(options: TrainingOptions, benchmark: Benchmark) -> dict[str, Any]:
+    """The options, and numbers of rows, that must be the same when an interrupted training is continued."""
     free = {"output_dir", "report_to", "wandb_project"}
-    return {name: value for name, value in asdict(options).items() if name not in free}
+    settings = {name: value for name, value in asdict(options).items() if name not in free}
+    return settings | {"num_train": benchmark.num_train, "num_dev": benchmark.num_dev}
 
 
-# ---- one seed --------------------------------------------------------------------------------------------------------
-
-
-def fit(
-    model: Any, train_set: RowDataset, dev_rows: dict[str, EncodedRows], benchmark: Benchmark,
-    loss: Callable[..., torch.Tensor] | None, options: TrainingOptions, seed: int, workspace: Workspace,
-    held_out: EncodedRows | None = None,
-) -> None:
-    """Train ``model`` in place, from the last checkpoint of ``seed`` if there is one.
-
-    ``held_out`` are the rows that decide when a dendrite grows; None if none is to grow.
-    """
-    split = next(iter(dev_rows))
-    with _trackers(options, seed):
-        trainer = _Trainer(
-            model, _training_arguments(options, seed, workspace, len(train_set)), data_collator=benchmark.collate,
-            train_dataset=train_set, eval_dataset=RowDataset(dev_rows[split]), compute_loss_func=loss,
-            compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
-            callbacks=[_Progress(seed, benchmark.main_metric, train_set),
-                       *([AveragedWeights(options.ema)] if options.ema else [])],
-        )
-        trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results
-        if held_out is None:
-            trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
-        else:
-            train_and_grow(trainer, model, options, held_out, workspace.last_checkpoint(seed))
-
-
-def _training_arguments(
-    options: TrainingOptions, seed: int, workspace: Workspace, num_rows: int
-) -> TrainingArguments:
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    steps_per_epoch = math.ceil(num_rows / options.batch_size)
-    arguments = TrainingArguments(
-        output_dir=str(workspace.checkpoints(seed)), save_strategy="epoch", save_total_limit=1, eval_strategy="epoch",
-        report_to=options.report_to, run_name=f"{options.task}-seed-{seed}", num_train_epochs=total_epochs(options),
-        per_device_train_batch_size=max(1, options.batch_size // num_processes),
-        per_device_eval_batch_size=EVALUATION_BATCH, learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay, lr_scheduler_type="linear", warmup_steps=options.warmup, seed=seed,
-        remove_unused_columns=False,
-        logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
-        dataloader_pin_memory=False, bf16=options.bf16,
-        # Without a GPU the Trainer must be told: else it refuses bf16, and several processes would train separately.
-        use_cpu=not torch.cuda.is_available(),
-    )
-    if not options.dsn and num_processes == 1:
-        # An encoder pays for padding, which is three tokens in four of a random batch of SST-2. In several processes
-        # the sampler would draw from generators in several states.
-        arguments.train_sampling_strategy = "group_by_length"
-    return arguments
-
-
-class _Trainer(Trainer):
-    """The stock Trainer, but its evaluation keeps the order of the rows even if training groups them by length."""
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        return self.accelerator.prepare(DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator))
-
-
-@contextmanager
-def _trackers(options: TrainingOptions, seed: int) -> Iterator[None]:
-    """Sets the environment variables that configure the trackers, and gives each seed a run of its own."""
-    settings = {"WANDB_PROJECT": options.wandb_project, "WANDB_DIR": options.output_dir,
-                "TENSORBOARD_LOGGING_DIR": f"{options.output_dir}/runs/seed-{seed}"}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-        if options.report_to == "wandb":
-            import wandb
-
-            wandb.finish()
-
-
-class _Progress(TrainerCallback):
-    """Prints a line per epoch to standard error, draws the words to drop, and ends a run whose loss is not finite."""
-
-    def __init__(self, seed: int, metric: str, train_set: RowDataset):
-        self.seed, self.metric, self.train_set = seed, metric, train_set
-        self.started, self.loss = time.perf_counter(), math.nan
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.train_set.set_epoch(round(state.epoch or 0))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        for name in {"loss", "eval_loss"} & logs.keys():
-            if not math.isfinite(logs[name]):
-                raise RuntimeError(f"{name} is {logs[name]} at step {state.global_step} of {state.max_steps}, with a "
-                                   f"highest lr of {args.learning_rate:g}: lower lr.")
-        self.loss = logs.get("loss", self.loss)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        if state.is_world_process_zero:
-            print(f"seed {self.seed}, epoch {state.epoch:g} of {state.num_train_epochs:g}: loss {self.loss:.4f}, dev "
-                  f"{self.metric} {metrics[f'eval_{self.metric}']:.4f}, {time.perf_counter() - self.started:.0f} s",
-                  file=sys.stderr, flush=True)
-
-
-@torch.no_grad()
-def score(model: Any, dev_rows: dict[str, EncodedRows], benchmark: Benchmark) -> dict[str, float]:
-    """The metrics of every dev split."""
-    scores: dict[str, float] = {}
-    for split, rows in dev_rows.items():
-        logits: list[np.ndarray] = []
-        for batch in DataLoader(RowDataset(rows), EVALUATION_BATCH, collate_fn=benchmark.collate):
-            tokens = {name: values for name, values in batch.items() if name not in benchmark.label_names}
-            logits.extend(benchmark.logits(model(**tokens)).numpy())
-        scores |= benchmark.scores(logits, split)
-    return scores
+def _make_loss(options: TrainingOptions, benchmark: Benchmark) -> Loss | None:
+    weights = None
+    problem_type = benchmark.settings.get("problem_type")
+    if options.class_weights == "balanced":
+        if benchmark.class_counts is None or not len(benchmark.class_counts):
+            raise ValueError(f"class_weights is balanced, but the rows of {options.task} have no classes that are "
+                             "counted: leave it out.")
+        weights = balanced_weights(benchmark.class_counts, benchmark.num_train, problem_type)
+    return make_loss(problem_type, options.label_smoothing or 0.0, weights)

@@ -7,7 +7,6 @@ the seeds that it finished: the same command continues from there, another comma
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -20,12 +19,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..model.files import MODEL_FILES
-from ..system_errors import NO_SPACE
+from ..system_errors import NO_LOCKS, NO_SPACE
 
 MODEL_TYPE = "dendritic_bert"
 FOLDER = ".unfinished"
 RUNS_FILE = "runs.json"  # in that folder, where it shows that the folder is this program's
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # How safetensors and torch.save report a full disk, as they give no errno.
 NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing")
 
@@ -33,12 +31,14 @@ NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamW
 class Workspace:
     """The folder of one training, with what an earlier run of the same training left there.
 
-    folder: holds the files that become the result. runs: the scores of the finished seeds, one dict per seed.
+    folder: holds the files that become the result. runs: the scores of the finished seeds, one dict per seed. kept:
+    what an interrupted training has written to the output folder, in words.
     """
 
     def __init__(self, folder: Path, training: dict[str, Any], is_main: bool) -> None:
         self.folder, self.training, self.is_main = folder, training, is_main
         self.runs: list[dict[str, Any]] = []
+        self.kept = ""
         with suppress(OSError, ValueError, KeyError):
             found = json.loads((folder / RUNS_FILE).read_bytes())
             if found["training"] == training:
@@ -128,7 +128,7 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
             if is_main and not workspace.can_be_resumed:
                 shutil.rmtree(folder)
             if isinstance(error, KeyboardInterrupt) and workspace.can_be_resumed:
-                raise KeyboardInterrupt("(the same command goes on where this one ended)") from None
+                raise KeyboardInterrupt(f"({workspace.kept}the same command goes on where this one ended)") from None
             if is_disk_full(error):
                 kept = f"; the last good checkpoint is in {folder}" if workspace.can_be_resumed else ""
                 raise OSError(f"output_dir {output} has no room for the next checkpoint{kept}: free some space and run "

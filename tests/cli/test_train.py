@@ -39,6 +39,30 @@ def test_train_evaluate_classify(run, glue, tmp_path):
     assert [label for _, label, _ in from_json(out)] == ["positive", "negative"]
 
 
+def test_rows_of_ones_own(run, tmp_path):
+    """A file is all that train needs; evaluate takes another; what is wrong with the flags is said in one line."""
+    for name, size in (("reviews", 60), ("dev", 12)):
+        lines = ["text,label", *(f"a {('bleak', 'charming')[i % 2]} journey {i},{('bad', 'good')[i % 2]}"
+                                 for i in range(size))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    status, out, err = run("train", "--train_file", tmp_path / "reviews.csv", "--output_dir", tmp_path / "model",
+                           "--no_baseline", "--epochs", 8)
+    assert status == 0, err
+    results = json.loads(out)
+    assert (results["num_train"], results["num_dev"], results["task"]) == (54, 6, "reviews")
+    status, out, err = run("evaluate", "--model", tmp_path / "model", "--dev_file", tmp_path / "dev.csv",
+                           "--output-dir", tmp_path / "report")
+    assert status == 0, err
+    assert json.loads(out)["num_examples"] == 12
+    assert (tmp_path / "report" / "wrong.csv").exists()
+    status, _, err = run("evaluate", "--text_column", "text")
+    assert status == 2
+    assert err.startswith("dendritic-bert evaluate: error: text_column is given, but dev_file is not: name the file")
+    status, _, err = run("train", "--train_file", tmp_path / "none.csv", "--output_dir", tmp_path / "other")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "none.csv" in err
+
+
 def test_results_are_valid_json(run, monkeypatch):
     """Where a score has no value, as the correlation with a constant has none: null, for JSON has no NaN."""
     monkeypatch.setattr("dendritic_bert.training.trainer.evaluate", lambda *_: {

@@ -155,3 +155,20 @@ def test_deepcopy_is_independent():
     with torch.no_grad():
         twin.top.zero_()
     assert not torch.equal(twin(x), layer(x))
+
+
+@pytest.mark.parametrize("num_dendrites", [0, 1, 2, 3])
+def test_outputs_are_kept_by_number(num_dendrites):
+    """Outputs that are moved, left out and added: those that are kept compute what they did, in training too."""
+    torch.manual_seed(0)
+    layer, x = random_layer(5, 3, num_dendrites), torch.randn(4, 5)
+    before = layer(x)
+    layer.set_outputs([2, None, 0, None])
+    after = layer(x)
+    assert after.shape == (4, 4)
+    torch.testing.assert_close(after[:, [0, 2]], before[:, [2, 0]])
+    fresh = DendriticLinear(5, 4, num_dendrites)
+    assert {name: tensor.shape for name, tensor in layer.state_dict().items()} == {
+        name: tensor.shape for name, tensor in fresh.state_dict().items()}
+    after.sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())

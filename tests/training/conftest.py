@@ -47,3 +47,30 @@ def space(tmp_path):
         return str(tmp_path / "space.yaml")
 
     return write
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory):
+    """CSV files of one's own: reviews.csv with text, tone (three classes) and stars (a number), and dev.csv."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(1)
+    words = {"bad": NEGATIVE, "good": POSITIVE, "mixed": ["even", "uneven", "fair", "so-so"]}
+    for name, size in (("reviews", 150), ("dev", 45)):
+        lines = ["text,tone,stars"]
+        for number in range(size):
+            tone = ["bad", "good", "mixed"][number % 3]
+            text = f"the {rng.choice(NOUNS)} is {rng.choice(words[tone])} , said {rng.choice(NOUNS)} {number}"
+            lines.append(f'"{text}",{tone},{[1.25, 4.5, 3.0][number % 3]}')
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def own_options(reviews, tmp_path):
+    """Makes the options of a training of a second on reviews.csv; keyword arguments override them."""
+    def make(**changes) -> TrainingOptions:
+        defaults = {"train_file": str(reviews / "reviews.csv"), "label_column": "tone", "epochs": 8, "batch_size": 15,
+                    "hidden_size": 8, "vocab_size": 400, "baseline": False, "output_dir": str(tmp_path / "out")}
+        return TrainingOptions(**defaults | changes)
+
+    return make

@@ -12,7 +12,6 @@ from small_classifier import hugging_face_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 from dendritic_bert import cli
-from dendritic_bert.datasets.glue_tasks import find_task
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import TrainingOptions, distillation, train
 from dendritic_bert.training import options as options_module
@@ -104,17 +103,17 @@ def test_logits_of_a_teacher_are_transformers_own(encoder, tmp_path):
     bert.save_pretrained(tmp_path / "bert")
     hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
-    logits = label_texts(str(tmp_path / "bert"), texts, find_task("sst2"), 20, tmp_path / "labels")
+    logits = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
     for text, row in zip(texts, logits):
         with torch.no_grad():
             expected = bert(**tokenizer(text, truncation=True, max_length=20, return_tensors="pt")).logits[0]
         np.testing.assert_allclose(row, expected, atol=2e-6)
     assert len(list((tmp_path / "labels").iterdir())) == 1
-    again = label_texts(str(tmp_path / "bert"), texts, find_task("sst2"), 20, tmp_path / "labels")
+    again = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
     assert np.array_equal(again, logits)
     assert len(list((tmp_path / "labels").iterdir())) == 1
     with pytest.raises(ValueError, match=r" has 2 labels, the task has 3: pass a model trained on it\.$"):
-        label_texts(str(tmp_path / "bert"), texts, find_task("mnli"), 20, tmp_path / "labels")
+        label_texts(str(tmp_path / "bert"), texts, 3, 20, tmp_path / "labels")
 
 
 def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, capsys):
@@ -180,3 +179,25 @@ def test_a_teacher_that_is_not_there(options, tmp_path, capsys):
         distill(options(teacher=str(tmp_path / "empty")))
     assert cli.main(["distill", "--dsn"]) == 2
     assert "teacher is not given: name the sequence classifier" in capsys.readouterr().err
+
+
+def test_rows_of_ones_own(reviews, tmp_path, oracle, capsys):
+    """An own model teaches; its outputs are put in the order of the labels of the file."""
+    labels = train(TrainingOptions(train_file=str(reviews / "reviews.csv"), label_column="tone", epochs=8,
+                                   hidden_size=8, vocab_size=400, baseline=False,
+                                   output_dir=str(tmp_path / "teacher")))
+    assert labels["mean"] > 0.8
+    folder = tmp_path / "teacher"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["id2label"] == {"0": "bad", "1": "good", "2": "mixed"}
+    settings = {"train_file": str(reviews / "reviews.csv"), "label_column": "tone", "epochs": 2, "hidden_size": 8,
+                "vocab_size": 400, "num_augmented": 30, "baseline": False, "output_dir": str(tmp_path / "out")}
+    results = distill(DistillationOptions(**settings, teacher=str(folder)))
+    assert results["teacher"] == labels["mean"]
+    assert results["num_augmented"] > 0
+    texts = ["the film is warm", "the cast is bleak"]
+    straight = label_texts(str(folder), texts, 3, 512, tmp_path / "labels")
+    turned = label_texts(str(folder), texts, 3, 512, tmp_path / "labels", names=["mixed", "bad", "good"])
+    np.testing.assert_array_equal(turned, straight[:, [2, 0, 1]])
+    with pytest.raises(ValueError, match=r"^teacher .* has 2 labels, the task has 3"):
+        distill(DistillationOptions(**settings, teacher=oracle))

@@ -10,7 +10,7 @@ from dendritic_bert.training.options import DistillationOptions, SweepOptions, T
 @pytest.mark.parametrize(("changes", "message"), [
     ({"warmup": 1.0}, "warmup is 1.0, expected 0 or more and less than 1."),
     ({"task": "sst3"}, "task is 'sst3', expected one of sst2, cola"),
-    ({"benchmark": "superglue"}, "benchmark is 'superglue', expected one of glue, squad."),
+    ({"benchmark": "superglue"}, "benchmark is 'superglue', expected one of glue, squad, own."),
     ({"benchmark": "squad", "task": "sst2"}, "task is 'sst2', but the benchmark squad has one task only: leave it"),
     ({"fraction": 0.0}, "fraction is 0.0, expected more than 0 and at most 1."),
     ({"model_name": "bert", "tokenizer_name": "x"}, "tokenizer_name is x, but model_name brings its own"),

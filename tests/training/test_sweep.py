@@ -80,3 +80,16 @@ def test_a_trial_that_fails_is_no_end(glue, space, tmp_path):
     with pytest.raises(RuntimeError, match=r"^none of 1 trials has a score, as every loss"):
         sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "none"), epochs=1, batch_size=20,
                            space=space(lr={"value": 1e30}), trials=1))
+
+
+def test_a_search_on_own_rows(reviews, tmp_path, space, capsys):
+    """The file is read once, for all trials; without a space the options that fit the rows are searched."""
+    results = sweep(SweepOptions(train_file=str(reviews / "reviews.csv"), label_column="tone", epochs=1, batch_size=40,
+                                 hidden_size=8, vocab_size=400, output_dir=str(tmp_path / "out"), trials=2,
+                                 space=space(lr={"values": [0.01, 0.02]})))
+    assert results["task"] == "reviews"
+    assert results["trials"] == 2
+    assert capsys.readouterr().err.count("135 training rows") == 1
+    assert "dendritic-bert train --train_file" in (tmp_path / "out" / "sweep.md").read_text(encoding="utf-8")
+    searched = SweepOptions(train_file="reviews.csv").parameters
+    assert {"lr", "epochs", "batch_size", "word_dropout"} <= searched.keys()

@@ -91,7 +91,7 @@ def test_the_learning_rate_rises_and_falls(options, monkeypatch):
     """It rises over the first half of 20 steps, as in the schedule of transformers."""
     from transformers import get_linear_schedule_with_warmup
 
-    from dendritic_bert.training import trainer as training
+    from dendritic_bert.training import fit as training
 
     rates = []
     monkeypatch.setattr(training, "LOGGING_STEPS", 1)

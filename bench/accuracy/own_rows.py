@@ -1,0 +1,163 @@
+"""How good the defaults for rows of one's own are: beside the best of a sweep, and beside TF-IDF.
+
+    python bench/accuracy/own_rows.py --own_dir own --data_dir glue
+
+The tables are three of one's own kind (150 intents, news in two columns, ironic tweets), SST-2, and 100 rows of each.
+What a sweep chooses, it chooses on dev rows; every score in the result is on test rows, which decide nothing. Each
+sweep is kept in ``work_dir``, from which an interrupted run continues. Writes own_rows.csv and own_rows.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+
+from dendritic_bert import __version__
+from dendritic_bert.datasets.glue import read_rows
+from dendritic_bert.datasets.own_rows import OwnRows
+from dendritic_bert.training import TrainingOptions, evaluate, train
+from dendritic_bert.training.baseline import tfidf_baseline
+from dendritic_bert.training.markdown import markdown_table
+from dendritic_bert.training.options import SweepOptions
+from dendritic_bert.training.sweep import sweep
+
+SPLITS = ("train", "dev", "test")
+DEV_SHARE, MOST_DEV = 0.1, 2000  # of the training rows, for tables without dev rows
+SAMPLE, SAMPLE_CLASSES = 100, 10  # rows of a small table; classes, where there are more
+OWN_TABLES = {"clinc150": "intent", "ag_news": "topic", "irony": "label"}  # each with its label column
+
+
+class Table(NamedTuple):
+    """Rows of text columns and a label by split; ``names`` are the columns, the label's last."""
+
+    names: list[str]
+    rows: dict[str, list[list[str]]]
+
+
+def read_table(name: str, own_dir: Path, data_dir: Path) -> Table:
+    """The rows of "sst2", or of a table in ``own_dir``, which need not have dev rows."""
+    if name == "sst2":
+        splits = {split: read_rows("sst2", file, str(data_dir))
+                  for split, file in (("train", "train"), ("test", "dev"))}
+        table = Table(["text", "label"], {split: [[text, ("negative", "positive")[label]] for text, label
+                                                  in zip(rows.columns[0], rows.labels)]
+                                          for split, rows in splits.items()})
+    else:
+        table = Table([], {})
+        for split in SPLITS:
+            path = own_dir / f"{name}_{split}.csv"
+            if path.exists():
+                with open(path, newline="", encoding="utf-8") as file:
+                    names, *rows = csv.reader(file)
+                table = Table(names, {**table.rows, split: rows})
+    if "dev" not in table.rows:
+        rows = table.rows["train"]
+        order = np.random.default_rng(0).permutation(len(rows))
+        num_dev = min(MOST_DEV, round(DEV_SHARE * len(rows)))
+        table.rows["dev"] = [rows[i] for i in order[:num_dev]]
+        table.rows["train"] = [rows[i] for i in order[num_dev:]]
+    return table
+
+
+def take_sample(table: Table) -> Table:
+    """``SAMPLE`` training rows; of a table with many classes, rows of ``SAMPLE_CLASSES`` of them, in every split."""
+    rng = np.random.default_rng(0)
+    classes = sorted({row[-1] for row in table.rows["train"]})
+    if len(classes) > 2 * SAMPLE_CLASSES:
+        classes = rng.permutation(classes)[:SAMPLE_CLASSES].tolist()
+    rows = {split: [row for row in found if row[-1] in classes] for split, found in table.rows.items()}
+    rows["train"] = [rows["train"][i] for i in rng.permutation(len(rows["train"]))[:SAMPLE]]
+    return Table(table.names, rows)
+
+
+def measure(name: str, table: Table, trials: int, seeds: int, folder: Path) -> dict[str, Any]:
+    """Train with the defaults, search for better options on the dev rows, and score both on the test rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {split: str(folder / f"{split}.csv") for split in SPLITS}
+    for split, path in files.items():
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([table.names, *table.rows[split]])
+    data: dict[str, Any] = {"train_file": files["train"], "dev_file": files["dev"], "label_column": table.names[-1]}
+    default = [_test_score(TrainingOptions(**data, seeds=[seed], baseline=False, output_dir=str(folder / "model")),
+                           files["test"]) for seed in range(seeds)]
+    found = sweep(SweepOptions(**data, trials=trials, output_dir=str(folder / "sweep")))
+    tuned = [_test_score(TrainingOptions(**data | found["best"], seeds=[seed], baseline=False,
+                                         output_dir=str(folder / "model")), files["test"]) for seed in range(seeds)]
+    rows = OwnRows.open(files["train"], files["test"], label_column=table.names[-1])
+    baseline = tfidf_baseline(rows.rows("train"), rows.targets("train"), rows.rows("dev"), rows.targets("dev"),
+                              rows.settings["problem_type"])["accuracy"]
+    mean = float(np.mean(default))
+    return {"table": name, "train": len(table.rows["train"]), "test": len(table.rows["test"]),
+            "classes": len({row[-1] for row in table.rows["train"]}), "default": mean,
+            "best_of_sweep": float(np.mean(tuned)), "standard_error": math.sqrt(mean * (1 - mean) / rows.num_dev),
+            "tfidf": baseline, "best": " ".join(f"--{key} {value}" for key, value in found["best"].items())}
+
+
+def _test_score(options: TrainingOptions, test_file: str) -> float:
+    train(options)
+    accuracy = evaluate(options.output_dir, dev_file=test_file, label_column=options.label_column)["accuracy"]
+    shutil.rmtree(options.output_dir)
+    return accuracy
+
+
+def write_results(results: list[dict[str, Any]], trials: int, seeds: int, output: Path) -> list[Path]:
+    """Write own_rows.csv and own_rows.md, and return their paths."""
+    output.mkdir(parents=True, exist_ok=True)
+    table, text = output / "own_rows.csv", output / "own_rows.md"
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(results[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(results)
+    lines = [[row["table"], f"{row['train']:,}", str(row["classes"]), *(f"{100 * row[name]:.1f}" for name in (
+        "default", "best_of_sweep", "standard_error", "tfidf"))] for row in results]
+    text.write_text("\n".join([
+        "# The defaults for rows of one's own\n",
+        f"Accuracy on test rows in percent, the mean of {seeds} seeds: a Dendritic Semantic Network (DSN) from random "
+        f"numbers with the default options, and with the best options of a sweep of {trials} trials, chosen on dev "
+        "rows; one standard error of the default's accuracy; and a logistic regression on TF-IDF of words and pairs of "
+        "words.\n",
+        markdown_table(["table", "training rows", "classes", "default", "best of sweep", "standard error", "TF-IDF"],
+                       lines),
+        f"Made by `python bench/accuracy/own_rows.py` with dendritic-bert {__version__}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()} on {platform.machine()}, torch "
+        f"threads: {torch.get_num_threads()}.\n"]), encoding="utf-8")
+    return [table, text]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and print the paths of what was written."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    tables = [name for table in (*OWN_TABLES, "sst2") for name in (table, f"{table}-{SAMPLE}")]
+    parser.add_argument("--own_dir", type=Path, required=True, help="folder of the three tables")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the GLUE download")
+    parser.add_argument("--output", type=Path, default=Path("bench/results/accuracy"), help="folder for the results")
+    parser.add_argument("--work_dir", type=Path, default=Path("build/own_rows"), help="folder for the sweeps")
+    parser.add_argument("--tables", nargs="+", default=tables, choices=tables, help="tables to measure (default: all)")
+    parser.add_argument("--trials", type=int, default=20, help="trainings of a sweep (default: 20)")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings that are averaged (default: 3)")
+    args = parser.parse_args(argv)
+    results = []
+    for name in args.tables:
+        table = read_table(name.removesuffix(f"-{SAMPLE}"), args.own_dir, args.data_dir)
+        if name.endswith(f"-{SAMPLE}"):
+            table = take_sample(table)
+        results.append(measure(name, table, args.trials, args.seeds, args.work_dir / name))
+        print(results[-1], file=sys.stderr, flush=True)
+    print(*write_results(results, args.trials, args.seeds, args.output), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""One seed of a training: the Hugging Face ``Trainer`` with its arguments, its progress and its trackers."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ..datasets.benchmark import Benchmark
+from ..datasets.rows import EncodedRows, RowDataset
+from ..growth.training import total_epochs, train_and_grow
+from ..model.dendritic_linear import dendritic_layers
+from .ema import AveragedWeights
+from .options import TrainingOptions
+from .workspace import Workspace
+
+EVALUATION_BATCH = 256
+LOGGING_STEPS = 50  # within this many steps, a loss that is not finite ends the run
+# "mtime may not be reliable" is logged when two checkpoints are saved within a second; they are then sorted by step.
+logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
+
+
+def fit(
+    model: Any, train_set: RowDataset, dev_rows: dict[str, EncodedRows], benchmark: Benchmark,
+    loss: Callable[..., torch.Tensor] | None, options: TrainingOptions, seed: int, workspace: Workspace,
+    held_out: EncodedRows | None = None, quiet: bool = False,
+) -> None:
+    """Train ``model`` in place, from the last checkpoint of ``seed`` if there is one.
+
+    ``held_out`` are the rows that decide when a dendrite grows; None if none is to grow. ``quiet`` is without progress,
+    scores of the dev rows, and checkpoints.
+    """
+    split = next(iter(dev_rows))
+    with _trackers(options, seed), closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress:
+        trainer = _Trainer(
+            model, _training_arguments(options, seed, workspace, len(train_set), quiet),
+            data_collator=benchmark.collate, train_dataset=train_set, eval_dataset=RowDataset(dev_rows[split]),
+            compute_loss_func=loss,
+            compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
+            callbacks=[progress, *([AveragedWeights(options.ema)] if options.ema else []),
+                       *([EarlyStoppingCallback(options.patience)] if options.early_stopping else [])],
+        )
+        trainer.head_lr_factor = options.head_lr_factor or 1.0
+        trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results
+        if held_out is None:
+            trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
+        else:
+            train_and_grow(trainer, model, options, held_out, workspace.last_checkpoint(seed))
+
+
+def _training_arguments(
+    options: TrainingOptions, seed: int, workspace: Workspace, num_rows: int, quiet: bool
+) -> TrainingArguments:
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    steps_per_epoch = math.ceil(num_rows / options.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(workspace.checkpoints(seed)), save_strategy="no" if quiet else "epoch", save_total_limit=1,
+        eval_strategy="no" if quiet else "epoch",
+        report_to=options.report_to, run_name=f"{options.task}-seed-{seed}", num_train_epochs=total_epochs(options),
+        per_device_train_batch_size=max(1, options.batch_size // num_processes),
+        per_device_eval_batch_size=EVALUATION_BATCH, learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay, lr_scheduler_type="linear", warmup_steps=options.warmup, seed=seed,
+        remove_unused_columns=False,
+        logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
+        dataloader_pin_memory=False, bf16=options.bf16,
+        # Without a GPU the Trainer must be told: else it refuses bf16, and several processes would train separately.
+        use_cpu=not torch.cuda.is_available(),
+    )
+    if options.early_stopping:
+        arguments.load_best_model_at_end, arguments.restore_callback_states_from_checkpoint = True, True
+        arguments.metric_for_best_model, arguments.greater_is_better = "eval_loss", False
+    if not options.dsn and num_processes == 1:
+        # An encoder pays for padding, which is three tokens in four of a random batch of SST-2. In several processes
+        # the sampler would draw from generators in several states.
+        arguments.train_sampling_strategy = "group_by_length"
+    return arguments
+
+
+class _Trainer(Trainer):
+    """The stock Trainer, but its evaluation keeps the order of the rows even if training groups them by length, and the
+    head may have a learning rate of its own."""
+
+    head_lr_factor = 1.0
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self.head_lr_factor != 1:
+            trained: Any = self.model if model is None else model
+            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            decaying, head = set(self.get_decay_parameter_names(trained)), set(dendritic_layers(trained))
+            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+            for name, parameter in trained.named_parameters():
+                if parameter.requires_grad:
+                    key = (name.rpartition(".")[0] in head, name in decaying)
+                    groups.setdefault(key, []).append(parameter)
+            rate = self.args.learning_rate
+            self.optimizer = optimizer_class([
+                {"params": parameters, "lr": rate * self.head_lr_factor if is_head else rate,
+                 "weight_decay": self.args.weight_decay if decays else 0.0}
+                for (is_head, decays), parameters in groups.items()], **arguments)
+        return super().create_optimizer(model)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self.accelerator.prepare(DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator))
+
+
+@contextmanager
+def _trackers(options: TrainingOptions, seed: int) -> Iterator[None]:
+    """Sets the environment variables that configure the trackers, and gives each seed a run of its own."""
+    settings = {"WANDB_PROJECT": options.wandb_project, "WANDB_DIR": options.output_dir,
+                "TENSORBOARD_LOGGING_DIR": f"{options.output_dir}/runs/seed-{seed}"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+        if options.report_to == "wandb":
+            import wandb
+
+            wandb.finish()
+
+
+class _Progress(TrainerCallback):
+    """Prints a line per epoch to standard error, under which a terminal sees a bar with the time that is left; draws
+    the words to drop, and ends a run whose loss is not finite."""
+
+    def __init__(self, seed: int, metric: str, train_set: RowDataset, quiet: bool):
+        self.seed, self.metric, self.train_set, self.quiet = seed, metric, train_set, quiet
+        self.started, self.loss = time.perf_counter(), math.nan
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero and sys.stderr is not None and not self.quiet:
+            self.bar = tqdm(desc=f"seed {self.seed}", total=state.max_steps, initial=state.global_step, unit="step",
+                            leave=False, dynamic_ncols=True, file=sys.stderr, disable=None)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def close(self) -> None:
+        """Take the bar off the terminal, also after an interruption."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.train_set.set_epoch(round(state.epoch or 0))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        for name in {"loss", "eval_loss"} & logs.keys():
+            if not math.isfinite(logs[name]):
+                raise RuntimeError(f"{name} is {logs[name]} at step {state.global_step} of {state.max_steps}, with a "
+                                   f"highest lr of {args.learning_rate:g}: lower lr.")
+        self.loss = logs.get("loss", self.loss)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.write(f"seed {self.seed}, epoch {state.epoch:g} of {state.num_train_epochs:g}: loss "
+                           f"{self.loss:.4f}, dev {self.metric} {metrics[f'eval_{self.metric}']:.4f}, "
+                           f"{time.perf_counter() - self.started:.0f} s", file=sys.stderr)

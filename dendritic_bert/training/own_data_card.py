@@ -1,0 +1,148 @@
+"""The model card of a model of one's own rows: the data, how it was made, how it scores, and how to load it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from .atomic_write import atomic_path
+from .evaluation import Evaluation, scores
+from .evaluation_report import draw_pictures, report_sections, table_cell
+from .markdown import markdown_table
+from .model_card import how_it_was_made, metric_names, title, what_it_is
+from .options import TrainingOptions
+
+if TYPE_CHECKING:
+    from ..datasets.own_rows import OwnRows
+    from ..model.configuration import DendriticBertConfig
+
+MOST_LISTED = 200  # labels whose training rows are listed; of more, the most and the least frequent are named
+USE = """\
+## How to use it
+
+With this package, from Python or a shell:
+
+```python
+from dendritic_bert import TextClassifier
+
+classifier = TextClassifier.from_pretrained("{folder}")
+classifier({call})
+```
+
+```
+dendritic-bert classify --model {folder} --file {file}{columns}
+```
+
+With transformers alone, by the file of plain PyTorch that lies beside the weights:
+
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModelForSequenceClassification.from_pretrained("{folder}", trust_remote_code=True)
+model(**tokenizer({texts}, return_tensors="pt")).logits
+```
+"""
+
+
+def write_own_data_card(
+    folder: Path, options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig,
+    evaluation: Evaluation, benchmark: OwnRows,
+) -> None:
+    """Write README.md, and the pictures that it shows, to ``folder``.
+
+    Args:
+        folder: the folder of the weights.
+        options: those of the training.
+        results: what ``trainer.train`` returns; its ``baseline``, if it has one, is that of ``tfidf_baseline``.
+        config: that of the model.
+        evaluation: the answers of the model, as it is written, to the dev rows.
+        benchmark: the rows.
+    """
+    draw_pictures(folder, evaluation)
+    parts = [
+        "---", _metadata(options, results, evaluation), "---", "", f"# {title(config)} for {options.task}", "",
+        f"Made by dendritic-bert. {what_it_is(config)}{_outputs(evaluation)}", "",
+        _how_to_use(options, benchmark, evaluation.temperature),
+        "## Data", "", *_data(benchmark), "",
+        "## How it was made", "", *how_it_was_made(options, results, config), "",
+        "## How it scores", "",
+        f"On the {results['num_dev']:,} dev rows, after the last epoch, with the weights as they are written, those of "
+        f"the first seed, {options.seeds[0]}. {_what_the_dev_rows_decided(options, evaluation)}", "",
+        *report_sections(evaluation, results.get("baseline")), *_seeds(results),
+    ]
+    with atomic_path(folder / "README.md") as path:
+        path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
+
+
+def _metadata(options: TrainingOptions, results: dict[str, Any], evaluation: Evaluation) -> str:
+    is_on_hub = options.model_name is not None and not Path(options.model_name).exists()
+    found = scores(*evaluation[:2], evaluation.problem_type, evaluation.temperature)
+    found.pop("standard_error", None)
+    return ModelCardData(
+        library_name="dendritic-bert", pipeline_tag="text-classification", metrics=list(found),
+        base_model=options.model_name if is_on_hub else None, model_name=f"dendritic-bert-{options.task}",
+        eval_results=[
+            EvalResult(task_type="text-classification", dataset_type="own-rows", dataset_name=results["source"],
+                       dataset_split="validation", metric_type=metric, metric_value=value)
+            for metric, value in found.items()
+        ],
+    ).to_yaml()
+
+
+def _outputs(evaluation: Evaluation) -> str:
+    count = len(evaluation.label_names)
+    if evaluation.problem_type == "regression":
+        return "One output: a regression." if count == 1 else f"{count} outputs: a regression."
+    return f"{count} labels" + (", of which a text may have several." if evaluation.labels.ndim == 2 else ".")
+
+
+def _how_to_use(options: TrainingOptions, benchmark: OwnRows, temperature: float) -> str:
+    text, pair, _ = benchmark.columns
+    columns = f" --column {shlex.quote(text)}" if text != "text" else ""
+    call, texts = '"a text"', '["a text"]'
+    if pair is not None:
+        columns += f" --text-pair-column {shlex.quote(pair)}"
+        call, texts = '{"text": "a text", "text_pair": "its pair"}', '["a text"], ["its pair"]'
+    file = Path(options.train_file[0]).name if options.train_file else "rows.csv"
+    use = USE.format(folder=options.output_dir, call=call, texts=texts, columns=columns, file=shlex.quote(file))
+    if temperature != 1:
+        use += (f"\nThese are the logits before the temperature: divided by {temperature:.4g} they give the scores of "
+                "this package.\n")
+    return use
+
+
+def _data(benchmark: OwnRows) -> list[str]:
+    report = benchmark.report
+    assert report is not None, "there are training rows"
+    lines = [f"- {line}" for line in report.lines()]
+    counts = sorted(report.class_counts.items(), key=lambda item: -item[1])
+    if len(counts) > MOST_LISTED:
+        lines.append(f"- {len(counts):,} labels, with {counts[-1][1]:,} to {counts[0][1]:,} training rows each")
+    elif counts:
+        lines += ["", markdown_table(["label", "training rows"],
+                                     [[table_cell(name), f"{count:,}"] for name, count in counts])]
+    return lines
+
+
+def _what_the_dev_rows_decided(options: Any, evaluation: Evaluation) -> str:
+    """What makes the scores better than they would be on other rows."""
+    uses = [*(["the epoch that was kept"] if getattr(options, "early_stopping", False) else []),
+            *(["the temperature"] if evaluation.temperature != 1 else [])]
+    return f"They decided on {' and '.join(uses)}, too: expect slightly less elsewhere." if uses else ""
+
+
+def _seeds(results: dict[str, Any]) -> list[str]:
+    """All runs, where there are several."""
+    if results["sd"] is None:
+        return []
+    names = metric_names(results)
+    return ["### Seeds\n", markdown_table(
+        ["seed", *(name.replace("_", " ") for name in names), "seconds"],
+        [[str(run["seed"]), *(f"{run[name]:.4f}" for name in names), f"{run['seconds']:.0f}"]
+         for run in results["runs"]]),
+        f"Mean {results['metric'].replace('_', ' ')} over {len(results['runs'])} seeds: **{results['mean']:.4f}**, "
+        f"standard deviation {results['sd']:.4f}.\n"]

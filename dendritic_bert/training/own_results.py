@@ -1,0 +1,67 @@
+"""What a training or an evaluation on rows of one's own says: temperature, baseline, card, report, and warnings."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets.own_rows import OwnRows
+from ..datasets.rows import EncodedRows
+from .baseline import tfidf_baseline
+from .calibration import fit_temperature
+from .evaluation import Evaluation
+from .options import TrainingOptions
+from .own_data_card import write_own_data_card
+from .predictions import predict
+
+
+def describe_training(options: TrainingOptions, benchmark: OwnRows, dev_rows: dict[str, EncodedRows], folder: Path,
+                      results: dict[str, Any]) -> None:
+    """Judge the model in ``folder``: add temperature and baseline to ``results``, write the model card with its
+    pictures, and warn of a model that is weak."""
+    model = benchmark.model_class.from_pretrained(folder).eval()
+    evaluation = answer_rows(model, benchmark, dev_rows)
+    if options.calibrate:
+        temperature = fit_temperature(evaluation.logits, evaluation.labels, evaluation.problem_type)
+        evaluation = evaluation._replace(temperature=temperature)
+        model.config.temperature = temperature
+        model.config.save_pretrained(folder)
+    results["temperature"] = evaluation.temperature
+    if options.baseline:
+        results["baseline"] = tfidf_baseline(benchmark.rows("train"), benchmark.targets("train"), benchmark.rows("dev"),
+                                             benchmark.targets("dev"), evaluation.problem_type, options.seeds[0])
+        _say_baseline(results)
+    write_own_data_card(folder, options, results, model.config, evaluation, benchmark)
+    _warn_of_weak_results(results)
+
+
+def answer_rows(model: Any, benchmark: OwnRows, dev_rows: dict[str, EncodedRows]) -> Evaluation:
+    """The answers of ``model`` to the dev rows."""
+    logits = np.stack(predict(model, dev_rows, benchmark)["dev"])
+    names = benchmark.labels or [f"value {number}" for number in range(logits.shape[1])]
+    return Evaluation(logits, benchmark.targets("dev"), names, benchmark.settings["problem_type"],
+                      model.config.temperature)
+
+
+def _say_baseline(results: dict[str, Any]) -> None:
+    baseline, metric = results["baseline"], results["metric"]
+    print(f"dev {metric}: {results['runs'][0][metric]:.4f}; {baseline['name']} on the same rows: "
+          f"{baseline[metric]:.4f} ({baseline['seconds']:.0f} s)", file=sys.stderr, flush=True)
+
+
+def _warn_of_weak_results(results: dict[str, Any]) -> None:
+    """Warn of a model that does no better than the most frequent class, or else worse than the baseline."""
+    metric, score = results["metric"], results["runs"][0][results["metric"]]
+    baseline = results.get("baseline")
+    if results["majority"] is not None and score <= results["majority"]:
+        warnings.warn(f"{metric} {score:.4f} is not above the share of the most frequent label, "
+                      f"{results['majority']:.4f}, so nothing was learnt: see whether the columns named above are the "
+                      "right ones, then train with more --epochs or a higher --lr.", stacklevel=3)
+    elif baseline is not None and score < baseline[metric]:
+        warnings.warn(f"{metric} {score:.4f} is below that of {baseline['name']} on the same rows, "
+                      f"{baseline[metric]:.4f}: search for better options with `dendritic-bert sweep`, start from a "
+                      "pretrained model with --model_name, or add rows.", stacklevel=3)

@@ -1,0 +1,49 @@
+"""The tables that the defaults are measured on, and a measurement at a small size."""
+
+import csv
+
+import own_rows
+import pytest
+from glue_files import write_task
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """An "irony" of one's own with test rows and no dev rows, and SST-2."""
+    (tmp_path / "own").mkdir()
+    for split, size in (("train", 80), ("test", 20)):
+        lines = ["tweet,label", *(f"so {('glad', 'sad')[i % 2]} {i},{('irony', 'non_irony')[i % 2]}"
+                                  for i in range(size))]
+        (tmp_path / "own" / f"irony_{split}.csv").write_text("\n".join(lines) + "\n")
+    write_task(tmp_path, "sst2", {"train": 30, "dev": 10})
+    return tmp_path / "own", tmp_path
+
+
+def test_tables_and_samples(folders):
+    table = own_rows.read_table("irony", *folders)
+    assert table.names == ["tweet", "label"]
+    assert {split: len(rows) for split, rows in table.rows.items()} == {"train": 72, "dev": 8, "test": 20}
+    texts = [row[0] for rows in table.rows.values() for row in rows]
+    assert len(set(texts)) == 80  # the texts of the test rows stand among those of the training rows
+    many = own_rows.Table(["text", "label"], {split: [[f"{i}", f"c{i % 50}"] for i in range(2000)]
+                                              for split in own_rows.SPLITS})
+    sample = own_rows.take_sample(many)
+    assert len(sample.rows["train"]) == own_rows.SAMPLE
+    assert {row[1] for row in sample.rows["test"]} >= {row[1] for row in sample.rows["train"]}
+    assert len({row[1] for row in sample.rows["test"]}) == own_rows.SAMPLE_CLASSES
+    sst2 = own_rows.read_table("sst2", *folders)
+    assert {split: len(rows) for split, rows in sst2.rows.items()} == {"train": 27, "dev": 3, "test": 10}
+    assert {row[1] for row in sst2.rows["train"]} == {"negative", "positive"}
+
+
+def test_a_small_measurement(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_rows, "sweep", lambda options: {"best": {"epochs": 2, "word_dropout": 0.1}})
+    own_dir, data_dir = folders
+    assert own_rows.main(["--own_dir", str(own_dir), "--data_dir", str(data_dir), "--tables", "irony", "--seeds", "1",
+                          "--output", str(tmp_path / "results"), "--work_dir", str(tmp_path / "work")]) == 0
+    with open(tmp_path / "results" / "own_rows.csv", newline="", encoding="utf-8") as file:
+        row, = csv.DictReader(file)
+    assert (row["table"], row["train"], row["test"]) == ("irony", "72", "20")
+    assert row["best"] == "--epochs 2 --word_dropout 0.1"
+    assert 0 <= float(row["default"]) <= 1
+    assert "| irony |" in (tmp_path / "results" / "own_rows.md").read_text(encoding="utf-8")

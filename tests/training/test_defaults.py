@@ -1,0 +1,53 @@
+"""The values that fit the rows: within their ranges from 50 rows to 5 million, and never in place of what is given."""
+
+import math
+
+import pytest
+
+from dendritic_bert.training.defaults import fit_to_rows
+from dendritic_bert.training.options import TrainingOptions
+
+SIZES = [1, 50, 100, 817, 15_000, 67_349, 5_000_000]
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 150])
+def test_from_50_rows_to_5_million(num_labels):
+    """More rows take fewer epochs and more work; as many steps as a weight needs to move are made everywhere."""
+    fitted = [fit_to_rows(TrainingOptions(train_file="a.csv"), rows, num_labels) for rows in SIZES]
+    assert [options.epochs for options in fitted] == sorted((options.epochs for options in fitted), reverse=True)
+    assert [options.vocab_size for options in fitted] == sorted(options.vocab_size for options in fitted)
+    for options, rows in zip(fitted, SIZES):
+        assert 8 <= options.batch_size <= 512
+        assert 1 <= options.epochs <= 30
+        steps = options.epochs * math.ceil(rows / options.batch_size)
+        assert rows < 50 or 0.9 < options.lr * steps < 4.1
+        assert options.lr <= 0.03
+    work = [options.epochs * rows for options, rows in zip(fitted, SIZES)]
+    assert work == sorted(work)
+
+
+def test_what_is_given_stays_and_decides_the_rest():
+    given = {"epochs": 4, "batch_size": 10, "word_dropout": 0.0, "hidden_size": 7, "label_smoothing": 0.3}
+    options = fit_to_rows(TrainingOptions(train_file="a.csv", **given), 1000, 2)
+    assert {name: getattr(options, name) for name in given} == given
+    assert options.lr == pytest.approx(1.4 / 400)  # 4 epochs of 100 steps
+    assert options.train_file == ["a.csv"]
+
+
+def test_a_checkpoint_brings_its_sizes():
+    options = fit_to_rows(TrainingOptions(train_file="a.csv", model_name="bert"), 1000, 2)
+    assert (options.hidden_size, options.vocab_size, options.lr, options.word_dropout) == (None, None, None, 0.0)
+    assert options.learning_rate == 1e-4
+    assert fit_to_rows(TrainingOptions(train_file="a.csv", tokenizer_name="t"), 1000, 2).vocab_size is None
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_single_labels_alone_are_smoothed(problem_type):
+    options = TrainingOptions(train_file="a.csv")
+    assert fit_to_rows(options, 1000, 150).label_smoothing == 0.1
+    assert fit_to_rows(options, 1000, 150, problem_type).label_smoothing == 0.0
+
+
+def test_a_benchmark_is_left_alone():
+    options = TrainingOptions(dsn=True)
+    assert fit_to_rows(options, 100, 2) is options

@@ -1,0 +1,157 @@
+"""Trainings and evaluations on rows of one's own, from a file to what is said of the model."""
+
+import csv
+import json
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from trained_files import FILES, same, weights
+from transformers import AutoConfig, Trainer
+
+from dendritic_bert.datasets.rows import RowDataset
+from dendritic_bert.inference.classifier import TextClassifier
+from dendritic_bert.training import evaluate, train
+from dendritic_bert.training.own_results import _warn_of_weak_results
+
+PICTURES = ["confusion_matrix.png", "reliability.png"]
+
+
+def test_from_a_file_to_a_model(own_options, tmp_path, capsys):
+    """Columns are found and said, a tenth is held out, the baseline stands beside the score; the same seed gives the
+    same bytes."""
+    results = train(own_options(baseline=True, calibrate=True))
+    err = capsys.readouterr().err
+    assert err.startswith("135 training rows (")
+    assert "columns: text 'text', label 'tone'" in err
+    assert (results["num_train"], results["num_dev"], results["metric"], results["task"]) == (
+        135, 15, "accuracy", "reviews")
+    assert results["mean"] > 0.8
+    assert results["baseline"]["accuracy"] > 0.8
+    assert re.search(r"dev accuracy: [01]\.\d{4}; TF-IDF and logistic regression on the same rows: [01]\.\d{4}", err)
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert config.id2label == {0: "bad", 1: "good", 2: "mixed"}
+    assert config.temperature == results["temperature"] > 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*FILES, *PICTURES])
+    classifier = TextClassifier.from_pretrained(tmp_path / "out")
+    assert [found["label"] for found in classifier(["a wonderful film", "a tedious film"])] == ["good", "bad"]
+    train(own_options(output_dir=str(tmp_path / "again")))
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "again"))
+
+
+def test_a_model_that_has_learnt_nothing(own_options):
+    with pytest.warns(UserWarning, match=r"^accuracy 0\.\d+ is not above the share of the most frequent label, 0\.3333,"
+                                         " so nothing was learnt: see whether the columns"):
+        train(own_options(lr=1e-9, epochs=1))
+
+
+@pytest.mark.parametrize(("score", "baseline", "is_warned"), [(0.7, 0.8, True), (0.8, 0.8, False), (0.9, 0.8, False)])
+def test_a_model_below_the_baseline(score, baseline, is_warned):
+    results = {"metric": "accuracy", "runs": [{"accuracy": score}], "majority": 0.5,
+               "baseline": {"accuracy": baseline, "name": "TF-IDF"}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _warn_of_weak_results(results)
+    assert [str(warning.message).startswith("accuracy 0.7000 is below that of TF-IDF on the same rows, 0.8000: ")
+            for warning in caught] == [True] * is_warned
+
+
+def test_a_dev_file_is_scored_and_reported(own_options, reviews, tmp_path):
+    """What is trained on a dev file is scored on it as ``evaluate`` scores it; the wrong rows are written."""
+    results = train(own_options(dev_file=str(reviews / "dev.csv"), epochs=2))
+    assert results["num_dev"] == 45
+    found = evaluate(results["output_dir"], dev_file=str(reviews / "dev.csv"), label_column="tone",
+                     output_dir=str(tmp_path / "report"))
+    assert found["accuracy"] == results["mean"]
+    assert json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    with open(tmp_path / "report" / "wrong.csv", newline="", encoding="utf-8") as file:
+        wrong = list(csv.DictReader(file))
+    assert len(wrong) == 45 - round(45 * found["accuracy"])
+    assert all(row["label"] != row["predicted"] for row in wrong)
+    rows = (reviews / "dev.csv").read_text().replace(",mixed,", ",odd,", 1)
+    (tmp_path / "odd.csv").write_text(rows)
+    with pytest.raises(ValueError, match=r"odd\.csv, line 4.*'odd'"):
+        evaluate(results["output_dir"], dev_file=str(tmp_path / "odd.csv"), label_column="tone")
+
+
+def test_numbers_and_several_labels(own_options, reviews, tmp_path):
+    results = train(own_options(label_column="stars", problem_type="regression", baseline=True, epochs=20))
+    assert results["metric"] == "pearson"
+    assert results["mean"] > 0.5
+    assert set(results["baseline"]) >= {"pearson", "rmse"}
+    lines = ["text,tags", *(f"{('good', 'bad')[i % 2]} {('film', 'book', 'song')[i % 3]} {i},"
+                            f"{('good', 'bad')[i % 2]};{('film', 'book', 'song')[i % 3]}" for i in range(90))]
+    (tmp_path / "tags.csv").write_text("\n".join(lines) + "\n")
+    results = train(own_options(train_file=str(tmp_path / "tags.csv"), label_column="tags", label_separator=";",
+                                class_weights="balanced", epochs=20, lr=0.02))
+    assert results["metric"] == "micro_f1"
+    assert results["mean"] > 0.8
+    assert AutoConfig.from_pretrained(tmp_path / "out").problem_type == "multi_label_classification"
+
+
+def test_the_loss_is_weighted(own_options, monkeypatch):
+    """The Trainer gets a loss with scikit-learn's weights for the classes."""
+    found = []
+    monkeypatch.setattr(Trainer, "train", lambda trainer, **_: found.append(
+        (trainer.compute_loss_func.keywords["weights"], trainer.train_dataset.rows.labels)))
+    train(own_options(class_weights="balanced", hold_out=0.23))
+    given, labels = found[0]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.asarray(labels))
+    np.testing.assert_allclose(given, expected, rtol=1e-6)
+
+
+def test_early_stopping_keeps_the_best_epoch(own_options, monkeypatch, capsys):
+    """The loss on the dev rows rises at this learning rate: the training ends early, and the best epoch is scored."""
+    losses, best = [], []
+    evaluation, run = Trainer.evaluate, Trainer.train
+    monkeypatch.setattr(Trainer, "evaluate", lambda trainer, *args, **kwargs: [
+        found := evaluation(trainer, *args, **kwargs), losses.append(found["eval_loss"])][0])
+    monkeypatch.setattr(Trainer, "train", lambda trainer, **kwargs: [
+        run(trainer, **kwargs), best.append(evaluation(trainer)["eval_loss"])])
+    train(own_options(early_stopping=True, patience=2, epochs=60, lr=0.3))
+    capsys.readouterr()
+    assert len(losses) < 60
+    assert min(losses) == losses[-3] == pytest.approx(best[0])
+
+
+def test_training_goes_on_with_new_labels(own_options, tmp_path, capsys):
+    """The outputs of known labels start as they ended; a label that is new gets an output of its own."""
+    train(own_options(num_dendrites=1))
+    before = TextClassifier.from_pretrained(tmp_path / "out").model
+    lines = ["text,tone", *(f"{('wonderful', 'noisy')[i % 2]} film {i},{('good', 'loud')[i % 2]}" for i in range(60))]
+    (tmp_path / "loud.csv").write_text("\n".join(lines) + "\n")
+    options = own_options(train_file=str(tmp_path / "loud.csv"), model_name=str(tmp_path / "out"), lr=1e-12,
+                          hidden_size=None, vocab_size=None, epochs=1, output_dir=str(tmp_path / "more"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it learns nothing at this rate
+        train(options)
+    assert "knows 3 of 4 labels; new: loud" in capsys.readouterr().err
+    after = TextClassifier.from_pretrained(tmp_path / "more").model
+    assert after.config.id2label == {0: "bad", 1: "good", 2: "mixed", 3: "loud"}
+    assert after.config.num_dendrites == 1
+    ids = np.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        logits = [model(input_ids=torch.from_numpy(ids)).logits for model in (before, after)]
+    torch.testing.assert_close(logits[1][:, :3], logits[0], rtol=0, atol=1e-5)
+
+
+def test_an_interruption_keeps_the_last_epoch(own_options, tmp_path, monkeypatch):
+    whole = RowDataset.set_epoch
+
+    def set_epoch(dataset, number):
+        if dataset.word_dropout and number == 2:
+            raise KeyboardInterrupt
+        whole(dataset, number)
+
+    monkeypatch.setattr(RowDataset, "set_epoch", set_epoch)
+    with pytest.raises(KeyboardInterrupt, match=r"^\(the model of the last whole epoch is in .*out, the same command"):
+        train(own_options())
+    classifier = TextClassifier.from_pretrained(tmp_path / "out")
+    assert classifier("a wonderful film")[0]["label"] in {"bad", "good", "mixed"}
+    monkeypatch.undo()
+    train(own_options())
+    train(own_options(output_dir=str(tmp_path / "whole")))
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
