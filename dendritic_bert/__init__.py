@@ -13,6 +13,7 @@ from .auto_classes import register_with_transformers
 from .embedded_model import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
+    from .estimator import DendriticBertClassifier as DendriticBertClassifier
     from .inference.classifier import TextClassifier
     from .model.configuration import DendriticBertConfig
     from .model.dendritic_linear import DendriticLinear
@@ -43,6 +44,7 @@ if (_CHECKOUT / "kernels" / "ops.py").exists() and str(_CHECKOUT) not in __path_
 
 _SUBPACKAGES = ("inference", "kernels", "model")
 _MODULE_OF = {
+    "DendriticBertClassifier": "estimator",  # not in __all__: `import *` must not need scikit-learn
     "DendriticBertConfig": "model.configuration",
     "DendriticBertForQuestionAnswering": "model.modeling",
     "DendriticBertForSequenceClassification": "model.modeling",
