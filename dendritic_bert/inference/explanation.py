@@ -1,0 +1,267 @@
+"""Which words a logit comes from: each word's exact share in it, and what the logit loses without the word.
+
+The pooled row of a Dendritic Semantic Network (DSN) is a mean over tokens, pooled = sum_t x_t / n, and an empty row's
+is 0. For a head without dendrites a logit is therefore a sum over tokens:
+
+    logits = b + sum_t A x_t / n        b: the logits of the empty row, A x_t / n: the share of token t
+
+With dendrites, or a hidden layer, A becomes the mean gradient G of the head on the way from the empty row to this one
+(``integrated_gradients``): the share of token t is G x_t / n, and the shares still add up to the logits minus those of
+the empty row. The shares of a word's tokens are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..kernels.reference import embed_pool_ref
+from ..model.dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
+from ..model.dsn_checkpoint import DsnCheckpoint
+from .integrated_gradients import head_logits, mean_gradient
+from .scores import NonFiniteScores
+from .texts import without_surrogates
+from .tokenization import PackedBatch
+from .word_cache import cumulative_lengths
+
+if TYPE_CHECKING:
+    from .classifier import TextClassifier
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word of a text: characters ``start`` to ``end`` - 1 of the text, or of the second text if ``sequence`` is 1."""
+
+    text: str
+    start: int
+    end: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Word(Span):
+    """A word, and what each label owes to it.
+
+    tokens: the word pieces that the model has read; the share of an [UNK] is that of every word it does not know.
+    shares: ``[C]`` float64, the word's share in each logit.
+    left_out: ``[C]`` float64, by how much each logit is lower without the word's tokens. This is another number than
+    the share: without the word the mean has fewer tokens, and those behind it move up by its positions.
+    """
+
+    tokens: tuple[str, ...]
+    shares: np.ndarray
+    left_out: np.ndarray
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The logits of one text as sums over its words: ``logits`` is ``base_logits`` plus the shares of all words plus
+    ``other``.
+
+    text, text_pair: what the offsets of the words count characters of. A lone surrogate has become U+FFFD.
+    label: the label of the highest score, which need not be among ``labels``.
+    labels: the C labels that are explained.
+    scores: ``[C]`` float64, what the classifier makes of the logits.
+    logits: ``[C]`` float64, from the parameters in float64, before any temperature. The classifier's own differ by
+    rounding, above all where its tables have 16 or 8 bits.
+    base_logits: ``[C]`` float64, the logits of an empty row, which has not even special tokens.
+    words: the words that the model has read, in order.
+    other: ``[C]`` float64, the share of the special tokens, for BERT [CLS] and [SEP].
+    not_read: the words that were cut off because the text has too many tokens.
+    """
+
+    text: str
+    text_pair: str | None
+    label: str
+    labels: tuple[str, ...]
+    scores: np.ndarray
+    logits: np.ndarray
+    base_logits: np.ndarray
+    words: tuple[Word, ...]
+    other: np.ndarray
+    not_read: tuple[Span, ...]
+
+    def runs(self, sequence: int = 0) -> Iterator[tuple[str, Span | None]]:
+        """The text, or the second text, in pieces: each word, read or not, and what stands between words, with None."""
+        text = self.text if sequence == 0 else self.text_pair or ""
+        words: list[Span] = [word for word in (*self.words, *self.not_read) if word.sequence == sequence]
+        position = 0
+        for word in sorted(words, key=lambda word: word.start):
+            yield text[position:word.start], None
+            yield word.text, word
+            position = word.end
+        yield text[position:], None
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from .explanation_html import sections
+
+        return sections([self])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as dicts, lists and numbers, which JSON can hold; what has a number for each label maps its name."""
+        def by_label(values: np.ndarray) -> dict[str, float]:
+            return dict(zip(self.labels, values.tolist()))
+
+        def span(word: Span) -> dict[str, Any]:
+            return {"text": word.text, "start": word.start, "end": word.end, "sequence": word.sequence}
+
+        return {
+            "text": self.text, "text_pair": self.text_pair, "label": self.label, "scores": by_label(self.scores),
+            "logits": by_label(self.logits), "base_logits": by_label(self.base_logits),
+            "words": [span(word) | {"tokens": list(word.tokens), "shares": by_label(word.shares),
+                                    "left_out": by_label(word.left_out)} for word in self.words],
+            "other": by_label(self.other), "not_read": [span(word) for word in self.not_read],
+        }
+
+
+def explain(classifier: TextClassifier, text: str, text_pair: str | None = None,
+            labels: Sequence[str] | None = None) -> Explanation:
+    """See ``TextClassifier.explain``."""
+    head = _explainable_head(classifier._source)
+    chosen = _label_numbers(classifier.labels, labels)
+    row = _read(classifier, text, text_pair)
+    x = _token_embeddings(classifier._source, row.batch)
+    if classifier.config.pooling != "sum_all":
+        x = x / max(1, len(x))
+    pooled = x.sum(dim=0)
+    logits, base_logits = head_logits(head, torch.stack([pooled, torch.zeros_like(pooled)])).numpy()
+    left_out = _left_out(classifier, row)[:, chosen]  # [number of words, C]
+    shares = (x @ mean_gradient(head, x).T).numpy()[:, chosen]  # [T, C]
+    words = []
+    for number, span in enumerate(row.words):
+        tokens = np.flatnonzero(row.word == number)
+        words.append(Word(**vars(span), tokens=tuple(row.tokens[token] for token in tokens),
+                          shares=shares[tokens].sum(axis=0), left_out=left_out[number]))
+    scores = classifier.answers().scores(logits[None])[0]
+    return Explanation(
+        text=row.texts[0], text_pair=row.texts[1] if len(row.texts) > 1 else None,
+        label=classifier.labels[int(scores.argmax())], labels=tuple(classifier.labels[label] for label in chosen),
+        scores=scores[chosen], logits=logits[chosen], base_logits=base_logits[chosen], words=tuple(words),
+        other=shares[row.word < 0].sum(axis=0), not_read=tuple(row.not_read))
+
+
+class _Row(NamedTuple):
+    """One text or pair as the model reads it.
+
+    tokens: ``[T]`` names of the word pieces. word: ``[T]``, the index in ``words`` of the word to which a token
+    belongs, -1 for special tokens.
+    """
+
+    texts: list[str]
+    batch: PackedBatch
+    tokens: list[str]
+    word: np.ndarray
+    words: list[Span]
+    not_read: list[Span]
+
+
+def _explainable_head(source: Any) -> DendriticLinear | DendriticMLP:
+    """The head of a model or of its ``DsnCheckpoint``. Raises ValueError if the logits are not a sum over tokens that
+    can be read off the weights."""
+    config = source.config
+    if not config.dsn:
+        raise ValueError("explain needs a DSN, but dsn is False: BERT's encoder mixes the tokens, so that no share "
+                         "belongs to one word alone. Train a DSN, or sample with a library such as SHAP or Captum.")
+    if isinstance(source, DsnCheckpoint):
+        head = DendriticLinear(config.hidden_size, source.num_labels, config.num_dendrites, config.dendrite_activation)
+        head.load_state_dict({name.removeprefix("classifier."): tensor for name, tensor in source.state_dict().items()
+                              if name.startswith("classifier.")})
+        return head
+    from ..model.embedding_modules import Parts, are_plain, parts_of  # transformers' BERT takes a second to import
+
+    parts: Parts = [*parts_of(source.bert),
+                    *((layer, DendriticLinear) for layer in dendritic_layers(source.classifier).values())]
+    if not isinstance(source.classifier, (DendriticLinear, DendriticMLP)) or not are_plain(parts):
+        raise ValueError("explain reads the weights of embeddings and head, but hooks, an adapter or another module "
+                         "changes what they compute: merge or remove it (PEFT: model.merge_and_unload()).")
+    return source.classifier
+
+
+def _label_numbers(names: list[str], labels: Sequence[str] | None) -> list[int]:
+    if labels is None:
+        return list(range(len(names)))
+    wrong = labels if isinstance(labels, str) else next((label for label in labels if label not in names), None)
+    if wrong is not None or not labels:
+        raise ValueError(f"labels is {labels!r:.80}, pass a list of labels of the model: {', '.join(names[:20])}"
+                         f"{', ...' if len(names) > 20 else ''}.")
+    return [names.index(label) for label in labels]
+
+
+def _read(classifier: TextClassifier, text: str, text_pair: str | None) -> _Row:
+    """The row of a text or a pair, as the classifier makes it, and the words to which its tokens belong."""
+    texts = [text] if text_pair is None else [text, text_pair]
+    for name, value in zip(("text", "text_pair"), texts):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is a {type(value).__name__}, pass one str; explain takes one text at a time.")
+    texts = [without_surrogates(value) for value in texts]
+    tokenizer = classifier.tokenizer
+    batch = (tokenizer(texts, classifier.max_length) if text_pair is None else
+             tokenizer.pairs(texts[:1], texts[1:], classifier.max_length))
+    whole: Any = tokenizer.backend.encode(texts[0], texts[1] if len(texts) > 1 else None)
+    kept = _kept(np.array([-1 if owner is None else owner for owner in whole.sequence_ids]), len(batch.input_ids),
+                 tokenizer.truncation_side)
+    assert np.array_equal(np.array(whole.ids)[kept], batch.input_ids), "the engine gives the ids of the backend"
+    places: Any = list(zip(whole.sequence_ids, whole.word_ids))  # special tokens have neither
+    words = {}
+    for sequence, word in dict.fromkeys(place for place in places if None not in place):
+        start, end = whole.word_to_chars(word, sequence)
+        words[sequence, word] = Span(texts[sequence][start:end], start, end, sequence)
+    read = {places[token] for token in kept}
+    numbers = {place: number for number, place in enumerate(place for place in words if place in read)}
+    return _Row(texts, batch, [whole.tokens[token] for token in kept],
+                np.array([numbers.get(places[token], -1) for token in kept], np.int64),
+                [words[place] for place in numbers], [span for place, span in words.items() if place not in numbers])
+
+
+def _kept(owners: np.ndarray, length: int, truncation_side: str) -> np.ndarray:
+    """Which tokens of a whole row are left if it is cut to ``length``; ``owners`` is 0 or 1 for the tokens of the first
+    and second text, -1 for special tokens."""
+    counts = [np.count_nonzero(owners == text) for text in (0, 1)]
+    room = length - np.count_nonzero(owners == -1)
+    shorter = min(*counts, room // 2)  # the longer text is cut first: "longest_first" of transformers
+    kept = [shorter, room - shorter] if counts[0] <= counts[1] else [room - shorter, shorter]
+    is_kept = owners == -1
+    for text, count in enumerate(kept):
+        of_text = np.flatnonzero(owners == text)
+        is_kept[of_text[len(of_text) - count:] if truncation_side == "left" else of_text[:count]] = True
+    return np.flatnonzero(is_kept)
+
+
+def _token_embeddings(source: Any, batch: PackedBatch) -> Tensor:
+    """``x_t [T, H]`` of every token, LayerNorm's output, in float64 on the CPU."""
+    tensors = source.state_dict()
+    words, *others = (tensors[f"bert.embeddings.{name}"].detach() for name in (
+        "word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight", "LayerNorm.weight",
+        "LayerNorm.bias"))
+    places, types = torch.arange(len(batch.input_ids)), batch.token_type_ids
+    # The row's own words are the word table, since BERT's whole table takes 31 MB in float64; and each token is a row.
+    words = words[torch.from_numpy(batch.input_ids).long().to(words.device)]
+    return embed_pool_ref(
+        places, *(values.cpu().double() for values in (words, *others)), cu_seqlens=torch.arange(len(places) + 1),
+        position_ids=places, token_type_ids=None if types is None else torch.from_numpy(types),
+        eps=source.config.layer_norm_eps)
+
+
+@torch.no_grad()
+def _left_out(classifier: TextClassifier, row: _Row) -> np.ndarray:
+    """By how much the logits are lower without each word, ``[number of words, C]``; all rows in one batch.
+
+    The tokens behind a word move up, as they would if the text had been written without it. Raises ValueError for
+    logits that are NaN or infinite.
+    """
+    is_there = row.word != np.arange(-1, len(row.words))[:, None]  # row 0 is the whole text
+    is_there[0] = True
+    ids, types = (None if values is None else np.broadcast_to(values, is_there.shape)[is_there]
+                  for values in (row.batch.input_ids, row.batch.token_type_ids))
+    assert ids is not None
+    batch = PackedBatch(ids, cumulative_lengths(is_there.sum(axis=1)), types, 0)
+    logits = classifier._logits(batch).double().cpu().numpy()
+    if not np.isfinite(logits).all():
+        raise NonFiniteScores(0, "the text", classifier._why_not_finite())
+    return logits[0] - logits[1:]

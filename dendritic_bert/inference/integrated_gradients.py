@@ -1,0 +1,140 @@
+"""Integrated gradients of a dendritic head along the pooled row, from the empty row on.
+
+The head maps the pooled row p ``[H]`` to the logits ``[C]``; the pooled row of an empty text is 0. The mean gradient on
+the straight way from there,
+
+    G = integral_0^1 d logits / d pooled (s p) ds        [C, H],        G p = logits(p) - logits(0),
+
+gives each token a share in that difference, since p is a sum over tokens (Sundararajan, Taly and Yan 2017, "Axiomatic
+attribution for deep networks"). For a head without dendrites G is its weight, and nothing is approximated. Otherwise
+the integral is one of functions of the single number s: the inputs z of the first layer's units move along straight
+lines, z(s) = b + s W p. Where the activation is relu, these functions have steps, around which the intervals are halved
+until what is left of them does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..kernels.reference import dendritic_cascade_ref, dendritic_linear_ref
+from ..model.dendritic_linear import DendriticLinear, DendriticMLP
+
+TOLERANCE = 1e-8  # of what all shares in a logit add up to, without their signs; for one interval
+SMALLEST_INTERVAL = 2.0**-40  # an error of this times a step of the gradient stays, whatever the tolerance
+NODES = 8  # of Gauss-Legendre's rule in an interval: exact for polynomials of degree 15
+INTERVALS = 32  # that are evaluated at a time, which bounds the memory
+MOST_STEPS = 2000  # 95 were enough for the 428 units of relu of a head with a hidden layer and 150 labels
+
+# s and weights, both [I, n] -> the weighted sums [I, C, K] of the logits' slopes by the K inputs that move with s.
+SumOfSlopes = Callable[[Tensor, Tensor], Tensor]
+
+
+def mean_gradient(head: DendriticLinear | DendriticMLP, x: Tensor) -> Tensor:
+    """``G [C, H]`` of the head at the pooled row that is the sum of ``x [T, H]``, in float64 on the CPU.
+
+    ``x`` is what each token adds to the pooled row, in float64. The error of the shares ``G x_t`` is small beside the
+    sum of their magnitudes.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        first = _Layer(head if isinstance(head, DendriticLinear) else head[0])
+        of_tokens = x @ first.weight.T  # [T, (1 + N) * outputs]
+        moves, sizes = of_tokens.sum(dim=0), of_tokens.abs().sum(dim=0)
+
+        def along(s: Tensor, after: Callable[[Tensor], Tensor] = torch.clone) -> tuple[Tensor, Tensor]:
+            outputs, slopes = first.slopes(first.bias + s.flatten()[:, None] * moves, after)
+            return outputs, slopes.unflatten(0, s.shape)
+
+        def logits(s: Tensor) -> Tensor:
+            return head_logits(head, s[:, None] * x.sum(dim=0))
+
+        def one_layer(s: Tensor, weights: Tensor) -> Tensor:
+            return torch.einsum("in,inkc->ick", weights, along(s)[1])
+
+        def two_layers(s: Tensor, weights: Tensor) -> Tensor:
+            hidden, of_first = along(s, head[1])  # type: ignore[index]
+            _, of_second = second.slopes(hidden @ second.weight.T + second.bias)
+            of_hidden = torch.einsum("skc,kcm->scm", of_second, second.weight.unflatten(0, of_second.shape[1:]))
+            of_hidden = weights[..., None, None] * of_hidden.unflatten(0, s.shape)
+            return torch.einsum("incm,inkm->ickm", of_hidden, of_first).flatten(2)
+
+        if not isinstance(head, DendriticLinear):
+            second = _Layer(head[2])
+            return _integral(two_layers, logits, moves, sizes) @ first.weight
+        weight, moves_of, sizes_of = (
+            values.unflatten(0, (first.rows, -1)).transpose(0, 1) for values in (first.weight, moves, sizes))
+        return (_integral(one_layer, logits, moves_of, sizes_of)[:, None] @ weight)[:, 0]
+
+
+def head_logits(head: DendriticLinear | DendriticMLP, pooled: Tensor) -> Tensor:
+    """The logits ``[..., C]`` of float64 ``pooled [..., H]``, in float64."""
+    if isinstance(head, DendriticLinear):
+        return _Layer(head)(pooled)
+    return _Layer(head[2])(head[1](_Layer(head[0])(pooled)))
+
+
+class _Layer:
+    """A dendritic layer in float64 on the CPU; ``rows`` is 1 + N."""
+
+    def __init__(self, layer: Any) -> None:
+        values: list[Any] = [None if value is None else value.detach().to("cpu", torch.float64, copy=True)
+                             for value in (layer.weight, layer.bias, layer.lateral, layer.top)]
+        self.weight, self.bias, self.lateral, self.top = values
+        self.rows, self.activation = 1 + layer.num_dendrites, layer.activation
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return dendritic_linear_ref(x, self.weight, self.bias, self.lateral, self.top, self.activation)
+
+    def slopes(self, z: Tensor, after: Callable[[Tensor], Tensor] = torch.clone) -> tuple[Tensor, Tensor]:
+        """The outputs ``[S, C]``, after an elementwise function, and their slopes by their own units' inputs
+        ``z [S, (1 + N) * C]``, as ``[S, 1 + N, C]``.
+
+        The units of one output feed no other, so that the slopes of the sum of all outputs are those of each.
+        """
+        z = z.detach().unflatten(1, (self.rows, -1)).requires_grad_()
+        outputs = after(dendritic_cascade_ref(z.unbind(1), self.lateral, self.top, self.activation))
+        return outputs.detach(), torch.autograd.grad(outputs.sum(), z)[0]
+
+
+def _integral(sum_of_slopes: SumOfSlopes, logits: Callable[[Tensor], Tensor], moves: Tensor, sizes: Tensor) -> Tensor:
+    """The integral ``[C, K]`` of the slopes over s from 0 to 1; ``logits`` maps s ``[S]`` to ``[S, C]``.
+
+    ``moves`` is how far each input moves, ``sizes`` the sum of what the tokens move it by, without signs; both are
+    ``[C, K]`` or, if they are the same for all labels, ``[K]``. An interval is halved until halving it once more
+    changes no share by more than the tolerance, and until the slopes times ``moves`` give the difference of the logits
+    at its ends. The second condition finds a step so narrow that no node meets it.
+    """
+    nodes, weights = (torch.from_numpy(values) / 2 for values in np.polynomial.legendre.leggauss(NODES))
+    nodes = nodes + 0.5
+
+    def on(starts: Tensor, widths: Tensor) -> Tensor:  # [I], [I] -> [I, C, K]
+        return sum_of_slopes(starts[:, None] + widths[:, None] * nodes, widths[:, None] * weights)
+
+    starts, widths = torch.arange(4, dtype=torch.float64) / 4, torch.full((4,), 0.25, dtype=torch.float64)
+    coarse = on(starts, widths)
+    largest = logits(torch.tensor([0.0, 1.0], dtype=torch.float64)).abs().amax(dim=0)
+    # The logits are rounded, so that their differences cannot be told from 0 below 1e-13 of them.
+    tolerance = TOLERANCE * (coarse.abs().sum(dim=0) * sizes).sum(dim=-1) + 1e-13 * largest  # [C]
+    total = torch.zeros_like(coarse[0])
+    for _ in range(MOST_STEPS):
+        if not len(starts):
+            break
+        (starts, start), (widths, width), (coarse, old) = (
+            (values[:-INTERVALS], values[-INTERVALS:]) for values in (starts, widths, coarse))
+        middle, half = start + width / 2, width / 2
+        left, right = on(start, half), on(middle, half)
+        new = left + right
+        differences = logits(start + width) - logits(start)
+        errors = ((new - old) * sizes).abs().sum(dim=-1) + ((new * moves).sum(dim=-1) - differences).abs()
+        is_done = (errors <= tolerance).all(dim=-1) | (width <= SMALLEST_INTERVAL)
+        total += new[is_done].sum(dim=0)
+        starts = torch.cat([starts, start[~is_done], middle[~is_done]])
+        widths = torch.cat([widths, half[~is_done], half[~is_done]])
+        coarse = torch.cat([coarse, left[~is_done], right[~is_done]])
+    # What is left after so many steps belongs to weights so large that the logits themselves are rounded by more than
+    # the tolerance.
+    return total + coarse.sum(dim=0)

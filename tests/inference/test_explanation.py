@@ -1,0 +1,231 @@
+"""Explanations: shares against the formula of the reference in float64, words against transformers' tokenizer, and
+what a text loses without a word against the classifier on that text."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from cases import case_id, covering_sample, generator
+from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
+
+from dendritic_bert import TextClassifier
+from dendritic_bert.inference.explanation import Word
+from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
+from dendritic_bert.model.dsn_checkpoint import DsnCheckpoint
+
+TEXT = "It's a charming café, 世界 👍🏽 Unflinchingly bleak!"
+LONG = "the quick brown fox " * 12
+CONFIGS = covering_sample({
+    "num_labels": [1, 2, 5], "num_dendrites": [0, 2, 3], "dendrite_activation": ["sigmoid", "tanh", "relu", "gelu"],
+    "pooling": ["mean_masked", "mean_all", "sum_all"], "head_hidden": [None, None, 6],
+    "dtype": [torch.float32, torch.float16]}, 8)
+
+
+def model_with_dendrites(**config):
+    """A small model whose dendrites count: those of a new layer are multiplied by 0."""
+    model = small_model(**config)
+    with torch.no_grad():
+        for name, parameter in model.classifier.named_parameters():
+            if name.endswith(("lateral", "top", "bias")):
+                parameter.normal_(generator=generator(5))
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return hugging_face_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def classifier(tokenizer):
+    return TextClassifier(model_with_dendrites(num_labels=3), tokenizer)
+
+
+def logits_in_float64(model, ids, types=None) -> np.ndarray:
+    """The logits ``[C]`` of one row by the reference and the head's own modules, from the parameters in float64."""
+    embeddings = model.bert.embeddings
+    tables = [module.weight.double() for module in (embeddings.word_embeddings, embeddings.position_embeddings,
+                                                    embeddings.token_type_embeddings, embeddings.LayerNorm)]
+    types = None if types is None else torch.tensor([types])
+    with torch.no_grad():
+        x = embed_pool_ref(torch.tensor([ids]), *tables, embeddings.LayerNorm.bias.double(), pooling=model.pooling,
+                           eps=embeddings.LayerNorm.eps, token_type_ids=types)
+        for layer in [model.classifier] if model.config.head_hidden is None else model.classifier:
+            if hasattr(layer, "top"):
+                values = [None if value is None else value.double() for value in (
+                    layer.weight, layer.bias, layer.lateral, layer.top)]
+                x = dendritic_linear_ref(x, *values, layer.activation)
+            else:
+                x = layer(x)
+    return x[0].numpy()
+
+
+def assert_adds_up(explanation) -> None:
+    parts = [word.shares for word in explanation.words] + [explanation.other]
+    difference = explanation.logits - explanation.base_logits
+    assert (abs(sum(parts) - difference) <= 1e-6 * sum(map(abs, parts))).all()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=case_id)
+def test_shares_add_up_to_the_logits_less_those_of_an_empty_row(tokenizer, config):
+    dtype = config.pop("dtype")
+    classifier = TextClassifier(model_with_dendrites(**config).to(dtype), tokenizer)
+    explanation = classifier.explain(TEXT)
+    assert_adds_up(explanation)
+    np.testing.assert_allclose(explanation.logits, logits_in_float64(classifier.model, tokenizer(TEXT)["input_ids"]),
+                               rtol=1e-10, atol=1e-12)
+    if dtype == torch.float32:  # the classifier's table of 16 bits is rounded once more after centring
+        with torch.no_grad():
+            empty = classifier.model(input_ids=torch.zeros(0, dtype=torch.int64), cu_seqlens=torch.tensor([0, 0]))
+            full = classifier.model(**tokenizer(TEXT, return_tensors="pt"))
+        np.testing.assert_allclose(explanation.base_logits, empty.logits[0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(explanation.logits, full.logits[0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_shares_of_a_linear_head_are_the_formula(tokenizer):
+    """A x_t / n, with x_t by transformers' own BertEmbeddings."""
+    model = small_model(num_dendrites=0, num_labels=3)
+    explanation = TextClassifier(model, tokenizer).explain(TEXT)
+    exact = model.double()
+    with torch.no_grad():
+        row = tokenizer(TEXT, return_tensors="pt")
+        x = exact.bert.embeddings(input_ids=row["input_ids"], token_type_ids=row["token_type_ids"])[0]
+        shares = (x @ exact.classifier.weight.T / len(x)).numpy()
+    words = np.array([-1 if word is None else word for word in row.word_ids()])
+    np.testing.assert_allclose([word.shares for word in explanation.words],
+                               [shares[words == word].sum(axis=0) for word in range(words.max() + 1)], rtol=1e-9)
+    np.testing.assert_allclose(explanation.other, shares[words < 0].sum(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(explanation.base_logits, exact.classifier.bias.detach(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("config", [{}, {"head_hidden": 6}, {"pooling": "sum_all"}, {"num_labels": 40}], ids=str)
+def test_left_out_is_the_fall_of_the_classifiers_logits(tokenizer, config):
+    classifier = TextClassifier(model_with_dendrites(**config), tokenizer)
+    words = ["the", "unaffable", "fox", "jumps", "unflinchingly", "the"]
+
+    def logits(text: str) -> np.ndarray:
+        with torch.no_grad():
+            return classifier.model(**tokenizer(text, return_tensors="pt")).logits[0].numpy()
+
+    explanation = classifier.explain(" ".join(words))
+    expected = [logits(" ".join(words)) - logits(" ".join(words[:word] + words[word + 1:])) for word in range(6)]
+    np.testing.assert_allclose([word.left_out for word in explanation.words], expected, rtol=1e-4, atol=1e-5)
+    assert max(len(word.tokens) for word in explanation.words) > 1, "a word of several pieces is left out as a whole"
+
+
+@pytest.mark.parametrize("text", [TEXT, "", "   ", "naïve a\u0301b \t c\x00d\x1be", "[SEP] in the [MASK] text",
+                                  "سلام دنیا", "x\ud83d y", LONG])
+def test_words_and_offsets_are_the_tokenizers(classifier, tokenizer, text):
+    explanation = classifier.explain(text)
+    text = explanation.text
+    encoding = tokenizer(text, truncation=True, max_length=MAX_LENGTH)
+    of_words = [word for word in dict.fromkeys(encoding.word_ids()) if word is not None]
+    spans = [tuple(encoding.word_to_chars(word)) for word in of_words]
+    assert [(word.start, word.end) for word in explanation.words] == spans
+    assert [word.text for word in explanation.words] == [text[start:end] for start, end in spans]
+    tokens = tokenizer.convert_ids_to_tokens(encoding["input_ids"])
+    assert [token for word in explanation.words for token in word.tokens] == tokens[1:-1]
+    assert "".join(piece for piece, _ in explanation.runs()) == text
+    assert_adds_up(explanation)
+
+
+def test_words_by_hand(classifier):
+    words = classifier.explain("It's naïve, 世界👍🏽").words
+    assert [word.text for word in words] == ["It", "'", "s", "naïve", ",", "世", "界", "👍🏽"]
+    assert [word.start for word in words] == [0, 2, 3, 5, 10, 12, 13, 14]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_what_is_cut_off_is_not_read(side):
+    tokenizer = hugging_face_tokenizer()
+    tokenizer.truncation_side = side
+    classifier = TextClassifier(model_with_dendrites(), tokenizer)
+    explanation = classifier.explain(LONG)
+    every = LONG.split()
+    read = [word.text for word in explanation.words]
+    not_read = [word.text for word in explanation.not_read]
+    assert (read + not_read if side == "right" else not_read + read) == every
+    assert not any(isinstance(word, Word) for word in explanation.not_read)
+    assert [LONG[word.start:word.end] for word in explanation.not_read] == not_read
+    assert classifier.num_truncated == 0, "which counts what was classified"
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize(("text", "text_pair"), [
+    ("the quick fox", "jumps over it"), ("", "fox"), ("fox", ""), (LONG, "fox"), ("the fox", LONG), (LONG, LONG)])
+def test_pairs(text, text_pair, side):
+    tokenizer = hugging_face_tokenizer()
+    tokenizer.truncation_side = side
+    classifier = TextClassifier(model_with_dendrites(), tokenizer)
+    explanation = classifier.explain(text, text_pair)
+    row = tokenizer([text], [text_pair], truncation=True, max_length=MAX_LENGTH)  # not a list, "" would be no text
+    tokens = [token for token, owner in zip(row.tokens(0), row.sequence_ids(0)) if owner is not None]
+    assert [token for word in explanation.words for token in word.tokens] == tokens
+    for word in (*explanation.words, *explanation.not_read):
+        assert (text, text_pair)[word.sequence][word.start:word.end] == word.text
+    assert "".join(piece for piece, _ in explanation.runs(1)) == explanation.text_pair == text_pair
+    np.testing.assert_allclose(
+        explanation.logits, logits_in_float64(classifier.model, row["input_ids"][0], row["token_type_ids"][0]),
+        rtol=1e-10)
+    assert_adds_up(explanation)
+
+
+def test_labels(classifier):
+    every = classifier.explain(TEXT)
+    assert every.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    said = classifier(TEXT, top_k=None)
+    assert every.label == said[0]["label"]
+    scores = {row["label"]: row["score"] for row in said}
+    assert dict(zip(every.labels, every.scores)) == pytest.approx(scores, abs=1e-6)
+    some = classifier.explain(TEXT, labels=["LABEL_2", "LABEL_0"])
+    assert (some.labels, some.label) == (("LABEL_2", "LABEL_0"), every.label)
+    assert np.array_equal(some.logits, every.logits[[2, 0]])
+    assert np.array_equal(some.words[1].shares, every.words[1].shares[[2, 0]])
+    assert np.array_equal(some.words[1].left_out, every.words[1].left_out[[2, 0]])
+
+
+@pytest.mark.parametrize("labels", [["LABEL_3"], "LABEL_1", []])
+def test_labels_that_the_model_does_not_have(classifier, labels):
+    with pytest.raises(ValueError, match="pass a list of labels of the model: LABEL_0, LABEL_1, LABEL_2"):
+        classifier.explain(TEXT, labels=labels)
+
+
+def test_as_json(classifier):
+    explanation = classifier.explain("the fox", "jumps")
+    found = json.loads(json.dumps(explanation.to_dict()))
+    assert found["logits"] == dict(zip(explanation.labels, explanation.logits))
+    assert [(word["text"], word["sequence"]) for word in found["words"]] == [("the", 0), ("fox", 0), ("jumps", 1)]
+    total = {label: found["base_logits"][label] + found["other"][label] + sum(
+        word["shares"][label] for word in found["words"]) for label in explanation.labels}
+    assert total == pytest.approx(found["logits"])
+    assert found["words"][1]["left_out"]["LABEL_1"] == explanation.words[1].left_out[1]
+
+
+def test_the_model_of_the_package():
+    classifier = TextClassifier.from_pretrained()
+    explanation = classifier.explain("A charming but bleak journey.")
+    assert_adds_up(explanation)
+    assert isinstance(classifier._source, DsnCheckpoint), "no model is made for an explanation"
+    as_model = TextClassifier(classifier.model, classifier.tokenizer).explain("A charming but bleak journey.")
+    assert explanation.to_dict() == as_model.to_dict()
+    shares = {word.text: word.shares[1] for word in explanation.words}
+    assert max(shares, key=shares.get) == "charming"
+    assert min(shares, key=shares.get) == "bleak"
+
+
+def test_what_cannot_be_explained(classifier, tokenizer):
+    with pytest.raises(ValueError, match="explain needs a DSN, but dsn is False"):
+        TextClassifier(small_model(dsn=False), tokenizer).explain(TEXT)
+    hooked = small_model()
+    hooked.bert.embeddings.word_embeddings.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="hooks, an adapter or another module changes"):
+        TextClassifier(hooked, tokenizer).explain(TEXT)
+    broken = small_model()
+    with torch.no_grad():
+        broken.classifier.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        TextClassifier(broken, tokenizer).explain(TEXT)
+    for arguments in (([TEXT],), (TEXT, 3)):
+        with pytest.raises(TypeError, match="pass one str"):
+            classifier.explain(*arguments)
