@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from . import classify, convert, train
+from . import classify, convert, explain, export, train
 from .messages import PROG
 
 
@@ -41,17 +41,21 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     named = next((word for word in argv if not word.startswith("-")), None)
     classify.add_flags(add("classify", classify.run, "give texts their labels", classify.DESCRIPTION))
+    explain.add_flags(add("explain", explain.run, "say which words a label comes from", explain.DESCRIPTION))
     for name, run, summary, description in (
-        ("train", train.run_train, "train on a task, and write weights, tokenizer and model card", train.TRAIN),
+        ("train", train.run_train, "train on your own rows or on a task, and write weights, tokenizer and model card",
+         train.TRAIN),
         ("distill", train.run_distill, "train on the probabilities of a larger model, the teacher", train.DISTILL),
         ("sweep", train.run_sweep, "search for the hyperparameters of a training, without an account anywhere",
          train.SWEEP),
     ):
         add(name, run, summary, description, *([train.option_flags(name)] if name == named else []))
     train.add_evaluate_flags(add("evaluate", train.run_evaluate,
-                                 "score a model on a task; the scores are printed as JSON"))
+                                 "score a model on your own rows or on a task; the scores are printed as JSON"))
     convert.add_flags(add("convert", convert.run, "make a model from a checkpoint of BERT or PerforatedAI",
                           convert.DESCRIPTION))
+    export.add_flags(add("export", export.run, "write a model as a program that runs without this package",
+                         export.DESCRIPTION))
     add("env", _run_env, "versions, processor, backends, tokenizer: what is in use, and what is missing and why")
     add("demo", _run_demo, "classify a few sentences, and time the fused kernel beside plain PyTorch")
     return parser

@@ -14,12 +14,14 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
+from ..embedded_model import EMBEDDED_MODEL
 from ..kernels.contract import TABLE_DTYPES
 from ..kernels.prepare import prepare_head, prepare_table
 from ..kernels.reference import pool_ref, token_places
 from .configuration import DendriticBertConfig
 from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
 from .embedding_modules import Parts, are_plain, parts_of
+from .files import REMOTE_CODE, REMOTE_CODE_FILE
 from .inference_tables import InferenceTables
 from .perforatedai_checkpoint import find_perforated, read_perforated
 from .table_cache import TableCache
@@ -260,7 +262,13 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             _IGNORE_MISFITS.reset(token)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As in transformers, but always with today's names, also if the model's checkpoint said gamma and beta."""
+        """As in transformers, with a file of plain PyTorch beside the weights, which ``trust_remote_code=True`` loads
+        where this package is not installed. The weights have today's names, also if the checkpoint said gamma and beta.
+        """
+        self.config.auto_map = dict(REMOTE_CODE)
+        if kwargs.get("is_main_process", True) and not Path(save_directory).is_file():
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            _copy_if_changed(Path(EMBEDDED_MODEL, REMOTE_CODE_FILE), Path(save_directory, REMOTE_CODE_FILE))
         super().save_pretrained(save_directory, *args, **{"save_original_format": False} | kwargs)
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
@@ -290,6 +298,16 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
                 f"{self.name_or_path or 'the checkpoint'}: kept {kept_line}; dropped {dropped_line}; "
                 f"newly initialised {fresh_line}{' (train it before use)' if fresh else ''}."
             )
+
+
+def _copy_if_changed(source: Path, target: Path) -> None:
+    """Copy a file under a temporary name first, unless the target holds the same: it may be the source itself."""
+    content = source.read_bytes()
+    if target.is_file() and target.read_bytes() == content:
+        return
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial.write_bytes(content)
+    os.replace(partial, target)
 
 
 def _read_perforated_model(

@@ -1,6 +1,7 @@
 """Converts checkpoints of BERT (its embeddings and tokenizer, without the encoder) and of PerforatedAI into models of
 this package, and these into the form that PerforatedAI trains."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -60,7 +61,7 @@ def convert(
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
     try:
-        model = _load(name_or_path, "model", _model_class(name_or_path, file).from_pretrained, **options)
+        model = _load(name_or_path, "model", model_class_of(name_or_path, file).from_pretrained, **options)
         if file is not None:
             tokenizer = _tokenizer_beside(Path(config or file).parent, file.parent)
         elif to_perforated and Path(name_or_path).is_dir():
@@ -79,14 +80,19 @@ def convert(
     return model
 
 
-def _model_class(name_or_path: str | os.PathLike[str], file: Path | None) -> type[DendriticBertPreTrainedModel]:
+def model_class_of(name_or_path: str | os.PathLike[str],
+                   file: Path | None = None) -> type[DendriticBertPreTrainedModel]:
     """The class for which the head in the file, or the configuration, was made; for a BERT it is the classifier."""
     if file is not None:
         with safe_open(file, framework="pt") as opened:
             is_token_head = any(name.startswith("qa_outputs.") for name in opened.keys())  # noqa: SIM118
     else:
         config = Path(name_or_path) / "config.json"
-        is_token_head = config.is_file() and DendriticBertForQuestionAnswering.__name__ in config.read_text("utf-8")
+        try:
+            architectures = json.loads(config.read_text("utf-8")).get("architectures") or []
+        except (OSError, ValueError):
+            architectures = []  # it is read again where the model is loaded, which says what is wrong
+        is_token_head = DendriticBertForQuestionAnswering.__name__ in architectures
     return DendriticBertForQuestionAnswering if is_token_head else DendriticBertForSequenceClassification
 
 

@@ -12,6 +12,7 @@ Checked against perforatedai 3.2.9, which is not imported here.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -210,7 +211,9 @@ def save_perforated(
     function = FORWARD_FUNCTIONS[model.config.dendrite_activation]
     (folder / f"{save_name or folder.name}_config.json").write_text(
         json.dumps({"pai_forward_function": function}, indent=2) + "\n")
-    model.config.save_pretrained(folder)
+    config = copy.copy(model.config)
+    vars(config).pop("auto_map", None)  # the file that it names cannot read these weights
+    config.save_pretrained(folder)
     return folder / BEST_MODEL
 
 

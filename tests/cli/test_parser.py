@@ -15,9 +15,12 @@ import pytest
     (["classify", "--batch-size", "0"], "argument --batch-size: '0' is not a whole number of at least 1"),
     (["classify", "--threads", "two"], "argument --threads: 'two' is not a whole number of at least 1"),
     (["classify", "text", "--file", "in.txt"], "TEXT and --file are both given"),
-    (["classify", "text", "--column", "review"], "--input-format and --column describe a file, but TEXT is given"),
+    (["classify", "text", "--column", "review"], "--keep-columns and --delimiter describe a file, but TEXT is given"),
+    (["classify", "text", "--keep-columns", "id"], "--keep-columns and --delimiter describe a file, but TEXT is given"),
     (["classify", "--column", "review"], "--column is review, but the input is read as lines of text: pass --input-f"),
     (["classify", "--file", "in.txt", "--column", "review"], "--column is review, but the input is read as lines of"),
+    (["explain", "a", "b", "--text-pair", "c"], "--text-pair is the second text of a pair, pass exactly one TEXT"),
+    (["explain", "a", "--json", "--html", "page.html"], "argument --html: not allowed with argument --json"),
     (["convert", "bert"], "the following arguments are required: OUT"),
 ])
 def test_a_wrong_command_line(run, argv, message):
@@ -29,7 +32,7 @@ def test_a_wrong_command_line(run, argv, message):
     assert err.count("\n") == 1
 
 
-COMMANDS_WITHOUT_OPTIONS = ["classify", "evaluate", "convert", "env", "demo"]
+COMMANDS_WITHOUT_OPTIONS = ["classify", "explain", "evaluate", "convert", "env", "demo"]
 
 
 def test_help_needs_neither_torch_nor_transformers():

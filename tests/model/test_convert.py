@@ -120,7 +120,7 @@ def test_converted_checkpoint(bert, tmp_path):
     output = tmp_path / "new" / "dsn"
     model = convert(bert, output, pooling="mean_all", num_labels=4)
     assert sorted(path.name for path in output.iterdir()) == [
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+        "config.json", "model.safetensors", "modeling_dendritic_bert.py", "tokenizer.json", "tokenizer_config.json"]
     assert os.listdir(output.parent) == ["dsn"]
     loaded = AutoModelForSequenceClassification.from_pretrained(output)
     assert type(loaded) is DendriticBertForSequenceClassification

@@ -3,7 +3,8 @@
 import torch
 from safetensors.torch import load_file
 
-FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+FILES = ["README.md", "config.json", "model.safetensors", "modeling_dendritic_bert.py", "tokenizer.json",
+         "tokenizer_config.json"]
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

@@ -1,0 +1,97 @@
+"""A folder of an exported model: what is in it, and that it appears when it is complete and right, or not at all."""
+
+import json
+import shutil
+import sys
+
+import onnx
+import pytest
+import torch
+from small_classifier import hugging_face_tokenizer, small_model
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from dendritic_bert.export import export, onnx_graph
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    model = small_model(id2label={0: "négatif", 1: "positif"}, problem_type="multi_label_classification")
+    model.config.temperature = 1.5
+    model.save_pretrained(path)
+    hugging_face_tokenizer().save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("encoder")
+    small_model(dsn=False).save_pretrained(path)
+    hugging_face_tokenizer().save_pretrained(path)
+    return str(path)
+
+
+def test_folder(folder, tmp_path):
+    report = export(folder, tmp_path / "new" / "onnx", dtype="int8")
+    assert report.path == tmp_path / "new" / "onnx" / "model.onnx"
+    assert report.size == report.path.stat().st_size
+    assert 0 <= report.difference <= 1e-5
+    assert {path.name for path in report.path.parent.iterdir()} == {"model.onnx", "tokenizer.json"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["onnx"]
+    about = {entry.key: entry.value for entry in onnx.load(report.path).metadata_props}
+    assert json.loads(about.pop("labels")) == ["négatif", "positif"]
+    assert about == {"problem_type": "multi_label_classification", "temperature": "1.5", "max_length": "24",
+                     "dtype": "int8"}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_tokenizer_cuts_and_pads(folder, tmp_path, side):
+    """The arrays of transformers' tokenizer."""
+    texts = ["the quick brown fox", "and often " * 30, ""]
+    shutil.copytree(folder, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text()) | {"truncation_side": side}
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert theirs.truncation_side == side
+    export(tmp_path / "model", tmp_path / "out", token_type_ids=False)
+    encodings = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode_batch(texts)
+    expected = theirs(texts, padding=True, truncation=True, max_length=24)
+    assert [encoding.ids for encoding in encodings] == expected["input_ids"]
+    assert [encoding.attention_mask for encoding in encodings] == expected["attention_mask"]
+    assert [node.name for node in onnx.load(tmp_path / "out" / "model.onnx").graph.input] == [
+        "input_ids", "attention_mask"]
+
+
+def test_a_program_with_other_logits_does_not_appear(folder, tmp_path, monkeypatch):
+    run = onnx_graph.run_onnx
+    monkeypatch.setattr(onnx_graph, "run_onnx", lambda *arguments: [logits + 1e-3 for logits in run(*arguments)])
+    with pytest.raises(RuntimeError, match=r"the logits of model\.onnx are 1\.0e-03 off ours, .* is allowed"):
+        export(folder, tmp_path / "out")
+    monkeypatch.setattr(onnx_graph, "run_onnx",
+                        lambda *arguments: [torch.full_like(logits, torch.nan) for logits in run(*arguments)])
+    with pytest.raises(RuntimeError, match=r"the logits of model\.onnx are nan off ours"):
+        export(folder, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnxruntime_nothing_is_compared(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export(folder, tmp_path / "out").difference is None
+
+
+def test_what_cannot_be_exported(folder, encoder, tmp_path):
+    with pytest.raises(ValueError, match=r"format is 'gguf', known are onnx, torch, aoti\."):
+        export(folder, tmp_path / "out", "gguf")
+    with pytest.raises(ValueError, match=r"dtype is 'int4', a table is exported as float32, float16, int8\."):
+        export(folder, tmp_path / "out", dtype="int4")
+    with pytest.raises(ValueError, match=r"BERT's encoder \(dsn is False\), .* pass --format torch, or"):
+        export(encoder, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"dtype is int8, but the model has BERT's encoder .* pass --dtype float32\."):
+        export(encoder, tmp_path / "out", "torch", dtype="int8")
+    with pytest.raises(ValueError, match="holds something already"):
+        export(folder, folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"out cannot be written \(Not a directory\): name a folder that can"):
+        export(folder, tmp_path / "file" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
