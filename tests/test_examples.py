@@ -1,14 +1,23 @@
 """The examples run as they are, offline and in an empty folder, and come to what they promise."""
 
 import json
+import os
 import runpy
+import signal
+import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import REPOSITORY
 
-from dendritic_bert import TextClassifier
+import dendritic_bert
+from dendritic_bert import EMBEDDED_MODEL, TextClassifier
+from dendritic_bert.export import export
 
 
 @pytest.fixture
@@ -45,6 +54,24 @@ def test_train_own_rows(run, tmp_path):
     assert [prediction["label"] for prediction in classifier(texts)] == list(labels)
 
 
+SUPPORT = {"billing": ["i was charged twice", "my card was declined", "please refund the last payment"],
+           "delivery": ["the parcel has not come", "the box came broken", "it was left at the wrong door"]}
+
+
+def test_train_on_csv(run, tmp_path, capsys):
+    """Messages that tell their label by their words, which the model then knows."""
+    rows = [(f"{opening} {message}", team) for team, messages in SUPPORT.items() for message in messages
+            for opening in ("hello,", "good morning,", "sorry to write again:", "order 17:", "since monday", "please,",
+                            "hi,")]
+    (tmp_path / "support.csv").write_text("message,team\n" + "".join(f'"{text}",{team}\n' for text, team in rows))
+    names = run("train_on_csv.py", "support.csv", "support")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "38 rows to train on, 4 held out"
+    assert names["prediction"]["label"] == "delivery"
+    assert f"accuracy {names['scores']['accuracy']:.3f}" in printed[1]
+    predictions = TextClassifier.from_pretrained(tmp_path / "support")([text for text, _ in rows])
+    assert [prediction["label"] for prediction in predictions] == [team for _, team in rows]
+
 def test_grow_dendrites(run):
     names = run("grow_dendrites.py")
     scores = [entry["eval_accuracy"] for entry in names["trainer"].state.log_history if "eval_accuracy" in entry]
@@ -74,12 +101,99 @@ def test_classify_file(run, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"reviews.csv", "labels.jsonl"}
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_export(run, tmp_path):
-    """The embedded model's words are small beside what all tokens share, so that float32 keeps three digits of the
-    logits: eager PyTorch is 8e-4 off its own float64 run here."""
+def test_run_onnx(tmp_path):
+    """In a process that can import neither torch nor transformers nor this package: the classifier's own results."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    names = run("export.py", "exported.onnx")
-    assert (tmp_path / "exported.onnx").exists()
-    assert names["logits"].argmax(axis=1).tolist() == [0, 1, 0]
-    assert names["difference"] < 2e-3
+    texts = ["unflinchingly bleak and desperate", "a gripping and funny film", "no wit " * 400, ""]
+    export(EMBEDDED_MODEL, tmp_path / "my-onnx")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules |= dict.fromkeys(['torch', 'transformers', 'dendritic_bert'])\n")
+    done = subprocess.run([sys.executable, REPOSITORY / "examples" / "run_onnx.py", "my-onnx", *texts], cwd=tmp_path,
+                          env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["text"] for record in records] == texts
+    for record, expected in zip(records, TextClassifier.from_pretrained()(texts), strict=True):
+        assert record["label"] == expected["label"]
+        assert record["score"] == pytest.approx(expected["score"], abs=1e-4)  # the classifier's tables are half
+
+
+@pytest.fixture
+def serve(run, monkeypatch):
+    """Run an example that serves, in a thread and on a free port; returns its global names and its address."""
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn (extra `serve`) is not installed")
+    servers = []
+
+    def start(app, **options):
+        assert options == {"host": "127.0.0.1", "port": 8123}
+        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        servers.append((server, thread))
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+
+    def serve_example(name: str) -> tuple[dict, str]:
+        monkeypatch.setattr(uvicorn, "run", start)
+        names = run(name, "--port", "8123")
+        host, port = servers[0][0].servers[0].sockets[0].getsockname()
+        return names, f"http://{host}:{port}"
+
+    yield serve_example
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
+
+
+def test_serve_fastapi(serve):
+    """Eight clients at a time, each with other texts, get what a direct call gives."""
+    pytest.importorskip("fastapi", reason="fastapi (extra `serve`) is not installed")
+    httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+    names, address = serve("serve_fastapi.py")
+    requests = [[f"a charming film, number {row} of {number}" for row in range(number % 50)] for number in range(64)]
+    with httpx.Client(timeout=60) as client, ThreadPoolExecutor(8) as clients:
+        answers = [*clients.map(lambda texts: client.post(f"{address}/classify", json={"texts": texts}), requests)]
+        assert [answer.json() for answer in answers] == [names["classifier"](texts) for texts in requests]
+        for body in ({}, {"texts": "a"}, {"texts": [None]}, {"texts": ["a"] * 10_001}):
+            answer = client.post(f"{address}/classify", content=json.dumps(body),
+                                 headers={"Content-Type": "application/json"})
+            assert answer.status_code == 422, body
+        assert client.post(f"{address}/classify", json={"texts": []}).json() == []
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """Two workers on this machine; blocks are so small that there are several of the 4096 rows of a batch."""
+    ray = pytest.importorskip("ray", reason="ray (extra `scale`) is not installed")
+    pytest.importorskip("ray.data", reason="ray (extra `scale`) is not installed")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_enable_worker_prestart", "0")
+    ray.init(num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+    ray.data.DataContext.get_current().target_max_block_size = 50_000
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow(seconds=60)
+def test_classify_with_ray(run, ray_cluster, tmp_path, monkeypatch):
+    """The same rows, none of them lost or doubled, though an actor is killed while it classifies."""
+    texts = [f"a charming film, number {row}" if row % 3 else f"no plot, no wit, {row}" for row in range(20_000)]
+    reviews = pa.table({"id": [*range(len(texts))], "review": texts})
+    pq.write_table(reviews, tmp_path / "reviews.parquet", row_group_size=4000)
+    killed = tmp_path / "killed"
+
+    class KilledOnce(TextClassifier):
+        def __call__(self, batch, **options):
+            if texts[9000] in batch and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(batch, **options)
+
+    expected = TextClassifier.from_pretrained()(texts)
+    monkeypatch.setattr(dendritic_bert, "TextClassifier", KilledOnce)
+    run("classify_with_ray.py", "reviews.parquet", "labelled", "--column", "review")
+    labelled = pq.read_table(tmp_path / "labelled").sort_by("id").to_pydict()
+    assert killed.exists()
+    assert labelled == {**reviews.to_pydict(), "label": [prediction["label"] for prediction in expected],
+                        "score": [prediction["score"] for prediction in expected]}
