@@ -37,6 +37,12 @@ table and a picture are written. The same command continues a sweep that was int
   dendritic-bert sweep --train_file reviews.csv --trials 20 --output_dir sweep
   dendritic-bert sweep --task sst2 --dsn --data_dir glue --trials 30 --seeds 0 1 2 --output_dir sweep"""
 
+# Flags of evaluate that say how rows of one's own are read.
+OWN_ROWS = {"text_column": "column of the texts", "text_pair_column": "column of the second texts",
+            "label_column": "column of the labels", "label_separator": "what stands between labels",
+            "input_format": "format of the files (default: by their names)",
+            "delimiter": "what stands between the fields of a CSV file (default: a comma)"}
+
 
 def _options_class(command: str) -> Any:
     """The dataclass whose fields are the flags of ``command``."""
@@ -104,10 +110,10 @@ def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="M", help="folder or hub id of a model (default: the model that comes with the package)")
     add("dev_file", nargs="+", default=[], metavar="F", help="rows of your own to score, in place of a task: files, or "
                                                              "patterns such as 'reviews-*.csv'")
-    for name, what in (("text_column", "column of the texts"), ("text_pair_column", "column of the second texts"),
-                       ("label_column", "column of the labels"), ("label_separator", "what stands between labels"),
-                       ("input_format", "format of the files (default: by their names)")):
+    for name, what in OWN_ROWS.items():
         add(name, help=f"own rows: {what}")
+    add("on_error", choices=["stop", "skip"], help="own rows: what to do with a record that cannot be read (default: "
+                                                   "stop)")
     add("output_dir", help="own rows: folder for a report with pictures, and for wrong.csv, the wrong rows with "
                            "the most confident first")
     add("task", default="sst2", help="task of GLUE (default: %(default)s)")
@@ -122,8 +128,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     expect_model(args.model)
     from ..training.trainer import evaluate
 
-    own_rows = {name: value for name in ("text_column", "text_pair_column", "label_column", "label_separator",
-                                         "input_format") if (value := getattr(args, name)) is not None}
+    own_rows = {name: value for name in (*OWN_ROWS, "on_error") if (value := getattr(args, name)) is not None}
     if not args.dev_file and (own_rows or args.output_dir):
         name = next(iter([*own_rows, "output_dir"]))
         args.parser.error(f"{name} is given, but dev_file is not: name the file of your rows")

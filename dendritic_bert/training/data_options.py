@@ -23,7 +23,7 @@ BENCHMARK_DEFAULTS: dict[str, dict[str, Any]] = {
 HOLD_OUT = 0.1  # share of own rows that is scored on where there is no dev file
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 OWN_ROWS = ("dev_file", "text_column", "text_pair_column", "label_column", "label_separator", "problem_type",
-            "input_format", "dataset_config")  # options that mean something for own rows alone
+            "input_format", "delimiter", "dataset_config")  # options that mean something for own rows alone
 
 
 @dataclass
@@ -52,6 +52,8 @@ class DataOptions:
         default=None, metadata={"help": "what the labels are (default: found from them, and said)"})
     input_format: str | None = field(default=None, metadata={
         "help": "format of the files (default: by the ends of their names)"})
+    delimiter: str | None = field(default=None, metadata={
+        "help": "what stands between the fields of a CSV file, such as ';' (default: a comma)"})
     on_error: Literal["stop", "skip"] = field(default="stop", metadata={
         "help": "what to do with a record that cannot be read"})
     benchmark: Literal["glue", "squad", "own"] = field(default="glue", metadata={

@@ -143,8 +143,8 @@ def evaluate(
         split: "train", "dev" (every dev split), or one of the task's ``dev_splits``.
         dev_file: files of rows of one's own, in place of a task.
         output_dir: folder for the report on own rows, with its pictures and the rows that are wrong; None writes none.
-        own_rows: text_column, text_pair_column, label_column, label_separator, input_format and on_error, as in
-            ``TrainingOptions``.
+        own_rows: text_column, text_pair_column, label_column, label_separator, input_format, delimiter and on_error,
+            as in ``TrainingOptions``.
 
     Returns the metrics, standard_error if accuracy is one of them, num_examples, and num_truncated (texts that were cut
     to the model's position table, or to the tokenizer's ``model_max_length`` if that is shorter). Raises ValueError for
@@ -220,7 +220,8 @@ def open_own_rows(options: DataOptions, known: Sequence[str] = (), kind: Any = O
         return kind.from_hub(options.dataset_name, options.dataset_config, **settings)
     if not options.train_file:
         raise ValueError("train_file is not given: name the file of your training rows.")
-    return kind.open(options.train_file, options.dev_file or None, input_format=options.input_format, **settings)
+    return kind.open(options.train_file, options.dev_file or None, input_format=options.input_format,
+                     delimiter=options.delimiter or ",", **settings)
 
 
 def require_extra(*modules: str | None) -> None:

@@ -55,6 +55,13 @@ def test_rows_of_ones_own(run, tmp_path):
     assert status == 0, err
     assert json.loads(out)["num_examples"] == 12
     assert (tmp_path / "report" / "wrong.csv").exists()
+    scores = json.loads(out)
+    rows = (tmp_path / "dev.csv").read_text().replace(",", ";") + "a row of one field\n"
+    (tmp_path / "semicolons.csv").write_text(rows)
+    status, out, err = run("evaluate", "--model", tmp_path / "model", "--dev_file", tmp_path / "semicolons.csv",
+                           "--delimiter", ";", "--on-error", "skip")
+    assert status == 0, err
+    assert json.loads(out) == scores | {"source": json.loads(out)["source"]}
     status, _, err = run("evaluate", "--text_column", "text")
     assert status == 2
     assert err.startswith("dendritic-bert evaluate: error: text_column is given, but dev_file is not: name the file")

@@ -42,6 +42,14 @@ def test_from_a_file_to_a_model(own_options, tmp_path, capsys):
     assert same(weights(tmp_path / "out"), weights(tmp_path / "again"))
 
 
+def test_another_delimiter_is_the_same_training(own_options, reviews, tmp_path):
+    with open(reviews / "reviews.csv", newline="") as commas, open(tmp_path / "reviews.csv", "w") as semicolons:
+        csv.writer(semicolons, delimiter=";", lineterminator="\n").writerows(csv.reader(commas))
+    train(own_options(epochs=1, output_dir=str(tmp_path / "commas")))
+    train(own_options(epochs=1, train_file=str(tmp_path / "reviews.csv"), delimiter=";"))
+    assert same(weights(tmp_path / "commas"), weights(tmp_path / "out"))
+
+
 def test_a_model_that_has_learnt_nothing(own_options):
     with pytest.warns(UserWarning, match=r"^accuracy 0\.\d+ is not above the share of the most frequent label, 0\.3333,"
                                          " so nothing was learnt: see whether the columns"):
