@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from ..datasets.benchmark import Benchmark
 from ..datasets.rows import EncodedRows, RowDataset
@@ -113,6 +114,18 @@ class _Trainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         return self.accelerator.prepare(DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator))
+
+
+@contextmanager
+def without_shard_bars() -> Iterator[None]:
+    """No bars of transformers and the hub's client: every checkpoint would show one, for a millisecond."""
+    was_enabled = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            enable_progress_bar()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from .data_options import HOLD_OUT, DataOptions
 from .defaults import fit_to_rows
 from .evaluation import scores
 from .evaluation_report import write_evaluation
-from .fit import fit
+from .fit import fit, without_shard_bars
 from .initialization import build_model, known_labels, live_parameters, make_tokenizer, saved_config
 from .interruption import keep_last_epoch
 from .losses import Loss, balanced_weights, make_loss
@@ -42,6 +42,7 @@ from .predictions import predict, score
 from .workspace import open_workspace
 
 
+@without_shard_bars()
 def train(
     options: TrainingOptions,
     benchmark: Benchmark | None = None,
@@ -130,6 +131,7 @@ def train(
     return results
 
 
+@without_shard_bars()
 def evaluate(
     model_path: str, task: str | None = None, data_dir: str | None = None, split: str = "dev", *,
     dev_file: Sequence[str] | str = (), output_dir: str | None = None, **own_rows: Any,

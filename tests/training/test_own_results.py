@@ -11,6 +11,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from trained_files import FILES, same, weights
 from transformers import AutoConfig, Trainer
+from transformers.utils.logging import is_progress_bar_enabled
 
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.inference.classifier import TextClassifier
@@ -26,6 +27,8 @@ def test_from_a_file_to_a_model(own_options, tmp_path, capsys):
     results = train(own_options(baseline=True, calibrate=True))
     err = capsys.readouterr().err
     assert err.startswith("135 training rows (")
+    assert "shards" not in err
+    assert is_progress_bar_enabled()
     assert "columns: text 'text', label 'tone'" in err
     assert (results["num_train"], results["num_dev"], results["metric"], results["task"]) == (
         135, 15, "accuracy", "reviews")
