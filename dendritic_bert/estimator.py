@@ -48,9 +48,9 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
     several labels a row. All rows are trained on; nothing is printed, and nothing is left on the disk.
 
     Args:
-        model_name, tokenizer_name, dsn, epochs, batch_size, lr, head_lr_factor, weight_decay, word_dropout,
-            label_smoothing, vocab_size, hidden_size, num_dendrites, max_length: options of ``TrainingOptions``; None is
-            what fits the number of rows.
+        model_name, tokenizer_name, dsn, num_dendrites, max_length: options of ``TrainingOptions``.
+        epochs, batch_size, lr, head_lr_factor, weight_decay: options of it, too; None is what fits the number of rows.
+        word_dropout, label_smoothing, vocab_size, hidden_size: the same.
         class_weight: None, "balanced", or a dict of class and weight, as in scikit-learn.
         random_state: the seed; the same gives the same model. None draws one, and a RandomState is drawn from.
 
