@@ -7,7 +7,6 @@ Each table is trained on with the default options and ``--calibrate``. Writes ca
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import platform
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 import transformers
-from own_rows import OWN_TABLES, SPLITS, Table, read_table
+from own_rows import OWN_TABLES, Table, read_table, table_parser, write_splits
 
 from dendritic_bert import __version__
 from dendritic_bert.training import TrainingOptions, evaluate, train
@@ -28,11 +27,7 @@ from dendritic_bert.training.markdown import markdown_table
 def measure(name: str, table: Table, folder: Path) -> dict[str, Any]:
     """Train and calibrate on train and dev rows; the log loss and the calibration error of the test rows, with the
     temperature and without."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {split: str(folder / f"{split}.csv") for split in SPLITS}
-    for split, path in files.items():
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([table.names, *table.rows[split]])
+    files = write_splits(table, folder)
     label_column = table.names[-1]
     results = train(TrainingOptions(train_file=[files["train"]], dev_file=[files["dev"]], label_column=label_column,
                                     calibrate=True, baseline=False, output_dir=str(folder / "model")))
@@ -72,14 +67,7 @@ def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and print the paths of what was written."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = [*OWN_TABLES, "sst2"]
-    parser.add_argument("--own_dir", type=Path, required=True, help="folder of the three tables")
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the GLUE download")
-    parser.add_argument("--output", type=Path, default=Path("bench/results/accuracy"), help="folder for the results")
-    parser.add_argument("--work_dir", type=Path, default=Path("build/calibration"), help="folder for the models")
-    parser.add_argument("--tables", nargs="+", default=tables, choices=tables, help="tables to measure (default: all)")
+    parser = table_parser(__doc__, [*OWN_TABLES, "sst2"], "build/calibration")
     args = parser.parse_args(argv)
     results = []
     for name in args.tables:

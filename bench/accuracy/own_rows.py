@@ -81,13 +81,31 @@ def take_sample(table: Table) -> Table:
     return Table(table.names, rows)
 
 
-def measure(name: str, table: Table, trials: int, seeds: int, folder: Path) -> dict[str, Any]:
-    """Train with the defaults, search for better options on the dev rows, and score both on the test rows."""
+def write_splits(table: Table, folder: Path) -> dict[str, str]:
+    """Write a table as one CSV file for each split, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {split: str(folder / f"{split}.csv") for split in SPLITS}
     for split, path in files.items():
         with open(path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([table.names, *table.rows[split]])
+    return files
+
+
+def table_parser(description: str | None, tables: list[str], work_dir: str) -> argparse.ArgumentParser:
+    """A parser with the flags of a measurement on ``tables``, whose models go to ``work_dir``."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--own_dir", type=Path, required=True, help="folder of the three tables")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the GLUE download")
+    parser.add_argument("--output", type=Path, default=Path("bench/results/accuracy"), help="folder for the results")
+    parser.add_argument("--work_dir", type=Path, default=Path(work_dir), help="folder for the models")
+    parser.add_argument("--tables", nargs="+", default=tables, choices=tables, help="tables to measure (default: all)")
+    return parser
+
+
+def measure(name: str, table: Table, trials: int, seeds: int, folder: Path) -> dict[str, Any]:
+    """Train with the defaults, search for better options on the dev rows, and score both on the test rows."""
+    files = write_splits(table, folder)
     data: dict[str, Any] = {"train_file": files["train"], "dev_file": files["dev"], "label_column": table.names[-1]}
     default = [_test_score(TrainingOptions(**data, seeds=[seed], baseline=False, output_dir=str(folder / "model")),
                            files["test"]) for seed in range(seeds)]
@@ -137,14 +155,8 @@ def write_results(results: list[dict[str, Any]], trials: int, seeds: int, output
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and print the paths of what was written."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     tables = [name for table in (*OWN_TABLES, "sst2") for name in (table, f"{table}-{SAMPLE}")]
-    parser.add_argument("--own_dir", type=Path, required=True, help="folder of the three tables")
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the GLUE download")
-    parser.add_argument("--output", type=Path, default=Path("bench/results/accuracy"), help="folder for the results")
-    parser.add_argument("--work_dir", type=Path, default=Path("build/own_rows"), help="folder for the sweeps")
-    parser.add_argument("--tables", nargs="+", default=tables, choices=tables, help="tables to measure (default: all)")
+    parser = table_parser(__doc__, tables, "build/own_rows")
     parser.add_argument("--trials", type=int, default=20, help="trainings of a sweep (default: 20)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings that are averaged (default: 3)")
     args = parser.parse_args(argv)

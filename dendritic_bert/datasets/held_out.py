@@ -6,6 +6,8 @@ import numpy as np
 
 from .label_kinds import CLASSES, Labels
 
+HOLD_OUT = 0.1  # share of own rows that is scored on where there is no dev file
+
 
 def draw_held_out(labels: Labels, digests: np.ndarray, share: float, seed: int) -> np.ndarray:
     """``[n]`` bool, whether a row is held out: a ``share`` of the rows, the same for the same arguments.

@@ -21,15 +21,13 @@ from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from ..training.evaluation import MAIN_METRIC, majority_share, scores
 from .benchmark import Benchmark
-from .held_out import draw_held_out
+from .held_out import HOLD_OUT, draw_held_out
 from .label_kinds import REGRESSION, SEVERAL, LabelCollector
 from .other_records import AnyRecords, KeptRecords, ListedRecords, load_from_hub
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
 from .rows import EncodedRows, Rows, encode_rows, pad_rows
 from .survey import Table, find_columns, survey
-
-HOLD_OUT = 0.1
 
 
 class OwnRows(Benchmark):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..datasets.glue_tasks import TASKS, find_task
+from ..datasets.held_out import HOLD_OUT
+from ..datasets.label_kinds import PROBLEM_TYPES
 
 BY_DATA: Any = None  # stands for the value in BENCHMARK_DEFAULTS, or for own rows the one that fit_to_rows gives
 BENCHMARK_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -20,8 +22,6 @@ BENCHMARK_DEFAULTS: dict[str, dict[str, Any]] = {
               "weight_decay": 0.01},
     "own": {"max_length": 512},
 }
-HOLD_OUT = 0.1  # share of own rows that is scored on where there is no dev file
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 OWN_ROWS = ("dev_file", "text_column", "text_pair_column", "label_column", "label_separator", "problem_type",
             "input_format", "delimiter", "dataset_config")  # options that mean something for own rows alone
 

@@ -22,12 +22,13 @@ from transformers import set_seed
 
 from ..datasets.benchmark import Benchmark
 from ..datasets.glue import Glue
+from ..datasets.held_out import HOLD_OUT
 from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows, RowDataset
 from ..datasets.squad import Squad
 from ..growth.training import hold_out_rows, move_graphs
 from ..inference.tokenizer_files import load_tokenizer
-from .data_options import HOLD_OUT, DataOptions
+from .data_options import DataOptions
 from .defaults import fit_to_rows
 from .evaluation import scores
 from .evaluation_report import write_evaluation
