@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 from transformers import Trainer
 
+from ..datasets.packed_files import pack_rows
 from ..datasets.rows import EncodedRows, RowDataset
 from ..training.options import TrainingOptions
 from .callback import GrowDendrites, Rule, most_epochs
 from .perforatedai_rule import SAVE_NAME, PerforatedGrowth
 from .rule import Growth
+
+TAKEN_AT_ONCE = 1 << 16  # rows whose tokens are copied from one file to another at once
 
 
 def total_epochs(options: TrainingOptions) -> int:
@@ -42,12 +45,18 @@ def hold_out_rows(rows: EncodedRows, options: TrainingOptions) -> tuple[EncodedR
 
 
 def _take(rows: EncodedRows, indices: np.ndarray) -> EncodedRows:
+    """The rows at ``indices``, whose tokens lie on disk, as those of ``rows`` do where there are many."""
+    vocab_size = 1 + int(rows.input_ids.max(initial=0))
+    parts = (_copy(rows, indices[start:start + TAKEN_AT_ONCE]) for start in range(0, len(indices), TAKEN_AT_ONCE))
+    return pack_rows(parts, rows.labels[indices], vocab_size)._replace(num_truncated=rows.num_truncated)
+
+
+def _copy(rows: EncodedRows, indices: np.ndarray) -> EncodedRows:
     lengths = np.diff(rows.cu_seqlens)[indices]
     cu_seqlens = np.concatenate([[0], lengths.cumsum()])
     tokens = np.repeat(rows.cu_seqlens[indices] - cu_seqlens[:-1], lengths) + np.arange(cu_seqlens[-1])
     types = None if rows.token_type_ids is None else rows.token_type_ids[tokens]
-    return rows._replace(input_ids=rows.input_ids[tokens], cu_seqlens=cu_seqlens, token_type_ids=types,
-                         labels=rows.labels[indices])
+    return EncodedRows(rows.input_ids[tokens], cu_seqlens, types, rows.labels[indices], 0)
 
 
 def train_and_grow(

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from dendritic_bert import DendriticBertForSequenceClassification, cli
 from dendritic_bert.datasets.rows import EncodedRows, RowDataset
+from dendritic_bert.growth import training
 from dendritic_bert.growth.training import hold_out_rows
 from dendritic_bert.model.perforatedai_checkpoint import read_perforated
 from dendritic_bert.training import TrainingOptions, evaluate, train
@@ -107,18 +108,25 @@ def test_the_same_output_again(options):
     assert sorted(path.name for path in Path(results["output_dir"]).iterdir()) == sorted([*FILES, "PAI"])
 
 
-def test_held_out_rows():
-    """Each row is whole and on one side only; the held-out rows lose no words."""
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("taken_at_once", [1, 3, 100])
+def test_held_out_rows(monkeypatch, taken_at_once, pairs):
+    """Each row is whole and on one side only, whether one part or several are copied; their tokens lie on disk."""
+    monkeypatch.setattr(training, "TAKEN_AT_ONCE", taken_at_once)
     lengths = np.array([3, 1, 2, 4, 2, 3, 1, 2, 5, 4])
     cu_seqlens = np.concatenate([[0], lengths.cumsum()])
-    rows = EncodedRows(np.arange(lengths.sum(), dtype=np.int32), cu_seqlens, None, np.arange(10), 0)
-    train_rows, held = hold_out_rows(rows, TrainingOptions(dsn=True, dendrites=1, validation_share=0.25))
-    found = [RowDataset(part)[i] for part in (train_rows, held) for i in range(len(part.labels))]
-    assert len(held.labels) == 3
+    ids = np.arange(lengths.sum(), dtype=np.int32)
+    rows = EncodedRows(ids, cu_seqlens, ids % 2 if pairs else None, np.arange(10), 4)
+    parts = hold_out_rows(rows, TrainingOptions(dsn=True, dendrites=1, validation_share=0.25))
+    assert [len(part.labels) for part in parts] == [7, 3]
+    assert all(isinstance(part.input_ids, np.memmap) and part.num_truncated == 4 for part in parts)
+    found = [RowDataset(part)[i] for part in parts for i in range(len(part.labels))]
     assert sorted(int(row["labels"]) for row in found) == list(range(10))
     for row in found:
         label = int(row["labels"])
-        assert row["input_ids"].tolist() == list(range(cu_seqlens[label], cu_seqlens[label + 1]))
+        expected = list(range(cu_seqlens[label], cu_seqlens[label + 1]))
+        assert row["input_ids"].tolist() == expected
+        assert not pairs or row["token_type_ids"].tolist() == [number % 2 for number in expected]
     assert hold_out_rows(rows, TrainingOptions(dsn=True)) == (rows, None)
 
 
