@@ -4,8 +4,8 @@
 
 Strings, bools and whole numbers with few different values are classes; numbers with a fractional part, and whole
 numbers with many different values, are a regression; lists and separated strings are several classes of one row
-(multi-label), lists of floats several targets of a regression. Names of classes stand in sorted order, whole numbers in
-the order of their values.
+(multi-label), and so are lists of zeros and ones, one for each class; other lists of floats are several targets of a
+regression. Names of classes stand in sorted order, whole numbers in the order of their values.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class LabelCollector:
         self.lengths = array("i")  # of each row's list
         self.has_lists = separator is not None
         self.num_targets = 0  # of each row's list of floats
+        self.num_indicators = 0  # of each row's list of zeros and ones, while all rows are such; 0 if they are not
         self.num_rows = 0
 
     def add(self, values: list[Any], place: Place) -> None:
@@ -124,6 +125,11 @@ class LabelCollector:
         if not self.num_rows and values and not self.has_lists:
             self._begin(values[0])
         self.num_rows += len(values)
+        if self.num_indicators:
+            if all(_are_indicators(value, self.num_indicators) for value in values):
+                self._add_indicators(values)
+                return
+            self._leave_indicators()
         rows: Sequence[int] = range(len(values))  # where each value stands
         if self.has_lists:
             values, rows = self._flatten(values, place)
@@ -139,11 +145,23 @@ class LabelCollector:
             if len(ids) > MAX_CLASSES:
                 self._leave_names()
 
+    def knows(self, value: Any, row: int, place: Place) -> bool:
+        """Whether ``add`` can take a label as far as its classes are concerned; False only if it ``is_closed``."""
+        if not self.is_closed or self.values.typecode == "d" or _are_indicators(value, len(self.known)):
+            return True
+        parts = self._parts(value)
+        names = [self._name(part, row, place)
+                 for part in (parts if isinstance(parts, (list, tuple, np.ndarray)) else [parts])]
+        return None not in map(self._find, names)
+
     def finish(self) -> Labels:
         """The labels of all rows."""
         if self.values.typecode == "d":
             targets = np.array(self.values, np.float32)
             return Labels(REGRESSION, (), targets.reshape(-1, self.num_targets) if self.num_targets else targets)
+        if self.num_indicators:
+            names = self.known or tuple(map(str, range(self.num_indicators)))
+            return Labels(SEVERAL, names, np.array(self.values, np.int32), self._starts())
         found = list(self.ids)
         numbers = _as_numbers(found)
         if not self.is_closed:
@@ -159,15 +177,48 @@ class LabelCollector:
         names = (*self.known, *(sorted(new) if numbers is None else sorted(new, key=float)))
         number_of = {name: number for number, name in enumerate(names)}
         ids = np.array([number_of[name] for name in spellings], np.int32)[ids] if found else ids
-        starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)]) if self.has_lists else None
-        return Labels(problem_type, names, ids, starts)
+        return Labels(problem_type, names, ids, self._starts() if self.has_lists else None)
+
+    def _starts(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     def _begin(self, value: Any) -> None:
-        """What the first label says of all: lists or not, and lists of floats or of names."""
+        """What the first label says of all: lists or not, and lists of zeros and ones, of floats or of names."""
         self.has_lists = isinstance(value, (list, tuple, np.ndarray)) or self.problem_type == SEVERAL
-        if self.has_lists and len(value) and (self.problem_type == REGRESSION or all(
-                isinstance(part, (float, np.floating)) for part in value)):
+        if not self.has_lists or not len(value):
+            return
+        self.has_floats = all(isinstance(part, (float, np.floating)) for part in value)
+        if (self.problem_type != REGRESSION and _are_indicators(value, len(value))
+                and len(self.known) in (0, len(value))):
+            self.num_indicators = len(value)
+            self.zero_and_one = ("False", "True") if isinstance(value[0], (bool, np.bool_)) else ("0", "1")
+        elif self.problem_type == REGRESSION or self.has_floats:
             self.num_targets, self.values = len(value), array("d")
+
+    def _add_indicators(self, values: list[Any]) -> None:
+        row, number = np.array(values, np.bool_).nonzero()
+        self.values.frombytes(number.astype(np.int32).tobytes())
+        self.lengths.frombytes(np.bincount(row, minlength=len(values)).astype(np.int32).tobytes())
+
+    def _leave_indicators(self) -> None:
+        """Take the rows so far for lists of classes, or of targets of a regression: a row is not of zeros and ones."""
+        starts, width = self._starts(), self.num_indicators
+        self.num_indicators = 0
+        if self.has_floats:
+            targets = np.zeros((len(starts) - 1, width))
+            targets[np.repeat(np.arange(len(targets)), np.diff(starts)), self.values] = 1
+            self.num_targets, self.values = width, array("d", targets.ravel())
+            return
+        ones = np.diff(starts)
+        holds = np.stack([ones < width, ones > 0], axis=1)  # whether a row holds a zero, and a one
+        for name, is_held in zip(self.zero_and_one, holds.any(axis=0).tolist()):
+            if is_held and self.is_closed:
+                self._known_id(name, 0, lambda _: self.source)
+            elif is_held:
+                self.ids.setdefault(name, len(self.ids))
+        numbers = np.array([self.ids.get(name, -1) for name in self.zero_and_one], np.int32)
+        self.values = array("i", np.broadcast_to(numbers, holds.shape)[holds])
+        self.lengths = array("i", holds.sum(axis=1))
 
     def _flatten(self, values: list[Any], place: Place) -> tuple[list[Any], list[int]]:
         """The entries of all lists, one after another, and the row of each; a class that a row names twice counts once.
@@ -175,8 +226,7 @@ class LabelCollector:
         flat: list[Any] = []
         rows: list[int] = []
         for number, value in enumerate(values):
-            if isinstance(value, str) and self.separator is not None:
-                value = [part for part in map(str.strip, value.split(self.separator)) if part]
+            value = self._parts(value)
             if not isinstance(value, (list, tuple, np.ndarray)):
                 raise ValueError(f"{place(number)}: the label {value!r:.60} of column {self.column!r} is not a list, "
                                  "as the labels above are: write all as lists, or pass label_separator for strings.")
@@ -190,6 +240,12 @@ class LabelCollector:
             flat.extend(parts)
             rows.extend([number] * len(parts))
         return flat, rows
+
+    def _parts(self, value: Any) -> Any:
+        """The parts of a separated string; another value as it is."""
+        if isinstance(value, str) and self.separator is not None:
+            return [part for part in map(str.strip, value.split(self.separator)) if part]
+        return value
 
     def _name(self, value: Any, row: int, place: Place) -> str:
         if isinstance(value, str):
@@ -213,14 +269,17 @@ class LabelCollector:
                              "as a regression needs: mend the row or take it out.")
         return found
 
-    def _known_id(self, name: str, row: int, place: Place) -> int:
+    def _find(self, name: str) -> int | None:
         found = self.ids.get(name)
-        if found is None and _NUMBER.fullmatch(name):
-            found = self.ids.get(_spelling(float(name)))
+        return self.ids.get(_spelling(float(name))) if found is None and _NUMBER.fullmatch(name) else found
+
+    def _known_id(self, name: str, row: int, place: Place) -> int:
+        found = self._find(name)
         if found is None:
             some = ", ".join(self.known[:5]) + (", ..." if len(self.known) > 5 else "")
             raise ValueError(f"{place(row)}: the label {name!r:.60} is none of the {len(self.known)} of the training "
-                             f"rows ({some}): mend it, take the row out, or add training rows with it.")
+                             f"rows ({some}): mend it, leave such rows out with on_error skip, or add training rows "
+                             "with it.")
         return found
 
     def _leave_names(self) -> None:
@@ -250,6 +309,14 @@ class LabelCollector:
             raise ValueError(f"{self.source}: the label column {self.column!r} looks like text, {len(names):,} "
                              f"different values in {self.num_rows:,} rows, {words:.0f} words each: name the column "
                              "of the labels with label_column.")
+
+
+def _are_indicators(value: Any, width: int) -> bool:
+    """Whether a label is a list of ``width`` zeros and ones, two or more: of two classes each row would have both."""
+    try:
+        return isinstance(value, (list, tuple, np.ndarray)) and 1 < width == len(value) and set(value) <= {0, 1}
+    except TypeError:  # a part that has no hash, such as a list
+        return False
 
 
 def _draw(size: int) -> np.ndarray:

@@ -21,7 +21,8 @@ class DataReport:
     columns: which columns were taken, in words. unused: names of the others.
     problem_type: one of ``label_kinds.PROBLEM_TYPES``.
     class_counts: for each class the number of training rows, in the order of the ids; empty for a regression.
-    num_train, num_dev: rows. num_skipped: rows that were left out, as they have no text or no label.
+    num_train, num_dev: rows. num_skipped: rows that were left out, as they have no text or no label, or,
+        among dev rows, a label that no training row has.
     num_empty: rows whose text is empty. num_duplicates: rows with the text of an earlier row.
     num_contradicting: rows whose text stands in the file with other labels too.
     num_shared: training rows whose text stands in the dev rows too.
@@ -67,8 +68,8 @@ class DataReport:
         found = (
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
                                       f"{_some(self.small_classes)}"),
-            (self.num_skipped, f"{_count(self.num_skipped, 'row')} left out, which are malformed or have no text or no "
-                               "label"),
+            (self.num_skipped, f"{_count(self.num_skipped, 'row')} left out, which are malformed or have no text, no "
+                               "label, or one that no training row has"),
             (self.num_empty, f"{_count(self.num_empty, 'row')} with an empty text"),
             (self.num_contradicting, f"{_count(self.num_contradicting, 'row')} whose text stands in the file with "
                                      "another label too"),

@@ -28,8 +28,8 @@ class Table:
 
     labels: the labels of the n rows.
     digests: ``[n]`` uint64, equal for equal texts, without the spaces around them.
-    num_empty: rows without a text. num_skipped: records that were left out, as they are malformed or have no text or
-        no label.
+    num_empty: rows without a text. num_skipped: records that were left out, as they are malformed or have no text, no
+        label or one that may not be.
     """
 
     def __init__(self, records: AnyRecords, columns: Columns, is_row: np.ndarray, labels: Labels,
@@ -80,8 +80,8 @@ def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | 
 def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_error: str = "stop") -> Table:
     """Read every row once.
 
-    ``on_error``: "stop" raises ValueError for a row without a text or a label, which names its place; "skip" and "null"
-    leave it out. An empty text is a text.
+    ``on_error``: "stop" raises ValueError for a row without a text or a label, or with a label that is not among those
+    that may be, which names its place; "skip" and "null" leave it out. An empty text is a text.
 
     Raises ValueError for a table without these columns or without a row, and as ``LabelCollector.add`` does.
     """
@@ -95,7 +95,7 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     for batch in records.batches(BATCH_ROWS, columns.all):
         texts = [batch.columns[name] for name in columns.texts]
         labels = batch.columns[columns.label] if columns.label else [0] * len(texts[0])
-        whole = [_check_row(batch, row, values, columns, collector.separator, on_error)
+        whole = [_check_row(batch, row, values, columns, collector, on_error)
                  for row, values in enumerate(zip(*texts, labels))]
         is_row.extend(whole)
         num_malformed = batch.position.num_malformed
@@ -115,12 +115,12 @@ def _place(batch: RecordBatch, rows: np.ndarray, row: int) -> str:
     return batch.place(int(rows[row]))
 
 
-def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Columns, separator: str | None,
+def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Columns, collector: LabelCollector,
                on_error: str) -> bool:
     """Whether a row is whole. Raises ValueError if it is not and ``on_error`` is "stop"."""
     *texts, label = values
-    if all(isinstance(text, str) for text in texts) and not is_missing(label, separator):
-        return True
+    if all(isinstance(text, str) for text in texts) and not is_missing(label, collector.separator):
+        return on_error == "stop" or collector.knows(label, row, batch.place)  # the collector's error says what is wrong
     if on_error == "stop":
         place = batch.place(row)
         for name, text in zip(columns.texts, texts):

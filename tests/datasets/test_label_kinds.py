@@ -81,6 +81,47 @@ def test_several_labels_of_a_row_are_those_of_scikit_learn(values, options, batc
     assert np.array_equal(keys[:, None] == keys, (labels.dense()[:, None] == labels.dense()).all(axis=2))
 
 
+INDICATORS = MultiLabelBinarizer().fit_transform(LISTS)
+
+
+@pytest.mark.parametrize("values", [
+    INDICATORS.tolist(), INDICATORS.astype(bool).tolist(), INDICATORS.astype(float).tolist(), list(INDICATORS),
+    [tuple(row) for row in INDICATORS.tolist()]])
+@pytest.mark.parametrize("batch", [1, 4, 100])
+@pytest.mark.parametrize("names", [(), ("x", "y", "z")])
+def test_zeros_and_ones_are_several_labels_of_a_row(values, batch, names):
+    for is_closed in {False, bool(names)}:
+        labels = collect(values, batch, known=names, is_closed=is_closed)
+        assert (labels.problem_type, labels.names) == (SEVERAL, names or ("0", "1", "2"))
+        assert np.array_equal(labels.dense(), INDICATORS)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+@pytest.mark.parametrize("values", [
+    [[0, 1], [1], [0, 2], []], [[1, 0], [0, 1], [3, 1]], [[1, 1], [1], [2]], [[0, 0], [0, 1, 1]],
+    [[True, False], [True]]])
+def test_lists_of_zeros_and_ones_alone_at_first_are_lists_of_classes(values, batch):
+    """What was taken for an indicator of each class is read anew when a row shows that it is none."""
+    labels, binarizer = collect(values, batch), MultiLabelBinarizer()
+    assert np.array_equal(labels.dense(), binarizer.fit_transform(values))
+    assert labels.names == tuple(sorted({str(part) for value in values for part in value}))
+
+
+def test_lists_of_known_classes_that_look_like_indicators():
+    values = [[0, 1], [1, 0], [1]]
+    assert collect(values, 1, known=["0", "1"], is_closed=True).dense().tolist() == [[True] * 2] * 2 + [[False, True]]
+    with pytest.raises(ValueError, match=r"^f\.csv: the label '0' is none of the 2 of the training rows \(a, b\): "):
+        collect(values, 1, known=["a", "b"], is_closed=True)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_targets_of_which_the_first_are_zeros_and_ones(batch):
+    values = [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.5, 1.0], [1.0, 1.0, 0.0]]
+    labels = collect(values, batch)
+    assert (labels.problem_type, labels.dense().tolist()) == (REGRESSION, values)
+    assert collect(values[:2], batch, problem_type=REGRESSION).dense().tolist() == values[:2]
+
+
 def test_several_targets():
     values = RNG.normal(size=(9, 3))
     labels = collect(values.tolist(), 4)

@@ -27,6 +27,24 @@ def test_rows_that_are_not_whole(monkeypatch):
     assert [table.labels.names[number] for number in table.labels.values] == ["x", "y", "x", "y"]
 
 
+@pytest.mark.parametrize(("labels", "known", "options", "kept"), [
+    (["x", "z", "y", None, "x"], ["x", "y"], {}, [0, 2, 4]),
+    (["z", "y", "z", "z", "z"], ["x", "y"], {}, [1]),
+    (["x; y", "x;z", "", "y", "z"], ["x", "y"], {"separator": ";"}, [0, 2, 3]),
+    ([["x"], ["z"], ["x", "z"], [], ["y"]], ["x", "y"], {}, [0, 3, 4]),
+    ([2.0, 3, "1", 2, 1], ["1", "2"], {}, [0, 2, 3, 4]),
+    ([[1, 0, 0], [0, 1, 1], [1, 0], [0, 0, 0], [1, 1, 1]], ["x", "y", "z"], {}, [0, 1, 3, 4]),
+    ([0.5, "2", 3, 4, None], [], {"problem_type": "regression"}, [0, 1, 2, 3]),
+])
+def test_labels_that_no_training_row_has_can_be_left_out(monkeypatch, labels, known, options, kept):
+    monkeypatch.setattr("dendritic_bert.datasets.survey.BATCH_ROWS", 2)
+    collector = LabelCollector("label", "rows", known=known, is_closed=bool(known), **options)
+    table = survey(ListedRecords({"text": list("abcde"), "label": labels}, "rows"), Columns("text", None, "label"),
+                   collector, "skip")
+    assert [*table.places(np.ones(len(table), np.bool_))] == [f"rows, row {row}" for row in kept]
+    assert (table.num_skipped, table.labels.num_rows) == (5 - len(kept), len(kept))
+
+
 def test_equal_texts_have_equal_digests():
     table = read(["a ", "\ta", "a b", "ab", "A", "\ud800"], ["x"] * 6)
     equal = table.digests[:, None] == table.digests
