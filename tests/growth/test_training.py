@@ -119,7 +119,7 @@ def test_held_out_rows(monkeypatch, taken_at_once, pairs):
     rows = EncodedRows(ids, cu_seqlens, ids % 2 if pairs else None, np.arange(10), 4)
     parts = hold_out_rows(rows, TrainingOptions(dsn=True, dendrites=1, validation_share=0.25))
     assert [len(part.labels) for part in parts] == [7, 3]
-    assert all(isinstance(part.input_ids, np.memmap) and part.num_truncated == 4 for part in parts)
+    assert all(isinstance(part.input_ids.base, np.memmap) and part.num_truncated == 4 for part in parts)
     found = [RowDataset(part)[i] for part in parts for i in range(len(part.labels))]
     assert sorted(int(row["labels"]) for row in found) == list(range(10))
     for row in found:
