@@ -118,8 +118,9 @@ def measure(name: str, table: Table, trials: int, seeds: int, folder: Path) -> d
     mean = float(np.mean(default))
     return {"table": name, "train": len(table.rows["train"]), "test": len(table.rows["test"]),
             "classes": len({row[-1] for row in table.rows["train"]}), "default": mean,
-            "best_of_sweep": float(np.mean(tuned)), "standard_error": math.sqrt(mean * (1 - mean) / rows.num_dev),
-            "tfidf": baseline, "best": " ".join(f"--{key} {value}" for key, value in found["best"].items())}
+            "trials": found["trials"], "best_of_sweep": float(np.mean(tuned)),
+            "standard_error": math.sqrt(mean * (1 - mean) / rows.num_dev), "tfidf": baseline,
+            "best": " ".join(f"--{key} {value}" for key, value in found["best"].items())}
 
 
 def _test_score(options: TrainingOptions, test_file: str) -> float:
@@ -129,7 +130,7 @@ def _test_score(options: TrainingOptions, test_file: str) -> float:
     return accuracy
 
 
-def write_results(results: list[dict[str, Any]], trials: int, seeds: int, output: Path) -> list[Path]:
+def write_results(results: list[dict[str, Any]], seeds: int, output: Path) -> list[Path]:
     """Write own_rows.csv and own_rows.md, and return their paths."""
     output.mkdir(parents=True, exist_ok=True)
     table, text = output / "own_rows.csv", output / "own_rows.md"
@@ -137,16 +138,16 @@ def write_results(results: list[dict[str, Any]], trials: int, seeds: int, output
         writer = csv.DictWriter(file, list(results[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(results)
-    lines = [[row["table"], f"{row['train']:,}", str(row["classes"]), *(f"{100 * row[name]:.1f}" for name in (
-        "default", "best_of_sweep", "standard_error", "tfidf"))] for row in results]
+    lines = [[row["table"], f"{row['train']:,}", str(row["classes"]), f"{100 * row['default']:.1f}", str(row["trials"]),
+              *(f"{100 * row[name]:.1f}" for name in ("best_of_sweep", "standard_error", "tfidf"))] for row in results]
     text.write_text("\n".join([
         "# The defaults for rows of one's own\n",
         f"Accuracy on test rows in percent, the mean of {seeds} seeds: a Dendritic Semantic Network (DSN) from random "
-        f"numbers with the default options, and with the best options of a sweep of {trials} trials, chosen on dev "
-        "rows; one standard error of the default's accuracy; and a logistic regression on TF-IDF of words and pairs of "
+        "numbers with the default options, and with the best options of a sweep of so many trials, chosen on dev rows; "
+        "one standard error of the default's accuracy; and a logistic regression on TF-IDF of words and pairs of "
         "words.\n",
-        markdown_table(["table", "training rows", "classes", "default", "best of sweep", "standard error", "TF-IDF"],
-                       lines),
+        markdown_table(["table", "training rows", "classes", "default", "trials", "best of sweep", "standard error",
+                        "TF-IDF"], lines),
         f"Made by `python bench/accuracy/own_rows.py` with dendritic-bert {__version__}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()} on {platform.machine()}, torch "
         f"threads: {torch.get_num_threads()}.\n"]), encoding="utf-8")
@@ -167,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             table = take_sample(table)
         results.append(measure(name, table, args.trials, args.seeds, args.work_dir / name))
         print(results[-1], file=sys.stderr, flush=True)
-    print(*write_results(results, args.trials, args.seeds, args.output), sep="\n")
+    print(*write_results(results, args.seeds, args.output), sep="\n")
     return 0
 
 

@@ -41,6 +41,14 @@ def test_a_checkpoint_brings_its_sizes():
     assert fit_to_rows(TrainingOptions(train_file="a.csv", tokenizer_name="t"), 1000, 2).vocab_size is None
 
 
+@pytest.mark.parametrize(("num_rows", "num_labels", "word_dropout", "smoothing"), [
+    (100, 2, 0.5, 0.0), (100, 4, 0.2, 0.1), (100, 10, 0.2, 0.1), (80, 2, 0.5, 0.0), (79, 2, 0.2, 0.1),
+    (300, 4, 0.5, 0.0), (1500, 150, 0.2, 0.1), (15_000, 150, 0.2, 0.1), (5400, 4, 0.5, 0.0)])
+def test_few_rows_of_a_class_keep_their_words(num_rows, num_labels, word_dropout, smoothing):
+    options = fit_to_rows(TrainingOptions(train_file="a.csv"), num_rows, num_labels)
+    assert (options.word_dropout, options.label_smoothing) == (word_dropout, smoothing)
+
+
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
 def test_single_labels_alone_are_smoothed(problem_type):
     options = TrainingOptions(train_file="a.csv")

@@ -37,13 +37,16 @@ def test_tables_and_samples(folders):
 
 
 def test_a_small_measurement(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(own_rows, "sweep", lambda options: {"best": {"epochs": 2, "word_dropout": 0.1}})
+    monkeypatch.setattr(own_rows, "sweep", lambda options: {
+        "best": {"epochs": 2, "word_dropout": 0.1}, "trials": options.trials})
     own_dir, data_dir = folders
-    assert own_rows.main(["--own_dir", str(own_dir), "--data_dir", str(data_dir), "--tables", "irony", "--seeds", "1",
-                          "--output", str(tmp_path / "results"), "--work_dir", str(tmp_path / "work")]) == 0
+    flags = ["--tables", "irony", "--seeds", "1", "--trials", "3", "--output", str(tmp_path / "results"),
+             "--work_dir", str(tmp_path / "work")]
+    assert own_rows.main(["--own_dir", str(own_dir), "--data_dir", str(data_dir), *flags]) == 0
     with open(tmp_path / "results" / "own_rows.csv", newline="", encoding="utf-8") as file:
         row, = csv.DictReader(file)
     assert (row["table"], row["train"], row["test"]) == ("irony", "72", "20")
+    assert row["trials"] == "3"
     assert row["best"] == "--epochs 2 --word_dropout 0.1"
     assert 0 <= float(row["default"]) <= 1
     assert "| irony |" in (tmp_path / "results" / "own_rows.md").read_text(encoding="utf-8")
