@@ -25,10 +25,10 @@ from .evaluation import (
     scores,
 )
 from .markdown import markdown_table
-from .pictures import draw_confusion_matrix, draw_reliability
+from .pictures import draw_confusion_matrix, draw_reliability, draw_values
 
 CLASSES, LABELS, VALUES = "single_label_classification", "multi_label_classification", "regression"
-MATRIX_PICTURE, RELIABILITY_PICTURE = "confusion_matrix.png", "reliability.png"
+MATRIX_PICTURE, RELIABILITY_PICTURE, VALUES_PICTURE = "confusion_matrix.png", "reliability.png", "predicted_values.png"
 MOST_IN_TABLE = 12  # classes up to which the confusion matrix is a table; of more, the pairs are listed
 MOST_IN_MATRIX = 2000  # classes up to which there is a matrix at all: 32 MB
 TITLES = {"macro_f1": "macro F1", "micro_f1": "micro F1", "ece": "ECE", "pearson": "Pearson", "spearman": "Spearman",
@@ -71,12 +71,14 @@ def write_evaluation(
 
 
 def draw_pictures(folder: Path, evaluation: Evaluation) -> None:
-    """Draw what ``report_sections`` shows; a regression has no pictures."""
-    if evaluation.problem_type == VALUES:
+    """Draw what ``report_sections`` shows."""
+    logits, labels, names, problem_type, temperature = evaluation
+    if problem_type == VALUES:
+        predicted = predict(logits, problem_type).reshape(len(labels), -1)
+        draw_values(folder / VALUES_PICTURE, predicted, labels.reshape(predicted.shape), names)
         return
     if _has_matrix(evaluation):
-        draw_confusion_matrix(folder / MATRIX_PICTURE, confusion_matrix(evaluation), evaluation.label_names)
-    logits, labels, _, problem_type, temperature = evaluation
+        draw_confusion_matrix(folder / MATRIX_PICTURE, confusion_matrix(evaluation), names)
     curves = {"as trained": reliability(logits, labels, problem_type)}
     if temperature != 1:
         curves[f"temperature {temperature:.3g}"] = reliability(logits, labels, problem_type, temperature)
@@ -87,7 +89,7 @@ def report_sections(evaluation: Evaluation, baseline: dict[str, Any] | None = No
     """Tables and sentences in Markdown: the metrics beside the baseline's, calibration, classes, and confusion."""
     parts = [_scores_table(evaluation, baseline)]
     if evaluation.problem_type == VALUES:
-        return parts
+        return [*parts, f"![predicted values against true ones]({VALUES_PICTURE})\n"]
     parts += [*_calibration(evaluation), "### Classes\n" if evaluation.problem_type == CLASSES else "### Labels\n",
               markdown_table(["label", "precision", "recall", "F1", "rows"],
                              [[table_cell(row["label"]), f"{row['precision']:.4f}", f"{row['recall']:.4f}",

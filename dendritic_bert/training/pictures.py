@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the confusion matrix and the reliability curve, as PNG files.
+"""Pictures of an evaluation: confusion matrix, reliability curve, and predicted against true values, as PNG files.
 
 matplotlib draws without a display; the same numbers give the same bytes with the same version of it.
 """
@@ -22,6 +22,8 @@ DPI = 150
 MOST_COUNTS = 20  # classes up to which every cell holds its number
 MOST_CLASSES = 200  # a larger matrix shows the classes with the most errors
 LONGEST_NAME = 30  # characters
+MOST_POINTS = 5000  # of a target; of more rows as many are drawn, evenly spread
+MOST_TARGETS = 9  # with a part of the picture each; three in a row
 
 
 def draw_confusion_matrix(path: Path, matrix: np.ndarray, label_names: Sequence[str]) -> None:
@@ -76,6 +78,28 @@ def draw_reliability(path: Path, curves: dict[str, Reliability]) -> None:
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
     top.legend(fontsize=8, loc="upper left")
     bottom.set(xlabel="confidence", ylabel="share of answers")
+    _save(figure, path)
+
+
+def draw_values(path: Path, predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Draw the predicted values ``[n, C]`` of a regression against the true ones ``[n, C]``, each target by itself.
+
+    What is predicted without an error lies on the diagonal. Of more than 9 targets the first 9 are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    count = min(predicted.shape[1], MOST_TARGETS)
+    columns = min(count, 3)
+    figure = Figure(figsize=(1 + 4 * columns, 4.2 * -(-count // columns)), layout="constrained")
+    some = slice(None, None, -(-len(labels) // MOST_POINTS) or 1)
+    for number in range(count):
+        axes = figure.add_subplot(-(-count // columns), columns, number + 1)
+        true, found = labels[some, number], predicted[some, number]
+        axes.axline((float(true.mean()), float(true.mean())), slope=1, color="grey", linestyle=":")
+        axes.scatter(true, found, s=6, alpha=0.4, linewidths=0)
+        axes.set(xlabel="true value", ylabel="predicted value")
+        if predicted.shape[1] > 1:
+            axes.set_title(_shorten(names[number]), fontsize=9)
     _save(figure, path)
 
 

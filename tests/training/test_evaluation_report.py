@@ -90,7 +90,9 @@ def test_values(tmp_path):
     assert found["rmse"] == pytest.approx((10 / 3) ** 0.5)
     assert (tmp_path / "wrong.csv").read_text().splitlines() == [
         '"text","label","predicted","error"', '"c","3.5","6.5",3.0']
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", "evaluation.md", "wrong.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "evaluation.json", "evaluation.md", "predicted_values.png", "wrong.csv"]
+    assert "(predicted_values.png)" in (tmp_path / "evaluation.md").read_text()
 
 
 def test_nothing_is_wrong(tmp_path):

@@ -72,7 +72,7 @@ def test_pairs_and_values(card, tmp_path):
     runs = [{"seed": seed, "pearson": 0.5, "seconds": 1.0} for seed in (0, 1)]
     text, *_ = card("question,answer,score", lambda i: f"what is it {i},it is this one {i},{i / 7:.3f}",
                     metric="pearson", runs=runs, mean=0.5, sd=0.25)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "predicted_values.png"]
     assert "One output: a regression." in text
     assert "temperature" not in text
     assert '{"text": "a text", "text_pair": "its pair"}' in text

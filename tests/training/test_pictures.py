@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dendritic_bert.training.evaluation import reliability
-from dendritic_bert.training.pictures import draw_confusion_matrix, draw_reliability
+from dendritic_bert.training.pictures import draw_confusion_matrix, draw_reliability, draw_values
 
 
 def size_of(path) -> tuple[int, int]:
@@ -53,3 +53,25 @@ def test_reliability(tmp_path):
               for name, temperature in (("as trained", 1.0), ("temperature 3", 3.0))}
     draw_reliability(tmp_path / "a.png", curves)
     assert size_of(tmp_path / "a.png") == (750, 900)
+
+
+@pytest.mark.parametrize(("rows", "targets", "points"), [(3, 1, 3), (1, 2, 1), (12_001, 11, 4001)])
+def test_values(tmp_path, monkeypatch, rows, targets, points):
+    """Each target has its points in a part of its own, and of many rows every n-th is a point."""
+    figures = []
+    monkeypatch.setattr("dendritic_bert.training.pictures._save", lambda figure, path: figures.append(figure))
+    labels = np.arange(rows * targets, dtype=float).reshape(rows, targets)
+    draw_values(tmp_path / "a.png", labels + 0.5, labels, [f"value {i}" for i in range(targets)])
+    parts = figures[0].axes
+    assert len(parts) == min(targets, 9)
+    for number, axes in enumerate(parts):
+        found = np.asarray(axes.collections[0].get_offsets())
+        assert len(found) == points
+        true = labels[::-(-rows // points), number]
+        assert found.tolist() == [[value, value + 0.5] for value in true]
+        assert axes.get_title() == (f"value {number}" if targets > 1 else "")
+
+
+def test_a_picture_of_values(tmp_path):
+    draw_values(tmp_path / "a.png", np.full((5, 1), 2.0), np.full((5, 1), 3.0), ["score"])
+    assert size_of(tmp_path / "a.png") == (750, 630)
