@@ -105,8 +105,9 @@ def classify_file(
             raise sink.mismatch("input")
         start = position = sink.done or Position()
         sink.begin(start, formatter.header)
+        bytes_done = records.bytes_before(start)
         bar = stack.enter_context(tqdm(
-            desc=records.name, total=records.size, initial=records.bytes_before(start), unit="B", unit_scale=True,
+            desc=records.name, total=records.size, initial=bytes_done, unit="B", unit_scale=True,
             file=sys.stderr, disable=_no_bar(progress)))
         batches = _error_last(records.batches(batch_size, kept.names, text_columns))
         # Whoever classifies one text at a time wants each answered before the next is there.
@@ -115,7 +116,8 @@ def classify_file(
             classifier.count_truncated(num_truncated)
             behind = batch.position._replace(num_truncated=position.num_truncated + num_truncated)  # type: ignore[union-attr]
             sink.write(rows, behind)
-            bar.update(records.bytes_before(behind) - records.bytes_before(position))
+            bytes_before, bytes_done = bytes_done, records.bytes_before(behind)
+            bar.update(bytes_done - bytes_before)
             position = behind
     return FileReport(position.records, start.records, position.num_truncated, position.num_replaced,
                       position.num_malformed, position.first_malformed, text)

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .file_formats import INPUT_FORMATS, TABLE_FORMATS, choose_format
 from .line_reader import LineReader
@@ -79,6 +79,7 @@ class Records:
         self._opened: dict[int, tuple[Input, Reader]] = {}  # those that were opened and not yet read
         self._done = Position()
         self._sources: list[Input] = []
+        self._files: dict[int, BinaryIO | None] = {}  # the ``file`` of each input whose records are read
         try:
             for index in range(len(inputs)):
                 self._try(index)
@@ -185,12 +186,14 @@ class Records:
 
     def _reader(self, index: int, stack: ExitStack, done: Position) -> Reader:
         if index in self._opened:
-            reader = self._opened.pop(index)[1]
+            source, reader = self._opened.pop(index)
             reader.start_from(done, self._digest)
-            return reader
-        if not self._sources[index].is_file:
+        elif not self._sources[index].is_file:
             raise ValueError(f"{self._sources[index].name} is a stream and was read already: pass a file.")
-        return self._open(index, stack, done)[1]
+        else:
+            source, reader = self._open(index, stack, done)
+        self._files[index] = source.file
+        return reader
 
     def go_to(self, done: Position) -> bool:
         """Let ``batches`` begin behind ``done``; False if what is before it has changed since."""
@@ -207,12 +210,19 @@ class Records:
         if not reader.go_to(done):
             stack.close()
             return False
-        self._opened[done.input], self._done = (source, reader), done
+        self._opened[done.input], self._files[done.input], self._done = (source, reader), source.file, done
         return True
 
     def bytes_before(self, position: Position) -> int:
-        """The bytes of all inputs before a position, for a progress bar."""
-        return sum(source.size or 0 for source in self._sources[:position.input]) + position.input_bytes
+        """The bytes of all inputs before a position, for a progress bar; of a compressed input those read by now."""
+        before = sum(source.size or 0 for source in self._sources[:position.input])
+        file = self._files.get(position.input)
+        if file is None:
+            return before + position.input_bytes
+        try:
+            return before + file.tell()
+        except ValueError:  # it was read to its end, and is closed
+            return before + (self._sources[position.input].size or 0)
 
 
 def _is_string(cell: Any) -> bool:

@@ -33,8 +33,9 @@ codecs.register_error("dendritic_bert_undecodable", lambda error: (UNDECODABLE, 
 class Input(NamedTuple):
     """An opened input: UTF-8 bytes with ``readline``, ``read`` and, if ``is_file``, ``seek(0)``.
 
-    size: the bytes of ``stream``, None if unknown. is_file: whether it can be read again from its start. status: that
-    of the file which is read, None if there is none.
+    size: the bytes of the file, None if unknown. is_file: whether it can be read again from its start. status: that of
+    the file which is read, None if there is none. file: the file as it is, if ``stream`` gives other bytes than it
+    holds, decompressed or decoded; else None.
     """
 
     stream: BinaryIO
@@ -42,6 +43,7 @@ class Input(NamedTuple):
     size: int | None
     is_file: bool
     status: os.stat_result | None
+    file: BinaryIO | None = None
 
 
 def open_input(input: PathOrStream, stack: ExitStack, is_table: bool = False) -> Input:
@@ -70,8 +72,8 @@ def open_input(input: PathOrStream, stack: ExitStack, is_table: bool = False) ->
     source = opened(stream, str(input), stack)
     if descriptor is not None or not Path(input).is_file():
         return source
-    size = None if source.stream is not stream else os.fstat(stream.fileno()).st_size
-    return source._replace(size=size, is_file=True)
+    return source._replace(size=os.fstat(stream.fileno()).st_size, is_file=True,
+                           file=None if source.stream is stream else stream)
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:

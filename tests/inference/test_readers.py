@@ -8,6 +8,7 @@ import re
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
@@ -15,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from dendritic_bert.inference import line_reader
-from dendritic_bert.inference.readers import MalformedRecord, open_records
+from dendritic_bert.inference.readers import MalformedRecord, Position, open_records
 
 TEXTS = ["a good film", "世界 😀 café", "", " blanks ", "\u2028 \x85", "back\\slash", '"', "a, b; c|d"] * 4
 NUMBERS = list(range(len(TEXTS)))
@@ -97,6 +98,28 @@ def test_every_format(folder, name, way, batch_size):
     is_table, header = name in ("in.parquet", "in.feather", "in.arrow"), name.startswith(("in.csv", "in.tsv"))
     called = name if way == "path" else "input"
     assert rows[4][0] == f"{called}, {'row' if is_table else 'line'} {5 + header}"
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd])
+def test_how_much_of_a_compressed_input_was_read(tmp_path, compress):
+    """Bytes of the files as they are, which a progress bar counts up to their size: in the middle and at the end."""
+    texts = np.random.default_rng(0).integers(0, 1 << 62, (2, 30_000)).astype(str).tolist()
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path, lines in zip(paths, texts):
+        path.write_bytes(compress("\n".join(lines).encode()))
+    sizes = [path.stat().st_size for path in paths]
+    with open_records([*map(str, paths)], "text") as records:
+        assert records.size == sum(sizes)
+        assert records.bytes_before(Position()) == 0
+        done = [(batch.position, records.bytes_before(batch.position)) for batch in records.batches(1000, ["text"])]
+        read = [count for _, count in done]
+        assert read == sorted(read)
+        assert 0 < read[0] < sizes[0] / 2
+        assert sizes[0] < read[40] < sum(sizes)
+        assert read[-1] == sum(sizes)
+    with open_records([*map(str, paths)], "text") as records:
+        assert records.go_to(done[40][0])
+        assert sizes[0] < records.bytes_before(done[40][0]) <= read[41]
 
 
 def test_what_pandas_wrote(folder):
