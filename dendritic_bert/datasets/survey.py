@@ -120,7 +120,7 @@ def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Col
     """Whether a row is whole. Raises ValueError if it is not and ``on_error`` is "stop"."""
     *texts, label = values
     if all(isinstance(text, str) for text in texts) and not is_missing(label, collector.separator):
-        return on_error == "stop" or collector.knows(label, row, batch.place)  # the collector's error says what is wrong
+        return on_error == "stop" or collector.knows(label, row, batch.place)  # with "stop" the collector raises
     if on_error == "stop":
         place = batch.place(row)
         for name, text in zip(columns.texts, texts):

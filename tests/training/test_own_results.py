@@ -86,6 +86,8 @@ def test_a_dev_file_is_scored_and_reported(own_options, reviews, tmp_path):
     (tmp_path / "odd.csv").write_text(rows)
     with pytest.raises(ValueError, match=r"odd\.csv, line 4.*'odd'"):
         evaluate(results["output_dir"], dev_file=str(tmp_path / "odd.csv"), label_column="tone")
+    found = evaluate(results["output_dir"], dev_file=str(tmp_path / "odd.csv"), label_column="tone", on_error="skip")
+    assert (found["num_examples"], found["num_skipped"]) == (rows.count("\n") - 2, 1)
 
 
 def test_numbers_and_several_labels(own_options, reviews, tmp_path):
