@@ -211,11 +211,12 @@ class LabelCollector:
             return
         ones = np.diff(starts)
         holds = np.stack([ones < width, ones > 0], axis=1)  # whether a row holds a zero, and a one
-        for name, is_held in zip(self.zero_and_one, holds.any(axis=0).tolist()):
-            if is_held and self.is_closed:
+        for number, name in enumerate(self.zero_and_one):
+            if not holds[:, number].any():
+                continue
+            if self.is_closed:
                 self._known_id(name, 0, lambda _: self.source)
-            elif is_held:
-                self.ids.setdefault(name, len(self.ids))
+            self.ids.setdefault(name, len(self.ids))
         numbers = np.array([self.ids.get(name, -1) for name in self.zero_and_one], np.int32)
         self.values = array("i", np.broadcast_to(numbers, holds.shape)[holds])
         self.lengths = array("i", holds.sum(axis=1))
