@@ -15,6 +15,7 @@ import pyarrow.parquet
 from .records import BATCH_BYTES, MAX_LINE_BYTES, MalformedRecord, Position, RecordBatch, check_columns
 
 PAGE_BYTES = 1 << 20  # read from each column of a row group at a time
+HEADER_BYTES = 1 << 20  # at most, of what a column of a row group holds beside its cells
 
 
 def is_text(type: pa.DataType) -> bool:
@@ -122,11 +123,23 @@ class TableReader:
             if first >= group.num_rows:
                 first -= group.num_rows
                 continue
+            if self.on_error == "stop":
+                self._expect_short_cells(group, self._done.lines - first)
             size = max(1, group.total_byte_size // max(1, group.num_rows))
             rows = max(1, min(batch_size, BATCH_BYTES // size))
             for table in self._file.iter_batches(rows, row_groups=[index], columns=leaves, use_threads=False):
                 yield table[first:]
                 first = max(0, first - len(table))
+
+    def _expect_short_cells(self, group: Any, before: int) -> None:
+        """Raise MalformedRecord, before anything is decoded, for a row group so large that one of its cells is too
+        long."""
+        for leaf in range(group.num_columns):
+            size, column = group.column(leaf).total_uncompressed_size, _root(self._file, leaf)
+            if size > group.num_rows * MAX_LINE_BYTES + HEADER_BYTES and column in (self._texts or self._columns):
+                rows = f"row {before + 1}" if group.num_rows == 1 else f"rows {before + 1} to {before + group.num_rows}"
+                raise MalformedRecord(f"{self.name}, {rows}: column {column!r} holds {size >> 20} MiB, so that a cell "
+                                      f"is longer than {MAX_LINE_BYTES >> 20} MiB, split it into several texts.")
 
     def _arrow_tables(self, first: int) -> Iterator[pa.RecordBatch]:
         reader = self._open_arrow(self._columns)

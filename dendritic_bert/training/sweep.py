@@ -44,8 +44,9 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
     study = optuna.create_study(storage=f"sqlite:///{output / 'study.db'}", study_name=options.task,
-                                direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seeds[0]),
-                                load_if_exists=True)
+                                direction="maximize", load_if_exists=True)
+    # By the seed alone, a search that goes on would draw what it drew at first.
+    study.sampler = optuna.samplers.TPESampler(seed=options.seeds[0] + len(study.trials))
     benchmark = open_benchmark(options)  # once for all trials
     if benchmark.report is not None:
         print(benchmark.report, file=sys.stderr, flush=True)

@@ -61,7 +61,7 @@ def test_rows_of_ones_own(run, tmp_path):
     status, out, err = run("evaluate", "--model", tmp_path / "model", "--dev_file", tmp_path / "semicolons.csv",
                            "--delimiter", ";", "--on-error", "skip")
     assert status == 0, err
-    assert json.loads(out) == scores | {"source": json.loads(out)["source"]}
+    assert json.loads(out) == scores | {"source": json.loads(out)["source"], "num_skipped": 1}
     status, _, err = run("evaluate", "--text_column", "text")
     assert status == 2
     assert err.startswith("dendritic-bert evaluate: error: text_column is given, but dev_file is not: name the file")

@@ -89,6 +89,23 @@ def test_null_and_what_is_too_long(format, monkeypatch, batch_size):
         assert position.first_malformed.startswith("input, row 2: ")
 
 
+@pytest.mark.parametrize("text_columns", [["t"], []])
+@pytest.mark.parametrize(("row_group_size", "rows"), [(1, "row 3"), (2, "rows 3 to 4")])
+def test_a_cell_that_is_too_long_is_not_decoded(monkeypatch, row_group_size, rows, text_columns):
+    """What a row group holds says that one of its cells must be too long, whatever it is compressed to."""
+    monkeypatch.setattr(table_reader, "MAX_LINE_BYTES", 1 << 20)
+    table = pa.table({"t": ["a", "b", "x" * (4 << 20), "c"], "n": range(4)})
+    records = open_records(parquet(table, row_group_size=row_group_size), "parquet")
+    batches = records.batches(1, ["t"], text_columns)
+    assert [next(batches).columns["t"], next(batches).columns["t"]] == [["a"], ["b"]]
+    before = pa.total_allocated_bytes()
+    with pytest.raises(MalformedRecord, match=rf"^input, {rows}: column 't' holds 4 MiB, so that a cell is longer"):
+        next(batches)
+    assert pa.total_allocated_bytes() - before < 1 << 20
+    assert [cell for batch in open_records(parquet(table, row_group_size=row_group_size), "parquet").batches(10, ["n"])
+            for cell in batch.columns["n"]] == [0, 1, 2, 3]
+
+
 @each_format
 def test_strings_that_are_not_utf8(format):
     """Neither format's writer checks that they are."""

@@ -55,6 +55,7 @@ def test_a_search_and_its_files(glue, space, tmp_path, capsys):
         "parallel_coordinates.png", "study.db", "sweep.csv", "sweep.md"]
     trials = optuna.load_study(study_name="sst2", storage=f"sqlite:///{output / 'study.db'}").trials
     assert len(trials) == results["trials"] == 4
+    assert len({str(trial.params) for trial in trials}) == 4, "what goes on does not begin anew"
     assert results["value"] == max(trial.value for trial in trials)
     with open(output / "sweep.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
