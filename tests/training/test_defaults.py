@@ -20,7 +20,7 @@ def test_from_50_rows_to_5_million(num_labels):
         assert 8 <= options.batch_size <= 512
         assert 1 <= options.epochs <= 30
         steps = options.epochs * math.ceil(rows / options.batch_size)
-        assert rows < 50 or 0.9 < options.lr * steps < 5.7
+        assert rows < 50 or 0.9 < options.lr * steps < 4.1
         assert options.lr <= 0.03
     work = [options.epochs * rows for options, rows in zip(fitted, SIZES)]
     assert work == sorted(work)
@@ -43,9 +43,8 @@ def test_a_checkpoint_brings_its_sizes():
 
 @pytest.mark.parametrize(("num_rows", "num_labels", "word_dropout", "smoothing"), [
     (100, 2, 0.5, 0.0), (100, 4, 0.1, 0.1), (100, 10, 0.1, 0.1), (80, 2, 0.5, 0.0), (79, 2, 0.1, 0.1),
-    (300, 4, 0.5, 0.0), (1500, 150, 0.1, 0.1), (15_000, 150, 0.2, 0.1), (5400, 4, 0.5, 0.0),
-    (20_000, 2, 0.5, 0.0), (20_001, 2, 0.2, 0.0), (5_000_000, 150, 0.2, 0.1)])
-def test_few_rows_of_a_class_and_many_rows_keep_their_words(num_rows, num_labels, word_dropout, smoothing):
+    (300, 4, 0.5, 0.0), (1500, 150, 0.1, 0.1), (15_000, 150, 0.2, 0.1), (5400, 4, 0.5, 0.0)])
+def test_few_rows_of_a_class_keep_their_words(num_rows, num_labels, word_dropout, smoothing):
     options = fit_to_rows(TrainingOptions(train_file="a.csv"), num_rows, num_labels)
     assert (options.word_dropout, options.label_smoothing) == (word_dropout, smoothing)
 
