@@ -54,7 +54,7 @@ def test_a_real_table_with_a_dev_file(name, texts, label, tokenizer):
         assert list(rows.rows(split)) == [(row[texts[0]],) for row in theirs[split]]
         few = [row[texts[0]] for row in theirs[split][:200]]
         assert rows_of(encoded)[:200] == tokenizer(few, truncation=True, max_length=30)["input_ids"]
-    assert isinstance(train.input_ids, np.memmap)
+    assert isinstance(train.input_ids.base, np.memmap)
     unknown = sum(tokenizer(row[texts[0]], truncation=True, max_length=30)["input_ids"].count(tokenizer.unk_token_id)
                   for split in theirs.values() for row in split)
     assert rows.report.num_unknown == unknown
