@@ -1,19 +1,41 @@
 """The ops: the only door to the backends.
 
-Four public functions: ``embed_pool``, which is differentiable, and for inference ``dsn_logits`` (with the head fused),
-``dsn_token_logits`` (the head on every token) and ``dsn_logits_folded`` (the head folded into the tables). Each of them
-chooses a backend and calls that backend's operator, which ``registration`` has defined; the reference is called as it
-is. "dsn" stands for Dendritic Semantic Network (DSN).
+Two public functions are differentiable: ``embed_pool``, and ``window_pool`` (with windows or a gate), which is
+plain PyTorch. Five are for inference: ``dsn_logits`` (with the head fused), ``dsn_token_logits`` (the head
+on every token), ``dsn_logits_folded`` (the head folded into the tables), ``dsn_window_logits`` (with windows or a gate)
+and ``dsn_window_logits_int8`` (the same in integers). Each of them chooses a backend and calls that backend's operator,
+which ``registration`` has defined; the reference is called as it is. "dsn" stands for Dendritic Semantic Network (DSN).
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import backends, validation
-from .contract import ACTIVATION_CODES, MASK_DTYPES, POOLING_CODES, DsnHead, DsnTable, FoldedDsn, WordGrad
-from .reference import dsn_logits_folded_ref, dsn_logits_ref, dsn_token_logits_ref, embed_pool_ref
+from .contract import (
+    ACTIVATION_CODES,
+    MASK_DTYPES,
+    POOLING_CODES,
+    DsnHead,
+    DsnTable,
+    FoldedDsn,
+    QuantisedWindowedDsn,
+    WindowedDsn,
+    WordGrad,
+)
+from .reference import (
+    dsn_logits_folded_ref,
+    dsn_logits_ref,
+    dsn_token_logits_ref,
+    dsn_window_logits_ref,
+    embed_pool_ref,
+    window_pool_ref,
+)
+from .reference_int8 import dsn_window_logits_int8_ref
 from .registration import define as define
 from .registration import operator
+from .window_pool import window_pool_padded
 
 
 def is_served(op: str, device: torch.device, dtype: torch.dtype) -> bool:
@@ -187,6 +209,114 @@ def dsn_logits_folded(
     return operator("dsn_logits_folded", name)(
         input_ids, *folded[:-1], activation, _integer_mask(attention_mask), cu_seqlens, token_type_ids, position_ids,
         pooling_code)
+
+
+def window_pool(
+    input_ids: Tensor,
+    word_embeddings: Tensor,
+    token_type_embeddings: Tensor,
+    ln_weight: Tensor | None,
+    ln_bias: Tensor | None,
+    window_input_weight: Tensor,
+    window_weight: Tensor,
+    window_bias: Tensor,
+    gate_weight: Tensor | None,
+    gate_bias: Tensor | None,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    eps: float = 1e-12,
+    p_embed: float = 0.0,
+    p_window: float = 0.0,
+    p_pool: float = 0.0,
+    seed: int | Tensor | None = None,
+) -> Tensor:
+    """Embeddings, window layers and gated mean of a model without positions; differentiable, in plain PyTorch on every
+    device. ``reference`` has the formula.
+
+    Args:
+        input_ids, attention_mask, cu_seqlens, token_type_ids: those of ``embed_pool``.
+        word_embeddings, token_type_embeddings: ``[V, H]``, ``[K, H]``.
+        ln_weight, ln_bias: LayerNorm's gamma and beta, ``[H]``; None for embeddings without LayerNorm.
+        window_input_weight: ``[R, H, M]`` with R = 2 * radius + 1, the matrices of layer 0, each [in, out]; entry k is
+            the one of the token k - radius columns further on.
+        window_weight: ``[J - 1, R, M, M]``, those of the further layers. Without windows ``[0, R, 0, 0]``.
+        window_bias: ``[J, M]``. Without windows ``[0, 0]``.
+        gate_weight, gate_bias: v ``[H + M]`` and G ``[V]``; None for a plain mean.
+        eps: LayerNorm's epsilon.
+        p_embed, p_window, p_pool: the probabilities of dropout on every token's x, on the activation of every window
+            layer before it is added, and on the pooled row, 0 <= p < 1.
+        seed: of the dropout, an int or an int64 tensor of one element. None: drawn from torch's generator.
+
+    All parameters share one dtype. Returns pooled ``[B, H + M]`` in it; a row without valid tokens is 0. Raises
+    RuntimeError where an argument does not fit, with the row.
+    """
+    validation.check_eps(eps)
+    validation.check_dropout(p_embed, p_pool, p_window)
+    has_dropout = p_embed > 0 or p_pool > 0 or p_window > 0
+    seed = validation.seed_tensor(seed, input_ids.device) if has_dropout else None
+    parameters = (word_embeddings, token_type_embeddings, ln_weight, ln_bias, window_input_weight, window_weight,
+                  window_bias, gate_weight, gate_bias)
+    validation.check_window_pool(input_ids, *parameters, attention_mask, cu_seqlens, token_type_ids)
+    options: dict[str, Any] = {
+        "attention_mask": attention_mask, "token_type_ids": token_type_ids, "eps": eps, "p_embed": p_embed,
+        "p_window": p_window, "p_pool": p_pool, "seed": seed}
+    if cu_seqlens is None and input_ids.device.type == "cpu" and input_ids.numel():
+        return window_pool_padded(input_ids, *parameters, **options)
+    return window_pool_ref(input_ids, *parameters, cu_seqlens=cu_seqlens, **options)
+
+
+def dsn_window_logits(
+    input_ids: Tensor,
+    windowed: WindowedDsn,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Token ids to logits of a model without positions, with windows, a gate, both or neither; ``prepare_windows`` made
+    the tables. Not differentiable.
+
+    ``input_ids`` and the three token arguments are those of ``embed_pool``. Returns logits ``[B, C]`` in the head's
+    dtype: float32, or float64 where the tables are, which the reference serves. Raises RuntimeError as ``embed_pool``
+    does.
+    """
+    activation = _code("activation", windowed.activation, ACTIVATION_CODES)
+    name = backends.choose(backend, "dsn_window_logits", windowed.values.device, windowed.window_weight.dtype)
+    if name == "reference":
+        validation.check_dsn_window_logits(input_ids, windowed, attention_mask, cu_seqlens, token_type_ids)
+        return dsn_window_logits_ref(input_ids, windowed, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
+                                     token_type_ids=token_type_ids)
+    return operator("dsn_window_logits", name)(
+        input_ids, *windowed[:-1], activation, _integer_mask(attention_mask), cu_seqlens, token_type_ids)
+
+
+def dsn_window_logits_int8(
+    input_ids: Tensor,
+    quantised: QuantisedWindowedDsn,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """``dsn_window_logits`` with window layers in int8, which ``prepare_int8.quantise_windows`` made; not
+    differentiable. Every backend and every processor gives the same bits.
+
+    ``input_ids`` and the three token arguments are those of ``embed_pool``; a row has at most 2^20 tokens. Returns
+    logits ``[B, C]`` float32. Raises RuntimeError as ``embed_pool`` does.
+    """
+    activation = _code("activation", quantised.activation, ACTIVATION_CODES)
+    name = backends.choose(backend, "dsn_window_logits_int8", quantised.values.device, quantised.window_weight.dtype)
+    if name == "reference":
+        validation.check_dsn_window_logits_int8(input_ids, quantised, attention_mask, cu_seqlens, token_type_ids)
+        return dsn_window_logits_int8_ref(input_ids, quantised, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
+                                          token_type_ids=token_type_ids)
+    *tables, _, activation_table = quantised
+    return operator("dsn_window_logits_int8", name)(
+        input_ids, *tables, activation, activation_table, _integer_mask(attention_mask), cu_seqlens, token_type_ids)
 
 
 def _code(argument: str, value: str, codes: dict[str, int]) -> int:

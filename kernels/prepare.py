@@ -1,6 +1,6 @@
 """What a trained model is turned into once, so that every later call does less: centring, quantising, folding.
 
-Three identities make this exact up to rounding. Everything is computed in float64 and rounded once.
+Four identities make this exact up to rounding. Everything is computed in float64 and rounded once.
 
 1. Centring (``prepare_table``): the LayerNorm identity. The mean is linear, mean(w + q) = mean(w) + mean(q), so that
    rows which were centred once have a sum that is centred too. No kernel computes a mean per token, and the variance of
@@ -24,14 +24,36 @@ Three identities make this exact up to rounding. Everything is computed in float
 
    That factor is a function of id, position and token type alone, and one matrix product tabulates it. Its table holds
    one float for each id and position: 7.8 MB for 64 positions of BERT's vocabulary, half of the word table at H = 128.
+
+4. Windows without positions (``prepare_windows``). x_t is a function of id and token type alone, and so is all that is
+   linear in it: the three products U_0k x_t of the first window layer, the part v . x_t + G[id] of the gate, and, since
+   the head's linear part changes places with the gated mean,
+
+       A [sum_t g_t x_t ; sum_t g_t u_t] / sum_t g_t = (sum_t g_t A_x x_t + A_u sum_t g_t u_t) / sum_t g_t
+
+   the part A_x x_t of the head. A tap outside the row, or on a token that is not valid, gives nothing, so that no bias
+   is folded into a tap.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import ACTIVATIONS, POSITION_TILE, ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable, FoldedDsn, padded_outputs
+from .contract import (
+    ACTIVATIONS,
+    POSITION_TILE,
+    ROW_SCALED,
+    TABLE_DTYPES,
+    WINDOW_DTYPES,
+    DsnHead,
+    DsnTable,
+    FoldedDsn,
+    WindowedDsn,
+    padded_dendrites,
+    padded_outputs,
+)
 
 
 def centre(rows: Tensor) -> Tensor:
@@ -128,6 +150,67 @@ def prepare_head(
         top=top.detach().to(dtype).contiguous(),
         activation=activation,
     )
+
+
+def prepare_windows(
+    word_embeddings: Tensor,
+    token_type_embeddings: Tensor,
+    ln_weight: Tensor | None,
+    ln_bias: Tensor | None,
+    window_input_weight: Tensor,
+    window_weight: Tensor,
+    window_bias: Tensor,
+    gate_weight: Tensor | None,
+    gate_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    lateral: Tensor | None = None,
+    top: Tensor | None = None,
+    activation: str = "sigmoid",
+    eps: float = 1e-12,
+    dtype: torch.dtype = torch.float32,
+    is_folded: bool | None = None,
+) -> WindowedDsn:
+    """The tables of a model without positions, windowed or gated or neither.
+
+    The first nine arguments are those of ``ops.window_pool``. ``weight [(1 + N) * C, H + M]``, ``bias``, ``lateral``
+    and ``top`` are the head's, as in ``prepare_head``. ``dtype`` is that of ``window_weight``, one of
+    ``WINDOW_DTYPES``, or float64 for tables that the reference alone serves. ``is_folded`` says whether ``values`` hold
+    the head; by default they do where that makes them no wider. Raises ValueError where a shape does not fit.
+    """
+    if dtype not in (*WINDOW_DTYPES, torch.float64):
+        raise ValueError(f"dtype is {dtype}, window layers are stored as one of {', '.join(map(str, WINDOW_DTYPES))}, "
+                         "or as torch.float64 for the reference.")
+    hidden_size, dendrites = word_embeddings.shape[-1], window_bias.shape[-1]
+    if weight.shape[-1] != hidden_size + dendrites:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, expected [*, {hidden_size + dendrites}]: H + M.")
+    no_norm = weight.new_ones(weight.shape[1]), weight.new_zeros(weight.shape[1])
+    head = prepare_head(*no_norm, weight, bias, lateral, top, activation, torch.float64)
+    outputs, padding = head.weight.shape[0], padded_dendrites(dendrites) - dendrites
+    if is_folded is None:
+        is_folded = padded_outputs(outputs) <= hidden_size
+    x = word_embeddings.detach().double() + token_type_embeddings.detach().double()[:, None]
+    if ln_weight is not None and ln_bias is not None:
+        x = F.layer_norm(x, ln_weight.shape, ln_weight.detach().double(), ln_bias.detach().double(), eps)
+    gate, gate_of_u = None, weight.new_zeros(dendrites)
+    if gate_weight is not None and gate_bias is not None:
+        gate = x @ gate_weight.detach().double()[:hidden_size] + gate_bias.detach().double()
+        gate_of_u = gate_weight.detach()[hidden_size:]
+    values, of_u = x, head.weight
+    if is_folded:
+        of_x, of_u = head.weight.split([hidden_size, dendrites], dim=1)
+        values = x @ F.pad(of_x, (0, 0, 0, padded_outputs(outputs) - outputs)).T
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def padded(tensor: Tensor, as_dtype: torch.dtype = wide, num_axes: int = 1) -> Tensor:
+        """With zeros after the last, or the last two, axes of M channels."""
+        return F.pad(tensor.detach().double(), (0, padding) * num_axes).to(as_dtype).contiguous()
+
+    taps = torch.stack([x @ matrix for matrix in window_input_weight.detach().double()], dim=2)
+    return WindowedDsn(
+        values.to(wide).contiguous(), None if gate is None else gate.to(wide).contiguous(), padded(taps),
+        padded(window_bias), padded(window_weight, dtype, 2), padded(gate_of_u), padded(of_u),
+        head.bias.to(wide), head.lateral.to(wide), head.top.to(wide), activation)
 
 
 def fold(table: DsnTable, head: DsnHead, num_positions: int | None = None, num_types: int | None = None) -> FoldedDsn:

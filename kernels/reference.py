@@ -10,6 +10,19 @@ a dendritic head. For row b with tokens t (id, position, token type, mask m in {
     a_k    = f(A_k pooled + b_k + sum_{j<k} D_kj * a_j)       k = 0..N-1                                  [C]
     logits = y + sum_k T_k * a_k                                                                         [C]
 
+Between embeddings and pooling there may be J layers of M dendrites on windows of tokens, with radius r and dilation
+d_0 = 1, d_j = 2^j, and the mean may be gated. Here t is the column in the row, x_t has no position, and x_t and every
+u_t are 0 where the token is not valid or outside the row:
+
+    u0_t   = relu(b_0 + sum_{k=-r..r} U_0k x_{t+k})                                                      [M]
+    uj_t   = u{j-1}_t + relu(b_j + sum_{k=-r..r} U_jk u{j-1}_{t + k d_j})     j = 1..J-1                  [M]
+    h_t    = [x_t ; u{J-1}_t]                 J = 0: x_t                                                 [H + M]
+    g_t    = exp(clip(v . h_t + G[id_t], -8, 8))                                                         scalar
+    pooled = sum_t m_t g_t h_t / sum_t m_t g_t       (0 where the row has no token)                      [H + M]
+
+A residual dilated 1-D convolution over embeddings (Kim 2014; Kalchbrenner et al. 2016; van den Oord et al. 2016) under
+attention pooling.
+
 Embeddings and LayerNorm: Devlin et al. 2019 (BERT), Ba et al. 2016. The dendritic head: PerforatedAI's open-source
 gradient-descent mode. Dropout: Philox 4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
@@ -25,10 +38,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contract import ACTIVATIONS, DsnHead, DsnTable, FoldedDsn
+from .contract import ACTIVATIONS, GATE_LIMIT, DsnHead, DsnTable, FoldedDsn, WindowedDsn
 
-# The last word of a Philox counter tells apart the draws for dropout on every token's x_t and on the pooled row.
-EMBED_STREAM, POOL_STREAM = 0, 1
+# The last word of a Philox counter tells apart the draws for dropout on every token's x_t, on the pooled row, and on
+# window layer j, whose stream is WINDOW_STREAM + j.
+EMBED_STREAM, POOL_STREAM, WINDOW_STREAM = 0, 1, 2
 
 
 def philox(seed: Tensor, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -101,6 +115,34 @@ def _valid(indices: Tensor, attention_mask: Tensor | None) -> Tensor:
     return indices if attention_mask is None else torch.where(attention_mask != 0, indices, 0)
 
 
+def _selected(x: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """``x [..., C]`` with 0 at every token that is not valid, whatever stands there."""
+    return x if attention_mask is None else torch.where(attention_mask[..., None] != 0, x, 0)
+
+
+def shifted(x: Tensor, row: Tensor, offset: int) -> Tensor:
+    """For every token the ``x [..., C]`` of the token ``offset`` columns further on in its row, 0 outside of the row.
+    ``row [...]`` is that of ``token_places``."""
+    if offset == 0:
+        return x
+    flat, rows = x.flatten(0, -2), row.flatten()
+    source = torch.arange(rows.numel(), device=x.device) + offset
+    near = source.clamp(0, max(0, rows.numel() - 1))
+    is_inside = (source == near) & (rows[near] == rows)
+    return torch.where(is_inside[:, None], flat[near], 0).view(x.shape)
+
+
+def gated_mean_ref(h: Tensor, gate_logits: Tensor, row: Tensor, attention_mask: Tensor | None,
+                   cu_seqlens: Tensor | None) -> Tensor:
+    """The gated mean of ``h [..., C]`` over each row, ``[B, C]``, from the gates' logits ``[...]``, which are clipped
+    here; a row without tokens is 0."""
+    gates = gate_logits.clamp(-GATE_LIMIT, GATE_LIMIT).exp()[..., None]
+    weighted = _selected(torch.cat([gates * h, gates], dim=-1), attention_mask)
+    totals = pool_ref(weighted, row, None, cu_seqlens, "sum_all")
+    total, share = totals[:, :-1], totals[:, -1:]
+    return total / torch.where(share == 0, 1, share)
+
+
 def embed_pool_ref(
     input_ids: Tensor,
     word_embeddings: Tensor,
@@ -140,6 +182,82 @@ def embed_pool_ref(
         assert seed is not None
         x = dropout_ref(x, seed, row, column, p_embed, EMBED_STREAM)
     pooled = pool_ref(x, row, attention_mask, cu_seqlens, pooling)
+    if p_pool > 0:
+        assert seed is not None
+        rows = torch.arange(pooled.shape[0], device=pooled.device)
+        pooled = dropout_ref(pooled, seed, rows, torch.zeros_like(rows), p_pool, POOL_STREAM)
+    return pooled.to(word_embeddings.dtype)
+
+
+def window_layers_ref(
+    x: Tensor,
+    row: Tensor,
+    column: Tensor,
+    attention_mask: Tensor | None,
+    input_weight: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    p: float = 0.0,
+    seed: Tensor | None = None,
+) -> Tensor:
+    """The window layers: ``x [..., H]``, 0 at tokens that are not valid -> u of the last layer ``[..., M]``, 0 there
+    too. The parameters are those of ``window_pool_ref``, of which ``p`` is the ``p_window``."""
+    u = x
+    for layer, layer_bias in enumerate(bias):
+        matrices = input_weight if layer == 0 else weight[layer - 1]
+        total = layer_bias
+        for tap, matrix in enumerate(matrices):
+            total = total + shifted(u, row, (tap - len(matrices) // 2) * 2**layer) @ matrix
+        activated = total.relu()
+        if p > 0:
+            assert seed is not None
+            activated = dropout_ref(activated, seed, row, column, p, WINDOW_STREAM + layer)
+        u = _selected(activated if layer == 0 else u + activated, attention_mask)
+    return u
+
+
+def window_pool_ref(
+    input_ids: Tensor,
+    word_embeddings: Tensor,
+    token_type_embeddings: Tensor,
+    ln_weight: Tensor | None,
+    ln_bias: Tensor | None,
+    window_input_weight: Tensor,
+    window_weight: Tensor,
+    window_bias: Tensor,
+    gate_weight: Tensor | None,
+    gate_bias: Tensor | None,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    eps: float = 1e-12,
+    p_embed: float = 0.0,
+    p_window: float = 0.0,
+    p_pool: float = 0.0,
+    seed: Tensor | None = None,
+) -> Tensor:
+    """Token ids -> pooled ``[B, H + M]`` in the dtype of ``word_embeddings``; see ``ops.window_pool``."""
+    row, column = token_places(input_ids, cu_seqlens)
+    wide = torch.promote_types(word_embeddings.dtype, torch.float32)
+    ids = _valid(input_ids, attention_mask)
+    types = torch.zeros_like(ids) if token_type_ids is None else _valid(token_type_ids, attention_mask)
+    x = F.embedding(ids, word_embeddings.to(wide)) + F.embedding(types, token_type_embeddings.to(wide))
+    if ln_weight is not None and ln_bias is not None:
+        x = F.layer_norm(x, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
+    if p_embed > 0:
+        assert seed is not None
+        x = dropout_ref(x, seed, row, column, p_embed, EMBED_STREAM)
+    h = x = _selected(x, attention_mask)
+    if len(window_bias):
+        windows = (window_input_weight.to(wide), window_weight.to(wide), window_bias.to(wide))
+        u = window_layers_ref(x, row, column, attention_mask, *windows, p=p_window, seed=seed)
+        h = torch.cat([x, u], dim=-1)
+    if gate_weight is None or gate_bias is None:
+        pooled = pool_ref(h, row, attention_mask, cu_seqlens, "mean_masked")
+    else:
+        gate_logits = h @ gate_weight.to(wide) + gate_bias.to(wide)[ids]
+        pooled = gated_mean_ref(h, gate_logits, row, attention_mask, cu_seqlens)
     if p_pool > 0:
         assert seed is not None
         rows = torch.arange(pooled.shape[0], device=pooled.device)
@@ -235,6 +353,54 @@ def dsn_logits_folded_ref(
     beta_share = pool_ref(torch.ones_like(rstd[..., None]), row, attention_mask, cu_seqlens, pooling)
     z = z[:, :folded.bias.shape[0]] + folded.bias + beta_share * folded.beta_bias
     return dendritic_cascade_ref(z.split(folded.top.shape[1], dim=-1), folded.lateral, folded.top, folded.activation)
+
+
+def dsn_window_logits_ref(
+    input_ids: Tensor,
+    windowed: WindowedDsn,
+    *,
+    attention_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+) -> Tensor:
+    """Token ids -> logits ``[B, C]`` from the tables of ``prepare.prepare_windows``, in the head's dtype; see
+    ``ops.dsn_window_logits``."""
+    row, _ = token_places(input_ids, cu_seqlens)
+    ids = _valid(input_ids, attention_mask)
+    types = torch.zeros_like(ids) if token_type_ids is None else _valid(token_type_ids, attention_mask)
+    values, dtype = windowed.values[types, ids], windowed.bias.dtype
+    u = _prepared_windows_ref(windowed, windowed.taps[types, ids], row, attention_mask)
+    h = torch.cat([values, u], dim=-1)
+    if windowed.gate is None:
+        pooled = pool_ref(h, row, attention_mask, cu_seqlens, "mean_masked")
+    else:
+        gate_logits = windowed.gate[types, ids] + u @ windowed.gate_weight
+        pooled = gated_mean_ref(h, gate_logits, row, attention_mask, cu_seqlens)
+    outputs, width = windowed.weight.shape
+    if width == u.shape[-1]:  # the values hold the head
+        layers = pooled[:, :outputs] + F.linear(pooled[:, values.shape[-1]:], windowed.weight)
+    else:
+        layers = F.linear(pooled, windowed.weight)
+    layers = (layers + windowed.bias).to(dtype)
+    return dendritic_cascade_ref(layers.split(windowed.top.shape[1], dim=-1), windowed.lateral, windowed.top,
+                                 windowed.activation)
+
+
+def _prepared_windows_ref(windowed: WindowedDsn, taps: Tensor, row: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """u of the last layer, ``[..., M]``, from the taps of every token, ``[..., R, M]``."""
+    radius = taps.shape[-2] // 2
+    u = taps.new_zeros(*row.shape, taps.shape[-1])
+    for layer, bias in enumerate(windowed.window_bias):
+        total = bias
+        for tap in range(taps.shape[-2]):
+            offset = (tap - radius) * 2**layer
+            if layer == 0:
+                total = total + shifted(_selected(taps[..., tap, :], attention_mask), row, offset)
+            else:
+                matrix = windowed.window_weight[layer - 1, tap]
+                total = total + shifted(u.to(matrix.dtype).to(u.dtype), row, offset) @ matrix.to(u.dtype)
+        u = _selected(u + total.relu(), attention_mask)
+    return u
 
 
 def dsn_token_logits_ref(

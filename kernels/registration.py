@@ -16,6 +16,7 @@ from .backends.backend import constant
 from .contract import WordGrad
 
 _TOKENS = "Tensor? attention_mask, Tensor? cu_seqlens, Tensor? token_type_ids, Tensor? position_ids"
+_WINDOW_TOKENS = "Tensor? attention_mask, Tensor? cu_seqlens, Tensor? token_type_ids"
 _EMBED = ("Tensor input_ids, Tensor word_embeddings, Tensor position_embeddings, Tensor token_type_embeddings, "
           f"Tensor ln_weight, Tensor ln_bias, {_TOKENS}, float eps, int pooling, float p_embed, float p_pool, "
           "Tensor? seed, int word_grad")
@@ -37,6 +38,14 @@ SCHEMAS = {
     "dsn_logits_folded": "(Tensor input_ids, Tensor rstd, Tensor word, Tensor context, int num_positions, Tensor bias, "
                          f"Tensor beta_bias, Tensor lateral, Tensor top, int activation, {_TOKENS}, int pooling) "
                          "-> Tensor",
+    "dsn_window_logits": "(Tensor input_ids, Tensor values, Tensor? gate, Tensor taps, Tensor window_bias, "
+                         "Tensor window_weight, Tensor gate_weight, Tensor weight, Tensor bias, Tensor lateral, "
+                         f"Tensor top, int activation, {_WINDOW_TOKENS}) -> Tensor",
+    "dsn_window_logits_int8": "(Tensor input_ids, Tensor values, Tensor? gate, Tensor taps, Tensor window_bias, "
+                              "Tensor input_scale, Tensor window_weight, Tensor output_shift, Tensor output_scale, "
+                              "Tensor gate_weight, int gate_bits, Tensor gate_table, Tensor pooled_scale, "
+                              "Tensor weight, Tensor bias, Tensor lateral, Tensor top, int activation, "
+                              f"Tensor activation_table, {_WINDOW_TOKENS}) -> Tensor",
 }
 
 
@@ -116,6 +125,8 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "dsn_logits": _fake_dsn_logits,
     "dsn_token_logits": _fake_dsn_token_logits,
     "dsn_logits_folded": _fake_dsn_logits,
+    "dsn_window_logits": _fake_dsn_logits,
+    "dsn_window_logits_int8": _fake_dsn_logits,
 }
 
 

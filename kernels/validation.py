@@ -8,14 +8,37 @@ tables of more than 2^31 - 1 rows, and for the cpu backend's backward pass as ma
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .contract import ROW_SCALED, TABLE_DTYPES, DsnHead, DsnTable, FoldedDsn, Tokens, padded_outputs
+from .contract import (
+    ACTIVATION_LIMIT,
+    ACTIVATION_STEPS,
+    GATE_LIMIT,
+    GATE_STEPS,
+    LONGEST_INT8_ROW,
+    ROW_SCALED,
+    TABLE_DTYPES,
+    WINDOW_DTYPES,
+    DsnHead,
+    DsnTable,
+    FoldedDsn,
+    QuantisedWindowedDsn,
+    Tokens,
+    WindowedDsn,
+    padded_outputs,
+)
 
 INDEX_DTYPES = (torch.int32, torch.int64)
+INT8_DTYPES = {  # of the tensors of QuantisedWindowedDsn that are not float32
+    "values": torch.int16, "gate": torch.int32, "taps": torch.int16, "window_bias": torch.int32,
+    "input_scale": torch.int16, "window_weight": torch.int8, "output_shift": torch.int32, "output_scale": torch.int16,
+    "gate_weight": torch.int16, "gate_table": torch.int32}
+NO_TENSORS = ("eps", "activation", "num_positions", "gate_bits")  # the fields of prepared tables that are none
+OPTIONAL = ("word_scale", "gate")  # the tensors of prepared tables that may be None
 
 
 def check_eps(eps: float) -> None:
@@ -24,9 +47,9 @@ def check_eps(eps: float) -> None:
         raise RuntimeError(f"eps is {eps}, expected a finite number >= 0.")
 
 
-def check_dropout(p_embed: float, p_pool: float) -> None:
+def check_dropout(p_embed: float, p_pool: float, p_window: float = 0.0) -> None:
     """Raises RuntimeError where a dropout probability is outside [0, 1)."""
-    for name, p in (("p_embed", p_embed), ("p_pool", p_pool)):
+    for name, p in (("p_embed", p_embed), ("p_pool", p_pool), ("p_window", p_window)):
         if not 0 <= p < 1:
             raise RuntimeError(f"{name} is {p}, expected 0 <= {name} < 1.")
 
@@ -143,6 +166,146 @@ def check_dsn_logits_folded(input_ids: Tensor, folded: FoldedDsn, attention_mask
     check_values(tokens, pooling, vocab_size, num_types, folded.num_positions)
 
 
+def check_window_pool(
+    input_ids: Tensor, word_embeddings: Tensor, token_type_embeddings: Tensor, ln_weight: Tensor | None,
+    ln_bias: Tensor | None, window_input_weight: Tensor, window_weight: Tensor, window_bias: Tensor,
+    gate_weight: Tensor | None, gate_bias: Tensor | None, attention_mask: Tensor | None, cu_seqlens: Tensor | None,
+    token_type_ids: Tensor | None,
+) -> None:
+    """Everything that ``window_pool`` is given. Raises RuntimeError."""
+    if word_embeddings.dim() != 2 or word_embeddings.shape[1] == 0:
+        raise RuntimeError(f"word_embeddings has shape {list(word_embeddings.shape)}, expected [V, H] with H >= 1.")
+    if not word_embeddings.is_floating_point():
+        raise RuntimeError(f"word_embeddings has dtype {word_embeddings.dtype}, expected a floating dtype.")
+    if window_input_weight.dim() != 3 or window_input_weight.shape[0] % 2 == 0 or window_bias.dim() != 2:
+        raise RuntimeError(f"window_input_weight has shape {list(window_input_weight.shape)} and window_bias "
+                           f"{list(window_bias.shape)}, expected [R, H, M] with an odd R, and [J, M].")
+    for name, both in (("ln", (ln_weight, ln_bias)), ("gate", (gate_weight, gate_bias))):
+        if (both[0] is None) != (both[1] is None):
+            raise RuntimeError(f"one of {name}_weight and {name}_bias is missing: pass both, or None for both.")
+    vocab_size, hidden_size = word_embeddings.shape
+    taps, _, dendrites = window_input_weight.shape
+    layers = window_bias.shape[0]
+    shapes: dict[str, list[Any]] = {
+        "token_type_embeddings": ["*", hidden_size], "ln_weight": [hidden_size], "ln_bias": [hidden_size],
+        "window_input_weight": [taps, hidden_size, dendrites], "window_bias": [layers, dendrites],
+        "window_weight": [max(0, layers - 1), taps, dendrites, dendrites],
+        "gate_weight": [hidden_size + dendrites], "gate_bias": [vocab_size]}
+    parameters = {"word_embeddings": word_embeddings, "token_type_embeddings": token_type_embeddings,
+                  "ln_weight": ln_weight, "ln_bias": ln_bias, "window_input_weight": window_input_weight,
+                  "window_weight": window_weight, "window_bias": window_bias, "gate_weight": gate_weight,
+                  "gate_bias": gate_bias}
+    if (layers == 0) != (dendrites == 0):
+        raise RuntimeError(f"window_bias has shape {list(window_bias.shape)}: pass no layer of no dendrite, [0, 0], or "
+                           "at least one of each.")
+    _check_devices(input_ids, parameters.items())
+    _expect_shapes(parameters, shapes)
+    for name, tensor in parameters.items():
+        if tensor is not None and tensor.dtype != word_embeddings.dtype:
+            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {word_embeddings.dtype}, that of "
+                               "word_embeddings.")
+    _check_window_tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, vocab_size,
+                         token_type_embeddings.shape[0])
+
+
+def check_dsn_window_logits(input_ids: Tensor, windowed: WindowedDsn, attention_mask: Tensor | None,
+                            cu_seqlens: Tensor | None, token_type_ids: Tensor | None, values: bool = True) -> None:
+    """Everything that ``dsn_window_logits`` is given. ``values``: the indices too, which waits for a GPU. Raises
+    RuntimeError."""
+    tensors = _tensors(windowed, remedy="prepare the tables with kernels.prepare.prepare_windows")
+    _check_devices(input_ids, tensors.items())
+    _check_window_tables(windowed, tensors)
+    num_types, vocab_size, _ = windowed.values.shape
+    layers, dendrites = windowed.window_bias.shape
+    _expect_shapes(tensors, {"window_weight": [max(0, layers - 1), windowed.taps.shape[2], dendrites, dendrites]})
+    wide = torch.float64 if windowed.window_weight.dtype == torch.float64 else torch.float32
+    for name, tensor in tensors.items():
+        dtypes = (*WINDOW_DTYPES, torch.float64) if name == "window_weight" else (wide,)
+        if tensor.dtype not in dtypes:
+            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {', '.join(map(str, dtypes))}.")
+    _check_window_tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, vocab_size, num_types, values)
+
+
+def check_dsn_window_logits_int8(input_ids: Tensor, quantised: QuantisedWindowedDsn, attention_mask: Tensor | None,
+                                 cu_seqlens: Tensor | None, token_type_ids: Tensor | None) -> None:
+    """Everything that ``dsn_window_logits_int8`` is given. Raises RuntimeError."""
+    tensors = _tensors(quantised, remedy="make the tables with kernels.prepare_int8.quantise_windows")
+    _check_devices(input_ids, tensors.items())
+    if quantised.window_bias.dim() == 2 and quantised.window_bias.shape[0] == 0:
+        raise RuntimeError("window_bias has no layer, and int8 is for window layers: use dsn_window_logits.")
+    _check_window_tables(quantised, tensors)
+    num_types, vocab_size, width = quantised.values.shape
+    layers, dendrites = quantised.window_bias.shape
+    of_layers = [layers - 1, dendrites]
+    activations = 0 if quantised.activation == "relu" else int(2 * ACTIVATION_LIMIT * ACTIVATION_STEPS) + 1
+    _expect_shapes(tensors, {
+        "input_scale": of_layers, "window_weight": [layers - 1, quantised.taps.shape[2], dendrites // 4, dendrites, 4],
+        "output_shift": of_layers, "output_scale": of_layers,
+        "gate_table": [int(2 * GATE_LIMIT * GATE_STEPS) + 1], "pooled_scale": [width + dendrites],
+        "activation_table": [activations]})
+    for name, tensor in tensors.items():
+        if tensor.dtype != INT8_DTYPES.get(name, torch.float32):
+            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {INT8_DTYPES.get(name, torch.float32)}.")
+    if not 8 <= quantised.gate_bits <= 22:
+        raise RuntimeError(f"gate_bits is {quantised.gate_bits}, expected 8 to 22.")
+    _check_window_tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, vocab_size, num_types)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    lengths = [input_ids.shape[1]] * input_ids.shape[0] if cu_seqlens is None else cu_seqlens.diff().tolist()
+    for row, length in enumerate(lengths):
+        if length > LONGEST_INT8_ROW:
+            raise RuntimeError(f"row {row} has {length} tokens, and int8 windows take at most {LONGEST_INT8_ROW}: "
+                               "truncate the row.")
+
+
+def _check_window_tables(windowed: WindowedDsn | QuantisedWindowedDsn, tensors: Mapping[str, Tensor]) -> None:
+    """The shapes that the two forms of a windowed model have in common."""
+    if windowed.values.dim() != 3 or windowed.values.shape[0] == 0:
+        raise RuntimeError(f"values has shape {list(windowed.values.shape)}, expected [K, V, D] with K >= 1.")
+    if windowed.taps.dim() != 4 or windowed.taps.shape[2] % 2 == 0 or windowed.taps.shape[3] % 16:
+        raise RuntimeError(f"taps has shape {list(windowed.taps.shape)}, expected [K, V, R, M] with an odd R and an M "
+                           "that is a multiple of 16.")
+    for name, expected in (("window_bias", "[J, M]"), ("weight", "[(1 + N) * C, M] or [.., D + M]"),
+                           ("top", "[N, C]")):
+        if tensors[name].dim() != 2:
+            raise RuntimeError(f"{name} has shape {list(tensors[name].shape)}, expected {expected}.")
+    num_types, vocab_size, width = windowed.values.shape
+    taps, dendrites = windowed.taps.shape[2:]
+    layers = windowed.window_bias.shape[0]
+    num_dendrites, num_labels = windowed.top.shape
+    outputs = (1 + num_dendrites) * num_labels
+    is_folded = windowed.weight.shape[1] == dendrites
+    if is_folded and width != padded_outputs(outputs):
+        raise RuntimeError(f"values has shape {list(windowed.values.shape)}, expected [K, V, {padded_outputs(outputs)}]"
+                           ", since weight has no column for it.")
+    if (layers == 0) != (dendrites == 0):
+        raise RuntimeError(f"window_bias has shape {list(windowed.window_bias.shape)}, taps "
+                           f"{list(windowed.taps.shape)}: expected both without dendrites, or neither.")
+    _expect_shapes(tensors, {
+        "gate": [num_types, vocab_size], "taps": [num_types, vocab_size, taps, dendrites],
+        "window_bias": [layers, dendrites],
+        "gate_weight": [dendrites], "weight": [outputs, dendrites if is_folded else width + dendrites],
+        "bias": [outputs], "lateral": [num_dendrites, num_dendrites, num_labels]})
+
+
+def _check_window_tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None,
+                         token_type_ids: Tensor | None, vocab_size: int, num_types: int, values: bool = True) -> None:
+    """The token arguments of a model without positions."""
+    tokens = Tokens(input_ids, attention_mask, cu_seqlens, token_type_ids)
+    check_layout(tokens)
+    if values:
+        check_values(tokens, "mean_masked", vocab_size, num_types, None)
+
+
+def _expect_shapes(tensors: Mapping[str, Tensor | None], shapes: Mapping[str, list[Any]]) -> None:
+    """``shapes`` by name, where "*" is any number from 1 on."""
+    for name, shape in shapes.items():
+        tensor = tensors.get(name)
+        if tensor is not None and (tensor.dim() != len(shape) or any(
+                size != expected and (expected != "*" or size == 0) for size, expected in zip(tensor.shape, shape))):
+            raise RuntimeError(f"{name} has shape {list(tensor.shape)}, expected {str(shape).replace(chr(39), '')}.")
+
+
 def check_layout(tokens: Tokens) -> None:
     """The shapes, dtypes and devices of the token arguments. It reads no value. Raises RuntimeError."""
     input_ids, attention_mask, cu_seqlens, _, _ = tokens
@@ -168,9 +331,10 @@ def check_layout(tokens: Tokens) -> None:
     _check_devices(input_ids, tokens._asdict().items())
 
 
-def check_values(tokens: Tokens, pooling: str, vocab_size: int, num_types: int, num_positions: int) -> None:
+def check_values(tokens: Tokens, pooling: str, vocab_size: int, num_types: int, num_positions: int | None) -> None:
     """That every index lies inside its table, and that cu_seqlens rises from 0 to T. It waits for a GPU. An index at a
-    token that is not valid counts unless the pooling is "mean_masked". Raises RuntimeError."""
+    token that is not valid counts unless the pooling is "mean_masked". A model whose ``num_positions`` is None has no
+    positions, and reads rows of any length. Raises RuntimeError."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return  # there are no values to look at
     input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids = tokens
@@ -179,14 +343,14 @@ def check_values(tokens: Tokens, pooling: str, vocab_size: int, num_types: int, 
         lengths = cu_seqlens.diff()
     else:
         lengths = torch.full(input_ids.shape[:1], input_ids.shape[1])
-    if position_ids is None and bool((lengths > num_positions).any()):
+    if num_positions is not None and position_ids is None and bool((lengths > num_positions).any()):
         row = int((lengths > num_positions).nonzero()[0, 0])
         raise RuntimeError(f"row {row} has {int(lengths[row])} tokens, the position table {num_positions}: "
                            "truncate the row.")
     is_valid = None if attention_mask is None or pooling != "mean_masked" else attention_mask != 0
     for name, tensor, size in (("input_ids", input_ids, vocab_size), ("token_type_ids", token_type_ids, num_types),
                                ("position_ids", position_ids, num_positions)):
-        if tensor is None:
+        if tensor is None or size is None:
             continue
         is_outside = (tensor < 0) | (tensor >= size)
         if is_valid is not None:
@@ -210,10 +374,12 @@ def _check_cu_seqlens(cu_seqlens: Tensor, num_tokens: int) -> None:
         raise RuntimeError(f"cu_seqlens falls from {int(cu_seqlens[row])} to {int(cu_seqlens[row + 1])} at row {row}.")
 
 
-def _tensors(*prepared: DsnTable | DsnHead | FoldedDsn, remedy: str) -> dict[str, Tensor]:
-    """The tensors of prepared tables by name; word_scale may be None. Raises RuntimeError where another one is not."""
+def _tensors(*prepared: DsnTable | DsnHead | FoldedDsn | WindowedDsn | QuantisedWindowedDsn, remedy: str
+             ) -> dict[str, Tensor]:
+    """The tensors of prepared tables by name; ``OPTIONAL`` ones may be None. Raises RuntimeError where another one is
+    not a tensor."""
     fields = {name: value for named in prepared for name, value in named._asdict().items()
-              if name not in ("eps", "activation", "num_positions") and not (name == "word_scale" and value is None)}
+              if name not in NO_TENSORS and not (name in OPTIONAL and value is None)}
     for name, value in fields.items():
         if not isinstance(value, Tensor):
             raise RuntimeError(f"{name} is missing or no tensor: {remedy}.")

@@ -66,3 +66,14 @@ def test_row_scaled_dtypes_are_table_dtypes_that_hold_their_largest_value():
     for dtype, largest in contract.ROW_SCALED.items():
         assert dtype in contract.TABLE_DTYPES
         assert float(torch.tensor(largest).to(dtype)) == largest
+
+
+def test_the_cpu_sources_have_the_constants_of_int8_windows():
+    source = (REPOSITORY / "csrc" / "cpu" / "window_int8_arguments.h").read_text()
+    found = dict(re.findall(r"(\w+) = ([\w() <]+)[,;]", source))
+    assert contract.LONGEST_INT8_ROW == 2**20
+    assert found["longest_int8_row"] == "int64_t(1) << 20"
+    assert 2 ** int(found["gate_step_bits"]) == contract.GATE_STEPS
+    assert int(found["activation_steps"]) == contract.ACTIVATION_STEPS
+    assert float(found["gate_limit"]) == contract.GATE_LIMIT
+    assert float(found["activation_limit"]) == contract.ACTIVATION_LIMIT

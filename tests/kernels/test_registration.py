@@ -3,14 +3,21 @@
 import pytest
 import torch
 from cases import LAYOUTS, head, in_float64, moved, parameters, pooled_and_gradients, random_gradient, tokens
+from dsn_workload import in_view
 from helpers import CHECKING, KERNELS, OperatorCalls, each_backend, each_kernel, serving
 from torch import nn
+from window_workload import prepared as prepare_windowed
+from window_workload import window_head, window_parameters
 
 from dendritic_bert.kernels import ops
+from dendritic_bert.kernels.backends import triton as triton_backend
 from dendritic_bert.kernels.contract import POOLINGS
 from dendritic_bert.kernels.prepare import fold, prepare_head, prepare_table
+from dendritic_bert.kernels.prepare_int8 import quantise_windows
 from dendritic_bert.kernels.reference import embed_pool_ref
 
+# Two of them under Triton's interpreter, where an opcheck takes two seconds.
+OPCHECK_LAYOUTS = ("padded with holes", "packed int32") if triton_backend.INTERPRETED else LAYOUTS
 DROPOUT = {"p_embed": 0.2, "p_pool": 0.3, "seed": 5}
 
 
@@ -35,7 +42,7 @@ def operator_call(op: str, **arguments) -> tuple:
     return operator, values
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", OPCHECK_LAYOUTS)
 @pytest.mark.parametrize("options", [{}, DROPOUT, {"sparse_grad": True}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @each_kernel
@@ -54,7 +61,7 @@ def test_opcheck_embed_pool(layout, options, dtype, backend, device):
     torch.library.opcheck(backward_op, (grad_pooled, pooled_hat.detach(), rstd.detach(), *detached))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", OPCHECK_LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
 @each_kernel
 def test_opcheck_dsn_logits(layout, dtype, backend, device):
@@ -67,13 +74,37 @@ OTHER_OPS = [(op, *pair) for op in ("dsn_token_logits", "dsn_logits_folded") for
              if pair in KERNELS]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", OPCHECK_LAYOUTS)
 @pytest.mark.parametrize(("name", "backend", "device"), OTHER_OPS, ids=map("-".join, OTHER_OPS))
 def test_opcheck_the_other_ops(layout, name, backend, device):
     table, dsn_head = prepared(device)
     tables = {"folded": fold(table, dsn_head)} if name == "dsn_logits_folded" else {"table": table, "head": dsn_head}
     token_arguments = moved(tokens(layout, 4, 6, positions=True, num_positions=8), device)
     torch.library.opcheck(*operator_call(name, **token_arguments, **tables, backend=backend))
+
+
+WINDOWED = [pair for pair in serving("dsn_window_logits", torch.float32) if pair in KERNELS]
+
+
+@pytest.mark.parametrize("layout", OPCHECK_LAYOUTS)
+@pytest.mark.parametrize("has_gate", [False, True])
+@pytest.mark.parametrize(("backend", "device"), WINDOWED, ids=map("-".join, WINDOWED))
+def test_opcheck_dsn_window_logits(layout, has_gate, backend, device):
+    values = window_parameters(has_gate=has_gate)
+    windowed = in_view(prepare_windowed(values, window_head(values)), "plain", device)
+    token_arguments = moved(tokens(layout, 4, 6, token_types=True), device)
+    torch.library.opcheck(*operator_call("dsn_window_logits", **token_arguments, windowed=windowed, backend=backend))
+
+
+@pytest.mark.parametrize("layout", OPCHECK_LAYOUTS)
+@pytest.mark.parametrize(("backend", "device"), [pair for pair in WINDOWED if pair in serving(
+    "dsn_window_logits_int8", torch.int8)], ids=str)
+def test_opcheck_dsn_window_logits_int8(layout, backend, device):
+    values = window_parameters()
+    quantised = in_view(quantise_windows(prepare_windowed(values, window_head(values))), "plain", device)
+    token_arguments = moved(tokens(layout, 4, 6, token_types=True), device)
+    torch.library.opcheck(*operator_call("dsn_window_logits_int8", **token_arguments, quantised=quantised,
+                                         backend=backend))
 
 
 @pytest.mark.parametrize(("layout", "pooling", "options"), [

@@ -13,16 +13,28 @@ from typing import Any
 
 import torch
 from cases import LAYOUTS, head, moved, parameters, tokens
+from window_workload import prepared as prepare_windowed
+from window_workload import window_head, window_parameters
 
 from dendritic_bert.kernels import backends, ops
-from dendritic_bert.kernels.contract import PARAMETER_DTYPES, POOLINGS, DsnHead, DsnTable, FoldedDsn
+from dendritic_bert.kernels.contract import (
+    PARAMETER_DTYPES,
+    POOLINGS,
+    WINDOW_DTYPES,
+    DsnHead,
+    DsnTable,
+    FoldedDsn,
+    QuantisedWindowedDsn,
+    WindowedDsn,
+)
 from dendritic_bert.kernels.prepare import fold, prepare_head, prepare_table
+from dendritic_bert.kernels.prepare_int8 import quantise_windows
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     import quick_interpreter  # noqa: F401
 
 CALLS = 3000
-OPS = ["embed_pool", "dsn_logits", "dsn_logits_folded"]
+OPS = ["embed_pool", "dsn_logits", "dsn_logits_folded", "dsn_window_logits", "dsn_window_logits_int8"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.int16, torch.int32,
           torch.int64, torch.uint8, torch.bool, torch.complex64]
 
@@ -63,6 +75,14 @@ def good_call(op: str, rng: random.Random, device: str) -> dict[str, Any]:
     arguments = moved(tokens(layout, rng.randrange(5), rng.randrange(8), token_types=rng.random() < 0.5,
                              positions=rng.random() < 0.5, num_positions=8, seed=rng.randrange(100),
                              index_dtype=rng.choice([torch.int32, torch.int64])), device)
+    if op.startswith("dsn_window_logits"):
+        arguments.pop("position_ids", None)
+        is_int8 = op.endswith("int8")
+        windows = window_parameters(hidden_size, layers=rng.randrange(int(is_int8), 4), has_gate=rng.random() < 0.5)
+        dtype = torch.float32 if is_int8 else rng.choice(WINDOW_DTYPES)
+        windowed = prepare_windowed(windows, window_head(windows), dtype=dtype)
+        return arguments | fields_of(quantise_windows(windowed, torch.zeros(1, 4, dtype=torch.int64)) if is_int8
+                                     else windowed, device)
     arguments["pooling"] = rng.choice(POOLINGS)
     values = parameters(hidden_size, rng.choice(PARAMETER_DTYPES))
     if op == "embed_pool":
@@ -72,10 +92,13 @@ def good_call(op: str, rng: random.Random, device: str) -> dict[str, Any]:
     table = prepare_table(*list(values.values())[:3], dtype=rng.choice([*PARAMETER_DTYPES, torch.int8]))
     dsn_head = prepare_head(values["ln_weight"], values["ln_bias"], **head(hidden_size, 3, rng.randrange(3)))
     for prepared in (fold(table, dsn_head),) if op == "dsn_logits_folded" else (table, dsn_head):
-        for name, value in prepared._asdict().items():
-            arguments[f"{type(prepared).__name__}.{name}"] = (
-                value.to(device) if isinstance(value, torch.Tensor) else value)
+        arguments |= fields_of(prepared, device)
     return arguments
+
+
+def fields_of(prepared: Any, device: str) -> dict[str, Any]:
+    return {f"{type(prepared).__name__}.{name}": value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in prepared._asdict().items()}
 
 
 def call(op: str, arguments: dict[str, Any], backend: str) -> None:
@@ -85,7 +108,8 @@ def call(op: str, arguments: dict[str, Any], backend: str) -> None:
         for value in arguments.values():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 value.requires_grad_()
-    for kind, argument in ((DsnTable, "table"), (DsnHead, "head"), (FoldedDsn, "folded")):
+    for kind, argument in ((DsnTable, "table"), (DsnHead, "head"), (FoldedDsn, "folded"),
+                           (WindowedDsn, "windowed"), (QuantisedWindowedDsn, "quantised")):
         prefix = f"{kind.__name__}."
         fields = {name.removeprefix(prefix): arguments.pop(name) for name in list(arguments) if name.startswith(prefix)}
         if fields:
@@ -101,7 +125,8 @@ def call(op: str, arguments: dict[str, Any], backend: str) -> None:
 def main(backend: str, device: str) -> None:
     rng = random.Random(0)
     torch.set_num_threads(1)
-    served = [op for op in OPS if backends.refusal(backend, op, device, torch.float32) is None]
+    dtypes = {"dsn_window_logits_int8": torch.int8}
+    served = [op for op in OPS if backends.refusal(backend, op, device, dtypes.get(op, torch.float32)) is None]
     refused = 0
     for number in range(CALLS):
         op = rng.choice(served)

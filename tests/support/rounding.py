@@ -89,8 +89,8 @@ MOVED = {aten.alias, aten.cat, aten.clone, aten.detach, aten.embedding, aten.exp
          aten.neg, aten.permute, aten.select, aten.select_backward, aten.slice, aten.slice_backward, aten.split,
          aten.split_with_sizes, aten.squeeze, aten.stack, aten.t, aten.transpose, aten.unsqueeze, aten.view,
          aten.unbind, aten._unsafe_view, aten._reshape_alias, aten.where, aten._to_copy}
-# Ops that make new tensors, whose numbers are exact.
-MADE = {aten.new_empty, aten.new_full, aten.new_ones, aten.new_zeros, aten.ones_like, aten.zeros_like}
+# Ops that make new tensors, whose numbers are exact; a comparison looks at the values alone.
+MADE = {aten.eq, aten.new_empty, aten.new_full, aten.new_ones, aten.new_zeros, aten.ones_like, aten.zeros_like}
 
 
 # ---- ops that round --------------------------------------------------------------------------------------------------
@@ -182,6 +182,16 @@ def differentiate_embedding(grad: Rounded, index: Tensor, rows: int, *_: Any) ->
     return add_by_index(value.new_empty(rows, grad.shape[-1]), 0, index.flatten(), Rounded(value, squares))
 
 
+def exponentiate(x: Rounded) -> Rounded:
+    """The error of x counts with the slope, which is exp(x) itself; an exponential is good to two units."""
+    value = x.value.exp()
+    return Rounded(value, value.square() * x.squares + (2 * value).square())
+
+
+def clip(x: Rounded, lowest: float, highest: float) -> Rounded:
+    return activate(lambda y: y.clamp(lowest, highest), lambda y, clipped: torch.zeros_like(clipped))(x)
+
+
 def multiply_matrices(a: Any, b: Any) -> Rounded:
     """The products are add one after another; the squares of the partial sums are their mean over all orders."""
     value, terms = value_of(a) @ value_of(b), value_of(a).square() @ value_of(b).square()
@@ -204,6 +214,7 @@ ROUNDED: dict[Any, Callable[..., Any]] = {
     aten.add: add(1), aten.sub: add(-1), aten.mul: multiply, aten.div: divide, aten.pow: square,
     aten.rsqrt: take_rsqrt, aten.sum: sum_terms, aten.mean: average, aten.index_add: add_by_index,
     aten.embedding_dense_backward: differentiate_embedding, aten.mm: multiply_matrices,
+    aten.exp: exponentiate, aten.clamp: clip,
     aten.relu: activate(torch.relu, lambda x, y: torch.zeros_like(y)),
     # 1 - 2 / (1 + exp(2 x)) rounds numbers near 1, however small x is.
     aten.tanh: activate(torch.tanh, lambda x, y: torch.full_like(y, 2)),
@@ -238,5 +249,6 @@ FORMULAS: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm: normalise,
     aten.native_layer_norm_backward: differentiate_layer_norm,
     aten.addmm: lambda bias, a, b: torch.mm(a, b) + bias,
+    aten.mv: lambda a, vector: torch.mm(a, vector[:, None])[:, 0],
     aten.square: lambda x: x * x,
 }
