@@ -56,11 +56,17 @@ from torch.utils.cpp_extension import (  # noqa: E402
 CXX_FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
 # -Wextra is for the kernels alone: they include no header of torch, whose warnings would drown the others. GCC 12
 # reports a false -Wmaybe-uninitialized inside its AVX-512 intrinsics.
-KERNEL_FLAGS = ["-Wextra", "-Wno-maybe-uninitialized"]
+KERNEL_FLAGS = ["-Wextra", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
     INSTRUCTION_SETS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"]
+# The int8 windows alone are compiled for these too.
+INT8_INSTRUCTION_SETS = dict(INSTRUCTION_SETS)
+if "avx512" in INSTRUCTION_SETS:
+    INT8_INSTRUCTION_SETS["avx2_vnni"] = [*INSTRUCTION_SETS["avx2"], "-mavxvnni"]
+    INT8_INSTRUCTION_SETS["avx512_vnni"] = [*INSTRUCTION_SETS["avx512"], "-mavx512vnni"]
+KERNEL_SOURCES = {"csrc/cpu/kernel.cpp": INSTRUCTION_SETS, "csrc/cpu/window_int8.cpp": INT8_INSTRUCTION_SETS}
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10
 # The architectures that a wheel has machine code for, each with the PTX that it is made from. The last PTX is shipped
 # too, for architectures to come. The sources use nothing newer than sm_90's 16-byte atomic additions, and the gather
@@ -75,7 +81,7 @@ if SANITIZE:
 
 
 class BuildKernels(BuildExtension):
-    """Compiles csrc/cpu/kernel.cpp for each instruction set, in parallel, and then everything else as usual."""
+    """Compiles the kernels in csrc/cpu for each instruction set, in parallel, and then everything else as usual."""
 
     def finalize_options(self):
         """Puts object files into build/temp whatever starts the build: for an editable installation pip would use a
@@ -103,12 +109,14 @@ class BuildKernels(BuildExtension):
     def build_extension(self, ext):
         def compile_kernels(name):
             return self.compiler.compile(
-                ["csrc/cpu/kernel.cpp"], output_dir=str(Path(self.build_temp) / name), depends=ext.depends,
-                extra_postargs=CXX_FLAGS + KERNEL_FLAGS + INSTRUCTION_SETS[name] + [f"-DINSTRUCTION_SET={name}"])
+                [source for source, names in KERNEL_SOURCES.items() if name in names],
+                output_dir=str(Path(self.build_temp) / name), depends=ext.depends,
+                extra_postargs=CXX_FLAGS + KERNEL_FLAGS + INT8_INSTRUCTION_SETS[name] + [f"-DINSTRUCTION_SET={name}"])
 
         if ext.name == "dendritic_bert._cpu":  # set, not appended to: the build of a wheel calls this twice
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                ext.extra_objects = [path for paths in pool.map(compile_kernels, INSTRUCTION_SETS) for path in paths]
+                ext.extra_objects = [path for paths in pool.map(compile_kernels, INT8_INSTRUCTION_SETS)
+                                     for path in paths]
         super().build_extension(ext)
 
 
@@ -147,9 +155,11 @@ def list_sources(backend):
 def make_cpu_extension():
     return CppExtension(
         "dendritic_bert._cpu",
-        ["csrc/cpu/binding.cpp", "csrc/cpu/dispatch.cpp"],
+        ["csrc/cpu/binding.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/window_int8_binding.cpp",
+         "csrc/cpu/window_int8_dispatch.cpp"],
         depends=list_sources("cpu"),
-        extra_compile_args={"cxx": CXX_FLAGS + [f"-DHAVE_{name.upper()}" for name in INSTRUCTION_SETS] + [STABLE_ABI]},
+        extra_compile_args={
+            "cxx": CXX_FLAGS + [f"-DHAVE_{name.upper()}" for name in INT8_INSTRUCTION_SETS] + [STABLE_ABI]},
         extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
         py_limited_api=True,
     )

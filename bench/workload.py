@@ -59,11 +59,11 @@ def make_weights(hidden_size: int, num_dendrites: int = 0) -> Weights:
     )
 
 
-def make_tokens(lengths: np.ndarray) -> Tokens:
+def make_tokens(lengths: np.ndarray, vocab_size: int = VOCAB_SIZE) -> Tokens:
     """Rows of these lengths of Zipf-distributed ids: p(rank) ~ 1 / rank, with ranks shuffled over the vocabulary."""
     rng = np.random.default_rng(SEED)
-    probabilities = 1 / np.arange(1, VOCAB_SIZE + 1)
-    ranked_ids = rng.permutation(VOCAB_SIZE)
+    probabilities = 1 / np.arange(1, vocab_size + 1)
+    ranked_ids = rng.permutation(vocab_size)
     packed = torch.from_numpy(rng.choice(ranked_ids, lengths.sum(), p=probabilities / probabilities.sum()))
     mask = torch.arange(int(lengths.max())) < torch.from_numpy(lengths)[:, None]
     padded = torch.zeros(mask.shape, dtype=torch.int64)

@@ -43,7 +43,7 @@ struct Table {
 // With N dendrites the head has (1 + N) * C outputs.
 struct Head {
   const float* weight;            // [outputs, H]; null where it is folded into the tables
-  const float *bias, *beta_bias;  // [outputs]
+  const float *bias, *beta_bias;  // [outputs]; beta_bias is null where no LayerNorm is folded into the head
   const float* lateral;           // [N, N, C]
   const float* top;               // [N, C]
   int64_t num_labels, num_dendrites;
@@ -79,6 +79,35 @@ struct FoldedLogitsArguments {
   Head head;
   float* logits;  // [B, C]
   int num_threads;
+  ParallelFor parallel_for;
+};
+
+// The tables and the layers of kernels/contract.py's WindowedDsn. J is the number of window layers, R = 2 * radius + 1
+// that of taps, M of channels, a multiple of 16, D of the values that a token adds to the pooled row beside u.
+struct Windows {
+  const float* values;       // [K, V, D]
+  const float* gate;         // [K, V]; null for a plain mean
+  const float* taps;         // [K, V, R, M]
+  const float* bias;         // [J, M]
+  const void* weight;        // [J - 1, R, M, M] of weight_type, float32 or bfloat16
+  const float* gate_weight;  // [M]
+  WordType weight_type;
+  bool folded;  // whether values are outputs of the head; else they and u are its inputs
+  int64_t num_values, channels, radius, num_layers;
+
+  // The columns on each side that layers read: those after `layer`, and all of them.
+  int64_t halo_after(int64_t layer) const { return radius * (power_of_2(num_layers) - power_of_2(layer + 1)); }
+  int64_t halo() const { return radius * (power_of_2(num_layers) - 1); }
+  // 2^exponent and number / 2^exponent, for columns: a row has fewer than 2^40 of them.
+  static int64_t power_of_2(int64_t exponent) { return int64_t(1) << (exponent < 40 ? exponent : 40); }
+  static int64_t over_power_of_2(int64_t number, int64_t exponent) { return number >> (exponent < 40 ? exponent : 40); }
+};
+
+struct WindowLogitsArguments {
+  Tokens tokens;
+  Windows windows;
+  Head head;      // weight [outputs, M] where folded, else [outputs, D + M]; no beta_bias
+  float* logits;  // [B, C]
   ParallelFor parallel_for;
 };
 
@@ -131,6 +160,7 @@ struct Kernels {
   const char* name;
   void (*dsn_logits)(const LogitsArguments&);
   void (*dsn_logits_folded)(const FoldedLogitsArguments&);
+  void (*dsn_window_logits)(const WindowLogitsArguments&);
   void (*embed_pool)(const EmbedPoolArguments&);
   void (*backward_rows)(const BackwardArguments&);
   void (*backward_segments)(const SegmentsBackwardArguments&);

@@ -8,16 +8,13 @@
 #include <sys/mman.h>
 #endif
 
+#include "../common/window_checks.h"
 #include "calls.h"
 #include "segments.h"
+#include "window_int8_arguments.h"
 
 namespace dendritic_bert {
 namespace {
-
-void parallel_for(int64_t begin, int64_t end, int64_t grain, RangeBody body, void* context) {
-  if (end - begin <= grain) return body(begin, end, context);
-  torch::stable::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) { body(first, last, context); });
-}
 
 Tensor as_type(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
@@ -87,7 +84,7 @@ Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tens
   TensorReader& reader = call.reader;
   const HeadSizes sizes = head_sizes_of(top);
   expect_head(sizes, bias, beta_bias, lateral, activation);
-  const int64_t stride = sizes.outputs <= 4 ? 4 : sizes.outputs <= 8 ? 8 : (sizes.outputs + 15) / 16 * 16;
+  const int64_t stride = padded_outputs(sizes.outputs);
   if (word.dim() != 2 || word.size(1) != stride)
     fail("word has shape ", shape_of(word), ", expected [V, ", stride, "].");
   if (rstd.dim() != 4 || rstd.size(0) == 0 || rstd.size(2) != word.size(0) || rstd.size(3) != position_tile)
@@ -106,6 +103,55 @@ Tensor dsn_logits_folded(const Tensor& input_ids, const Tensor& rstd, const Tens
   const Tensor logits = new_tensor(bias, {call.tokens.rows, sizes.num_labels});
   chosen_kernels().dsn_logits_folded(
       {call.tokens, folded, head, data_of<float>(logits), int(torch::stable::get_num_threads()), parallel_for});
+  call.raise_bad_index();
+  return logits;
+}
+
+// A model with windows has no positions: its rows may have any length.
+void set_window_tables(CallTokens& call, const WindowSizes& sizes) {
+  call.set_tables(sizes.vocab_size, sizes.num_types, call.longest_row());
+}
+
+// The tables of dsn_window_logits but for the weights of the layers.
+Windows read_windows(TensorReader& reader, const WindowTensors& tensors, const WindowSizes& sizes) {
+  Windows windows{};
+  windows.values = reader.float_data("values", tensors.values);
+  windows.gate = tensors.gate ? reader.float_data("gate", *tensors.gate) : nullptr;
+  windows.taps = reader.float_data("taps", tensors.taps);
+  windows.bias = reader.float_data("window_bias", tensors.window_bias);
+  windows.gate_weight = reader.float_data("gate_weight", tensors.gate_weight);
+  windows.folded = sizes.folded;
+  windows.num_values = sizes.num_values;
+  windows.channels = sizes.channels;
+  windows.radius = sizes.num_taps / 2;
+  windows.num_layers = sizes.num_layers;
+  return windows;
+}
+
+Tensor dsn_window_logits(const Tensor& input_ids, const Tensor& values, const OptionalTensor& gate, const Tensor& taps,
+                         const Tensor& window_bias, const Tensor& window_weight, const Tensor& gate_weight,
+                         const Tensor& weight, const Tensor& bias, const Tensor& lateral, const Tensor& top,
+                         int64_t activation, const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
+                         const OptionalTensor& token_type_ids) {
+  CallTokens call({input_ids, attention_mask, cu_seqlens, token_type_ids, std::nullopt}, 0);
+  TensorReader& reader = call.reader;
+  const WindowTensors tensors{
+      values, gate, taps, window_bias, window_weight, gate_weight, weight, bias, lateral, top, activation};
+  const WindowSizes sizes = expect_windows(tensors);
+  set_window_tables(call, sizes);
+  Windows windows = read_windows(reader, tensors, sizes);
+  windows.weight_type = expect_window_weight(sizes, window_weight);
+  windows.weight = reader.data("window_weight", window_weight);
+  const Head head{reader.float_data("weight", weight),
+                  reader.float_data("bias", bias),
+                  nullptr,
+                  reader.float_data("lateral", lateral),
+                  reader.float_data("top", top),
+                  sizes.head.num_labels,
+                  sizes.head.num_dendrites,
+                  Activation(activation)};
+  const Tensor logits = new_tensor(bias, {call.tokens.rows, sizes.head.num_labels});
+  chosen_kernels().dsn_window_logits({call.tokens, windows, head, data_of<float>(logits), parallel_for});
   call.raise_bad_index();
   return logits;
 }
@@ -218,7 +264,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> embed_pool_backward(
 
 PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(chosen_kernels().name); }
 
+PyObject* int8_instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(chosen_int8_kernel().name); }
+
+PyObject* limit_int8_instruction_set(PyObject*, PyObject* name) {
+  const char* const at_most = PyUnicode_AsUTF8AndSize(name, nullptr);
+  if (!at_most) return nullptr;
+  limit_int8_kernel(at_most);
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+
 PyMethodDef methods[] = {
+    {"limit_int8_instruction_set", limit_int8_instruction_set, METH_O, "Use none above the named one; for tests."},
+    {"int8_instruction_set", int8_instruction_set, METH_NOARGS, "The one whose kernel of int8 windows was chosen."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set whose kernels were chosen."},
     {nullptr, nullptr, 0, nullptr}};
 PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
@@ -229,6 +287,7 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods, nullp
 STABLE_TORCH_LIBRARY_IMPL(dendritic_bert, CPU, library) {
   library.impl("dsn_logits_cpu", TORCH_BOX(&dendritic_bert::dsn_logits));
   library.impl("dsn_logits_folded_cpu", TORCH_BOX(&dendritic_bert::dsn_logits_folded));
+  library.impl("dsn_window_logits_cpu", TORCH_BOX(&dendritic_bert::dsn_window_logits));
   library.impl("embed_pool_cpu", TORCH_BOX(&dendritic_bert::embed_pool));
   library.impl("embed_pool_backward_cpu", TORCH_BOX(&dendritic_bert::embed_pool_backward));
 }

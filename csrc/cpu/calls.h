@@ -12,6 +12,11 @@
 
 namespace dendritic_bert {
 
+inline void parallel_for(int64_t begin, int64_t end, int64_t grain, RangeBody body, void* context) {
+  if (end - begin <= grain) return body(begin, end, context);
+  torch::stable::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) { body(first, last, context); });
+}
+
 // The tokens of a call. Owns whatever had to be copied or converted.
 struct CallTokens {
   TensorReader reader;

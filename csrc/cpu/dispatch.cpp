@@ -16,10 +16,10 @@ extern const Kernels kernels_avx512;
 
 static const Kernels& choose_kernels() {
   // DENDRITIC_BERT_CPU is for tests and comparisons. It may name a lower instruction set than the processor's best; a
-  // higher one has no effect.
+  // higher one has no effect. "avx512_vnni" and "avx2_vnni" (window_int8_dispatch.cpp) are "avx512" and "avx2" here.
   const char* at_most = std::getenv("DENDRITIC_BERT_CPU");
-  const bool below_avx512 = at_most && std::strcmp(at_most, "avx512") != 0;
-  const bool below_avx2 = below_avx512 && std::strcmp(at_most, "avx2") != 0;
+  const bool below_avx512 = at_most && std::strncmp(at_most, "avx512", 6) != 0;
+  const bool below_avx2 = below_avx512 && std::strncmp(at_most, "avx2", 4) != 0;
   (void)below_avx2;
 #ifdef HAVE_AVX512
   if (!below_avx512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -28,9 +28,11 @@ inline void compute_logits(const LogitsArguments& arguments) {
     }
     for (int64_t i = 0; i < num_rows; i += head_rows) {
       const int n = int(std::min<int64_t>(head_rows, num_rows - i));
-      multiply_head(head, pooler.hidden_size, rows.sum + i * pooler.stride, pooler.stride, n, beta_share + i, z);
-      for (int r = 0; r < n; ++r)
+      multiply_head(head, pooler.hidden_size, rows.sum + i * pooler.stride, pooler.stride, n, z);
+      for (int r = 0; r < n; ++r) {
+        for (int64_t o = 0; o < outputs; ++o) z[r * outputs + o] += beta_share[i + r] * head.beta_bias[o];
         run_cascade(head, z + r * outputs, arguments.logits + (first_row + i + r) * head.num_labels);
+      }
     }
   });
 }

@@ -22,9 +22,9 @@ inline float activate(Activation activation, float x) {
   }
 }
 
-// z[r][o] = <weight[o], pooled[r]> + bias[o] + beta_share[r] * beta_bias[o], for r < rows <= head_rows.
+// z[r][o] = <weight[o], pooled[r]> + bias[o], for r < rows <= head_rows.
 inline void multiply_head(const Head& head, int64_t hidden_size, const float* pooled, int64_t stride, int rows,
-                          const float* beta_share, float* z) {
+                          float* z) {
   const int64_t outputs = (1 + head.num_dendrites) * head.num_labels, full = hidden_size / lanes * lanes;
   const int tail = int(hidden_size - full);
   const float* row[head_rows];
@@ -41,8 +41,7 @@ inline void multiply_head(const Head& head, int64_t hidden_size, const float* po
       const Vec w = load_partial(weight + full, tail);
       for (int r = 0; r < head_rows; ++r) total[r] += w * load(row[r] + full);
     }
-    for (int r = 0; r < rows; ++r)
-      z[r * outputs + o] = sum_lanes(total[r]) + head.bias[o] + beta_share[r] * head.beta_bias[o];
+    for (int r = 0; r < rows; ++r) z[r * outputs + o] = sum_lanes(total[r]) + head.bias[o];
   }
 }
 

@@ -4,6 +4,7 @@
 #include "arguments.h"
 #include "dsn_logits.h"
 #include "dsn_logits_folded.h"
+#include "dsn_window_logits.h"
 #include "embed_pool.h"
 #include "embed_pool_backward.h"
 
@@ -15,7 +16,8 @@
 namespace dendritic_bert {
 
 extern const Kernels CONCATENATE(kernels_, INSTRUCTION_SET);
-const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {
-    STRING(INSTRUCTION_SET), dsn_logits, dsn_logits_folded, embed_pool, backward_rows, backward_segments};
+const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET), dsn_logits, dsn_logits_folded,
+                                                        dsn_window_logits,       embed_pool, backward_rows,
+                                                        backward_segments};
 
 }  // namespace dendritic_bert

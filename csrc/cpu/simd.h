@@ -82,6 +82,9 @@ inline Vec load(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
 }
 inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
+// The larger, or the smaller, of a number and each lane; of NaN it is NaN, which is why the vector comes second.
+inline Vec at_least(float low, Vec x) { return _mm512_max_ps(broadcast(low), x); }
+inline Vec at_most(float high, Vec x) { return _mm512_min_ps(broadcast(high), x); }
 inline __m256 add_halves(Vec x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
 
 #elif defined(__AVX2__)
@@ -97,6 +100,8 @@ inline Vec load(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
 }
 inline void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
+inline Vec at_least(float low, Vec x) { return _mm256_max_ps(broadcast(low), x); }
+inline Vec at_most(float high, Vec x) { return _mm256_min_ps(broadcast(high), x); }
 inline __m256 add_halves(Vec x) { return x; }  // a vector of 256 bits has no second half
 
 #else
@@ -113,6 +118,14 @@ inline Vec load(const float* p) {
   return x;
 }
 inline void store(float* p, Vec x) { std::memcpy(p, &x, sizeof(x)); }
+inline Vec at_least(float low, Vec x) {
+  for (int i = 0; i < 4; ++i) x[i] = x[i] < low ? low : x[i];
+  return x;
+}
+inline Vec at_most(float high, Vec x) {
+  for (int i = 0; i < 4; ++i) x[i] = x[i] > high ? high : x[i];
+  return x;
+}
 
 #endif
 
@@ -208,6 +221,18 @@ inline Pair reciprocal_sqrt(Pair x, float scale, float eps) {
 }
 
 #endif
+
+// e^x for |x| <= 88: x = n ln 2 + r, then 2^n times a polynomial of r (Cephes' expf; within 2 units in the last place).
+inline Vec exponential(Vec x) {
+  typedef uint32_t Bits __attribute__((vector_size(sizeof(Vec))));
+  const Vec shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, which the last bits hold
+  const Vec shifted = x * broadcast(1.44269504f) + shift, n = shifted - shift;
+  const Vec r = (x - n * broadcast(0.693359375f)) - n * broadcast(-2.12194440e-4f);
+  Vec p = broadcast(1.9875691500e-4f);
+  for (const float coefficient : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f, 1.0f})
+    p = p * r + broadcast(coefficient);
+  return (p * r + broadcast(1.0f)) * bit_cast<Vec>((bit_cast<Bits>(shifted) << 23) + 0x3f800000u);
+}
 
 inline int64_t pad_to_lanes(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
 

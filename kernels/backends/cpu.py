@@ -4,7 +4,7 @@ import importlib
 
 import torch
 
-from ..contract import PARAMETER_DTYPES
+from ..contract import PARAMETER_DTYPES, WINDOW_DTYPES
 from .backend import Backend
 
 
@@ -23,11 +23,18 @@ def instruction_set() -> str:
     return importlib.import_module("dendritic_bert._cpu").instruction_set()
 
 
+def int8_instruction_set() -> str:
+    """The variant of the kernel of int8 windows that serves this processor: one of those of ``instruction_set``, or
+    "avx2_vnni" or "avx512_vnni"."""
+    return importlib.import_module("dendritic_bert._cpu").int8_instruction_set()
+
+
 MISSING = _load()
 BACKEND = Backend(
     name="cpu",
     device_type="cpu",
     table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": (*PARAMETER_DTYPES, torch.int8),
-                  "dsn_logits_folded": (torch.float32,)},
+                  "dsn_logits_folded": (torch.float32,), "dsn_window_logits": WINDOW_DTYPES,
+                  "dsn_window_logits_int8": (torch.int8,)},
     missing=MISSING,
 )

@@ -32,7 +32,7 @@ def largest_allowed_error(implementation: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bench", ["forward", "backward", "end_to_end", "startup"])
+@pytest.mark.parametrize("bench", ["forward", "windows", "backward", "end_to_end", "startup"])
 def test_bench_runs_and_its_implementations_agree(bench: str, tmp_path: Path) -> None:
     pytest.importorskip("pytest_benchmark")
     if bench == "end_to_end":

@@ -1,0 +1,127 @@
+"""Token ids -> logits with dendrites on windows of tokens: ``dsn_window_logits`` in float32 and bfloat16, and
+``dsn_window_logits_int8``, beside torch's convolutions.
+
+The window layers after the first are nearly all of the work, so that they are compared with multiply-adds alone: as
+many as the layers need, in registers. A tap outside of the row is not needed, and torch computes it all the same.
+"""
+
+import ctypes
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from baselines import compiled
+from harness import Implementation, Target, hot, largest_error
+from torch import Tensor
+from workload import SEED, SMALL, Tokens, make_tokens, row_lengths
+
+from dendritic_bert.kernels import backends, ops, prepare, prepare_int8
+from dendritic_bert.kernels.backends import cpu
+from dendritic_bert.kernels.reference import dsn_window_logits_ref
+
+WORDS = 500 if SMALL else 9600
+HIDDEN_SIZE, DENDRITES, LAYERS, RADIUS, LABELS = 32, 32, 5, 1, 2
+ROUNDS = 2 if SMALL else 40
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPILER_FLAGS = {"avx512": ["-mavx512f", "-mfma"], "avx2": ["-mavx2", "-mfma"], "baseline": []}
+ALONE = "multiply-adds alone"
+TARGETS = [Target("cpu fp32 packed", "conv1d, eager", at_least=3),
+           Target("cpu fp32 packed", "conv1d, torch.compile", at_least=2.5),
+           Target("cpu fp32 packed", ALONE, at_least=0.8),
+           Target("cpu bf16 packed", "cpu fp32 packed", at_least=1.5),
+           Target("cpu int8 packed", "cpu fp32 packed", at_least=2.5)]
+
+
+def make_parameters() -> tuple[Tensor, ...]:
+    """Those of ``ops.window_pool`` without LayerNorm, and the head's weight and bias."""
+    rng = torch.Generator().manual_seed(SEED)
+    taps = 2 * RADIUS + 1
+    shapes_and_scales = (
+        ((WORDS, HIDDEN_SIZE), 1.0), ((1, HIDDEN_SIZE), 0.3), ((taps, HIDDEN_SIZE, DENDRITES), 0.1),
+        ((LAYERS - 1, taps, DENDRITES, DENDRITES), 0.1), ((LAYERS, DENDRITES), 0.1), ((HIDDEN_SIZE + DENDRITES,), 0.1),
+        ((WORDS,), 0.5), ((LABELS, HIDDEN_SIZE + DENDRITES), 0.1), ((LABELS,), 0.1))
+    return tuple(scale * torch.randn(shape, generator=rng) for shape, scale in shapes_and_scales)
+
+
+def convolution_logits(input_ids: Tensor, attention_mask: Tensor, word: Tensor, token_type: Tensor,
+                       input_weight: Tensor, weight: Tensor, bias: Tensor, gate_weight: Tensor, gate_bias: Tensor,
+                       head_weight: Tensor, head_bias: Tensor) -> Tensor:
+    """The contract as one would write it with torch's own convolution, on padded rows."""
+    mask = attention_mask[:, None].to(word.dtype)
+    x = F.embedding(input_ids, word + token_type).transpose(1, 2) * mask
+    u = F.conv1d(x, input_weight.permute(2, 1, 0), bias[0], padding=RADIUS).relu() * mask
+    for layer in range(1, LAYERS):
+        reach = 2**layer
+        u = (u + F.conv1d(u, weight[layer - 1].permute(2, 1, 0), bias[layer], padding=RADIUS * reach,
+                          dilation=reach).relu()) * mask
+    h = torch.cat([x, u], dim=1)
+    gate = (torch.einsum("bhl,h->bl", h, gate_weight) + gate_bias[input_ids]).clamp(-8, 8).exp() * mask[:, 0]
+    return F.linear(torch.einsum("bhl,bl->bh", h, gate) / gate.sum(dim=1, keepdim=True), head_weight, head_bias)
+
+
+def needed_multiply_adds(lengths: np.ndarray) -> int:
+    """Of the window layers after the first: a tap counts where it lies inside the row."""
+    offsets = np.arange(-RADIUS, RADIUS + 1)[:, None]
+    taps = sum(int(np.clip(lengths - np.abs(offsets) * 2**layer, 0, None).sum()) for layer in range(1, LAYERS))
+    return taps * DENDRITES**2
+
+
+def multiply_adds_alone(folder: Path) -> Callable[[int], float]:
+    """``multiply_adds.cpp``, compiled for the instruction set of the kernels that are measured."""
+    library = folder / "multiply_adds.so"
+    subprocess.run([*shlex.split(os.environ.get("CXX", "c++")), "-O3", "-ffp-contract=fast", "-shared", "-fPIC",
+                    *COMPILER_FLAGS[cpu.instruction_set()], str(Path(__file__).with_name("multiply_adds.cpp")),
+                    "-o", str(library)], check=True)
+    function = ctypes.CDLL(str(library)).multiply_adds
+    function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_float
+    return function
+
+
+def runs_of(tokens: Tokens, parameters: tuple[Tensor, ...]) -> dict[str, Callable[[], Tensor]]:
+    embeddings, windows, head = parameters[:2], parameters[2:7], parameters[7:]
+    padded = (tokens.padded, tokens.attention_mask)
+    tables = {name: prepare.prepare_windows(*embeddings, None, None, *windows, *head, dtype=dtype)
+              for name, dtype in DTYPES.items()}
+    runs: dict[str, Callable[[], Tensor]] = {
+        "conv1d, eager": partial(convolution_logits, *padded, *parameters),
+        "conv1d, torch.compile": partial(compiled(convolution_logits), *padded, *parameters),
+    }
+    if not SMALL:  # it takes 10 s to compile
+        runs["reference, torch.compile"] = partial(compiled(dsn_window_logits_ref), tokens.padded, tables["fp32"],
+                                                   attention_mask=tokens.attention_mask)
+    if cpu.MISSING is None:
+        quantised = prepare_int8.quantise_windows(tables["fp32"])
+        runs["cpu int8 packed"] = partial(ops.dsn_window_logits_int8, tokens.packed, quantised,
+                                          cu_seqlens=tokens.cu_seqlens, backend="cpu")
+    for backend in backends.BACKENDS:
+        for name, dtype in DTYPES.items():
+            if backend != "reference" and backends.refusal(backend, "dsn_window_logits", "cpu", dtype) is None:
+                logits = partial(ops.dsn_window_logits, windowed=tables[name], backend=backend)
+                runs[f"{backend} {name} packed"] = partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
+                runs[f"{backend} {name} padded"] = partial(logits, tokens.padded, attention_mask=tokens.attention_mask)
+    return runs
+
+
+@pytest.mark.parametrize("lengths", ["25 tokens", "ragged"])
+@torch.inference_mode()
+def test_batch(compare, lengths: str, tmp_path: Path) -> None:
+    row_sizes = row_lengths("ragged") if lengths == "ragged" else np.full(8 if SMALL else 1024, 25)
+    tokens, parameters = make_tokens(row_sizes, WORDS), make_parameters()
+    truth = convolution_logits(tokens.padded, tokens.attention_mask, *(tensor.double() for tensor in parameters))
+    num_tokens = tokens.packed.numel()
+    implementations = {name: Implementation(run, hot(run), work=num_tokens, error=largest_error(run(), truth))
+                       for name, run in runs_of(tokens, parameters).items()}
+    alone = partial(multiply_adds_alone(tmp_path), needed_multiply_adds(row_sizes))
+    implementations[ALONE] = Implementation(alone, hot(alone), work=num_tokens)
+    compare(implementations, title=f"{len(row_sizes)} rows of {num_tokens / len(row_sizes):.1f} tokens", unit="token",
+            baseline="conv1d, eager", rounds=ROUNDS, targets=TARGETS if lengths == "25 tokens" else [],
+            conditions=f"V = {WORDS}, H = {HIDDEN_SIZE}, M = {DENDRITES}, J = {LAYERS}, radius {RADIUS}, gated mean, "
+                       f"{LABELS} labels, one thread, hot cache, Zipf-distributed ids, seed {SEED}; {ALONE}: those of "
+                       "layers 1 to 4 whose tap lies inside the row, in registers; the error is that of the logits")

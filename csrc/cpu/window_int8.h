@@ -1,0 +1,222 @@
+// Inference with int8 window layers: ids to logits in integers, to the bits of kernels/reference_int8.py. The steps, the
+// strips and the distribution over threads are those of dsn_window_logits.h; here the sums of a row are exact, so that
+// they do not depend on an order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "rows_over_threads.h"
+#include "window_int8_head.h"
+#include "window_int8_layers.h"
+#include "window_int8_pooling.h"
+
+namespace dendritic_bert {
+namespace {
+
+template <class T>
+struct Array {
+  Buffer memory;
+  explicit Array(int64_t size) : memory((size * int64_t(sizeof(T)) + 3) / 4) {}
+  operator T*() const { return reinterpret_cast<T*>(memory.data); }
+};
+
+// The scratch of one thread.
+struct Int8Scratch {
+  Strip strip;
+  Array<int64_t> token;              // [columns]
+  Array<int16_t> u;                  // [panels, columns, 16]
+  Array<uint8_t> in, next_in;        // [panels, columns, 16]
+  Array<int32_t> gates;              // [columns]
+  Array<int64_t> sums;               // [block_rows, D + M]
+  Array<int16_t> first_bias, zeros;  // [M]; the bias of layer 0, and what a tap outside of its row gives
+  Buffer pooled, activations;        // [D + M], [N, C]
+  Array<double> z;                   // [outputs]
+  int64_t gate_sums[block_rows];
+  int64_t panel_stride, sums_stride;
+
+  Int8Scratch(const Int8Windows& windows, const Head& head, int64_t longest_row)
+      : strip(strip_for(windows.shape, longest_row)),
+        token(strip.capacity),
+        u(windows.shape.channels * strip.capacity + gate_group * panel),
+        in(windows.shape.channels * strip.capacity),
+        next_in(windows.shape.channels * strip.capacity),
+        gates(strip.capacity),
+        sums(block_rows * (windows.shape.num_values + windows.shape.channels)),
+        first_bias(windows.shape.channels),
+        zeros(windows.shape.channels),
+        pooled(windows.shape.num_values + windows.shape.channels),
+        activations(head.num_dendrites * head.num_labels),
+        z((1 + head.num_dendrites) * head.num_labels),
+        panel_stride(strip.capacity * panel),
+        sums_stride(windows.shape.num_values + windows.shape.channels) {
+    std::copy_n(windows.bias, windows.shape.channels, static_cast<int16_t*>(first_bias));
+    std::fill_n(static_cast<int16_t*>(zeros), windows.shape.channels, int16_t(0));
+    strip.token = token;
+  }
+
+ private:
+  static Strip strip_for(const Windows& shape, int64_t longest_row) {
+    Strip strip{};
+    strip.gap = 2 * shape.radius;  // next_cut in window_layers.h says why
+    strip.capacity = std::min(strip_columns + 2 * shape.halo(), std::max(strip_columns, longest_row)) + 2 * strip.gap;
+    return strip;
+  }
+};
+
+struct Int8Rows {
+  const Int8LogitsArguments& arguments;
+  const Tokens& tokens = arguments.tokens;
+  const Int8Windows& windows = arguments.windows;
+  const Windows& shape = windows.shape;
+  const int64_t taps_per_token = (2 * shape.radius + 1) * shape.channels;
+
+  // Reads rows [first, last) and pools them into the sums. Returns false if an index is outside its table.
+  bool pool(int64_t first, int64_t last, Int8Scratch& scratch) const {
+    Strip& strip = scratch.strip;
+    strip.clear();
+    for (int64_t row = first; row < last; ++row) {
+      const Columns columns = valid_columns(tokens, row);
+      const int64_t size = columns.end - columns.begin;
+      const int64_t parts = size + 2 * strip.gap <= strip.capacity ? 1 : (size + strip_columns - 1) / strip_columns;
+      for (int64_t part = 0; part < parts && size > 0; ++part) {
+        const int64_t begin = part == 0 ? columns.begin : columns.begin + size * part / parts;
+        const int64_t end = part + 1 == parts ? columns.end : columns.begin + size * (part + 1) / parts;
+        const int64_t with_halo =
+            std::min(columns.end, end + shape.halo()) - std::max(columns.begin, begin - shape.halo());
+        if (!strip.has_room(with_halo)) pool_strip(first, scratch);
+        if (!append_piece(tokens, shape, row, columns, begin, end, strip)) return false;
+      }
+    }
+    pool_strip(first, scratch);
+    return true;
+  }
+
+  // Adds up the pieces of a strip, whose rows are counted from first_row, and empties it.
+  void pool_strip(int64_t first_row, Int8Scratch& scratch) const {
+    Strip& strip = scratch.strip;
+    gather_strip(strip, scratch);
+    uint8_t *in = scratch.in, *next_in = scratch.next_in;
+    for (int64_t layer = 1; layer < shape.num_layers; ++layer, std::swap(in, next_in))
+      for (int64_t p = 0; p < strip.num_pieces; ++p) {
+        const Columns columns = columns_after(shape, strip.pieces[p], layer);
+        multiply_int8_columns(windows, layer, strip.pieces[p], columns, scratch.panel_stride, in, scratch.u, next_in);
+        if (strip.has_holes) clear_holes(strip, columns, scratch.panel_stride, scratch.u, next_in);
+      }
+    weigh_int8_tokens(
+        windows, strip, {strip.gap, strip.size - strip.gap}, scratch.u, scratch.panel_stride, scratch.gates);
+    for (int64_t p = 0; p < strip.num_pieces; ++p) {
+      const Piece& piece = strip.pieces[p];
+      const Columns columns{piece.in_strip(piece.begin), piece.in_strip(piece.end)};
+      const int64_t row = piece.row - first_row;
+      for (int64_t c = columns.begin; c < columns.end; ++c) scratch.gate_sums[row] += scratch.gates[c];
+      int64_t* sums = scratch.sums + row * scratch.sums_stride;
+      pool_int8_values(windows, strip, columns, scratch.gates, sums);
+      for (int64_t o = 0; o < shape.channels; o += panel)
+        pool_int8_panel(
+            columns, scratch.gates, scratch.u + o / panel * scratch.panel_stride, sums + shape.num_values + o);
+    }
+    strip.clear();
+  }
+
+  // u of layer 0 and the inputs of layer 1, and zeros in both inputs where columns belong to no row.
+  void gather_strip(const Strip& strip, Int8Scratch& scratch) const {
+    int64_t outside = 0;  // columns [outside, begin) belong to no row
+    for (int64_t p = 0; p <= strip.num_pieces; ++p) {
+      const bool is_last = p == strip.num_pieces;
+      const Columns columns = is_last ? Columns{strip.size, strip.size} : columns_after(shape, strip.pieces[p], 0);
+      for (int64_t o = 0; o < shape.channels; o += panel)
+        for (const Array<uint8_t>* inputs : {&scratch.in, &scratch.next_in}) {
+          uint8_t* in = *inputs + o / panel * scratch.panel_stride;
+          std::fill(in + outside * panel, in + columns.begin * panel, uint8_t(0));
+        }
+      gather_columns(strip, columns, scratch);
+      if (strip.has_holes) clear_holes(strip, columns, scratch.panel_stride, scratch.u, scratch.in);
+      outside = is_last ? strip.size : strip.pieces[p].in_strip(strip.pieces[p].last);
+    }
+  }
+
+  void gather_columns(const Strip& strip, Columns columns, Int8Scratch& scratch) const {
+    int64_t o = 0;
+#if defined(__AVX512BW__)
+    for (; o + 2 * panel <= shape.channels; o += 2 * panel)
+      shape.radius == 1 ? gather_channels<WideTapSum, 3>(strip, columns, o, scratch)
+                        : gather_channels<WideTapSum, 0>(strip, columns, o, scratch);
+#endif
+    for (; o < shape.channels; o += panel)
+      shape.radius == 1 ? gather_channels<TapSum, 3>(strip, columns, o, scratch)
+                        : gather_channels<TapSum, 0>(strip, columns, o, scratch);
+  }
+
+  // The channels of a Sum from o on, with `fixed_taps` taps or, where it is 0, any number of them.
+  template <class Sum, int fixed_taps>
+  __attribute__((noinline)) void gather_channels(const Strip& strip, Columns columns, int64_t o,
+                                                 Int8Scratch& scratch) const {
+    const int64_t num_taps = fixed_taps ? fixed_taps : 2 * shape.radius + 1, radius = num_taps / 2;
+    const int64_t channels = shape.channels, stride = num_taps * channels, panel_stride = scratch.panel_stride;
+    const int16_t *taps = windows.taps + o, *zeros = scratch.zeros, *bias = scratch.first_bias + o;
+    // One layer has no inputs of another; zeros stand for their scale.
+    const int16_t* input_scale = shape.num_layers > 1 ? windows.input_scale + o : zeros;
+    int16_t* u = scratch.u + o / panel * panel_stride;
+    uint8_t* in = scratch.in + o / panel * panel_stride;
+    for (int64_t c = columns.begin; c < columns.end; ++c) {
+      Sum sum(bias);
+#pragma GCC unroll 3
+      for (int64_t k = 0; k < num_taps; ++k) {
+        const int64_t token = strip.token[c + k - radius];
+        sum.add(token < 0 ? zeros : taps + token * stride + k * channels);
+      }
+      sum.store(input_scale, u + c * panel, in + c * panel, panel_stride);
+    }
+  }
+
+  // Columns of a piece that have no valid token are zero after every layer.
+  void clear_holes(const Strip& strip, Columns columns, int64_t panel_stride, int16_t* u, uint8_t* in) const {
+    for (int64_t c = columns.begin; c < columns.end; ++c)
+      if (strip.token[c] < 0)
+        for (int64_t p = 0; p < shape.channels / panel; ++p) {
+          std::fill_n(u + p * panel_stride + c * panel, panel, int16_t(0));
+          std::fill_n(in + p * panel_stride + c * panel, panel, uint8_t(0));
+        }
+  }
+
+  // The head on the sums of rows [first, first + count).
+  void run_head(int64_t first, int64_t count, Int8Scratch& scratch) const {
+    const Head& head = arguments.head;
+    for (int64_t i = 0; i < count; ++i) {
+      const double share = 1.0 / double(std::max<int64_t>(1, scratch.gate_sums[i]));
+      const int64_t* sums = scratch.sums + i * scratch.sums_stride;
+      for (int64_t h = 0; h < scratch.sums_stride; ++h)
+        scratch.pooled[h] = float(double(sums[h]) * share * double(windows.pooled_scale[h]));
+      multiply_int8_head(windows, head, scratch.pooled, scratch.z);
+      run_int8_cascade(windows, head, scratch.z, scratch.activations, arguments.logits + (first + i) * head.num_labels);
+    }
+  }
+};
+
+inline void dsn_window_logits_int8(const Int8LogitsArguments& arguments) {
+  const Int8Rows int8_rows{arguments};
+  const Tokens& tokens = arguments.tokens;
+  const Windows& shape = arguments.windows.shape;
+  int64_t longest_row = 0;
+  for (int64_t row = 0; row < tokens.rows; ++row) longest_row = std::max(longest_row, tokens.row_length(row));
+  const int64_t blocks = (tokens.rows + block_rows - 1) / block_rows;
+  // 32 products take as long as one element that the other kernels pool.
+  const int64_t products = (shape.num_layers - 1) * int8_rows.taps_per_token * shape.channels;
+  const int64_t elements_per_token = 16 + shape.num_values + int8_rows.taps_per_token + products / 32;
+  const int64_t elements = std::max<int64_t>(1, tokens.total * elements_per_token / std::max<int64_t>(1, blocks));
+  parallel_for(arguments.parallel_for, blocks, std::max<int64_t>(1, elements_per_thread / elements),
+               [&](int64_t begin, int64_t end) {
+    Int8Scratch scratch(arguments.windows, arguments.head, longest_row);
+    for (int64_t first = begin * block_rows; first < std::min(tokens.rows, end * block_rows); first += block_rows) {
+      const int64_t count = std::min(block_rows, tokens.rows - first);
+      std::fill_n(static_cast<int64_t*>(scratch.sums), block_rows * scratch.sums_stride, int64_t(0));
+      std::fill_n(scratch.gate_sums, block_rows, int64_t(0));
+      if (!int8_rows.pool(first, first + count, scratch)) return;
+      int8_rows.run_head(first, count, scratch);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace dendritic_bert
