@@ -37,6 +37,7 @@ WIDE_WORD_LOADS = {"float32": 2, "bfloat16": 1, "float16": 1, "int8": 0, "float8
 WIDTHS = ("exact", "multiple of 8", "any")  # Width of rows.cuh
 NAMESPACE = "dendritic_bert::"
 SHAPE = re.compile(r"(\w+)<([\w ]+), Shape<(\d+), (\d+), \(Width\)(\d), \d+> ?>")
+WINDOWS = re.compile(r"(dsn_window_logits_kernel)<([\w ]+), (\d+)>")
 # The kernels whose loop gathers tokens and does little else, so that its instructions are counted per token.
 GATHERS = ("dsn_logits_kernel", "embed_pool_kernel")
 # The multipliers of Philox, as they are or negated: an instruction with one of them draws the bits of dropout.
@@ -54,10 +55,21 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Products:
+    """The loop of the window layers in which a warp multiplies 32 columns by a matrix, or by a part of it: its
+    instructions, and those among them that tensor cores execute, each 16 x 8 x 16 multiply-adds, and fused
+    multiply-adds of a lane."""
+
+    instructions: int
+    tensor: int
+    fused: int
+
+
+@dataclass(frozen=True)
 class Kernel:
-    """One kernel for one target. ``shape``: lanes x vectors of rows.cuh. ``local_bytes``: of a thread, where registers
-    spill. ``shared_bytes``: static, of a block. ``occupancy``: the share of a multiprocessor's warps that fit at once,
-    without dynamic shared memory."""
+    """One kernel for one target. ``shape``: lanes x vectors of rows.cuh; the channels of a window's kernel.
+    ``local_bytes``: of a thread, where registers spill. ``shared_bytes``: static, of a block. ``occupancy``: the share
+    of a multiprocessor's warps that fit at once, without dynamic shared memory."""
 
     kernel: str
     word: str
@@ -71,6 +83,7 @@ class Kernel:
     wide_loads: int
     instructions_per_token: float | None
     work: Work | None
+    products: "Products | None" = None
 
     @property
     def name(self) -> str:
@@ -106,6 +119,9 @@ def _kernels_of_cubin(cubin: Path, target: str, loops: bool) -> Iterator[Kernel]
             lanes, vectors, number = map(int, match.groups()[2:])
             kernel, word, shape, width = match[1], WORDS[match[2]], f"{lanes}x{vectors}", WIDTHS[number]
             loads, groups = vectors * (2 + WIDE_WORD_LOADS[word]), 32 // lanes
+        windows = WINDOWS.search(plain)
+        if windows is not None:
+            kernel, word, shape = windows[1], WORDS[windows[2]], windows[3]
         lines = code.get(mangled, [])
         place = _gather_loop(lines)
         loop = [opcode for opcode, _ in lines[slice(*place)] if opcode] if place and kernel in GATHERS else None
@@ -113,7 +129,18 @@ def _kernels_of_cubin(cubin: Path, target: str, loops: bool) -> Iterator[Kernel]
         yield Kernel(kernel, word, shape, width, target, int(registers), int(stack) + int(local), int(shared),
                      _occupancy(target, int(registers), int(shared)), wide,
                      round(len(loop) * loads / (wide * groups), 1) if loop and wide else None,
-                     _work(lines, place) if place else None)
+                     _work(lines, place) if place else None, _products(lines) if windows and shape != "0" else None)
+
+
+def _products(lines: list[tuple[str, str]]) -> Products | None:
+    """Of the loops with the most tensor-core instructions, the shortest; where there are none, of the loops with the
+    largest share of fused multiply-adds. None where there is no loop."""
+    found = []
+    for loop in _loops(lines):
+        opcodes = [opcode for opcode, _ in lines[slice(*loop)] if opcode]
+        found.append(Products(len(opcodes), sum(opcode.startswith("HMMA") for opcode in opcodes),
+                              sum(opcode.startswith("FFMA") for opcode in opcodes)))
+    return max(found, key=lambda loop: (loop.tensor, (loop.tensor or loop.fused) / loop.instructions), default=None)
 
 
 def _output(*command: str) -> str:
@@ -187,14 +214,16 @@ def _without_dropout(lines: list[tuple[str, str]]) -> list[bool]:
 
 def budgets(kernels: list[Kernel]) -> dict[str, dict[str, dict[str, Any]]]:
     """The figures of ``budgets.json``, by name and target, for H = 128 (16x1) and H = 768 (32x3): every kernel in
-    bfloat16, and dsn_logits in every word type."""
+    bfloat16, and dsn_logits in every word type; and for windows of 32 and 64 channels."""
     kept: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for k in kernels:
         wanted = k.word == "bfloat16" or k.kernel == "dsn_logits_kernel"
-        if wanted and k.width == "exact" and k.shape in ("16x1", "32x3"):
+        usual = (k.width == "exact" and k.shape in ("16x1", "32x3")) if k.products is None else k.shape in ("32", "64")
+        if usual and (wanted or k.products is not None):
             kept[k.name][k.target] = {"registers": k.registers, "shared_bytes": k.shared_bytes,
                                       "occupancy": k.occupancy} | (
-                {} if k.instructions_per_token is None else {"instructions_per_token": k.instructions_per_token})
+                {} if k.instructions_per_token is None else {"instructions_per_token": k.instructions_per_token}) | (
+                {} if k.products is None else {"product_instructions": k.products.instructions})
     return dict(sorted(kept.items()))
 
 
@@ -212,6 +241,9 @@ def main() -> None:
         return
     for k in kernels:
         gather = "" if k.instructions_per_token is None else f"  {k.instructions_per_token} instructions per token"
+        if k.products is not None:
+            of_loop = k.products.tensor or k.products.fused
+            gather = f"  {of_loop} of {k.products.instructions} instructions multiply matrices"
         print(f"{k.target:7} {k.name:50} {k.registers:3} registers  {k.local_bytes} local  {k.shared_bytes:5} shared  "
               f"{k.occupancy:.0%} occupancy{gather}")
 

@@ -23,9 +23,29 @@ struct Table {
 
 // The dendritic head; the shapes are those of DsnHead in kernels/contract.py.
 struct Head {
-  const float *weight, *bias, *beta_bias, *lateral, *top;
+  const float *weight, *bias, *beta_bias, *lateral, *top;  // beta_bias is null where no LayerNorm is folded in
   int num_labels, num_dendrites;
   Activation activation;
+};
+
+// The tables and the layers of kernels/contract.py's WindowedDsn. J is the number of window layers, R = 2 * radius + 1
+// that of taps, M of channels, a multiple of 16, D of the values that a token adds to the pooled row beside u.
+struct Windows {
+  const float* values;       // [K, V, D]
+  const float* gate;         // [K, V]; null for a plain mean
+  const float* taps;         // [K, V, R, M]
+  const float* bias;         // [J, M]
+  const void* weight;        // [J - 1, R, M, M] of weight_type, float32 or bfloat16
+  const float* gate_weight;  // [M]
+  WordType weight_type;
+  bool folded;  // whether values are outputs of the head; else they and u are its inputs
+  int num_values, channels, radius, num_layers;
+
+  DENDRITIC_BERT_HOST_DEVICE int num_taps() const { return 2 * radius + 1; }
+  // The columns on each side that u of the last layer depends on.
+  DENDRITIC_BERT_HOST_DEVICE int halo() const { return radius * ((1 << num_layers) - 1); }
+  // Of a pooled row: values, then u.
+  DENDRITIC_BERT_HOST_DEVICE int columns() const { return num_values + channels; }
 };
 
 struct Dropout {
@@ -43,6 +63,14 @@ struct Plan {
   int* arrived = nullptr;    // [rows], zero before the launch
 };
 
+// What a block of dsn_window_logits takes at once, up to `columns` columns, one for each of its threads, of `rows` rows;
+// and where its arrays lie in shared memory, in floats from the beginning.
+struct WindowTile {
+  int columns, rows;
+  int u, matrices, parts, totals, gates, entries, bounds, end;
+  int stride;  // of a pooled row with the sum of its gates behind it, in whole 16 bytes
+};
+
 struct CheckArguments {
   Indices cu_seqlens;  // [rows + 1]
   int64_t rows, total;
@@ -57,6 +85,15 @@ struct LogitsArguments {
   Head head;
   Plan plan;
   float* logits;  // [B, C], or per token [B * L, C] or [T, C]
+};
+
+struct WindowArguments {
+  Tokens tokens;
+  Windows windows;
+  Head head;  // weight [outputs, M] where folded, else [outputs, D + M]; no beta_bias
+  Plan plan;  // only its splits
+  WindowTile tile;
+  float* logits;  // [B, C]
 };
 
 // The position and token type tables have the dtype of the word table.

@@ -117,6 +117,24 @@ Tensor dsn_token_logits(const Tensor& input_ids, const Tensor& word, const Optio
   return logits;
 }
 
+Tensor dsn_window_logits(const Tensor& input_ids, const Tensor& values, const OptionalTensor& gate, const Tensor& taps,
+                         const Tensor& window_bias, const Tensor& window_weight, const Tensor& gate_weight,
+                         const Tensor& weight, const Tensor& bias, const Tensor& lateral, const Tensor& top,
+                         int64_t activation, const OptionalTensor& attention_mask, const OptionalTensor& cu_seqlens,
+                         const OptionalTensor& token_type_ids) {
+  expect_gpu(input_ids);
+  const OnDevice device(input_ids);
+  WindowCall call({input_ids, attention_mask, cu_seqlens, token_type_ids, std::nullopt},
+                  {values, gate, taps, window_bias, window_weight, gate_weight, weight, bias, lateral, top, activation},
+                  window_weight);
+  WindowArguments& arguments = call.arguments;
+  const SplitMemory memory(arguments.plan, bias, arguments.tokens, arguments.windows.columns());
+  const Tensor logits = new_tensor(bias, {arguments.tokens.rows, arguments.head.num_labels});
+  arguments.logits = data_of<float>(logits);
+  launch_dsn_window_logits(arguments, device.stream);
+  return logits;
+}
+
 // Makes the context table of a training call, in memory from torch's allocator.
 Tensor make_context(TrainingCall& call, const Tensor& like, void* stream) {
   ContextArguments& context = call.context;
@@ -268,6 +286,7 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_cuda", nullptr, -1, nullptr, null
 STABLE_TORCH_LIBRARY_IMPL(dendritic_bert, DISPATCH_KEY, library) {
   library.impl("dsn_logits_cuda", TORCH_BOX(&dendritic_bert::dsn_logits));
   library.impl("dsn_token_logits_cuda", TORCH_BOX(&dendritic_bert::dsn_token_logits));
+  library.impl("dsn_window_logits_cuda", TORCH_BOX(&dendritic_bert::dsn_window_logits));
   library.impl("embed_pool_cuda", TORCH_BOX(&dendritic_bert::embed_pool));
   library.impl("embed_pool_token_gradients_cuda", TORCH_BOX(&dendritic_bert::embed_pool_token_gradients));
   library.impl("embed_pool_segment_sums_cuda", TORCH_BOX(&dendritic_bert::embed_pool_segment_sums));

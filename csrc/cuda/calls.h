@@ -6,6 +6,7 @@
 
 #include "../common/call_checks.h"
 #include "../common/philox.h"
+#include "../common/window_checks.h"
 #include "arguments.h"
 #include "plan.h"
 
@@ -52,6 +53,74 @@ struct LogitsCall {
                       int(sizes.num_labels),
                       int(sizes.num_dendrites),
                       Activation(dsn.activation)};
+  }
+};
+
+// A call of dsn_window_logits. Owns what had to be copied, so it must live until the kernel is launched.
+struct WindowCall {
+  TensorReader reader;
+  WindowArguments arguments;  // all but the splits' memory, the tile and the result
+
+  WindowCall(const TokenTensors& token_tensors, const WindowTensors& tensors, const Tensor& window_weight)
+      : reader(token_tensors.input_ids), arguments{} {
+    Tokens& tokens = arguments.tokens;
+    tokens = tokens_of(token_tensors, int64_t(Pooling::mean_masked), reader);
+    const WindowSizes sizes = expect_windows(tensors);
+    Windows& windows = arguments.windows;
+    windows.weight_type = expect_window_weight(sizes, window_weight);
+    expect_tile_for(sizes);
+    if (sizes.num_types * sizes.vocab_size > INT32_MAX)
+      fail("values has more than 2^31 - 1 rows, which the kernels cannot address: use the reference backend.");
+    tokens.vocab_size = sizes.vocab_size;
+    tokens.num_types = sizes.num_types;
+    tokens.num_positions = INT64_MAX;  // a model with windows has none: its rows may have any length
+    windows.values = aligned_floats("values", tensors.values);
+    windows.gate = tensors.gate ? aligned_floats("gate", *tensors.gate) : nullptr;
+    windows.taps = aligned_floats("taps", tensors.taps);
+    windows.bias = aligned_floats("window_bias", tensors.window_bias);
+    windows.weight = aligned("window_weight", window_weight);
+    windows.gate_weight = aligned_floats("gate_weight", tensors.gate_weight);
+    windows.folded = sizes.folded;
+    windows.num_values = int(sizes.num_values);
+    windows.channels = int(sizes.channels);
+    windows.radius = int(sizes.num_taps / 2);
+    windows.num_layers = int(sizes.num_layers);
+    arguments.head = {aligned_floats("weight", tensors.weight),
+                      reader.float_data("bias", tensors.bias),
+                      nullptr,
+                      reader.float_data("lateral", tensors.lateral),
+                      reader.float_data("top", tensors.top),
+                      int(sizes.head.num_labels),
+                      int(sizes.head.num_dendrites),
+                      Activation(tensors.activation)};
+    arguments.plan = plan_windows(tokens);
+  }
+
+ private:
+  std::vector<Tensor> copies_;
+
+  // Of these the kernel loads 16 bytes at a time.
+  const void* aligned(const char* name, const Tensor& tensor) {
+    const void* const data = reader.data(name, tensor);
+    if (reinterpret_cast<uintptr_t>(data) % 16 == 0) return data;
+    copies_.push_back(torch::stable::clone(tensor));
+    return data_of<const void>(copies_.back());
+  }
+
+  const float* aligned_floats(const char* name, const Tensor& tensor) {
+    if (tensor.scalar_type() != ScalarType::Float) fail(name, " is not float32: convert it.");
+    return static_cast<const float*>(aligned(name, tensor));
+  }
+
+  static void expect_tile_for(const WindowSizes& sizes) {
+    if (sizes.channels > most_window_channels)
+      fail("taps has ", sizes.channels, " channels, the cuda backend takes ", most_window_channels,
+           " at most: use another backend.");
+    const int64_t radius = sizes.num_taps / 2, doublings = std::min<int64_t>(sizes.num_layers, 10);
+    const int64_t reach = std::min<int64_t>(radius, most_window_tile) * ((int64_t(1) << doublings) - 1);
+    if (shortest_window_tile(reach, 32) > most_window_tile)
+      fail("taps has ", sizes.num_taps, " taps beside ", sizes.num_layers, " layers, which see more than ",
+           (most_window_tile - 32) / 2, " columns to each side: use another backend.");
   }
 };
 

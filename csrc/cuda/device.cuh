@@ -44,6 +44,22 @@ __device__ __forceinline__ const T* hide_origin(const T* pointer) {
   return pointer;
 }
 
+// The same value, but one that the compiler must work out at this place, with all that follows from it, and not keep in
+// registers from before a loop.
+__device__ __forceinline__ int work_out_here(int x) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+template <class T>
+__device__ __forceinline__ T* work_out_here(T* x) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+l"(x));
+#endif
+  return x;
+}
+
 // Byte i of a word, with its sign. ptxas merges this form into the conversion that follows (I2F.S8 with a byte
 // selector); with any other it spends one more instruction per channel on a shift.
 __device__ __forceinline__ int8_t signed_byte(uint32_t word, int i) {

@@ -31,7 +31,10 @@ __global__ void __launch_bounds__(max_threads<S>, S::width == Width::any ? 1
     if (threadIdx.x == 0) beta_share[r] = factors.beta_share;
   }
   __syncthreads();
-  multiply_head<S::width != Width::any>(arguments.head, hidden_size, block.sums, row_stride, rows, beta_share, z);
+  multiply_head<S::width != Width::any>(
+      arguments.head, hidden_size, block.sums, row_stride, rows, z, threadIdx.x, [&](int r, int output, float product) {
+    return product + arguments.head.bias[output] + beta_share[r] * arguments.head.beta_bias[output];
+  });
   __syncthreads();
   for (int i = threadIdx.x; i < rows * num_labels; i += blockDim.x)
     arguments.logits[first_row * num_labels + i] =

@@ -18,13 +18,15 @@ __device__ __forceinline__ float activate(Activation activation, float x) {
   }
 }
 
-// z[r][o] = <weight[o], pooled[r]> + bias[o] + beta_share[r] * beta_bias[o], with one warp for each output. If
-// four_at_once, hidden_size is a multiple of 4 and the address of the weights one of 16.
-template <bool four_at_once>
+// z[r][o] = <weight[o], pooled[r]> with what add_constant(r, o, product) adds to it, with one warp for each output. If
+// four_at_once, hidden_size is a multiple of 4 and the address of the weights one of 16. `thread` is threadIdx.x; signed
+// or not makes a difference of two registers, and which is better depends on the kernel.
+template <bool four_at_once, class Thread, class AddConstant>
 __device__ __forceinline__ void multiply_head(const Head& head, int hidden_size, const float* pooled, int stride,
-                                              int rows, const float* beta_share, float* z) {
-  const int warps = blockDim.x / 32, lane = threadIdx.x % 32, outputs = (1 + head.num_dendrites) * head.num_labels;
-  for (int o = threadIdx.x / 32; o < outputs; o += warps) {
+                                              int rows, float* z, Thread thread, const AddConstant& add_constant) {
+  const int warps = blockDim.x / 32, lane = int(thread % 32);
+  const int outputs = (1 + head.num_dendrites) * head.num_labels;
+  for (int o = int(thread / 32); o < outputs; o += warps) {
     const float* weight = head.weight + int64_t(o) * hidden_size;
     float total[head_rows] = {};
     if constexpr (four_at_once) {
@@ -49,7 +51,7 @@ __device__ __forceinline__ void multiply_head(const Head& head, int hidden_size,
       if (r >= rows) break;
 #pragma unroll
       for (int distance = 16; distance > 0; distance /= 2) total[r] += __shfl_xor_sync(all_lanes, total[r], distance);
-      if (lane == 0) z[r * outputs + o] = total[r] + head.bias[o] + beta_share[r] * head.beta_bias[o];
+      if (lane == 0) z[r * outputs + o] = add_constant(r, o, total[r]);
     }
   }
 }

@@ -10,6 +10,7 @@ namespace dendritic_bert {
 void launch_check_cu_seqlens(const CheckArguments& arguments, const Tokens& tokens, int hidden_size, void* stream);
 void launch_dsn_logits(const LogitsArguments& arguments, void* stream);
 void launch_dsn_token_logits(const LogitsArguments& arguments, void* stream);
+void launch_dsn_window_logits(WindowArguments arguments, void* stream);
 void launch_context_table(const ContextArguments& arguments, const Tokens& tokens, void* stream);
 void launch_embed_pool(const ForwardArguments& arguments, void* stream);
 void launch_token_gradients(const BackwardArguments& arguments, void* stream);

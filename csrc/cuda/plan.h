@@ -14,7 +14,8 @@ constexpr int max_slices = 8;        // warps in a block, which leaves 255 regis
 constexpr int max_hidden_size = max_slices * slice_channels;
 constexpr int64_t enough_blocks = 512;  // about 4 for each multiprocessor of the largest device
 constexpr int64_t split_columns = 256;  // at least; a shorter split is not worth a block
-constexpr int segment_chunk = 32;       // sorted tokens that a group of lanes sums one after another, in the backward
+constexpr int64_t window_split_columns = 512;
+constexpr int segment_chunk = 32;  // sorted tokens that a group of lanes sums one after another, in the backward
 
 // Several warps share a row that is beyond the registers of one.
 inline int warps_of_block(int hidden_size) {
@@ -36,6 +37,22 @@ inline Plan plan_rows(const Tokens& tokens, int hidden_size) {
     const int64_t most = (enough_blocks + tokens.rows - 1) / tokens.rows;
     plan.splits = int(std::clamp<int64_t>(longest_row(tokens) / split_columns, 1, most));
   }
+  return plan;
+}
+
+// The windows' kernel has a thread for each column of its tile. With at most 64 channels, 128 registers for each of 512
+// threads hold the sums of 32 columns by the warp.
+constexpr int most_window_channels = 64, least_window_tile = 128, most_window_tile = 512;
+
+// The shortest tile that pools `part` columns between the columns that windows see on either side.
+inline int64_t shortest_window_tile(int64_t halo, int64_t part) { return (2 * halo + 2 * part - 1) / part * part; }
+
+// Rows of windows are split later than others, since each split computes what its windows see of its neighbours.
+inline Plan plan_windows(const Tokens& tokens) {
+  Plan plan;
+  if (tokens.rows == 0 || tokens.rows >= enough_blocks) return plan;
+  const int64_t average = tokens.total / tokens.rows, most = (enough_blocks + tokens.rows - 1) / tokens.rows;
+  plan.splits = int(std::clamp<int64_t>(average / window_split_columns, 1, most));
   return plan;
 }
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..contract import PARAMETER_DTYPES, TABLE_DTYPES, WordGrad
+from ..contract import PARAMETER_DTYPES, TABLE_DTYPES, WINDOW_DTYPES, WordGrad
 from . import gpu
 from .backend import Backend
 
@@ -68,7 +68,8 @@ MISSING = _load()
 BACKEND = Backend(
     name="cuda",
     device_type="cuda",
-    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": TABLE_DTYPES, "dsn_token_logits": TABLE_DTYPES},
+    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": TABLE_DTYPES, "dsn_token_logits": TABLE_DTYPES,
+                  "dsn_window_logits": WINDOW_DTYPES},
     missing=MISSING,
     no_device=gpu.missing,
     device_refusal=gpu.refusal,

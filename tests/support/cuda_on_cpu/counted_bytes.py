@@ -12,6 +12,7 @@ from cuda_on_cpu import as_backend
 from cuda_traffic import cuda_traffic_of, plan_of
 from launches import VOCAB_SIZE, Call
 from traffic import Traffic
+from window_workload import prepared, window_head, window_parameters
 
 from dendritic_bert.kernels.backends import cuda
 
@@ -85,3 +86,31 @@ def test_the_calls_take_every_kind_of_plan():
     assert {plan.warps_per_row for plan in plans} == {1, 4}
     assert {plan.splits for plan in plans} == {1, 2}
     assert {plan.shape for plan in plans} == {"16x1", "32x1", "32x2", "32x3"}
+
+
+@pytest.mark.parametrize(("rows", "length"), [(40, 3), (7, 25), (3, 129), (1, 512)])
+def test_windows_move_at_most_5_percent_more_than_they_must(rows, length):
+    """Every tap, value and gate of a token once, as long as a row fits in a tile; the mask twice."""
+    values = window_parameters(layers=4, dendrites=16)
+    windowed = prepared(values, window_head(values), dtype=torch.bfloat16)
+    shape = (rows, length)
+    ids = torch.randint(83, shape, generator=torch.Generator().manual_seed(length), dtype=torch.int32)
+    mask = torch.ones(shape, dtype=torch.bool)
+    library = as_backend.load()
+    counted(library, 0, 2**64 - 1)
+    torch.ops.dendritic_bert.dsn_window_logits_cuda(ids, *windowed[:-1], 0, mask, None, None)
+    passed, distinct = {}, {}
+    for name, tensor in {"input_ids": ids, "mask": mask, **windowed._asdict()}.items():
+        if isinstance(tensor, torch.Tensor):
+            passed[name], distinct[name] = counted(library, tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    num_tokens = rows * length
+    least = {"input_ids": 4 * num_tokens, "mask": num_tokens, "values": 4 * num_tokens * windowed.values.shape[-1],
+             "gate": 4 * num_tokens, "taps": 4 * 16 * rows * (length + 2 * (length - 1))}
+    for name in ("input_ids", "values", "gate", "taps"):
+        assert passed[name] == least[name], name
+    assert passed["mask"] == 2 * least["mask"]
+    logits, _ = counted(library, 0, 2**64 - 1)
+    assert logits == 4 * 3 * rows
+    tables = sum(distinct[name] for name in distinct if name not in least)
+    moved = sum(passed[name] for name in least) + tables + logits
+    assert moved <= 1.05 * (sum(least.values()) + tables + logits)

@@ -5,6 +5,7 @@
 
 #include "executor.h"
 #include "intrinsics.h"
+#include "matrices.h"
 #include "narrow_types.h"
 #include "vector_types.h"
 

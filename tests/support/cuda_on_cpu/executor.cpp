@@ -68,7 +68,7 @@ std::mutex one_launch_at_a_time;
 std::unordered_map<const void*, int64_t> allowed_shared;
 
 const char* name_of(Primitive primitive) {
-  static const char* const names[] = {"running", "__syncthreads", "__syncwarp", "a shuffle", "a ballot"};
+  static const char* const names[] = {"running", "__syncthreads", "__syncwarp", "a shuffle", "a ballot", "a product"};
   return names[int(primitive)];
 }
 
@@ -259,6 +259,19 @@ void block_barrier(Place place) {
   self.waits_at = Primitive::none;
 }
 
+namespace {
+
+void compute_together(unsigned first, Place place) {
+  Collective* lanes[warp_size];
+  for (unsigned i = 0; i < warp_size; ++i) {
+    lanes[i] = reinterpret_cast<Collective*>(block.threads[first + i].value);
+    if (lanes[i]->compute != lanes[0]->compute) fail("the lanes of a warp are at different instructions", place);
+  }
+  lanes[0]->compute(lanes);
+}
+
+}  // namespace
+
 uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsigned source, Place place) {
   const unsigned first = block.current / warp_size * warp_size, self_lane = lane();
   Warp& warp = block.warps[block.current / warp_size];
@@ -282,6 +295,7 @@ uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsi
     if (other.value) votes |= 1u << i;
   }
   if (arrived == mask) {
+    if (primitive == Primitive::collective) compute_together(first, place);
     // The last lane to arrive computes the results of all, so that no value is overwritten before it is read.
     for (unsigned i = 0; i < warp_size; ++i)
       if (mask >> i & 1) {
@@ -296,6 +310,10 @@ uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsi
   }
   yield();
   return self.result;
+}
+
+void warp_collective(Collective& own, Place place) {
+  warp_primitive(Primitive::collective, 0xffffffffu, reinterpret_cast<uintptr_t>(&own), 0, place);
 }
 
 void fence() {

@@ -54,12 +54,18 @@ constexpr size_t max_dynamic_shared = 227 * 1024, shared_without_attribute = 48 
 // __shared__ is thread_local. This is the part whose size a launch sets; the bytes behind that size are guarded.
 extern thread_local unsigned char dynamic_shared[max_dynamic_shared + canary_bytes];
 
-enum class Primitive : int { none, syncthreads, syncwarp, shuffle, ballot };
+enum class Primitive : int { none, syncthreads, syncwarp, shuffle, ballot, collective };
 
 void block_barrier(Place place);
 // Waits until every lane of `mask` is at the same primitive. `value` is what this lane brings, `source` the lane that a
 // shuffle reads. Returns what that lane brought or, for a ballot, the lanes whose value is not 0.
 uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsigned source, Place place);
+// An instruction whose results depend on what all lanes of a warp bring, as a product of matrices does. Each lane passes a
+// `Collective` of its own; the last to arrive computes the results of all.
+struct Collective {
+  void (*compute)(Collective* const* lanes);
+};
+void warp_collective(Collective& own, Place place);
 unsigned lane();
 [[noreturn]] void fail(const char* what, Place place);
 [[noreturn]] void fail(const std::string& what);

@@ -73,6 +73,14 @@ def test_halves_of_a_warp_need_not_meet(schedule, seed):
     assert torch.equal(results, (sums * torch.tensor([1, 256])).unsqueeze(2).expand(2, 2, 16))
 
 
+@each_schedule
+def test_products_of_matrices(schedule, seed):
+    """Small numbers, whose products and sums every format represents."""
+    a, b = torch.randint(-8, 9, (2, 16, 16), generator=torch.Generator().manual_seed(0)).float()
+    product = run("product_of_matrices", torch.stack([a, b]), 256, schedule=schedule, seed=seed)
+    assert torch.equal(product.view(16, 16), a @ b)
+
+
 @pytest.mark.parametrize(("name", "options"), [("order_of_threads", {"block": (96, 1, 1)}),
                                                ("order_of_blocks", {"grid": (96, 1, 1), "block": (1, 1, 1)})])
 def test_the_schedules(name, options):
@@ -121,6 +129,7 @@ def test_a_missing_barrier_shows_in_some_schedule():
     ("lane_outside_its_mask", {}, "the thread is not in the mask of its own warp primitive"),
     ("source_outside_the_mask", {}, "a shuffle reads a lane outside its mask"),
     ("short_warp", {"block": (20, 1, 1)}, "the mask names lanes that the warp does not have"),
+    ("product_of_matrices", {"n": 1}, "the lanes of a warp are at different instructions"),
     ("misaligned_load", {}, "a misaligned load"),
     ("copy_vector", {"n": 2}, "a misaligned access of a vector of 16 bytes"),
     ("past_dynamic_shared", {"n": 16, "shared_bytes": 64}, "wrote past its 64 bytes of dynamic shared memory"),

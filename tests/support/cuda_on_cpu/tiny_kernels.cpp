@@ -70,6 +70,29 @@ __global__ void halves_of_a_warp(const float* in, float* out, int) {
   out[threadIdx.x] = sum;
 }
 
+// A [16, 16] times B [16, 16] in bfloat16, with the fragments that the PTX manual describes; if asked to, half of the
+// lanes are at another instruction than the others.
+__global__ void product_of_matrices(const float* in, float* out, int divergent) {
+  __shared__ __align__(16) __nv_bfloat16 matrix[16][24];
+  const int lane = int(threadIdx.x), group = lane / 4, pair = lane % 4 * 2;
+  for (int i = lane; i < 256; i += 32) matrix[i / 16][i % 16] = __float2bfloat16_rn(in[256 + i]);
+  __syncthreads();
+  const auto pack = [&](int row, int k) {
+    const __nv_bfloat162 values = __floats2bfloat162_rn(in[16 * row + k], in[16 * row + k + 1]);
+    uint32_t bits;
+    std::memcpy(&bits, &values, sizeof bits);
+    return bits;
+  };
+  const uint32_t a[4] = {pack(group, pair), pack(group + 8, pair), pack(group, pair + 8), pack(group + 8, pair + 8)};
+  uint32_t b[4] = {};
+  float sum[2][4] = {};
+  if (!divergent || lane < 16) cuda_on_cpu::load_matrices(b, &matrix[lane % 16][lane / 16 * 8]);
+  for (int half = 0; half < 2; ++half) {
+    cuda_on_cpu::multiply_matrices(sum[half], a, b[2 * half], b[2 * half + 1]);
+    for (int i = 0; i < 4; ++i) out[16 * (group + i / 2 * 8) + 8 * half + pair + i % 2] = sum[half][i];
+  }
+}
+
 __global__ void order_of_threads(const float*, float* out, int) {
   __shared__ int turn;
   if (threadIdx.x == 0) turn = 0;
@@ -220,6 +243,7 @@ extern "C" const char* run_tiny(const char* name, const float* in, long in_size,
       NAMED(ring_without_second_barrier),
       NAMED(warp_primitives),
       NAMED(halves_of_a_warp),
+      NAMED(product_of_matrices),
       NAMED(order_of_threads),
       NAMED(order_of_blocks),
       NAMED(indices),

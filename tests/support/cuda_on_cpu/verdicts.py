@@ -12,11 +12,15 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 
+import pytest
 import torch
 from cases import VOCAB_SIZE, head, parameters
 from cuda_on_cpu import as_backend, assertions
+from cuda_on_cpu import window_assertions as windows
 from cuda_on_cpu.calls import once
+from cuda_on_cpu.mutations import MUTATIONS
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
@@ -92,8 +96,31 @@ def check_overlaps() -> None:
     assertions.assert_tokens_without_a_row_are_refused(start=0, word_grad=1)
 
 
+def check_windows() -> None:
+    """On as few tokens as show every bug, in one schedule, since most of these checks are made for each of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(as_backend, "SCHEDULES", as_backend.SCHEDULES[-1:])
+        windows.assert_rows_of_every_length([31, 33, 0, 7, 1], dendrites=16, layers=2)
+        holes = windows.PLAIN | {"layout": "padded with holes", "length": 14, "rows": 2, "layers": 3}
+        for dtype in (torch.bfloat16, torch.float32):
+            windows.assert_window_logits_of_case(holes, dtype)
+        windows.assert_masked_columns_in_front_keep_their_place()
+        windows.assert_masked_tokens_are_not_read()
+        windows.assert_nan_stays_in_its_row()
+        windows.assert_gates_are_clipped()
+        windows.assert_a_bad_index_makes_its_row_nan("input_ids", VOCAB_SIZE)
+        windows.assert_rows_of_every_length([2, 140, 3], dendrites=16, layers=3)
+        windows.assert_rows_of_every_length([1030], dendrites=16, layers=1)
+
+
 CHECKS = [check_logits, check_split_rows, check_token_logits, check_bad_indices, check_gradients, check_alignment,
-          check_overlaps, check_short_rows, check_offsets]
+          check_overlaps, check_short_rows, check_offsets, check_windows]
+
+
+def checks_of(mutant: int) -> list[Callable[[], None]]:
+    """Every check; first those of the file that has the bug."""
+    of_windows = mutant > 0 and "window_" in MUTATIONS[mutant - 1].file
+    return CHECKS[::-1] if of_windows else CHECKS
 
 
 def verdict(library: str, mutant: str) -> str:
@@ -126,7 +153,7 @@ def verdict(library: str, mutant: str) -> str:
 def check_all(library: str, mutant: str) -> None:
     os.environ |= {"CUDA_ON_CPU_LIBRARY": library, "CUDA_ON_CPU_MUTANT": mutant}
     with as_backend.served():
-        for check in CHECKS:
+        for check in checks_of(int(mutant)):
             torch.use_deterministic_algorithms(True)
             check()
             torch.use_deterministic_algorithms(False)

@@ -13,6 +13,7 @@ from cases import head, parameters
 from helpers import REPOSITORY
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from window_workload import prepared, window_head, window_parameters
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.backends import cuda
@@ -24,8 +25,8 @@ cuda_resources = pytest.importorskip("cuda_resources", reason="the disassemblers
 BUILT = cuda.MISSING is None
 built = pytest.mark.skipif(not BUILT, reason=str(cuda.MISSING))
 BUDGETS = json.loads(cuda_resources.BUDGETS.read_text(encoding="utf-8"))["cuda"]
-OPS = ("dsn_logits", "dsn_token_logits", "embed_pool", "embed_pool_backward", "embed_pool_token_gradients",
-       "embed_pool_segment_sums")
+OPS = ("dsn_logits", "dsn_token_logits", "dsn_window_logits", "embed_pool", "embed_pool_backward",
+       "embed_pool_token_gradients", "embed_pool_segment_sums")
 
 
 def setup_py(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -128,6 +129,16 @@ def test_fakes_have_the_shapes_of_the_results(fakes):
 
 
 @built
+def test_the_fake_of_windows_has_the_shape_of_the_logits():
+    values = window_parameters()
+    windowed = prepared(values, window_head(values), dtype=torch.bfloat16)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        windowed = type(windowed)(**on_cuda(windowed._asdict()))
+        logits = ops.dsn_window_logits(torch.zeros(4, 6, dtype=torch.int64, device="cuda"), windowed, backend="cuda")
+    assert (logits.shape, logits.dtype, logits.device.type) == ((4, 3), torch.float32, "cuda")
+
+
+@built
 def test_fakes_go_through_compile(fakes):
     values, table, dsn_head, ids = fakes
     seed = ids.new_zeros(1)
@@ -202,7 +213,7 @@ def test_registers_shared_memory_and_occupancy_are_within_the_budget(usage, targ
 
 
 @built
-def test_the_gather_loop_is_within_the_budget_and_loads_16_bytes_at_a_time():
+def test_the_hot_loops_are_within_the_budget():
     found = {k.name: k for k in cuda_resources.kernels_of(cuda_resources.extension_path(), ("sm_90",))}
     for name, budget in BUDGETS.items():
         kernel, allowed = found[name], budget["sm_90"].get("instructions_per_token")
@@ -211,3 +222,12 @@ def test_the_gather_loop_is_within_the_budget_and_loads_16_bytes_at_a_time():
         assert kernel.instructions_per_token <= allowed, name
         assert kernel.wide_loads > 0, name
     assert found["dsn_logits_kernel bfloat16 16x1 exact"].instructions_per_token <= 30
+    for name, budget in BUDGETS.items():
+        if "product_instructions" not in budget["sm_90"]:
+            continue
+        channels, products = int(found[name].shape), found[name].products
+        assert products.instructions <= budget["sm_90"]["product_instructions"], name
+        if found[name].word == "bfloat16":  # all of a tap's products of 32 columns, or those of 16 inputs
+            assert products.tensor == (channels**2 // 64 if channels < 64 else channels // 4)
+        else:  # those of two inputs
+            assert (products.tensor, products.fused) == (0, 2 * channels)

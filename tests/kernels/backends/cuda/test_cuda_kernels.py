@@ -176,13 +176,14 @@ def test_a_launch_that_fails_names_kernel_and_shape():
 @pytest.mark.skipif(WATCHED, reason="this is the watched run")
 @pytest.mark.parametrize("watch", ["memory and undefined behaviour", "races"])
 def test_the_same_while_every_access_is_watched(watch):
-    """A quarter of these tests, and those of test_degenerate_sizes.py, in a process of their own, which runs under
+    """A quarter of these tests, and those of the files named below, in a process of their own, which runs under
     AddressSanitizer and UBSan, or with the search for races of races.h."""
     flags = build.FIND_RACES if watch == "races" else build.SANITIZE
     environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels(flags))}
     if watch != "races":
         environment |= build.sanitizer_environment()
-    files = [__file__, str(Path(__file__).with_name("test_degenerate_sizes.py"))]
+    beside = ("test_degenerate_sizes.py", "test_cuda_windows.py")
+    files = [__file__, *(str(Path(__file__).with_name(name)) for name in beside)]
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
                           cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
