@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import torch
 
-from dendritic_bert.kernels.backends.triton import configs, launch_backward, launch_forward
-from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, WordGrad
+from dendritic_bert.kernels.backends.triton import configs, launch_backward, launch_forward, launch_windows
+from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS, WordGrad, padded_outputs
 
 VOCAB_SIZE = 30522
 NUM_POSITIONS = 512
@@ -20,7 +20,8 @@ NUM_TYPES = 2
 SEED = 7
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "dsn_logits": launch_forward.dsn_logits, "dsn_token_logits": launch_forward.dsn_token_logits,
-    "embed_pool": launch_forward.embed_pool, "embed_pool_backward": launch_backward.embed_pool_backward}
+    "embed_pool": launch_forward.embed_pool, "embed_pool_backward": launch_backward.embed_pool_backward,
+    "dsn_window_logits": launch_windows.dsn_window_logits}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Call:
 
     layout: "padded" or "packed". dropout: of both kinds. word_grad, of ``embed_pool_backward``: "scattered" by atomics;
     "by id" or "sparse", in the order of ids with the contexts by atomics; or "sorted", with both in order.
-    num_labels, num_dendrites: of the ops with a head.
+    num_labels, num_dendrites: of the ops with a head. window_dendrites, window_layers: of ``dsn_window_logits``, whose
+    windows have radius 1, whose values hold the head, and whose dtype is that of the layers.
     """
 
     op: str
@@ -42,11 +44,14 @@ class Call:
     word_grad: str = "scattered"
     num_labels: int = 2
     num_dendrites: int = 2
+    window_dendrites: int = 32
+    window_layers: int = 5
 
     def __str__(self) -> str:
         words = [self.op, str(self.dtype).removeprefix("torch."), f"H={self.hidden_size}",
                  f"{self.rows}x{self.length}", self.layout]
         words += [self.word_grad] * (self.op == "embed_pool_backward") + ["dropout"] * (self.dropout > 0)
+        words += [f"M={self.window_dendrites}", f"J={self.window_layers}"] * (self.op == "dsn_window_logits")
         words += [f"C={self.num_labels}", f"N={self.num_dendrites}"] * ((self.num_labels, self.num_dendrites) != (2, 2))
         return " ".join(words)
 
@@ -62,7 +67,9 @@ class Call:
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors of the call by name, unwritten."""
         h, wide = self.hidden_size, torch.float32
-        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"word": ((VOCAB_SIZE, h), self.dtype)}
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        if self.op != "dsn_window_logits":
+            shapes["word"] = ((VOCAB_SIZE, h), self.dtype)
         if self.layout == "packed":
             shapes["input_ids"] = ((self.num_tokens,), torch.int32)
             shapes["cu_seqlens"] = ((self.rows + 1,), torch.int32)
@@ -78,12 +85,22 @@ class Call:
         else:
             labels, dendrites = self.num_labels, self.num_dendrites
             units = (1 + dendrites) * labels
+            shapes |= {"bias": ((units,), wide), "lateral": ((dendrites, dendrites, labels), wide),
+                       "top": ((dendrites, labels), wide)}
+            if self.op == "dsn_window_logits":
+                return _empty(shapes | self._window_shapes(units))
             shapes |= {"context": ((NUM_TYPES, NUM_POSITIONS, h), wide), "weight": ((units, h), wide),
-                       "bias": ((units,), wide), "beta_bias": ((units,), wide),
-                       "lateral": ((dendrites, dendrites, labels), wide), "top": ((dendrites, labels), wide)}
+                       "beta_bias": ((units,), wide)}
             if self.dtype in (torch.int8, torch.float8_e4m3fn):
                 shapes["word_scale"] = ((VOCAB_SIZE,), wide)
-        return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+        return _empty(shapes)
+
+    def _window_shapes(self, units: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        m, layers, wide = self.window_dendrites, self.window_layers, torch.float32
+        return {"values": ((NUM_TYPES, VOCAB_SIZE, padded_outputs(units)), wide),
+                "gate": ((NUM_TYPES, VOCAB_SIZE), wide), "taps": ((NUM_TYPES, VOCAB_SIZE, 3, m), wide),
+                "window_bias": ((layers, m), wide), "window_weight": ((max(0, layers - 1), 3, m, m), self.dtype),
+                "gate_weight": ((m,), wide), "weight": ((units, m), wide)}
 
     def launch(self, tensors: dict[str, torch.Tensor]) -> Any:
         """Call the op with mean_masked, one token type and columns as positions."""
@@ -99,9 +116,18 @@ class Call:
             with in_cache, _deterministic(self.word_grad == "sorted"):
                 return implementation(t["grad_pooled"], t["pooled_hat"], t["rstd"], *embed,
                                       WordGrad.SPARSE if self.word_grad == "sparse" else WordGrad.DENSE)
+        activation = list(ACTIVATIONS).index("sigmoid")
+        if self.op == "dsn_window_logits":
+            names = ("values", "gate", "taps", "window_bias", "window_weight", "gate_weight", "weight", "bias",
+                     "lateral", "top")
+            return implementation(t["input_ids"], *(t[name] for name in names), activation, *tokens[:3])
         prepared = (t["input_ids"], t["word"], t.get("word_scale"), t["context"], eps, t["weight"], t["bias"],
-                    t["beta_bias"], t["lateral"], t["top"], list(ACTIVATIONS).index("sigmoid"), *tokens)
+                    t["beta_bias"], t["lateral"], t["top"], activation, *tokens)
         return implementation(*prepared, pooling) if self.op == "dsn_logits" else implementation(*prepared)
+
+
+def _empty(shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, torch.Tensor]:
+    return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
 
 
 @contextmanager

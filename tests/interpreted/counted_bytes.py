@@ -12,9 +12,10 @@ import traffic
 from launches import VOCAB_SIZE, Call
 from memory_trace import traced_memory
 from traffic import traffic_of
+from window_traffic import window_traffic_of
 
 from dendritic_bert.kernels.backends.triton import configs
-from dendritic_bert.kernels.backends.triton.configs import Config
+from dendritic_bert.kernels.backends.triton.configs import Config, WindowConfig
 
 HEAD = ("weight", "bias", "beta_bias", "lateral", "top")
 # Streams whose tensors a launcher allocates itself: its outputs, and what its kernels hand to each other.
@@ -88,3 +89,21 @@ def test_traffic_in_the_order_of_ids(word_grad, config, few_words, monkeypatch):
             assert trace.distinct(name) == streams[name].distinct, name
     assert trace.read["ln_weight"] == streams["ln"].requested
 
+
+@pytest.mark.parametrize(("config", "rows", "length"), [
+    (WindowConfig(2, 32, 32, 1), 5, 25), (WindowConfig(1, 32, 8, 1), 3, 70)], ids=["rows of a tile", "splits"])
+def test_traffic_of_windows(rows, length, config, monkeypatch):
+    """Of columns that lie in a tile for their neighbours too, and of taps outside a row, which are not read."""
+    call = Call("dsn_window_logits", 32, torch.float32, rows, length, window_dendrites=16, window_layers=3,
+                num_dendrites=3)
+    monkeypatch.setattr(configs, "choose_windows", lambda *_: config)
+    tensors = written(call)
+    with traced_memory(tensors) as trace:
+        call.launch(tensors)
+    streams = {stream.name: stream for stream in window_traffic_of(call, config).streams}
+    assert trace.written["other"] + trace.read["other"] == sum(
+        streams[name].requested for name in ("logits", "splits") if name in streams)
+    for name in tensors:
+        assert trace.read[name] + trace.written[name] == streams[name].requested, name
+        if streams[name].kind != "words":  # an id may occur twice
+            assert trace.distinct(name) == streams[name].distinct, name

@@ -3,10 +3,11 @@
     python tests/mutation/mutate_triton.py [--kernels NAME ...] [--only WORDS ...] [--unchecked]
     [--table tests/mutation/triton.md]
 
-Each mutant is one replacement in a copy of the sources (``triton_mutants``). The tests of the copy run in a fork of
-this process, which has imported the libraries but none of our kernels, until the first one fails. A mutant for which
-none fails has survived, and the exit status is 1. ``--table`` writes the results to that file; mutants that were not
-run keep their rows. ``--unchecked`` leaves out tests/support/memory_checker.py and so shows what only that finds.
+Each mutant is one replacement in a copy of the sources (``triton_mutants`` and ``triton_window_mutants``). The tests of
+the copy run in a fork of this process, which has imported the libraries but none of our kernels, until the first one
+fails. A mutant for which none fails has survived, and the exit status is 1. ``--table`` writes the results to that
+file; mutants that were not run keep their rows. ``--unchecked`` leaves out tests/support/memory_checker.py and so shows
+what only that finds.
 """
 
 import argparse
@@ -22,9 +23,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from triton_mutants import MUTANTS, Mutant
+from triton_mutants import MUTANTS as OTHER_MUTANTS
+from triton_mutants import Mutant
+from triton_window_mutants import WINDOW_MUTANTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MUTANTS = OTHER_MUTANTS + WINDOW_MUTANTS
 NOT_RUN = "the tests did not run:"
 SECONDS = 600  # of processor time, so that a mutant that loops for ever is caught too
 # What every fork would import again: the libraries behind the kernels, the tests and their conftest. None of ours.

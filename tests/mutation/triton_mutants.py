@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 FORWARD, BACKWARD, OUTSIDE = "interpreted/forward.py", "interpreted/backward.py", "interpreted/properties.py"
+WINDOWS = "interpreted/windows.py"
 PROPERTIES = "kernels/ops/test_properties.py"
 # The tests that each mutant is run against. The quickest come first, the large samples of cases last.
 TESTS = {
@@ -43,6 +44,12 @@ TESTS = {
                   f"{BACKWARD}::test_a_bad_id_has_no_row_in_the_sparse_gradient",
                   f"{BACKWARD}::test_every_configuration", f"{BACKWARD}::test_an_id_in_several_chunks",
                   f"{BACKWARD}::test_offsets_beyond_two_to_the_31", f"{BACKWARD}::test_gradients"],
+    "windows": [f"{WINDOWS}::test_the_gate_is_clipped", f"{WINDOWS}::test_only_what_belongs_to_the_head_is_read",
+                f"{WINDOWS}::test_a_row_that_ends_just_behind_the_batch",
+                f"{WINDOWS}::test_invalid_bounds_of_rows", f"{WINDOWS}::test_what_the_mask_hides_is_not_looked_at",
+                f"{WINDOWS}::test_a_bad_index_makes_its_row_alone_nan",
+                f"{WINDOWS}::test_rows_at_the_ends_of_tiles", f"{WINDOWS}::test_offsets_beyond_two_to_the_31",
+                f"{WINDOWS}::test_logits"],
 }
 
 
@@ -58,6 +65,8 @@ class Mutant:
 
     @property
     def tests(self) -> list[str]:
+        if self.kernel.startswith("window"):
+            return TESTS["windows"]
         if self.kernel.endswith(("_splits_kernel", "_combine_kernel")) and not self.kernel.startswith("segment"):
             return TESTS["splits"]
         for prefix, tests in (("dsn_token_logits", "dsn_token_logits"), ("embed_pool", "embed_pool"),
@@ -113,7 +122,7 @@ IDS_UNMASKED = ("ids are read behind their end", "load_token_indices", "input_id
 SCALE_UNMASKED = ("the scale of a bad id is read", "load_centred_tokens",
                   "word_scale + token_id, mask=read, other=0.0)",
                   "word_scale + token_id)")
-TOP_UNMASKED = ("top is read behind its end", "store_logits", "top + k * NUM_LABELS + c, mask=known, other=0.0)",
+TOP_UNMASKED = ("top is read behind its end", "add_dendrite", "top + k * NUM_LABELS + c, mask=known, other=0.0)",
                 "top + k * NUM_LABELS + c)")
 BIAS_UNMASKED = ("the bias is read behind its end", "apply_layer", "bias + first + c, mask=known, other=0.0)",
                  "bias + first + c)")
@@ -132,9 +141,9 @@ EMPTY_ROW_HAS_BETA = ("an empty row gets beta", "divide", "tl.where(num_valid > 
                       "tl.where(num_valid >= 0, 1.0, 0.0)")
 SUM_HAS_ONE_BETA = ("a sum gets beta once", "divide", "total, num_valid.to(tl.float32)",
                      "total, (num_valid > 0).to(tl.float32)")
-SWAPPED_TOP = ("dendrites' weights into the logits are swapped", "store_logits", "top + k *",
+SWAPPED_TOP = ("dendrites' weights into the logits are swapped", "add_dendrite", "top + k *",
                "top + (NUM_DENDRITES - 1 - k) *")
-LATERAL = ("lateral weights are transposed", "store_logits", "(k * NUM_DENDRITES + j)", "(j * NUM_DENDRITES + k)")
+LATERAL = ("lateral weights are transposed", "add_dendrite", "(k * NUM_DENDRITES + j)", "(j * NUM_DENDRITES + k)")
 LAST_LABELS = ("the last block of labels is left out", "store_logits", "range(0, NUM_LABELS, BLOCK_C)",
                "range(0, NUM_LABELS - BLOCK_C + 1, BLOCK_C)")
 NO_BIAS = ("the bias is left out", "apply_layer", "tl.load(bias + first + c, mask=known, other=0.0)", "(0.0 * c)")

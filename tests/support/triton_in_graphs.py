@@ -16,10 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
+from window_workload import prepared as prepare_windowed
+from window_workload import window_head, window_parameters
 
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.backends.triton import configs
-from dendritic_bert.kernels.contract import DsnHead, DsnTable, WordGrad
+from dendritic_bert.kernels.contract import DsnHead, DsnTable, WindowedDsn, WordGrad
 from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 
 
@@ -70,6 +72,14 @@ def main() -> None:
                 grad, pooled_hat, rstd, ids, *parameters, mask, None, None, None, 1e-12, 0, 0.0, 0.0, None, word_grad)
         return call
 
+    def window_logits(second: str) -> Any:
+        def call(ids: Any, given: Any, *prepared: Any) -> Any:
+            return ops.dsn_window_logits(ids, WindowedDsn(*prepared, "tanh"), backend="triton", **{second: given})
+        return call
+
+    window_values = window_parameters(dendrites=32, layers=5)
+    windowed = prepare_windowed(window_values, window_head(window_values))[:-1]
+
     with patch.object(driver, "_active", AbsentDevice()):
         print("dsn_logits", *launches(logits("dsn_logits"), *inputs))
         long = [*tokens("padded", 4, 600).values(), *inputs[2:]]
@@ -79,6 +89,10 @@ def main() -> None:
             packed = tokens("packed int32", rows, 6).values()
             print(f"dsn_token_logits of {rows} packed rows",
                   *launches(logits("dsn_token_logits", "cu_seqlens"), *packed, *inputs[2:]))
+        for words, rows in (("", tokens("padded", 4, 25)), (" of long rows", tokens("padded", 4, 600))):
+            print(f"dsn_window_logits{words}", *launches(window_logits("attention_mask"), *rows.values(), *windowed))
+        many = tokens("packed int32", configs.FEW_ROWS + 1, 6).values()
+        print("dsn_window_logits of many packed rows", *launches(window_logits("cu_seqlens"), *many, *windowed))
         print("embed_pool", *launches(embed_pool, *batch.values(), *values.values()))
         print("embed_pool of long rows", *launches(embed_pool, *long[:2], *values.values()))
         saved = [torch.empty(4, 128), torch.empty(4, 128), torch.empty(4 * 6), *batch.values(), *values.values()]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...contract import PARAMETER_DTYPES, TABLE_DTYPES, WordGrad
+from ...contract import PARAMETER_DTYPES, TABLE_DTYPES, WINDOW_DTYPES, WordGrad
 from .. import gpu
 from ..backend import Backend, constant
 
@@ -63,7 +63,8 @@ def define(op: str, schema: str) -> tuple[str, ...]:
     """
     if broken() is not None:
         return ()
-    module = ".launch_backward" if op == "embed_pool_backward" else ".launch_forward"
+    module = {"embed_pool_backward": ".launch_backward", "dsn_window_logits": ".launch_windows"}.get(
+        op, ".launch_forward")
     implementation = getattr(importlib.import_module(module, __package__), op, None)
     if implementation is None:
         return ()
@@ -89,7 +90,8 @@ MISSING = _not_installed()
 BACKEND = Backend(
     name="triton",
     device_type="cpu" if INTERPRETED else "cuda",
-    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": TABLE_DTYPES, "dsn_token_logits": TABLE_DTYPES},
+    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": TABLE_DTYPES, "dsn_token_logits": TABLE_DTYPES,
+                  "dsn_window_logits": WINDOW_DTYPES},
     missing=MISSING,
     no_device=_no_device,
     device_refusal=_device_refusal,

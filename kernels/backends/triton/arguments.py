@@ -102,8 +102,11 @@ def longest_row(tokens: Tokens, batch: Batch, num_positions: int) -> int:
 def num_splits(batch: Batch, longest: int, split_columns: int) -> int:
     """The number of splits of all rows together, or 0 where rows stay whole: because none is long, or because they are
     so many that they leave no GPU idle."""
-    if longest <= split_columns or batch.num_rows > configs.FEW_ROWS:
-        return 0
+    return 0 if longest <= split_columns or batch.num_rows > configs.FEW_ROWS else count_splits(batch, split_columns)
+
+
+def count_splits(batch: Batch, split_columns: int) -> int:
+    """The number of splits of all rows together: in the packed layout the most that there can be."""
     if batch.length > 0:
         return batch.num_rows * triton.cdiv(batch.length, split_columns)
     return batch.num_rows + batch.num_tokens // split_columns

@@ -25,6 +25,9 @@ SPLIT_COLUMNS = 256
 FEW_BOUNDS, BOUNDS_ROWS = 256, 1024
 SEGMENT_CHUNK = 64  # tokens of a frequent id that one program of the backward pass sums, in 8 to 16 steps
 KEY_TOKENS = 512  # tokens for which one program writes sort keys: 4 per thread, one 16-byte load of ids
+THREAD_ELEMENTS = 16  # of a tile of windows, or of values, that a thread holds
+MOST_WINDOW_WARPS = 8  # of a tile of windows, or 16 for bfloat16 at M' <= 32: more leave less than 255 registers each
+SHORT_ROW_TOKENS = 64  # of a program of short rows: 16 for each of four warps at M' = 32, as tensor cores take them
 HEAD_TILE = 1024  # products in a warp's tile of the head: 32 registers per thread
 
 
@@ -231,3 +234,57 @@ def choose(key: Key, milliseconds: Callable[[Config], float] | None = None) -> C
     if key not in _fastest:
         _fastest[key] = min(configs, key=milliseconds)
     return _fastest[key]
+
+
+class WindowConfig(NamedTuple):
+    """How the kernels of ``windows`` are cut. A tile is ``rows`` rows of the batch by ``columns`` columns, or that many
+    columns of one row. ``value_columns`` columns of the values are added at a time."""
+
+    rows: int
+    columns: int
+    value_columns: int
+    num_warps: int
+    head_tile: int = HEAD_TILE
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.columns
+
+
+def choose_windows(num_rows: int, length: int, num_tokens: int, channels: int, width: int, halo: int,
+                   dtype: torch.dtype, arch: str) -> WindowConfig:
+    """For ``num_rows`` rows of ``length`` columns, or of any (0) where they are packed. ``channels`` and ``width`` are
+    the sizes of a tile's rows of windows and of values, powers of two; ``dtype`` is that of the matrices.
+
+    A thread holds 16 elements of a tile of windows, of which 32 would spill. At M' = 32 it then takes 90 to 128
+    registers for bfloat16, so that 16 warps have a tile of 256 tokens, and up to 211 for float32, so that 8 have one of
+    128. The longest row of a packed batch is not known, but the average length is: a row that is longer than twice that
+    takes a whole tile, of which for J = 5 62 columns are halo.
+
+    Three float32 forms spill: the loop over tiles of a packed batch 200 bytes per thread (sm_80), and M' = 64 in any
+    layout 744 (sm_80) and 56 (sm_90).
+    """
+    is_many = num_rows > FEW_ROWS
+    longest, expected, num_warps = length, length, MOST_WINDOW_WARPS
+    if length == 0:
+        longest, expected = num_tokens, -(-2 * num_tokens // num_rows)
+    if dtype == torch.bfloat16 and channels <= 32 and not (length == 0 and is_many):
+        num_warps = 2 * MOST_WINDOW_WARPS  # except for the loop over tiles, which takes up to 255 registers
+    most = max(16, num_warps * 32 * THREAD_ELEMENTS // channels)
+    columns = 16
+    while columns < most and columns < expected:  # compared alone, so that a traced size stays free between two powers
+        columns *= 2
+    tokens = max(columns, SHORT_ROW_TOKENS) if is_many else columns
+    if longest > columns:
+        tokens = max(tokens, 2 * power_of_2(2 * halo))
+    threads = max(32, min(32 * num_warps, tokens * channels // THREAD_ELEMENTS))
+    value_columns = max(1, min(columns, THREAD_ELEMENTS * threads * columns // (tokens * width)))
+    config = WindowConfig(tokens // columns, columns, value_columns, threads // 32)
+    if arch == "interpreter":  # whose time goes by operations
+        return config._replace(head_tile=2**18)
+    return config._replace(num_warps=max(1, config.num_warps // 2)) if arch.startswith("gfx9") else config
+
+
+def power_of_2(size: int) -> int:
+    """The least power of two that is not less."""
+    return 1 << max(0, size - 1).bit_length()

@@ -46,6 +46,20 @@ def apply_layer(x, beta_share, first, c, head, HIDDEN_SIZE: tl.constexpr, NUM_LA
 
 
 @triton.jit
+def add_dendrite(y, z, activations, k: tl.constexpr, c, lateral, top, NUM_LABELS: tl.constexpr,
+                 NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr):
+    """Add dendrite k, whose layer is ``z [R, C]``, to ``y [R, C]``. ``activations`` are those of the dendrites before
+    it; returned with its own."""
+    known = c < NUM_LABELS
+    for j in tl.static_range(k):
+        below = lateral + (k * NUM_DENDRITES + j) * NUM_LABELS
+        z += tl.load(below + c, mask=known, other=0.0)[None, :] * activations[j]
+    a = activate(z, ACTIVATION)
+    y += a * tl.load(top + k * NUM_LABELS + c, mask=known, other=0.0)[None, :]
+    return y, activations + (a,)
+
+
+@triton.jit
 def store_logits(x, beta_share, row, stored, head, logits, HIDDEN_SIZE: tl.constexpr, NUM_LABELS: tl.constexpr,
                  NUM_DENDRITES: tl.constexpr, ACTIVATION: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr):
     """Apply the head to ``x [R, H]`` and write the result to rows ``row [R]`` of the logits where ``stored``."""
@@ -57,10 +71,5 @@ def store_logits(x, beta_share, row, stored, head, logits, HIDDEN_SIZE: tl.const
         activations = ()
         for k in tl.static_range(NUM_DENDRITES):
             z = apply_layer(x, beta_share, (1 + k) * NUM_LABELS, c, head, HIDDEN_SIZE, NUM_LABELS, BLOCK_H)
-            for j in tl.static_range(k):
-                below = lateral + (k * NUM_DENDRITES + j) * NUM_LABELS
-                z += tl.load(below + c, mask=known, other=0.0)[None, :] * activations[j]
-            a = activate(z, ACTIVATION)
-            y += a * tl.load(top + k * NUM_LABELS + c, mask=known, other=0.0)[None, :]
-            activations = activations + (a,)  # type: ignore[assignment]
+            y, activations = add_dendrite(y, z, activations, k, c, lateral, top, NUM_LABELS, NUM_DENDRITES, ACTIVATION)
         tl.store(logits + row[:, None] * NUM_LABELS + c[None, :], y, mask=stored[:, None] & known[None, :])

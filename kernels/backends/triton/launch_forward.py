@@ -27,7 +27,7 @@ from .arguments import (
     readable_tokens,
     written_dtype,
 )
-from .configs import Config
+from .configs import Config, WindowConfig
 from .forward import (
     dsn_combine_kernel,
     dsn_logits_kernel,
@@ -66,7 +66,8 @@ def _readable_words(word: Tensor) -> Tensor:
     return word if native else word.view(torch.uint8)
 
 
-def block_c(num_labels: int, num_dendrites: int, rows: int, hidden_size: int, config: Config) -> int:
+def block_c(num_labels: int, num_dendrites: int, rows: int, hidden_size: int,
+            config: Config | WindowConfig) -> int:
     """The number of labels that a kernel computes at a time. The weights of all layers are loaded ahead: with a whole
     tile of each, dsn_logits spills 64 bytes for 256 labels and 2 dendrites (int8, H = 384, sm_100), up to 520 with 8.
     """

@@ -24,7 +24,7 @@ def compiled(request, tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp(request.param)
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, BENCH / "compile_ahead.py", "--targets", request.param, "--code_of",
-                           "dsn_logits_kernel", "--json", folder / "found.json"],
+                           "dsn_logits_kernel", "window_logits_kernel", "--json", folder / "found.json"],
                           env=environment | {"TRITON_CACHE_DIR": str(folder / "cache")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((folder / "found.json").read_text(encoding="utf-8"))
@@ -35,8 +35,11 @@ def budget(found: dict) -> dict:
 
 
 def named_budget(found: dict) -> str:
-    """A head is large unless it has two labels and two dendrites. Kernels that sum splits have no head."""
+    """A head is large unless it has two labels and two dendrites. Kernels that sum splits have no head. In a packed
+    batch of many rows, windows go tile by tile in a loop."""
     call = found["call"]
+    if found["kernel"] == "window_logits_kernel":
+        return found["kernel"] + ", packed" * (call["layout"] == "packed")
     large = (call["num_labels"], call["num_dendrites"]) != (2, 2) and "splits" not in found["kernel"]
     return found["kernel"] + ", dropout" * (call["dropout"] > 0) + ", large head" * large
 
@@ -88,3 +91,18 @@ def test_the_gather_loads_16_bytes_at_once(compiled):
             assert loop["wide_load_bytes"] * 32 * found["num_warps"] >= tile_bytes, named(found)
         opcodes = hot_loop(found, "ptx_loops")["opcodes"]
         assert any(re.fullmatch(r"ld\.global.*\.v4\.b32", opcode) for opcode in opcodes), named(found)
+
+
+@pytest.mark.slow
+def test_windows_are_multiplied_on_tensor_cores(compiled):
+    """A layer's three products [64, 32] x [32, 32] in bfloat16 are as many instructions of a warp as their shape says:
+    16 x 8 x 16 on sm_80; a group of four warps takes 64 x 32 x 16 at a time on sm_90 and sm_100."""
+    found = next(found for found in compiled if named_budget(found) == "window_logits_kernel")
+    names = {"sm_80": "HMMA.16816.F32.BF16", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "v_mfma_f32_"}
+    expected = {"sm_80": 3 * (64 // 16) * (32 // 8) * (32 // 16) // 4, "sm_90": 3 * 32 // 16, "sm_100": 3 * 32 // 16}
+    name = names[found["target"]]
+    counts = [sum(count for opcode, count in loop["opcodes"].items() if opcode.startswith(name))
+              for loop in found["loops"]]
+    assert max(counts) > 0, named(found)
+    if found["target"] in expected:
+        assert sum(counts) == expected[found["target"]], named(found)

@@ -46,7 +46,9 @@ def test_inductor_sees_the_launches():
     assert done.stdout.splitlines() == [
         "dsn_logits ['logits']", "dsn_logits of long rows ['split_sums', 'split_valid'] ['logits']",
         "dsn_token_logits ['logits']", "dsn_token_logits of 4 packed rows ['logits']",
-        "dsn_token_logits of 300 packed rows ['bounds'] ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
+        "dsn_token_logits of 300 packed rows ['bounds'] ['logits']", "dsn_window_logits ['logits']",
+        "dsn_window_logits of long rows ['split_gates', 'split_values', 'split_windows'] ['logits']",
+        "dsn_window_logits of many packed rows ['logits']", "embed_pool ['pooled', 'pooled_hat', 'rstd']",
         "embed_pool of long rows ['rstd', 'split_sums', 'split_valid'] ['pooled', 'pooled_hat']",
         "gradients ['attention_mask', 'd_context', 'd_ln_bias', 'd_ln_weight', 'd_word', 'input_ids']",
         "gradients by id ['attention_mask', 'input_ids', 'offsets'] "
@@ -69,11 +71,11 @@ def test_inductor_copies_all_that_a_kernel_names():
     nothing else: a class or a helper of another name would be missing there, which only a GPU would show."""
     from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code as source_of
 
-    from dendritic_bert.kernels.backends.triton import arguments, launch_backward, launch_forward
+    from dendritic_bert.kernels.backends.triton import arguments, launch_backward, launch_forward, launch_windows
 
-    kernels = [value for module in (arguments, launch_forward, launch_backward)
+    kernels = [value for module in (arguments, launch_forward, launch_backward, launch_windows)
                for name, value in vars(module).items() if name.endswith("_kernel")]
-    assert len(kernels) == 14
+    assert len(kernels) == 17
     for kernel in kernels:
         source = source_of(kernel)
         functions = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
@@ -132,6 +134,8 @@ def test_a_triton_that_cannot_be_imported(monkeypatch):
     ("cuda", "embed_pool", torch.float8_e4m3fn, "the word table is torch.float8_e4m3fn"),
     ("cuda", "dsn_logits_folded", torch.float32, "has no kernel for dsn_logits_folded"),
     ("cuda", "dsn_logits", torch.float8_e4m3fn, None),
+    ("cuda", "dsn_window_logits", torch.float16, "the word table is torch.float16"),
+    ("cuda", "dsn_window_logits", torch.bfloat16, None),
     ("cuda", "dsn_token_logits", torch.int8, None),
     ("cuda", "embed_pool", torch.bfloat16, None),
 ])
