@@ -16,6 +16,15 @@ after LayerNorm, are pooled and go through a layer with dendrites, as Perforated
     a_k    = f(A_k pooled + b_k + sum_{j<k} D_kj * a_j)       k = 0..N-1                         [C]
     logits = y + sum_k T_k * a_k                                                                 [C]
 
+A model without positions (``max_position_embeddings`` 0) may have J layers of M dendrites on windows of tokens, and the
+mean may be gated. t is the column, x_t and every u_t are 0 where the token is not valid or outside the row, and layer 0
+has d_0 = 1, layer j d_j = 2^j:
+
+    u0_t   = relu(b_0 + sum_{k=-r..r} U_0k x_{t+k})                                              [M]
+    uj_t   = u{j-1}_t + relu(b_j + sum_{k=-r..r} U_jk u{j-1}_{t + k d_j})     j = 1..J-1          [M]
+    h_t    = [x_t ; u{J-1}_t]                                                                    [H + M]
+    pooled = sum_t m_t g_t h_t / sum_t m_t g_t     g_t = exp(clip(v . h_t + G[id_t], -8, 8))     [H + M]
+
 With ``config.dsn`` False, BERT's encoder stands between embeddings and pooling. The package computes the same in one
 kernel, from packed rows too, and is what a machine that scores many texts should have: pip install dendritic-bert.
 """
@@ -44,7 +53,11 @@ class DendriticBertConfig(BertConfig):
     Args:
         dsn: True is a DSN; False keeps BERT's encoder under the head.
         encoder_pooling: with dsn=False, "cls" is BERT's own pooler, "mean" the mean over the tokens.
-        pooling: "mean_masked"; or "mean_all" and "sum_all", which count padding too.
+        pooling: "mean_masked"; "gated_mean"; or "mean_all" and "sum_all", which count padding too.
+        embedding_norm: "layer_norm" is BERT's; "none" goes without, and without positions.
+        window_dendrites, window_layers, window_radius: M, J and r.
+        window_activation: "relu".
+        window_dropout_prob: the dropout of what a window layer adds.
         num_dendrites: N, the number of dendrites per output of every layer of the head.
         dendrite_activation: "sigmoid", "tanh", "relu" or "gelu".
         head_hidden: None is a head of one layer. A number is a head of two, with that many outputs of the first.
@@ -57,11 +70,16 @@ class DendriticBertConfig(BertConfig):
     temperature: float = 1.0  # declared, or transformers 5 would take it for a parameter of generation
 
     def __init__(self, dsn: bool = True, encoder_pooling: str = "cls", pooling: str = "mean_masked",
-                 num_dendrites: int = 0, dendrite_activation: str = "sigmoid", head_hidden: int | None = None,
+                 embedding_norm: str = "layer_norm", num_dendrites: int = 0, dendrite_activation: str = "sigmoid",
+                 head_hidden: int | None = None, window_dendrites: int = 0, window_layers: int = 0,
+                 window_radius: int = 1, window_activation: str = "relu", window_dropout_prob: float = 0.0,
                  temperature: float = 1.0, **kwargs: Any) -> None:
         self.dsn, self.encoder_pooling, self.pooling = dsn, encoder_pooling, pooling
+        self.embedding_norm = embedding_norm
         self.num_dendrites, self.dendrite_activation = num_dendrites, dendrite_activation
         self.head_hidden = head_hidden
+        self.window_dendrites, self.window_layers, self.window_radius = window_dendrites, window_layers, window_radius
+        self.window_activation, self.window_dropout_prob = window_activation, window_dropout_prob
         super().__init__(**kwargs)
         self.temperature = temperature
 
@@ -109,35 +127,117 @@ class DendriticLinear(nn.Module):
         return logits
 
 
-class DsnBody(nn.Module):
-    """What a DSN keeps of ``BertModel``, under the names that it has there."""
+class PositionFreeEmbeddings(nn.Module):
+    """The parts of ``BertEmbeddings`` that a model without positions has."""
 
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__()
-        self.embeddings = BertEmbeddings(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        has_norm = config.embedding_norm == "layer_norm"
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if has_norm else None
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+
+class WindowDendrites(nn.Module):
+    """The window layers. input_weight ``[R, H, M]`` is that of layer 0, weight ``[J - 1, R, M, M]`` that of the others,
+    with R = 2 r + 1 taps; bias is ``[J, M]``."""
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__()
+        layers, dendrites, taps = config.window_layers, config.window_dendrites, 2 * config.window_radius + 1
+        self.input_weight = nn.Parameter(torch.empty(taps, config.hidden_size, dendrites))
+        self.weight = nn.Parameter(torch.empty(layers - 1, taps, dendrites, dendrites))
+        self.bias = nn.Parameter(torch.zeros(layers, dendrites))
+        self.dropout = nn.Dropout(config.window_dropout_prob)
+
+    def reset_parameters(self) -> None:
+        """He et al. 2015 for ReLU, and for the layers that add to the one before that over the root of J."""
+        taps, hidden_size, dendrites = self.input_weight.shape
+        nn.init.normal_(self.input_weight, std=math.sqrt(2 / (taps * hidden_size)))
+        nn.init.normal_(self.weight, std=math.sqrt(2 / (taps * dendrites * self.bias.shape[0])))
+
+    def forward(self, x: Tensor, is_valid: Tensor) -> Tensor:
+        """``x [B, L, H]``, 0 where ``is_valid [B, L, 1]`` is False -> ``[B, L, M]``, 0 there too."""
+        radius = self.input_weight.shape[0] // 2
+        u = x.transpose(1, 2)
+        for layer, bias in enumerate(self.bias):
+            taps = self.input_weight if layer == 0 else self.weight[layer - 1]
+            step = F.conv1d(u, taps.permute(2, 1, 0).to(x.dtype), bias.to(x.dtype), padding=radius * 2**layer,
+                            dilation=2**layer).relu()
+            step = self.dropout(step)
+            u = torch.where(is_valid.transpose(1, 2), step if layer == 0 else u + step, 0)
+        return u.transpose(1, 2)
+
+
+class TokenGate(nn.Module):
+    """What the weight of every token in the mean is made of: v ``[H + M]`` and G ``[V]``."""
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(config.hidden_size + config.window_dendrites))
+        self.word_bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, h: Tensor, input_ids: Tensor) -> Tensor:
+        """The rows ``h [B, L, H + M]`` and ids ``[B, L]`` -> the gates ``[B, L, 1]``."""
+        gates = h @ self.weight.to(h.dtype) + self.word_bias.to(h.dtype)[input_ids]
+        return gates.clamp(-8, 8).exp()[..., None]
+
+
+class DsnBody(nn.Module):
+    """What a DSN keeps of ``BertModel``, under the names that it has there, and its own window layers and gate."""
+
+    def __init__(self, config: DendriticBertConfig) -> None:
+        super().__init__()
+        self.embeddings = BertEmbeddings(config) if config.max_position_embeddings else PositionFreeEmbeddings(config)
+        self.windows = WindowDendrites(config) if config.window_layers else None
+        self.gate = TokenGate(config) if config.pooling == "gated_mean" else None
 
     def forward(self, input_ids: Tensor | None, token_type_ids: Tensor | None, position_ids: Tensor | None,
                 inputs_embeds: Tensor | None) -> Tensor:
         """``[B, L]`` ids, or ``[B, L, H]`` word embeddings in their place -> ``[B, L, H]``, in float32 at least."""
         parts = self.embeddings
         words = parts.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        length, num_positions = words.shape[1], parts.position_embeddings.num_embeddings
-        if position_ids is None:
-            if length > num_positions:
-                raise ValueError(f"input_ids have {length} columns, the model has {num_positions} positions: cut the "
-                                 "texts (truncation=True).")
-            position_ids = torch.arange(length, device=words.device)[None]
         if token_type_ids is None:
-            token_type_ids = torch.zeros_like(position_ids)
-        e = _wide(words) + parts.token_type_embeddings(token_type_ids) + parts.position_embeddings(position_ids)
+            token_type_ids = torch.zeros(words.shape[:2], dtype=torch.int64, device=words.device)
+        e = _wide(words) + parts.token_type_embeddings(token_type_ids)
+        if isinstance(parts, BertEmbeddings):
+            length, num_positions = words.shape[1], parts.position_embeddings.num_embeddings
+            if position_ids is None:
+                if length > num_positions:
+                    raise ValueError(f"input_ids have {length} columns, the model has {num_positions} positions: cut "
+                                     "the texts (truncation=True).")
+                position_ids = torch.arange(length, device=words.device)[None]
+            e = e + parts.position_embeddings(position_ids)
         norm = parts.LayerNorm
-        return parts.dropout(F.layer_norm(e, norm.normalized_shape, _wide(norm.weight), _wide(norm.bias), norm.eps))
+        if norm is not None:
+            e = F.layer_norm(e, norm.normalized_shape, _wide(norm.weight), _wide(norm.bias), norm.eps)
+        return parts.dropout(e)
+
+    def pool(self, x: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None, pooling: str) -> Tensor:
+        """``[B, L, H]`` -> ``[B, H]``, or ``[B, H + M]`` with window layers; a row without tokens is 0."""
+        if pooling in ("mean_all", "sum_all") or (attention_mask is None and self.windows is self.gate is None):
+            return x.sum(dim=1) if pooling == "sum_all" else x.sum(dim=1) / max(1, x.shape[1])
+        is_valid = torch.ones_like(x[..., :1], dtype=torch.bool) if attention_mask is None else (
+            attention_mask[..., None] != 0)
+        h = torch.where(is_valid, x, 0)  # selected, not multiplied: what stands in padding may be NaN
+        if self.windows is not None:
+            h = torch.cat([h, self.windows(h, is_valid)], dim=-1)
+        if self.gate is None:
+            return h.sum(dim=1) / is_valid.sum(dim=1).clamp_min(1)
+        if input_ids is None:
+            raise ValueError("inputs_embeds are given, but the gate of pooling 'gated_mean' knows words by their ids: "
+                             "pass input_ids.")
+        gates = torch.where(is_valid, self.gate(h, input_ids), 0)
+        total = gates.sum(dim=1)
+        return (gates * h).sum(dim=1) / torch.where(total == 0, 1, total)
 
 
 class DendriticBertPreTrainedModel(BertPreTrainedModel):
     """``self.bert``, a ``DsnBody`` or a ``BertModel``, and what the classes with a head share."""
 
     config_class = DendriticBertConfig
+    bert: Any
     is_pooled = True
 
     def __init__(self, config: DendriticBertConfig) -> None:
@@ -150,9 +250,10 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         config = self.config
         num_labels: Any = config.num_labels
         dendrites = (config.num_dendrites, config.dendrite_activation)
+        in_features = config.hidden_size + config.window_dendrites
         if config.head_hidden is None:
-            return DendriticLinear(config.hidden_size, num_labels, *dendrites)
-        return nn.Sequential(DendriticLinear(config.hidden_size, config.head_hidden, *dendrites),
+            return DendriticLinear(in_features, num_labels, *dendrites)
+        return nn.Sequential(DendriticLinear(in_features, config.head_hidden, *dendrites),
                              ACT2FN[config.hidden_act],
                              DendriticLinear(config.head_hidden, num_labels, *dendrites))
 
@@ -168,18 +269,23 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
                            position_ids=position_ids, inputs_embeds=inputs_embeds)
         return output.last_hidden_state, output.pooler_output
 
-    def pool(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """``[B, L, H]`` -> ``[B, H]``, in float32 at least; a row without tokens is 0."""
-        x, pooling = _wide(x), self.config.pooling if self.config.dsn else "mean_masked"
-        if attention_mask is None or pooling != "mean_masked":
-            return x.sum(dim=1) if pooling == "sum_all" else x.sum(dim=1) / max(1, x.shape[1])
-        is_valid = attention_mask != 0  # selected, not multiplied: what stands in padding may be NaN
+    def pool(self, x: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        """``[B, L, H]`` -> ``[B, H]``, or ``[B, H + M]`` with window layers, in float32 at least; a row without tokens
+        is 0."""
+        x = _wide(x)
+        if self.config.dsn:
+            return self.bert.pool(x, input_ids, attention_mask, self.config.pooling)
+        if attention_mask is None:
+            return x.sum(dim=1) / max(1, x.shape[1])
+        is_valid = attention_mask != 0
         return torch.where(is_valid[..., None], x, 0).sum(dim=1) / is_valid.sum(dim=1, keepdim=True).clamp_min(1)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, DendriticLinear):
             module.reset_parameters(self.config.initializer_range)
+        elif isinstance(module, WindowDendrites):
+            module.reset_parameters()
 
 
 class DendriticBertModel(DendriticBertPreTrainedModel):
@@ -194,7 +300,7 @@ class DendriticBertModel(DendriticBertPreTrainedModel):
                 inputs_embeds: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any) -> Any:
         """``[B, L]`` ids -> last_hidden_state ``[B, L, H]`` and pooler_output ``[B, H]``."""
         x, pooled = self.embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        pooled = self.pool(x, attention_mask) if pooled is None else pooled
+        pooled = self.pool(x, input_ids, attention_mask) if pooled is None else pooled
         output = BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=pooled)
         return output if return_dict is None or return_dict else output.to_tuple()
 
@@ -215,7 +321,7 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
                 **kwargs: Any) -> Any:
         """``[B, L]`` ids -> logits ``[B, num_labels]``, and the loss of ``config.problem_type`` with ``labels``."""
         x, pooled = self.embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        pooled = self.pool(x, attention_mask) if pooled is None else pooled
+        pooled = self.pool(x, input_ids, attention_mask) if pooled is None else pooled
         logits = self.classifier(self.dropout(pooled))
         loss = None
         if labels is not None:

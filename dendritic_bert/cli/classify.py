@@ -133,7 +133,7 @@ def _texts(args: argparse.Namespace) -> tuple[list[str] | BinaryIO, str | None, 
     return io.BytesIO("".join(json.dumps({"text": text}) + "\n" for text in args.texts).encode()), "jsonl", "text"
 
 
-def _say_report(report: FileReport, output: str | None, max_length: int, on_error: str) -> None:
+def _say_report(report: FileReport, output: str | None, max_length: int | None, on_error: str) -> None:
     """Say in one line what the results do not show, if there is anything."""
     notes = [f"{what}: {count}" for what, count in [
         ("of them by an earlier run", report.num_resumed),

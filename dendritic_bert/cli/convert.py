@@ -12,6 +12,8 @@ DESCRIPTION = """\
 Make a model of this package, or with --perforated a checkpoint that PerforatedAI can train.
 
   dendritic-bert convert prajjwal1/bert-tiny my-dsn                       BERT's embeddings under a new head
+  dendritic-bert convert prajjwal1/bert-tiny my-dsn --window-dendrites 32 --window-layers 5 --pooling gated_mean
+                                                                          with dendrites on windows of tokens, to train
   dendritic-bert convert PAI/best_model.pt my-model --config config.json  a network that grew dendrites, with its head
   dendritic-bert convert my-model PAI --perforated                        and back, to continue its training there"""
 
@@ -30,8 +32,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--perforated", action="store_true", help="write the form that PerforatedAI trains")
     add("--num-labels", type=positive_number, metavar="N", help="number of labels of the new head (default: BERT's)")
     add("--num-dendrites", type=int, metavar="N", help="number of dendrites for each label (default: 0)")
-    add("--pooling", choices=["mean_masked", "mean_all", "sum_all"], help="how tokens are pooled (default: "
-                                                                          "mean_masked)")
+    add("--pooling", choices=["mean_masked", "gated_mean", "mean_all", "sum_all"],
+        help="how tokens are pooled (default: mean_masked)")
+    add("--window-dendrites", "--window_dendrites", type=positive_number, metavar="M",
+        help="number of dendrites in each window layer (default: 0; the model then has no positions, and the mean of "
+             "BERT's is added to every word)")
+    add("--window-layers", "--window_layers", type=positive_number, metavar="J",
+        help="number of window layers (default: 0)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     from ..model.convert import convert
 
     options = {name: getattr(args, name)
-               for name in ("num_labels", "num_dendrites", "pooling", "config", "activation")}
+               for name in ("num_labels", "num_dendrites", "pooling", "window_dendrites", "window_layers", "config",
+                            "activation")}
     model = convert(args.source, args.out, to_perforated=args.perforated,
                     **{name: value for name, value in options.items() if value is not None})
     say(f"{args.out}: {model.num_parameters():,} parameters")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..kernels import backends
 from ..kernels.backends import cpu
-from ..kernels.reference import embed_pool_ref
 from ..model.modeling import DendriticBertForSequenceClassification
 from .models import load_classifier
 
@@ -36,7 +35,8 @@ def run() -> None:
         print(f"{result['label']:8}  {result['score']:.3f}  {sentence}")
 
     model, tokenizer = classifier.model, classifier.tokenizer
-    backend = backends.choose(None, "dsn_logits", "cpu", model.dtype)
+    op, dtype = ("dsn_window_logits", torch.float32) if model.config.pools_windows else ("dsn_logits", model.dtype)
+    backend = backends.choose(None, op, torch.device("cpu"), dtype)
     instruction_set = f", instruction set {cpu.instruction_set()}" if backend == "cpu" else ""
     parameters = sum(p.numel() for p in model.bert.parameters()) + model.classifier.num_live_parameters()
     print(f"\nmodel      {parameters:,} live parameters in {str(model.dtype).removeprefix('torch.')}")
@@ -47,21 +47,18 @@ def run() -> None:
 
 @torch.no_grad()
 def _compare(model: DendriticBertForSequenceClassification) -> None:
-    length = min(ROW_LENGTH, model.config.max_position_embeddings)
+    length = int(min(ROW_LENGTH, model.config.longest_row))
     uniform = torch.rand(ROWS, length, generator=torch.Generator().manual_seed(0))
     input_ids = (model.config.vocab_size ** uniform - 1).int()  # p(id) ~ 1 / (id + 1), like the frequencies of words
     packed, cu_seqlens = input_ids.flatten(), torch.arange(ROWS + 1) * length  # the layout that the tokenizer gives
     in_float32 = copy.deepcopy(model).float()
-    embeddings, norm = in_float32.bert.embeddings, in_float32.bert.embeddings.LayerNorm
 
     def fused() -> Tensor:
         return model(input_ids=packed, cu_seqlens=cu_seqlens).logits
 
     def reference() -> Tensor:
-        pooled = embed_pool_ref(
-            input_ids, embeddings.word_embeddings.weight, embeddings.position_embeddings.weight,
-            embeddings.token_type_embeddings.weight, norm.weight, norm.bias, eps=norm.eps, pooling=in_float32.pooling)
-        return in_float32.classifier(pooled)
+        # Asked for hidden states, a model calls PyTorch's modules.
+        return in_float32(input_ids=input_ids, output_hidden_states=True).logits
 
     difference = (fused() - reference()).abs().max().item()
     threads = torch.get_num_threads()

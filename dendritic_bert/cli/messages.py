@@ -18,6 +18,8 @@ def say(message: str) -> None:
 
 def one_line(error: Exception) -> str:
     """The first line of an error's message, after the error's type if the message was not written to stand alone."""
+    if type(error).__name__.startswith("StrictDataclass") and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # the sentence of a configuration; the hub's client puts a line of its own before it
     lines = str(error).strip().splitlines()
     if isinstance(error, (ImportError, OSError, RuntimeError, ValueError)) and lines:
         return lines[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from .. import embedded_model
-from ..model.dsn_checkpoint import DsnCheckpoint
+from ..model.dsn_checkpoint import DsnCheckpoint, table_dtype_of
 from .file_classification import FileReport, classify_file
 from .scores import Answers, NonFiniteScores, Prediction, label_names
 from .streams import PathOrStream
@@ -42,9 +43,9 @@ class TextClassifier:
 
     ``model`` is a ``DendriticBertForSequenceClassification``, or the ``DsnCheckpoint`` of one, of which the attribute
     ``model`` makes the model when it is first asked for. ``tokenizer`` is anything that ``PackedTokenizer`` takes.
-    ``max_length`` is the size of the model's position table, or the tokenizer's ``model_max_length`` if that is less.
-    Longer texts are cut on the tokenizer's ``truncation_side``; ``num_truncated`` counts them over the life of the
-    classifier.
+    ``max_length`` is the size of the model's position table, or the tokenizer's ``model_max_length`` if that is less;
+    None where neither sets a limit. Longer texts are cut on the tokenizer's ``truncation_side``; ``num_truncated``
+    counts them over the life of the classifier.
 
     Calls may overlap, and do not change torch's number of threads. A classifier can be pickled and copied; the copy
     counts from 0.
@@ -54,14 +55,15 @@ class TextClassifier:
     """
 
     def __init__(self, model: PreTrainedModel | DsnCheckpoint, tokenizer: Any):
-        self._source: Any = model if isinstance(model, DsnCheckpoint) else model.eval()
+        self._source: Any = model if isinstance(model, DsnCheckpoint) else _prepared(model.eval())
         self.tokenizer = tokenizer if isinstance(tokenizer, PackedTokenizer) else PackedTokenizer(tokenizer)
         config = model.config
         vocab_size = self.tokenizer.backend.get_vocab_size()
         if vocab_size > config.vocab_size:
             raise ValueError(f"the tokenizer has {vocab_size} ids, the model embeds {config.vocab_size}: they do not "
                              "belong together, pass the tokenizer that the model was trained with.")
-        self.max_length = int(min(config.max_position_embeddings, self.tokenizer.model_max_length))
+        longest = min(config.longest_row, self.tokenizer.model_max_length)
+        self.max_length = None if longest == math.inf else int(longest)
         self.labels = label_names(config.id2label, self._source.num_labels)
         self.num_truncated = 0
         self._answers = self._make_answers({})
@@ -98,7 +100,7 @@ class TextClassifier:
         """The model. A checkpoint's is made now, and from now on the classifier calls it."""
         with _LOCK:
             if isinstance(self._source, DsnCheckpoint):
-                self._source = self._source.to_model()
+                self._source = _prepared(self._source.to_model())
             return self._source
 
     @property
@@ -356,6 +358,10 @@ class TextClassifier:
         pooled row (Sundararajan et al. 2017), from the empty row on. The shares are not sampled, and add up to the
         difference of the logits to within 1e-6 of the sum of their magnitudes.
 
+        Windows and a gate let tokens act on each other. Then the shares are integrated gradients along what is looked
+        up for the tokens, to within 1e-3; and with windows the sum begins at the logits of a row of zeros, of as many
+        tokens for which nothing but zeros is looked up.
+
         Beside its share each word has the number ``left_out``: by how much the logits are lower if its tokens are left
         out and those behind them move up. That is another number, because the mean is then one over fewer tokens, at
         other positions.
@@ -364,12 +370,21 @@ class TextClassifier:
         (BERT's ends one at each space and punctuation mark), with offsets in characters.
 
         Raises TypeError for a text that is not a str, and ValueError for a label that the model does not have, for
-        logits that are NaN or infinite, for a model with BERT's encoder (``dsn=False``), whose logits are no such sum,
-        and for a model with an adapter or hooks.
+        logits that are NaN or infinite, for a model with BERT's encoder (``dsn=False``), and for a model with an
+        adapter or hooks.
         """
         from .explanation import explain
 
         return without_lost_threads(lambda _: explain(self, text, text_pair, labels), None)
+
+    def __repr__(self) -> str:
+        config = self.config
+        dtype = str(next(iter(self._source.state_dict().values())).dtype).removeprefix("torch.")
+        form = "embeddings" if config.dsn else "encoder"
+        if config.window_layers:
+            form = f"{config.window_layers} layers of {config.window_dendrites} dendrites on windows"
+            dtype = "bfloat16" if dtype == "bfloat16" else "float32"  # as model/inference_tables.py has it
+        return f"TextClassifier({len(self.labels)} labels, {form} in {config.table_dtype or dtype})"
 
     def fingerprint(self) -> str:
         """A digest of parameters, configuration and tokenizer, but not of where they are stored or what saved them."""
@@ -383,3 +398,9 @@ class TextClassifier:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _prepared(model: Any) -> Any:
+    """The model, which computes as its configuration says that a classifier does."""
+    dtype = table_dtype_of(model.config)
+    return model if dtype is None else model.prepare(dtype)

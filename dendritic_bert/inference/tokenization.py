@@ -104,8 +104,9 @@ class PackedTokenizer:
         except (TypeError, ValueError):
             raise ValueError(f"the tokenizer's model_max_length is {model_max_length!r}, expected a number of tokens: "
                              "mend it in tokenizer_config.json.") from None
-        # `tokenizers` too ignores a limit that leaves no room for the special tokens.
-        return model_max_length if model_max_length >= len(self.prefix) + len(self.suffix) else math.inf
+        # transformers writes 1e30 where none is set. `tokenizers` too ignores a limit that leaves no room for the
+        # special tokens.
+        return model_max_length if len(self.prefix) + len(self.suffix) <= model_max_length < 2**63 else math.inf
 
     def __getstate__(self) -> dict[str, Any]:
         # An engine cannot be pickled, and a pickled Tokenizer forgets encode_special_tokens.

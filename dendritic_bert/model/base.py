@@ -1,8 +1,10 @@
 """The base class of the models: inference tables that follow the parameters, growing dendrites, loading and saving."""
 
+import copy
 import os
 from collections.abc import Iterable
 from contextvars import ContextVar
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,21 +17,24 @@ from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 from ..embedded_model import EMBEDDED_MODEL
-from ..kernels.contract import TABLE_DTYPES
-from ..kernels.prepare import prepare_head, prepare_table
+from ..kernels.contract import TABLE_DTYPES, WINDOW_DTYPES
 from ..kernels.reference import pool_ref, token_places
 from .configuration import DendriticBertConfig
 from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
 from .embedding_modules import Parts, are_plain, parts_of
 from .files import REMOTE_CODE, REMOTE_CODE_FILE
-from .inference_tables import InferenceTables
+from .inference_tables import InferenceTables, WindowTables, make_tables
 from .perforatedai_checkpoint import find_perforated, read_perforated
 from .table_cache import TableCache
+from .window_modules import TokenGate, WindowDendrites
 
 # A logger below "transformers", so that transformers.logging.set_verbosity_*() governs it too.
 logger = logging.get_logger(f"transformers.{__name__}")
 Model = TypeVar("Model", bound="DendriticBertPreTrainedModel")
 _IGNORE_MISFITS: ContextVar[bool] = ContextVar("ignore_mismatched_sizes", default=False)
+_ADDED_TO_WORDS = ("bert.embeddings.LayerNorm.", "bert.embeddings.position_embeddings.")
+# Where a checkpoint is downloaded from.
+_SOURCES = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 class DendriticBertPreTrainedModel(BertPreTrainedModel):
@@ -43,30 +48,43 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
     bert: Any
     head_name: str
     pooling: str = "mean_masked"
+    is_pooled = True  # whether the head reads pooled rows, not tokens
     accepts_loss_kwargs = False  # so that the Trainer itself scales the loss of accumulated steps
 
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
-        self._no_split_modules = {"BertEmbeddings", "BertLayer"}  # device_map moves them as a whole
-        self._fusable = config.dsn and config.head_hidden is None
+        # device_map moves them as a whole
+        self._no_split_modules = {"BertEmbeddings", "BertLayer", "PositionFreeEmbeddings", "WindowDendrites"}
+        self._fusable = self._is_one_op and config.head_hidden is None
         self._table_dtype: torch.dtype | None = None
         self._table_cache: TableCache | None = None
         self._had_gradients = False
+
+    @property
+    def _pools_windows(self) -> bool:
+        """Whether inference reads ``WindowTables``."""
+        return self.config.pools_windows and self.is_pooled
+
+    @property
+    def _is_one_op(self) -> bool:
+        """Whether one op pools ids, or gives the logits of tokens; otherwise PyTorch's modules are called."""
+        return self.config.pools_embeddings or self._pools_windows
 
     def _make_head(self) -> DendriticLinear | DendriticMLP:
         config = self.config
         num_labels: Any = config.num_labels  # declared optional, but always set
         dendrites = (config.num_dendrites, config.dendrite_activation)
         if config.head_hidden is None:
-            return DendriticLinear(config.hidden_size, num_labels, *dendrites)
-        return DendriticMLP(config.hidden_size, config.head_hidden, num_labels, *dendrites, ACT2FN[config.hidden_act])
+            return DendriticLinear(config.pooled_size, num_labels, *dendrites)
+        return DendriticMLP(config.pooled_size, config.head_hidden, num_labels, *dendrites, ACT2FN[config.hidden_act])
 
     def prepare(self: Model, dtype: torch.dtype | None = None) -> Model:
         """Make the inference tables now, and store the word table as ``dtype`` from now on. Returns the model.
 
         ``dtype`` is float32, bfloat16, float16 or int8 (with one scale per row); None is the dtype of the parameters.
-        The tables are never saved.
+        Without positions it is float32, bfloat16 or, where there are window layers, int8: the dtype of their products,
+        and None is float32 unless the parameters are bfloat16. The tables are never saved.
 
         Calling this is optional, since the tables follow the parameters. Every step of an optimizer, every gradient and
         every write that torch counts is noticed at once. On a CPU a write past torch (through ``.data``, by numpy, by
@@ -76,7 +94,8 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         GPU nothing is compared, because every call would have to wait for it: call this after writing through
         ``.data``.
 
-        Raises ValueError if ``config.dsn`` is False, if the head has a hidden layer, or if there is no head.
+        Raises ValueError if ``config.dsn`` is False, if the head has a hidden layer, if no op computes this form of
+        a model, or if there is no head.
         """
         if not self.head_name:
             raise ValueError("prepare() needs a model with a head: load one with AutoModelForSequenceClassification.")
@@ -85,8 +104,17 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         if self.config.head_hidden is not None:
             raise ValueError(f"prepare() needs a head of one layer, but head_hidden is {self.config.head_hidden}: a "
                              "head of two layers runs in PyTorch and has no inference tables.")
-        if dtype is not None and dtype not in TABLE_DTYPES:
-            raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, TABLE_DTYPES))}.")
+        if not self._fusable:
+            remedy = ("a gate needs max_position_embeddings=0" if self.config.pooling == "gated_mean"
+                      else "embeddings without LayerNorm are pooled by \"mean_masked\" or \"gated_mean\"")
+            raise ValueError(f"prepare() needs a form that one op computes, but pooling is {self.config.pooling!r}, "
+                             f"embedding_norm {self.config.embedding_norm!r} and max_position_embeddings "
+                             f"{self.config.max_position_embeddings}, which runs in PyTorch: {remedy}.")
+        dtypes = TABLE_DTYPES
+        if self._pools_windows:
+            dtypes = (*WINDOW_DTYPES, torch.int8) if self.config.window_layers else WINDOW_DTYPES
+        if dtype is not None and dtype not in dtypes:
+            raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, dtypes))}.")
         self._table_dtype = dtype
         self._table_cache = self._make_tables()
         return self
@@ -113,21 +141,16 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         dropped = any(isinstance(module, nn.Dropout) and module.training for module, _ in parts)
         if dropped or self.config.output_hidden_states or not are_plain(parts):
             return None
-        embeddings = self.bert.embeddings
-        words, norm = embeddings.word_embeddings.weight, embeddings.LayerNorm
         cache = TableCache(self, [module for module, _ in parts], self._had_gradients)
-        if self._table_dtype is not None or words.dtype != torch.float64:  # a table is float32 at most
-            table = prepare_table(
-                words, embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight, norm.eps,
-                self._table_dtype,
-            )
-            head = prepare_head(
-                norm.weight, norm.bias, layer.weight, layer.bias, layer.lateral, layer.top, layer.activation
-            )
-            cache.tables = InferenceTables(table, head)
+        embeddings = self.bert.embeddings
+        if self._table_dtype is not None or embeddings.word_embeddings.weight.dtype != torch.float64:
+            # a table is float32 at most
+            eps = getattr(embeddings.LayerNorm, "eps", 0.0)
+            cache.tables = make_tables(self.config, self.state_dict(), self.head_name, eps, layer.activation,
+                                       self._table_dtype)
         return cache
 
-    def _current_tables(self) -> InferenceTables | None:
+    def _current_tables(self) -> InferenceTables | WindowTables | None:
         """The inference tables, made again if something has changed; None if the fused op cannot serve."""
         if not self._fusable or torch.compiler.is_compiling() or torch.jit.is_tracing() or (
                 torch._C._are_functorch_transforms_active()):
@@ -164,18 +187,17 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         return self.bert(input_ids=input_ids, inputs_embeds=inputs_embeds, output_hidden_states=output_hidden_states,
                          **tokens, **kwargs | {"return_dict": True})
 
-    def _pool(self, output: Any, attention_mask: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
-        """Pool the output of ``_embed`` to ``[B, H]``."""
+    def _pool(self, output: Any, input_ids: Tensor | None, attention_mask: Tensor | None,
+              cu_seqlens: Tensor | None) -> Tensor:
+        """Pool the output of ``_embed`` to ``[B, H]``, or with window layers ``[B, H + M]``."""
         x = output.last_hidden_state
         if self.config.dsn:
-            pooling = self.pooling
-        elif self.config.encoder_pooling == "cls":
+            return self.bert.pool(x, input_ids, attention_mask, cu_seqlens, self.pooling)
+        if self.config.encoder_pooling == "cls":
             return output.pooler_output
-        else:
-            pooling = "mean_masked"
         row, _ = token_places(x[..., 0], cu_seqlens)
         wide = torch.promote_types(x.dtype, torch.float32)
-        return pool_ref(x.to(wide), row, attention_mask, cu_seqlens, pooling).to(x.dtype)
+        return pool_ref(x.to(wide), row, attention_mask, cu_seqlens, "mean_masked").to(x.dtype)
 
     def train(self: Model, mode: bool = True) -> Model:
         # Some training code writes through .data, which counts no version.
@@ -215,6 +237,18 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         self.bert.embeddings.word_embeddings = value
 
     @torch.no_grad()
+    def _resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; new words get the gate of zeros, that of words that count as others do."""
+        embeddings = super()._resize_token_embeddings(*args, **kwargs)
+        gate = getattr(self.bert, "gate", None)
+        if gate is not None:
+            old, kept = gate.word_bias, min(gate.word_bias.shape[0], embeddings.num_embeddings)
+            bias = old.new_zeros(embeddings.num_embeddings)
+            bias[:kept] = old[:kept]
+            gate.word_bias = nn.Parameter(bias, requires_grad=old.requires_grad)
+        return embeddings
+
+    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, DendriticLinear):
@@ -225,6 +259,14 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             values = fresh.state_dict()
             for name, tensor in module.state_dict(keep_vars=True).items():
                 init.copy_(tensor, values[name])  # which skips a tensor that a checkpoint has filled
+        elif isinstance(module, WindowDendrites):
+            input_std, std = module.initial_std()
+            init.normal_(module.input_weight, std=input_std)
+            init.normal_(module.weight, std=std)
+            init.zeros_(module.bias)
+        elif isinstance(module, TokenGate):
+            init.zeros_(module.weight)
+            init.zeros_(module.word_bias)
 
     @classmethod
     def from_pretrained(
@@ -234,7 +276,8 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
 
         BERT's embeddings are kept, with ``dsn=False`` its encoder too, and its head if the shape fits; one line of the
         log says what was kept, dropped and newly initialised. Keyword arguments that are fields of
-        ``DendriticBertConfig`` override those of the checkpoint.
+        ``DendriticBertConfig`` override those of the checkpoint. Where they ask for window layers, or for a model
+        without positions, the mean of the checkpoint's positions is added to every word.
 
         A file of PerforatedAI, or a folder with one, can be read too. Then ``config`` is a configuration or the path of
         one, by default the ``config.json`` beside the file, and ``dendrite_activation`` is needed if no configuration
@@ -249,17 +292,28 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             name = pretrained_model_name_or_path
             file = None if name is None or kwargs.get("state_dict") is not None else find_perforated(name)
             if file is not None:
-                config, state_dict, kwargs = _read_perforated_model(file, **kwargs)
-                model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+                of_file, state_dict, kwargs = _read_perforated_model(file, **kwargs)
+                model = super().from_pretrained(None, *args, config=of_file, state_dict=state_dict, **kwargs)
                 model.config._name_or_path = str(name)
                 return model
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            config, kwargs = _config_with_positions(name, **kwargs)
+            if config is None:
+                return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            model = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+            model._drop_positions()
+            return model
         except SafetensorError as error:
             raise ValueError(
                 f"the weights of {pretrained_model_name_or_path} cannot be read ({error}): fetch or save them again."
             ) from error
         finally:
             _IGNORE_MISFITS.reset(token)
+
+    def _drop_positions(self) -> None:
+        self.config.max_position_embeddings = 0
+        del self.config.drops_positions
+        self.bert.drop_positions(self.config)
+        self._fusable = self._is_one_op and self.config.head_hidden is None
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers, with a file of plain PyTorch beside the weights, which ``trust_remote_code=True`` loads
@@ -279,8 +333,14 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             for keys in (loading_info.missing_keys, loading_info.unexpected_keys, loading_info.mismatched_keys):
                 keys.clear()
             raise ValueError(f"{self.name_or_path} lacks {lost[0]}: pass a checkpoint of BERT or of this model.")
+        misplaced = sorted(key for key in loading_info.unexpected_keys if key.startswith(_ADDED_TO_WORDS))
+        if misplaced:
+            loading_info.unexpected_keys.clear()
+            raise ValueError(f"{self.name_or_path} holds {misplaced[0]}, which its configuration leaves out: pass the "
+                             "configuration it was saved with.")
         dropped, fresh = _parts(loading_info.unexpected_keys), _parts(loading_info.missing_keys)
-        if "encoder" in dropped:  # the checkpoint is BERT's, whose head need not fit
+        drops_positions = getattr(self.config, "drops_positions", False)
+        if "encoder" in dropped or drops_positions:  # the head of a BERT, or of another form of model, need not fit
             misfits = {entry for entry in loading_info.mismatched_keys if entry[0].startswith(f"{self.head_name}.")}
             loading_info.mismatched_keys -= misfits
             fresh |= _parts(entry[0] for entry in misfits)
@@ -291,9 +351,12 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             loading_info.mismatched_keys.clear()
             raise ValueError(f"{self.name_or_path} has {weight} of shape {list(found)}, its configuration asks for "
                              f"{list(expected)}: pass the configuration it was saved with.")
-        if dropped or fresh:
+        if dropped or fresh or drops_positions:
             named = (_parts(self.state_dict()) - fresh, dropped, fresh)
             kept_line, dropped_line, fresh_line = (", ".join(sorted(parts)) or "nothing" for parts in named)
+            if drops_positions:
+                kept_line += (f", with the mean of {self.config.max_position_embeddings} positions added to every word "
+                              "in the place of positions")
             logger.warning(
                 f"{self.name_or_path or 'the checkpoint'}: kept {kept_line}; dropped {dropped_line}; "
                 f"newly initialised {fresh_line}{' (train it before use)' if fresh else ''}."
@@ -338,6 +401,33 @@ def _read_perforated_model(
         fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
         fields["num_labels"] = labels
     return DendriticBertConfig(**fields), checkpoint.state_dict, kwargs
+
+
+def _config_with_positions(
+    name: str | os.PathLike[str] | None, config: Any = None, **kwargs: Any
+) -> tuple[DendriticBertConfig | None, dict[str, Any]]:
+    """Where a model without positions is asked for and the checkpoint has some: the configuration with which it can be
+    loaded before it drops them, and the arguments that are no fields of it. Otherwise None, and all arguments."""
+    unchanged = kwargs if config is None else {"config": config, **kwargs}
+    asked_for = isinstance(config, DendriticBertConfig) and config.max_position_embeddings == 0
+    if name is None or kwargs.get("state_dict") is not None or not (
+            asked_for or kwargs.get("window_layers") or kwargs.get("max_position_embeddings") == 0):
+        return None, unchanged
+    source = {key: kwargs[key] for key in _SOURCES if key in kwargs}
+    stored, _ = DendriticBertConfig.get_config_dict(name, **source)
+    num_positions = stored.get("max_position_embeddings", DendriticBertConfig.max_position_embeddings)
+    if num_positions == 0:
+        return None, unchanged
+    if not asked_for:
+        names = {field.name for field in fields(DendriticBertConfig)} - {"dtype"} | {"num_labels"}
+        changes = {key: kwargs.pop(key) for key in names & kwargs.keys()}
+        config = DendriticBertConfig.from_pretrained(name if config is None else config, **source, **changes)
+    if config.embedding_norm != "layer_norm":
+        raise ValueError(f"embedding_norm is {config.embedding_norm!r}, but {name} was trained with LayerNorm: leave "
+                         "embedding_norm out.")
+    config = copy.deepcopy(config)
+    config.max_position_embeddings, config.drops_positions = num_positions, True
+    return config, kwargs
 
 
 def _parts(names: Iterable[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """A classifying DSN read from the file of its checkpoint, for inference alone.
 
 transformers' modeling code imports torch's compiler, sympy and, where they are installed, accelerate and scipy. That
-takes longer than all the rest of a program that classifies one text, and needed of a checkpoint are nine tensors.
+takes longer than all the rest of a program that classifies one text, and needed of a checkpoint are its tensors.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import cached_file
 
 from ..kernels.contract import PARAMETER_DTYPES
-from ..kernels.prepare import prepare_head, prepare_table
 from .configuration import DendriticBertConfig
 from .files import CONFIG, WEIGHTS
-from .inference_tables import InferenceTables
+from .inference_tables import InferenceTables, WindowTables, make_tables
 
 if TYPE_CHECKING:
     from .modeling import DendriticBertForSequenceClassification
@@ -29,21 +29,22 @@ OTHER_SETTINGS = ("quantization_config", "output_hidden_states")  # which transf
 class DsnCheckpoint:
     """The configuration and the tensors of a ``DendriticBertForSequenceClassification``, and its inference tables.
 
-    It gives the logits that the model in evaluation gives, to the bit, from the same ops.
+    It gives the logits that the model in evaluation gives, to the bit, from the same ops, if the model is prepared as
+    the configuration's ``table_dtype`` says.
     """
 
     def __init__(self, config: DendriticBertConfig, tensors: dict[str, Tensor]) -> None:
         self.config, self._tensors = config, tensors
         self.num_labels: Any = config.num_labels  # declared optional, but always set
-        self._tables: InferenceTables | None = None  # made by the first call, as the model's are
+        self._tables: InferenceTables | WindowTables | None = None  # made by the first call, as the model's are
 
     @classmethod
     def find(cls, name_or_path: str) -> DsnCheckpoint | None:
         """Read the checkpoint of a folder or a hub id; None if it is to be read by ``from_pretrained``.
 
-        That is what is not a plain DSN with a head of one layer, comes from another program, or is damaged: then the
-        model is made, or the error raised, that ``from_pretrained`` has for it. Raises OSError if a hub id cannot be
-        found there.
+        That is what is not a DSN with a head of one layer that one op computes, comes from another program, or is
+        damaged: then the model is made, or the error raised, that ``from_pretrained`` has for it. Raises OSError if a
+        hub id cannot be found there.
         """
         folder = _find_folder(name_or_path)
         if folder is None or (folder / "adapter_config.json").exists():  # transformers adds an adapter to the model
@@ -54,7 +55,7 @@ class DsnCheckpoint:
         except (OSError, ValueError, SafetensorError):
             return None
         config._name_or_path = name_or_path
-        is_plain = config.dsn and config.head_hidden is None and not any(
+        is_plain = config.head_hidden is None and (config.pools_embeddings or config.pools_windows) and not any(
             getattr(config, name, None) for name in OTHER_SETTINGS)
         if not is_plain or {name: tuple(tensor.shape) for name, tensor in tensors.items()} != _shapes(config):
             return None
@@ -71,19 +72,11 @@ class DsnCheckpoint:
         """The logits ``[B, C]`` float32 of packed ids ``[T]``."""
         tables = self._tables
         if tables is None:
-            tables = self._tables = self._make_tables()
+            tables = self._tables = make_tables(
+                self.config, self._tensors, "classifier", self.config.layer_norm_eps, self.config.dendrite_activation,
+                table_dtype_of(self.config))
         return tables.logits(input_ids, cu_seqlens, self.config.pooling, {
             "attention_mask": None, "token_type_ids": token_type_ids, "position_ids": None})
-
-    def _make_tables(self) -> InferenceTables:
-        embeddings, head = (
-            {name.removeprefix(part): tensor for name, tensor in self._tensors.items() if name.startswith(part)}
-            for part in ("bert.embeddings.", "classifier."))
-        table = prepare_table(*(embeddings[f"{name}_embeddings.weight"] for name in ("word", "position", "token_type")),
-                              self.config.layer_norm_eps)
-        return InferenceTables(table, prepare_head(
-            embeddings["LayerNorm.weight"], embeddings["LayerNorm.bias"], head["weight"], head["bias"],
-            head.get("lateral"), head.get("top"), self.config.dendrite_activation))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors by the names that they have in the model's ``state_dict()``."""
@@ -98,6 +91,11 @@ class DsnCheckpoint:
             None, config=self.config, state_dict=dict(self._tensors), dtype=self._tensors["classifier.weight"].dtype)
         model.config._name_or_path = model.name_or_path = name
         return model.eval()
+
+
+def table_dtype_of(config: DendriticBertConfig) -> torch.dtype | None:
+    """What ``prepare`` is called with for a ``TextClassifier``."""
+    return None if config.table_dtype is None else getattr(torch, config.table_dtype)
 
 
 def _find_folder(name_or_path: str) -> Path | None:
@@ -116,13 +114,21 @@ def _shapes(config: DendriticBertConfig) -> dict[str, tuple[int, ...]]:
     num_labels: Any = config.num_labels  # declared optional, but always set
     shapes: dict[str, tuple[int, ...]] = {
         "bert.embeddings.word_embeddings.weight": (config.vocab_size, hidden_size),
-        "bert.embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden_size),
         "bert.embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden_size),
-        "bert.embeddings.LayerNorm.weight": (hidden_size,),
-        "bert.embeddings.LayerNorm.bias": (hidden_size,),
-        "classifier.weight": ((1 + num_dendrites) * num_labels, hidden_size),
+        "classifier.weight": ((1 + num_dendrites) * num_labels, config.pooled_size),
         "classifier.bias": ((1 + num_dendrites) * num_labels,),
     }
+    if config.max_position_embeddings:
+        shapes["bert.embeddings.position_embeddings.weight"] = (config.max_position_embeddings, hidden_size)
+    if config.embedding_norm == "layer_norm":
+        shapes |= {f"bert.embeddings.LayerNorm.{name}": (hidden_size,) for name in ("weight", "bias")}
+    if config.window_layers:
+        layers, dendrites, taps = config.window_layers, config.window_dendrites, 2 * config.window_radius + 1
+        shapes |= {"bert.windows.input_weight": (taps, hidden_size, dendrites),
+                   "bert.windows.weight": (layers - 1, taps, dendrites, dendrites),
+                   "bert.windows.bias": (layers, dendrites)}
+    if config.pooling == "gated_mean":
+        shapes |= {"bert.gate.weight": (config.pooled_size,), "bert.gate.word_bias": (config.vocab_size,)}
     if num_dendrites:
         shapes["classifier.lateral"] = (num_dendrites, num_dendrites, num_labels)
         shapes["classifier.top"] = (num_dendrites, num_labels)

@@ -1,16 +1,66 @@
 """The tables that inference reads instead of the parameters, and the ops that read them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..kernels import ops
-from ..kernels.contract import DsnHead, DsnTable, FoldedDsn, padded_outputs
-from ..kernels.prepare import fold
+from ..kernels.contract import DsnHead, DsnTable, FoldedDsn, QuantisedWindowedDsn, WindowedDsn, padded_outputs
+from ..kernels.prepare import fold, prepare_head, prepare_table, prepare_windows
+from ..kernels.prepare_int8 import quantise_windows
+from .configuration import DendriticBertConfig
+from .window_modules import no_windows
 
 # LayerNorm's factors of every id at 64 positions take half the memory of BERT's word table at H = 128, and most texts
 # have no more tokens.
 FIRST_POSITIONS = 64
 LARGEST_RSTD = 2**28  # bytes; all 512 positions and both token types of BERT's vocabulary take half of it
+
+
+def make_tables(config: DendriticBertConfig, tensors: Mapping[str, Tensor], head: str, eps: float, activation: str,
+                dtype: torch.dtype | None) -> "InferenceTables | WindowTables":
+    """The tables of a DSN with a head of one layer, which one op serves.
+
+    ``tensors`` are those of its state dict, by name; the head's begin with ``head``, "classifier" or "qa_outputs".
+    ``dtype`` is that of the word table, or with window layers that of theirs; None is the dtype of the parameters.
+    """
+    words, types = (tensors[f"bert.embeddings.{name}_embeddings.weight"] for name in ("word", "token_type"))
+    positions, ln_weight, ln_bias, gate_weight, gate_bias = (tensors.get(f"bert.{name}") for name in (
+        "embeddings.position_embeddings.weight", "embeddings.LayerNorm.weight", "embeddings.LayerNorm.bias",
+        "gate.weight", "gate.word_bias"))
+    layer: Any = {name: tensors.get(f"{head}.{name}") for name in ("weight", "bias", "lateral", "top")}
+    if config.pools_windows and head == "classifier":
+        if dtype is None:
+            dtype = torch.bfloat16 if words.dtype == torch.bfloat16 else torch.float32
+        windows = no_windows(config, words) if config.window_layers == 0 else (
+            tensors["bert.windows.input_weight"], tensors["bert.windows.weight"], tensors["bert.windows.bias"])
+        windowed = prepare_windows(
+            words, types, ln_weight, ln_bias, *windows, gate_weight, gate_bias, **layer, activation=activation, eps=eps,
+            dtype=torch.float32 if dtype == torch.int8 else dtype)
+        return WindowTables(quantise_windows(windowed) if dtype == torch.int8 else windowed)
+    table = prepare_table(words, words.new_zeros(1, words.shape[1]) if positions is None else positions, types, eps,
+                          dtype)
+    ln_weight, ln_bias = tensors["bert.embeddings.LayerNorm.weight"], tensors["bert.embeddings.LayerNorm.bias"]
+    return InferenceTables(table, prepare_head(ln_weight, ln_bias, **layer, activation=activation),
+                           has_positions=positions is not None)
+
+
+class WindowTables:
+    """What ``ops.dsn_window_logits`` reads, of a model without positions, or ``ops.dsn_window_logits_int8``."""
+
+    def __init__(self, windowed: WindowedDsn | QuantisedWindowedDsn) -> None:
+        self.windowed = windowed
+
+    def logits(self, input_ids: Tensor, cu_seqlens: Tensor | None, pooling: str,
+               tokens: dict[str, Tensor | None]) -> Tensor:
+        """As ``InferenceTables.logits``; the windows know the pooling."""
+        rest: Any = {"attention_mask": tokens["attention_mask"], "cu_seqlens": cu_seqlens,
+                     "token_type_ids": tokens["token_type_ids"]}
+        if isinstance(self.windowed, QuantisedWindowedDsn):
+            return ops.dsn_window_logits_int8(input_ids, self.windowed, **rest)
+        return ops.dsn_window_logits(input_ids, self.windowed, **rest)
 
 
 class InferenceTables:
@@ -19,8 +69,8 @@ class InferenceTables:
     Folded tables are made for the row lengths and token types that have occurred, and are made larger when needed.
     """
 
-    def __init__(self, table: DsnTable, head: DsnHead) -> None:
-        self.table, self.head = table, head
+    def __init__(self, table: DsnTable, head: DsnHead, has_positions: bool = True) -> None:
+        self.table, self.head, self.has_positions = table, head, has_positions
         self.folded: FoldedDsn | None = None
         # Folding serves where a folded row is less than half as long as a word's and the backend has the op. It is
         # faster up to the same length (1024 x 32 tokens, H = 128: 3.0 times at 32 outputs, 2.3 at 48, 1.7 at 128), but
@@ -31,10 +81,20 @@ class InferenceTables:
     def logits(self, input_ids: Tensor, cu_seqlens: Tensor | None, pooling: str,
                tokens: dict[str, Tensor | None]) -> Tensor:
         """The logits ``[B, C]`` of token ids; ``tokens`` are the other token arguments of ``ops.dsn_logits``."""
+        tokens = self._at_positions(input_ids, tokens)
         folded = self._folded_for(input_ids, cu_seqlens, tokens) if self._is_foldable else None
         if folded is not None:
             return ops.dsn_logits_folded(input_ids, folded, cu_seqlens=cu_seqlens, pooling=pooling, **tokens)
         return ops.dsn_logits(input_ids, self.table, self.head, cu_seqlens=cu_seqlens, pooling=pooling, **tokens)
+
+    def token_logits(self, input_ids: Tensor, cu_seqlens: Tensor | None, tokens: dict[str, Tensor | None]) -> Tensor:
+        """The logits of every token, ``[B, L, C]`` or ``[T, C]``."""
+        return ops.dsn_token_logits(input_ids, self.table, self.head, cu_seqlens=cu_seqlens,
+                                    **self._at_positions(input_ids, tokens))
+
+    def _at_positions(self, input_ids: Tensor, tokens: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+        """The context table of a model without positions has one, at which every token is."""
+        return tokens if self.has_positions else tokens | {"position_ids": torch.zeros_like(input_ids)}
 
     def _folded_for(self, input_ids: Tensor, cu_seqlens: Tensor | None,
                     tokens: dict[str, Tensor | None]) -> FoldedDsn | None:

@@ -18,6 +18,8 @@ from ..kernels import ops
 from .base import DendriticBertPreTrainedModel, logger
 from .configuration import DendriticBertConfig
 from .embedding_modules import DsnBody, are_plain
+from .inference_tables import InferenceTables
+from .window_modules import no_windows
 
 # The keywords that BERT's forward accepts in silence: its own, those of all models, and what tokenizers return.
 _KEYWORDS = {*inspect.signature(BertModel.forward).parameters, *TransformersKwargs.__annotations__, "cache_position",
@@ -87,7 +89,7 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
                 ``dsn`` is False.
             RuntimeError: ids, positions, types or shapes do not fit; the message names the row.
         """
-        tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
+        tokens = _tokens(self.config, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
         if kwargs:
             _warn_of_unknown(kwargs)
         tables = self._current_tables()
@@ -96,12 +98,13 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
         output = None
         if tables is not None and input_ids is not None and not output_hidden_states:
             logits = tables.logits(input_ids, cu_seqlens, self.pooling, tokens)
-        elif self.config.dsn and not output_hidden_states and are_plain(self._embedding_parts()):
-            logits = self.classifier(self._embed_pool(input_ids, inputs_embeds, cu_seqlens, tokens))
+        elif self._is_one_op and not output_hidden_states and are_plain(self._embedding_parts()):
+            logits = self.classifier(self._pool_in_one_op(input_ids, inputs_embeds, cu_seqlens, tokens))
         else:
             output = self._embed(input_ids, inputs_embeds, cu_seqlens, tokens, output_attentions, output_hidden_states,
                                  **kwargs)
-            logits = self.classifier(self.dropout(self._pool(output, tokens["attention_mask"], cu_seqlens)))
+            pooled = self._pool(output, input_ids, tokens["attention_mask"], cu_seqlens)
+            logits = self.classifier(self.dropout(pooled))
 
         loss = None
         if labels is not None:
@@ -111,30 +114,42 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
             return_dict = self.config.return_dict
         return result if return_dict else result.to_tuple()
 
-    def _embed_pool(
+    def _pool_in_one_op(
         self,
         input_ids: Tensor | None,
         inputs_embeds: Tensor | None,
         cu_seqlens: Tensor | None,
         tokens: dict[str, Tensor | None],
     ) -> Tensor:
-        """The pooled rows ``[B, H]``, after dropout."""
-        embeddings = self.bert.embeddings
-        words, positions = embeddings.word_embeddings.weight, embeddings.position_embeddings.weight
+        """The pooled rows ``[B, H]``, or with window layers ``[B, H + M]``, after dropout."""
+        body, embeddings = self.bert, self.bert.embeddings
+        words, types = embeddings.word_embeddings.weight, embeddings.token_type_embeddings.weight
         padding_idx = embeddings.word_embeddings.padding_idx
         if inputs_embeds is not None:
             # Every token brings its own row: together they are a word table, which is read in order.
-            words = inputs_embeds.reshape(-1, inputs_embeds.shape[-1]).to(positions.dtype)
+            words = inputs_embeds.reshape(-1, inputs_embeds.shape[-1]).to(types.dtype)
             input_ids = torch.arange(words.shape[0], device=words.device).view(inputs_embeds.shape[:-1])
         elif padding_idx is not None and torch.is_grad_enabled() and forward_ad._current_level < 0:
             words = _WithoutGradientOf.apply(words, padding_idx)
         p_embed, p_pool = (dropout.p if dropout.training else 0.0 for dropout in (embeddings.dropout, self.dropout))
-        return ops.embed_pool(
-            input_ids, words, positions, embeddings.token_type_embeddings.weight,
-            embeddings.LayerNorm.weight, embeddings.LayerNorm.bias,
-            cu_seqlens=cu_seqlens, eps=embeddings.LayerNorm.eps, pooling=self.pooling,
-            p_embed=p_embed, p_pool=p_pool, **tokens,
-        )
+        norm = embeddings.LayerNorm
+        if self.config.pools_embeddings:
+            if self.config.max_position_embeddings:
+                positions = embeddings.position_embeddings.weight
+            else:  # one row of zeros, at which every token is
+                positions = words.new_zeros(1, words.shape[1])
+                tokens = tokens | {"position_ids": torch.zeros_like(input_ids)}  # type: ignore[arg-type]
+            return ops.embed_pool(
+                input_ids, words, positions, types, norm.weight, norm.bias, cu_seqlens=cu_seqlens, eps=norm.eps,
+                pooling=self.pooling, p_embed=p_embed, p_pool=p_pool, **tokens)
+        windows, gate = body.windows, body.gate
+        return ops.window_pool(
+            input_ids, words, types, *((None, None) if norm is None else (norm.weight, norm.bias)),
+            *(no_windows(self.config, words) if windows is None else windows.weights()),
+            *((None, None) if gate is None else (gate.weight, gate.word_bias)),
+            attention_mask=tokens["attention_mask"], cu_seqlens=cu_seqlens, token_type_ids=tokens["token_type_ids"],
+            eps=0.0 if norm is None else norm.eps, p_embed=p_embed, p_pool=p_pool,
+            p_window=windows.dropout.p if windows is not None and windows.dropout.training else 0.0)
 
 
 class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
@@ -146,11 +161,16 @@ class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
     """
 
     head_name = "qa_outputs"
+    is_pooled = False
 
     def __init__(self, config: DendriticBertConfig) -> None:
         super().__init__(config)
         if config.num_labels != 2:
             raise ValueError(f"num_labels is {config.num_labels}, a span has 2 logits per token: pass num_labels=2.")
+        if config.window_layers or config.pooling == "gated_mean":
+            raise ValueError(f"window_layers is {config.window_layers} and pooling {config.pooling!r}, but question "
+                             "answering neither pools nor has windows: pass window_layers=0, window_dendrites=0 and "
+                             "pooling=\"mean_masked\".")
         self.bert = DsnBody(config) if config.dsn else BertModel(config, add_pooling_layer=False)
         self.qa_outputs = self._make_head()
         self.post_init()
@@ -189,15 +209,15 @@ class DendriticBertForQuestionAnswering(DendriticBertPreTrainedModel):
         if cu_seqlens is not None and not (self.config.dsn and start_positions is None):
             raise ValueError("cu_seqlens is given, but packed rows are for a DSN without a loss: pass [B, L] and "
                              "attention_mask.")
-        tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
+        tokens = _tokens(self.config, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
         if kwargs:
             _warn_of_unknown(kwargs)
         tables = self._current_tables()
         if output_hidden_states is None:  # there are no tables if the configuration asks for hidden states
             output_hidden_states = tables is None and self.config.output_hidden_states
         output = None
-        if tables is not None and input_ids is not None and not output_hidden_states:
-            logits = ops.dsn_token_logits(input_ids, tables.table, tables.head, cu_seqlens=cu_seqlens, **tokens)
+        if isinstance(tables, InferenceTables) and input_ids is not None and not output_hidden_states:
+            logits = tables.token_logits(input_ids, cu_seqlens, tokens)
         else:
             output = self._embed(input_ids, inputs_embeds, cu_seqlens, tokens, output_attentions, output_hidden_states,
                                  **kwargs)
@@ -249,7 +269,7 @@ class DendriticBertModel(DendriticBertPreTrainedModel):
         ``BaseModelOutputWithPooling`` in the dtype of the parameters: last_hidden_state ``[B, L, H]`` (or ``[T, H]``)
         and pooler_output ``[B, H]``, for a DSN the pooled embeddings that a head would read.
         """
-        tokens = _tokens(input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
+        tokens = _tokens(self.config, input_ids, inputs_embeds, attention_mask, token_type_ids, position_ids)
         if kwargs:
             _warn_of_unknown(kwargs)
         if output_hidden_states is None:
@@ -258,7 +278,7 @@ class DendriticBertModel(DendriticBertPreTrainedModel):
                              **kwargs)
         result = BaseModelOutputWithPooling(
             last_hidden_state=output.last_hidden_state,
-            pooler_output=self._pool(output, tokens["attention_mask"], cu_seqlens), **_states_of(output))
+            pooler_output=self._pool(output, input_ids, tokens["attention_mask"], cu_seqlens), **_states_of(output))
         if return_dict is None:
             return_dict = self.config.return_dict
         return result if return_dict else result.to_tuple()
@@ -268,11 +288,16 @@ def _make_body(config: DendriticBertConfig) -> nn.Module:
     return DsnBody(config) if config.dsn else BertModel(config, add_pooling_layer=config.encoder_pooling == "cls")
 
 
-def _tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None,
-            token_type_ids: Tensor | None, position_ids: Tensor | None) -> dict[str, Tensor | None]:
-    """The token arguments beside ids or embeddings; raises ValueError unless exactly one of those two is given."""
+def _tokens(config: DendriticBertConfig, input_ids: Tensor | None, inputs_embeds: Tensor | None,
+            attention_mask: Tensor | None, token_type_ids: Tensor | None,
+            position_ids: Tensor | None) -> dict[str, Tensor | None]:
+    """The token arguments beside ids or embeddings; raises ValueError unless exactly one of those two is given, and for
+    embeddings where a gate needs the ids."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("input_ids and inputs_embeds are both given or both missing: pass exactly one of them.")
+    if inputs_embeds is not None and config.pooling == "gated_mean":
+        raise ValueError("inputs_embeds are given, but the gate of pooling 'gated_mean' knows words by their ids: pass "
+                         "input_ids.")
     rows: Tensor = input_ids if inputs_embeds is None else inputs_embeds[..., 0]  # type: ignore[assignment]
     return {
         "attention_mask": _expand_rows(attention_mask, rows),

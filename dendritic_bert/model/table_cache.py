@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from .dendritic_linear import DendriticLinear
 from .embedding_modules import GLOBAL_HOOKS, hooks_of
-from .inference_tables import InferenceTables
+from .inference_tables import InferenceTables, WindowTables
 
 # The options of modules on which the tables depend.
 _OPTIONS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -29,7 +29,7 @@ class TableCache:
     ``with_gradients`` says that a new gradient is a sign of change too.
     """
 
-    tables: InferenceTables | None = None
+    tables: InferenceTables | WindowTables | None = None
 
     def __init__(self, model: PreTrainedModel, plain_modules: list[nn.Module], with_gradients: bool) -> None:
         members: list[Any] = [part for module in model.modules() for part in (module._modules, module._parameters)]

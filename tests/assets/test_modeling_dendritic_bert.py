@@ -12,6 +12,7 @@ from helpers import tiny_bert
 from safetensors.torch import load_file, save_file
 from small_classifier import hugging_face_tokenizer, small_model
 from transformers import AutoConfig, AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from windowed_models import KINDS, windowed_model
 
 from dendritic_bert import (
     EMBEDDED_MODEL,
@@ -55,6 +56,8 @@ CLASSIFIERS = {
     "head_hidden": {"head_hidden": 6, "num_dendrites": 1}, "regression": {"num_labels": 1, "temperature": 1.5},
     "encoder": {"dsn": False, "num_dendrites": 1}, "encoder_mean": {"dsn": False, "encoder_pooling": "mean"},
 }
+WINDOWED = {**KINDS, "gate_and_positions": {"pooling": "gated_mean", "max_position_embeddings": 24},
+            "sum_without_positions": {"pooling": "sum_all"}}
 
 
 def inputs_of(num_labels: int | None, with_types: bool) -> dict[str, torch.Tensor]:
@@ -76,15 +79,19 @@ def folders(tmp_path_factory) -> dict[str, tuple[Path, torch.nn.Module]]:
     root = tmp_path_factory.mktemp("elsewhere")
     models = {name: small_model(num_labels=config.pop("num_labels", 3), initializer_range=0.5, **config)
               for name, config in ((name, dict(config)) for name, config in CLASSIFIERS.items())}
+    models |= {f"windowed_{name}": windowed_model(**config) for name, config in WINDOWED.items()}
     tiny_bert(vocab_size=600, num_labels=2).save_pretrained(root.parent / "bert")
     models["span"] = DendriticBertForQuestionAnswering.from_pretrained(root.parent / "bert", num_dendrites=2)
     models["body"] = DendriticBertModel.from_pretrained(root.parent / "bert")
+    models["windowed_body"] = DendriticBertModel(models["windowed_recipe"].config).eval()
+    models["windowed_span"] = DendriticBertForQuestionAnswering(models["windowed_no_positions"].config).eval()
     models["embedded"] = DendriticBertForSequenceClassification.from_pretrained(EMBEDDED_MODEL)
     folders = {}
     for name, model in models.items():
         folder = root / name
         model.save_pretrained(folder)
         kind = {"span": "AutoModelForQuestionAnswering", "body": "AutoModel"}
+        kind |= {f"windowed_{name}": auto for name, auto in kind.items()}
         (folder / "auto").write_text(kind.get(name, "AutoModelForSequenceClassification"))
         inputs = inputs_of(None if name in kind else model.config.num_labels, len(name) % 2 == 1)
         save_file(inputs, folder / "inputs.safetensors")
@@ -100,7 +107,8 @@ def folders(tmp_path_factory) -> dict[str, tuple[Path, torch.nn.Module]]:
     return folders
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, "span", "body", "embedded"])
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *(f"windowed_{name}" for name in WINDOWED), "span", "windowed_body",
+                                  "windowed_span", "body", "embedded"])
 def test_outputs_without_the_package(folders, name):
     """Those of the fused op, where there is one. The embedded model's tables are half, which it rounds once more."""
     folder, model = folders[name]

@@ -20,3 +20,18 @@ def test_convert(run, tmp_path, expected):
     status, _, err = run(*command)
     assert status == 1
     assert "holds something already" in err
+
+
+def test_convert_into_windows(run, tmp_path):
+    tiny_bert(vocab_size=600).save_pretrained(tmp_path / "bert")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
+    status, _, err = run("convert", tmp_path / "bert", tmp_path / "windowed", "--window_dendrites", "8",
+                         "--window-layers", "3", "--pooling", "gated_mean")
+    assert status == 0, err
+    config = AutoConfig.from_pretrained(tmp_path / "windowed")
+    assert (config.window_dendrites, config.window_layers, config.pooling, config.max_position_embeddings) == (
+        8, 3, "gated_mean", 0)
+    assert run("classify", "--model", tmp_path / "windowed", " ".join(["word"] * 3000))[0] == 0
+    status, _, err = run("convert", tmp_path / "bert", tmp_path / "other", "--window-layers", "3")
+    assert status == 1
+    assert "window_dendrites is 0 and window_layers 3, expected both above 0" in err

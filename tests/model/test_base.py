@@ -162,7 +162,7 @@ def test_configuration_refuses(option, value):
 
 def test_configuration_knows_what_the_kernels_know():
     allowed = {field.name: get_args(field.type) for field in fields(DendriticBertConfig)}
-    assert allowed["pooling"] == POOLINGS
+    assert allowed["pooling"] == (*POOLINGS, "gated_mean")
     assert allowed["dendrite_activation"] == tuple(ACTIVATIONS)
 
 

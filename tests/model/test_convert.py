@@ -19,7 +19,7 @@ from transformers import (
     BertTokenizer,
 )
 
-from dendritic_bert import DendriticBertForSequenceClassification
+from dendritic_bert import DendriticBertConfig, DendriticBertForSequenceClassification
 from dendritic_bert.model.convert import convert
 
 EMBEDDINGS = ["word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
@@ -93,6 +93,55 @@ def test_a_classifier_that_does_not_fit_is_new(bert, caplog, options):
     assert not any("LOAD REPORT" in line for line in lines(caplog))
     main = model.classifier.weight[: model.num_labels]
     assert 0 < main.std() < 0.04  # as BERT initialises it, while tiny_bert draws from N(0, 0.5)
+
+
+WINDOWS = {"window_dendrites": 8, "window_layers": 3, "pooling": "gated_mean"}
+NO_POSITIONS = "with the mean of 20 positions added to every word in the place of positions"
+
+
+def test_a_bert_with_windows(bert, tmp_path, caplog):
+    """The embedding of a word is what it is at a position that is the mean of all."""
+    model = DendriticBertForSequenceClassification.from_pretrained(bert, **WINDOWS)
+    assert lines(caplog) == [f"{bert}: kept embeddings, {NO_POSITIONS}; dropped encoder, pooler; newly initialised "
+                             "classifier, gate, windows (train it before use)."]
+    old = AutoModelForSequenceClassification.from_pretrained(bert).bert.embeddings
+    ids = torch.arange(50)[None]
+    with torch.no_grad():
+        expected = old.LayerNorm(old.word_embeddings(ids) + old.token_type_embeddings.weight[1]
+                                 + old.position_embeddings.weight.mean(dim=0))
+        found = model.eval().bert.embeddings(ids, torch.ones_like(ids))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (model.config.max_position_embeddings, model.config.embedding_norm) == (0, "layer_norm")
+    model.save_pretrained(tmp_path / "windowed")
+    caplog.clear()
+    again = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "windowed")
+    assert not lines(caplog)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert again.config.to_dict() == model.config.to_dict() | {"_name_or_path": str(tmp_path / "windowed")}
+    with torch.no_grad():
+        assert torch.equal(again.eval()(ids).logits, model(ids).logits)
+
+
+def test_a_model_of_ours_loses_its_positions(bert, tmp_path, caplog):
+    """By keywords or by a configuration; into windows its head does not fit."""
+    DendriticBertForSequenceClassification.from_pretrained(bert).save_pretrained(tmp_path / "dsn")
+    caplog.clear()
+    model = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "dsn", max_position_embeddings=0)
+    assert lines(caplog) == [f"{tmp_path / 'dsn'}: kept classifier, embeddings, {NO_POSITIONS}; dropped nothing; newly "
+                             "initialised nothing."]
+    config = DendriticBertConfig.from_pretrained(tmp_path / "dsn", max_position_embeddings=0)
+    other = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "dsn", config=config)
+    assert config.max_position_embeddings == 0
+    assert not hasattr(config, "drops_positions")
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
+    caplog.clear()
+    windowed = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "dsn", **WINDOWS)
+    assert lines(caplog) == [f"{tmp_path / 'dsn'}: kept embeddings, {NO_POSITIONS}; dropped nothing; newly initialised "
+                             "classifier, gate, windows (train it before use)."]
+    assert windowed.classifier.weight.shape == (3, 32 + 8)
+    assert windowed.prepare() is windowed
+    with pytest.raises(ValueError, match=r"embedding_norm is 'none', but .* was trained with LayerNorm: leave"):
+        DendriticBertForSequenceClassification.from_pretrained(bert, embedding_norm="none", **WINDOWS)
 
 
 def test_encoder_can_be_kept(tmp_path, caplog):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_classifier import MAX_LENGTH, WORDS, hugging_face_tokenizer, small_model
+from windowed_models import KINDS as WINDOWED
 
 from dendritic_bert import (
     DendriticBertConfig,
@@ -26,6 +27,7 @@ KINDS = {
     "sums": {"pooling": "sum_all", "dendrite_activation": "tanh"},
     "another eps": {"layer_norm_eps": 1e-3},
     "as many outputs as channels": {"num_labels": 40},
+    **{f"without positions: {name}": {"max_position_embeddings": 0, **config} for name, config in WINDOWED.items()},
 }
 
 
@@ -90,6 +92,12 @@ def change_weights(folder, change):
 
 UNUSUAL = {
     "an encoder": lambda folder: save(folder, dsn=False),
+    "a gate beside positions": lambda folder: save(folder, pooling="gated_mean"),
+    "a sum of plain embeddings": lambda folder: save(folder, pooling="sum_all", embedding_norm="none",
+                                                     max_position_embeddings=0),
+    "windows of another size": lambda folder: (
+        save(folder, window_layers=2, window_dendrites=4, max_position_embeddings=0),
+        change_config(folder, window_layers=3)),
     "a head of two layers": lambda folder: save(folder, head_hidden=8),
     "float64": lambda folder: save(folder, torch.float64),
     "questions": lambda folder: DendriticBertForQuestionAnswering(small_model().config).save_pretrained(folder),

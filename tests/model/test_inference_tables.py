@@ -10,7 +10,7 @@ from helpers import tiny_bert
 from torch import nn
 
 from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear
-from dendritic_bert.model import base, inference_tables, table_cache
+from dendritic_bert.model import inference_tables, table_cache
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_made_once(model, inputs, monkeypatch):
         made.append(args)
         return prepare_table(*args)
 
-    prepare_table = base.prepare_table
-    monkeypatch.setattr(base, "prepare_table", counted)
+    prepare_table = inference_tables.prepare_table
+    monkeypatch.setattr(inference_tables, "prepare_table", counted)
     for _ in range(3):
         fused(model, inputs)
         model.eval()
