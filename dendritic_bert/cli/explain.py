@@ -23,9 +23,9 @@ Explain the logit of a label: the share of each word in it, and by how much it i
   dendritic-bert explain --label negative --html page.html "a charming but overlong journey" "unflinchingly bleak"
   head -3 reviews.txt | dendritic-bert explain --json
 
-The shares of the words and of the special tokens add up to the logit minus that of an empty row. Without TEXT the texts
-are read from standard input, one per line. On a terminal the words have colours, green for the label and red against
-it, unless NO_COLOR is set."""
+The shares of the words and of the special tokens add up to the logit minus that of an empty row, or with windows of a
+row of zeros. Without TEXT the texts are read from standard input, one per line. On a terminal the words have colours,
+green for the label and red against it, unless NO_COLOR is set."""
 # Backgrounds from faint to strong, of xterm's 256 colours, each under black letters.
 FOR, AGAINST = (194, 157, 120, 77), (224, 217, 210, 203)
 FAINT, NORMAL = "\x1b[2m", "\x1b[0m"
@@ -106,7 +106,7 @@ def lines(explanation: Explanation, label: str, in_colour: bool) -> list[str]:
                for sequence in range(1 if explanation.text_pair is None else 2)]
     printed.append(f"{_printable(label)}: score {explanation.scores[number]:.4f}, "
                    f"logit {explanation.logits[number]:+.4f} = "
-                   f"{explanation.base_logits[number]:+.4f} (empty row) {of_words:+.4f} (words) "
+                   f"{explanation.base_logits[number]:+.4f} ({explanation.baseline}) {of_words:+.4f} (words) "
                    f"{explanation.other[number]:+.4f} (special tokens)")
     printed.append("   share  left out  word")
     printed += [f"{word.shares[number]:+8.4f}  {word.left_out[number]:+8.4f}  {painted(word.text, word)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from ..inference.tokenization import PackedTokenizer
 from ..model.convert import model_class_of
 from . import onnx_graph, torch_program
-from .tables import TABLE_DTYPES, describe, make_tables, own_logits, sample_inputs
+from .tables import TABLE_DTYPES, describe, make_tables, own_logits, round_words, sample_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,8 @@ def export(
         except OSError as error:
             raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can."
                           ) from error
-        max_length = int(min(model.config.max_position_embeddings, tokenizer.model_max_length))
+        longest = min(model.config.longest_row, tokenizer.model_max_length)
+        max_length = None if longest == math.inf else int(longest)
         has_types = token_type_ids and model.config.type_vocab_size > 1
         difference = _write(model, partial / FORMATS[format], format, dtype, has_types, native,
                             describe(model, max_length, dtype))
@@ -104,28 +106,22 @@ def _write(model: Any, path: Path, format: str, dtype: str, has_types: bool, nat
            metadata: dict[str, str]) -> float | None:
     """Write the program; returns its largest difference from our logits, None where nothing here can run it."""
     batches = sample_inputs(model.config, has_types)
-    tables = make_tables(model, dtype, has_types) if model.config.dsn else None
+    if model.config.dsn:
+        tables = make_tables(model, dtype, has_types)
+        round_words(model, tables)
     if format == "onnx":
-        assert tables is not None, "refused before"
         onnx_graph.write_onnx(tables, path, metadata)
         found = onnx_graph.run_onnx(path, batches)
     else:
-        module = torch_program.PlainEncoder(model) if tables is None else torch_program.PlainDsn(tables)
-        program = torch_program.trace(module, has_types, model.config.max_position_embeddings)
+        module = torch_program.PlainDsn(tables) if model.config.dsn else torch_program.PlainEncoder(model)
+        program = torch_program.trace(module, has_types, model.config.max_position_embeddings or None)
         if format == "torch":
             torch_program.write_program(program, path, metadata)
             found = torch_program.run_program(path, batches)
         else:
             torch_program.write_package(program, path, metadata, native)
             found = torch_program.run_package(path, batches)
-    if found is None:
-        return None
-    if tables is None:
-        with torch.no_grad():
-            expected = [torch_program.PlainEncoder(model)(**batch) for batch in batches]
-    else:
-        expected = [own_logits(tables, batch) for batch in batches]
-    return _compare(path.name, found, expected)
+    return None if found is None else _compare(path.name, found, [own_logits(model, batch) for batch in batches])
 
 
 def _compare(name: str, found: list[Tensor], expected: list[Tensor]) -> float:
@@ -139,11 +135,12 @@ def _compare(name: str, found: list[Tensor], expected: list[Tensor]) -> float:
     return difference
 
 
-def _write_tokenizer(tokenizer: PackedTokenizer, path: Path, max_length: int, pad_id: int) -> None:
+def _write_tokenizer(tokenizer: PackedTokenizer, path: Path, max_length: int | None, pad_id: int) -> None:
     """tokenizer.json, which cuts and pads as the program needs it."""
     settings = json.loads(tokenizer.backend.to_str())
-    settings["truncation"] = {"direction": tokenizer.truncation_side.capitalize(), "max_length": max_length,
-                              "strategy": "LongestFirst", "stride": 0}
+    settings["truncation"] = None if max_length is None else {
+        "direction": tokenizer.truncation_side.capitalize(), "max_length": max_length, "strategy": "LongestFirst",
+        "stride": 0}
     settings["padding"] = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None,
                            "pad_id": pad_id, "pad_type_id": 0,
                            "pad_token": tokenizer.backend.id_to_token(pad_id) or "[PAD]"}

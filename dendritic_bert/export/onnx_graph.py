@@ -1,8 +1,8 @@
 """A Dendritic Semantic Network (DSN) as an ONNX graph of standard operators, written node by node.
 
-The graph computes what ``kernels.reference.dsn_logits_ref`` does, with LayerNorm's mean and its gamma and beta folded
-away. It has some 40 nodes whatever the size of the model; torch's own exporter makes as many, but needs onnxscript and
-seconds. It stays at opset 17, which onnxruntime has read since 1.12.
+The graph computes the formulas of ``kernels.reference``, the window layers as dilated convolutions. It has some 40
+nodes, or 60 with five window layers, whatever the size of the model; torch's own exporter makes as many, but needs
+onnxscript and seconds. It stays at opset 17, which onnxruntime has read since 1.12.
 
     inputs   input_ids, attention_mask and, unless left out, token_type_ids      int64 [rows, length]
     output   logits                                                              float32 [rows, C]
@@ -11,6 +11,7 @@ seconds. It stays at opset 17, which onnxruntime has read since 1.12.
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..kernels.contract import GATE_LIMIT
 from ..model.dendritic_linear import DendriticLinear
 from .tables import ExportTables
 
@@ -37,7 +39,7 @@ def write_onnx(tables: ExportTables, path: Path, metadata: dict[str, str]) -> No
     those above, or for tables of 2 GB.
     """
     onnx = require("onnx")
-    size = sum(value.nbytes for value in tables.table if isinstance(value, Tensor))
+    size = tables.word.nbytes + tables.context.nbytes
     if size > LARGEST_FILE:
         raise ValueError(f"the tables take {size / 1e9:.1f} GB, an ONNX file holds 2: pass --dtype int8, or --format "
                          "torch.")
@@ -118,89 +120,119 @@ class _Graph:
 
 
 def _num_labels(tables: ExportTables) -> int:
-    last = tables.rest[-1] if len(tables.rest) else None
-    return last.out_features if isinstance(last, DendriticLinear) else tables.head.top.shape[1]
+    last: Any = tables.head[-1]
+    return last.out_features
 
 
 def _logits(graph: _Graph, tables: ExportTables) -> str:
     """The logits, ``[rows, C]`` or ``[rows, length, 2]``."""
-    head = tables.head
     # Whatever stands in padding is neither looked up nor added, but for the poolings that count padding.
-    is_masked = tables.pooling in (None, "mean_masked")
+    is_masked = tables.pooling in (None, "mean_masked", "gated_mean")
     valid = graph.add("Cast", "attention_mask", name="is_valid", to=graph.onnx.TensorProto.BOOL)
-    x_hat = _x_hat(graph, tables, valid if is_masked else None)
-    last = graph.constant("last_axis", [-1], np.int64)
-    beta_bias = graph.constant("beta_bias", head.beta_bias)
-    if tables.pooling is None:
-        pooled = x_hat
-    else:
-        pooled, share = _pool(graph, tables.pooling, x_hat, valid)
-        beta_bias = graph.add("Mul", share, beta_bias)
-    layers = graph.add("MatMul", pooled, graph.constant("weight", head.weight.T))
-    layers = graph.add("Add", graph.add("Add", layers, graph.constant("bias", head.bias)), beta_bias)
-    logits = _cascade(graph, "", layers, head.lateral, head.top, head.activation)
-    for module in tables.rest:
-        logits = _linear(graph, logits, module) if isinstance(module, DendriticLinear) else _hidden(
-            graph, logits, module)
-    if tables.pooling is None:
-        logits = graph.add("Where", graph.add("Unsqueeze", valid, last), logits,
-                           graph.constant("zero_float", 0, np.float32))
-    return logits
+    ids = _selected(graph, "input_ids", valid if is_masked else None)
+    x = _x(graph, tables, ids, valid if is_masked else None)
+    if tables.pooling is not None:
+        x = _pool(graph, tables, x, ids, valid)
+    for number, module in enumerate(tables.head):
+        x = _linear(graph, x, module, ["", "", "second_"][number]) if isinstance(module, DendriticLinear) else _hidden(
+            graph, x, module)
+    return x if tables.pooling is not None else _where(graph, valid, x)
 
 
-def _x_hat(graph: _Graph, tables: ExportTables, valid: str | None) -> str:
-    """LayerNorm's output before gamma and beta, ``[rows, length, H]``; the tables are centred, so its mean is 0."""
-    table = tables.table
-    zero, one = graph.constant("zero", 0, np.int64), graph.constant("one", 1, np.int64)
+def _selected(graph: _Graph, indices: str, valid: str | None) -> str:
+    """The indices with 0 where a token is not valid; None means that all are."""
+    return indices if valid is None else graph.add("Where", valid, indices, graph.constant("zero", 0, np.int64))
 
-    def selected(indices: str) -> str:
-        return indices if valid is None else graph.add("Where", valid, indices, zero)
 
-    ids = selected("input_ids")
-    words = graph.add("Gather", graph.constant("word_embeddings", table.word), ids)
-    if table.word.dtype != torch.float32:
+def _where(graph: _Graph, valid: str, x: str) -> str:
+    """``x [rows, length, channels]`` with 0 where a token is not valid, whatever stands there."""
+    of_tokens = graph.add("Unsqueeze", valid, graph.constant("last_axis", [-1], np.int64))
+    return graph.add("Where", of_tokens, x, graph.constant("zero_float", 0, np.float32))
+
+
+def _x(graph: _Graph, tables: ExportTables, ids: str, valid: str | None) -> str:
+    """The embedding of every token, ``[rows, length, H]``, after LayerNorm where there is one."""
+    words = graph.add("Gather", graph.constant("word_embeddings", tables.word), ids)
+    if tables.word.dtype != torch.float32:
         words = graph.to_float(words)
-    if table.word_scale is not None:
-        words = graph.add("Mul", words, graph.add("Gather", graph.constant("word_scale", table.word_scale[:, None]),
-                                                  ids))
-    shape = graph.add("Shape", "input_ids")
+    if tables.word_scale is not None:
+        scale = graph.constant("word_scale", tables.word_scale[:, None])
+        words = graph.add("Mul", words, graph.add("Gather", scale, ids))
+    x = graph.add("Add", words, _context(graph, tables, valid), name="embeddings")
+    if tables.norm is None:
+        return x
+    weight, bias, eps = tables.norm
+    return graph.add("LayerNormalization", x, graph.constant("norm_weight", weight),
+                     graph.constant("norm_bias", bias), axis=-1, epsilon=eps)
+
+
+def _context(graph: _Graph, tables: ExportTables, valid: str | None) -> str:
+    """The context of every token, ``[rows, length, H]``, or of all, ``[H]``."""
+    types = _selected(graph, "token_type_ids", valid) if tables.has_types else None
+    if not tables.has_positions:
+        rows = tables.context[:, 0]
+        return (graph.constant("context", rows[0]) if types is None else
+                graph.add("Gather", graph.constant("context", rows), types))
+    shape, zero, one = (graph.add("Shape", "input_ids"), graph.constant("zero", 0, np.int64),
+                        graph.constant("one", 1, np.int64))
     positions = graph.add("Range", zero, graph.add("Gather", shape, one), one, name="positions")
-    positions = selected(graph.add("Expand", positions, shape))
-    if tables.has_types:  # a pair of indices each, so that one out of range is an error, not the next type's row
-        last = graph.constant("last_axis", [-1], np.int64)
-        places = [graph.add("Unsqueeze", indices, last) for indices in (selected("token_type_ids"), positions)]
-        context = graph.add("GatherND", graph.constant("context", table.context),
-                            graph.add("Concat", *places, axis=-1))
-    else:
-        context = graph.add("Gather", graph.constant("context", table.context[0]), positions)
-    e = graph.add("Add", words, context)
-    variance = graph.add("ReduceMean", graph.add("Mul", e, e), axes=[-1], keepdims=1)
-    deviation = graph.add("Sqrt", graph.add("Add", variance, graph.constant("eps", table.eps, np.float32)))
-    return graph.add("Div", e, deviation, name="x_hat")
+    positions = _selected(graph, graph.add("Expand", positions, shape), valid)
+    if types is None:
+        return graph.add("Gather", graph.constant("context", tables.context[0]), positions)
+    # A pair of indices each, so that one out of range is an error, not the next type's row.
+    last = graph.constant("last_axis", [-1], np.int64)
+    places = [graph.add("Unsqueeze", indices, last) for indices in (types, positions)]
+    return graph.add("GatherND", graph.constant("context", tables.context), graph.add("Concat", *places, axis=-1))
 
 
-def _pool(graph: _Graph, pooling: str, x_hat: str, valid: str) -> tuple[str, str]:
-    """The pooled rows ``[rows, H]``, and the share of beta in them ``[rows, 1]`` or ``[]``."""
-    columns, one = graph.constant("columns", [1], np.int64), graph.constant("one_float", 1, np.float32)
-    if pooling == "mean_masked":
-        last = graph.constant("last_axis", [-1], np.int64)
-        zero = graph.constant("zero_float", 0, np.float32)
-        x_hat = graph.add("Where", graph.add("Unsqueeze", valid, last), x_hat, zero)
+def _pool(graph: _Graph, tables: ExportTables, x: str, ids: str, valid: str) -> str:
+    """The pooled rows, ``[rows, H]``, or with windows ``[rows, H + M]``."""
+    if tables.pooling == "mean_all":
+        return graph.add("ReduceMean", x, axes=[1], keepdims=0)
+    columns = graph.constant("columns", [1], np.int64)
+    if tables.pooling == "sum_all":
+        return graph.add("ReduceSum", x, columns, keepdims=0)
+    h = x = _where(graph, valid, x)
+    if tables.windows is not None:
+        h = graph.add("Concat", x, _windows(graph, tables.windows, x, valid), axis=-1)
+    if tables.gate is None:
         count = graph.add("ReduceSum", graph.to_float(valid), columns, keepdims=1)
     else:
-        length = graph.add("Gather", graph.add("Shape", "input_ids"), graph.constant("one", 1, np.int64))
-        count = graph.to_float(length)
-    total = graph.add("ReduceSum", x_hat, columns, keepdims=0)
-    if pooling == "sum_all":
-        return total, count
-    return graph.add("Div", total, graph.add("Max", count, one), name="pooled"), graph.add("Min", count, one)
+        weight, word_bias = tables.gate
+        gates = graph.add("Add", graph.add("MatMul", h, graph.constant("gate_weight", weight[:, None])),
+                          graph.add("Gather", graph.constant("gate_word_bias", word_bias[:, None]), ids))
+        limits = [graph.constant(name, limit, np.float32) for name, limit in (
+            ("lowest_gate", -GATE_LIMIT), ("highest_gate", GATE_LIMIT))]
+        gates = _where(graph, valid, graph.add("Exp", graph.add("Clip", gates, *limits)))
+        h = graph.add("Mul", gates, h)
+        count = graph.add("Squeeze", graph.add("ReduceSum", gates, columns, keepdims=1), columns)
+    total = graph.add("ReduceSum", h, columns, keepdims=0)
+    # The gates of a row that is not empty sum to exp(-8) at least.
+    least = graph.constant("least", math.exp(-GATE_LIMIT) / 2, np.float32)
+    return graph.add("Div", total, graph.add("Max", count, least), name="pooled")
 
 
-def _linear(graph: _Graph, x: str, layer: DendriticLinear) -> str:
-    """The second layer of a head."""
-    layers = graph.add("MatMul", x, graph.constant("second_weight", layer.weight.T))
-    layers = graph.add("Add", layers, graph.constant("second_bias", layer.bias))
-    return _cascade(graph, "second_", layers, layer.lateral, layer.top, layer.activation)
+def _windows(graph: _Graph, windows: tuple[Tensor, Tensor, Tensor], x: str, valid: str) -> str:
+    """u of the last window layer, ``[rows, length, M]``, 0 where a token is not valid, as ``x`` is."""
+    input_weight, weight, bias = windows
+    is_valid = graph.add("Unsqueeze", valid, graph.constant("columns", [1], np.int64))  # [rows, 1, length]
+    u = graph.add("Transpose", x, perm=[0, 2, 1])
+    for layer, layer_bias in enumerate(bias):
+        taps = input_weight if layer == 0 else weight[layer - 1]  # [R, in, out]
+        pad = len(taps) // 2 * 2**layer
+        step = graph.add("Relu", graph.add(
+            "Conv", u, graph.constant(f"window_weight_{layer}", taps.permute(2, 1, 0).contiguous()),
+            graph.constant(f"window_bias_{layer}", layer_bias), dilations=[2**layer], pads=[pad, pad]))
+        u = graph.add("Where", is_valid, step if layer == 0 else graph.add("Add", u, step),
+                      graph.constant("zero_float", 0, np.float32))
+    return graph.add("Transpose", u, perm=[0, 2, 1], name="windows")
+
+
+def _linear(graph: _Graph, x: str, layer: DendriticLinear, prefix: str) -> str:
+    """A layer of the head; the constants of the second have a prefix."""
+    layers = graph.add("MatMul", x, graph.constant(f"{prefix}weight", layer.weight.T.contiguous()))
+    layers = graph.add("Add", layers, graph.constant(f"{prefix}bias", layer.bias))
+    return _cascade(graph, prefix, layers, layer.lateral, layer.top, layer.activation)
 
 
 def _cascade(graph: _Graph, prefix: str, layers: str, lateral: Tensor | None, top: Tensor | None,

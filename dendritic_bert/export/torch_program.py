@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.contract import DsnHead, DsnTable
-from ..kernels.reference import dsn_logits_ref, dsn_token_logits_ref
-from .tables import ExportTables
+from ..kernels.reference import gated_mean_ref, pool_ref, token_places, window_layers_ref
+from .tables import ExportTables, own_logits
 
 # What a compiled package may use of a processor unless it is built for the one at hand. Inductor writes its own vector
 # code for one instruction set only; without it the compiler vectorises for this.
@@ -29,26 +29,61 @@ METADATA_FILE = "metadata.json"  # among the extra files of a program
 class PlainDsn(nn.Module):
     """A DSN in plain PyTorch, from the tables: ``[B, L]`` ids -> logits ``[B, C]``, or ``[B, L, 2]`` for questions."""
 
+    word: Tensor
+    word_scale: Tensor | None
+    context: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+    windows_input_weight: Tensor
+    windows_weight: Tensor
+    windows_bias: Tensor
+    gate_weight: Tensor
+    gate_word_bias: Tensor
+
     def __init__(self, tables: ExportTables) -> None:
         super().__init__()
-        self.pooling, self.rest = tables.pooling, tables.rest
-        self.eps, self.activation = tables.table.eps, tables.head.activation
-        for parts in (tables.table, tables.head):
-            for name, value in parts._asdict().items():
-                if isinstance(value, Tensor):
-                    self.register_buffer(name, value)
-        if tables.table.word_scale is None:
-            self.word_scale: Tensor | None = None
+        self.pooling, self.head, self.has_positions = tables.pooling, tables.head, tables.has_positions
+        self.eps = None if tables.norm is None else tables.norm[2]
+        self.has_windows, self.is_gated = tables.windows is not None, tables.gate is not None
+        stored: dict[str, Any] = {"word": tables.word, "word_scale": tables.word_scale, "context": tables.context}
+        for part, names in (("norm", ("weight", "bias")), ("windows", ("input_weight", "weight", "bias")),
+                            ("gate", ("weight", "word_bias"))):
+            stored |= {f"{part}_{name}": value for name, value in zip(names, getattr(tables, part) or ())}
+        for name, value in stored.items():
+            self.register_buffer(name, value)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        table = DsnTable(self.word, self.word_scale, self.context, self.eps)  # type: ignore[arg-type]
-        head = DsnHead(self.weight, self.bias, self.beta_bias, self.lateral, self.top,  # type: ignore[arg-type]
-                       self.activation)
-        tokens: dict[str, Any] = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        if self.pooling is not None:
-            return self.rest(dsn_logits_ref(input_ids, table, head, pooling=self.pooling, **tokens))
-        logits = self.rest(dsn_token_logits_ref(input_ids, table, head, **tokens))
-        return torch.where(attention_mask[..., None] != 0, logits, 0)
+        valid = attention_mask != 0
+        if self.pooling in ("mean_all", "sum_all"):  # they count padding, so that it is looked up
+            x = self._embed(input_ids, token_type_ids, torch.ones_like(valid))
+        else:
+            x = torch.where(valid[..., None], self._embed(input_ids, token_type_ids, valid), 0)
+        if self.pooling is None:
+            return torch.where(valid[..., None], self.head(x), 0)
+        row, column = token_places(input_ids, None)
+        h = x
+        if self.has_windows:
+            u = window_layers_ref(x, row, column, attention_mask, self.windows_input_weight, self.windows_weight,
+                                  self.windows_bias)
+            h = torch.cat([x, u], dim=-1)
+        if self.is_gated:
+            gate_logits = h @ self.gate_weight + self.gate_word_bias[torch.where(valid, input_ids, 0)]
+            return self.head(gated_mean_ref(h, gate_logits, row, attention_mask, None))
+        return self.head(pool_ref(h, row, attention_mask, None, self.pooling))
+
+    def _embed(self, input_ids: Tensor, token_type_ids: Tensor | None, valid: Tensor) -> Tensor:
+        ids = torch.where(valid, input_ids, 0)
+        types = 0 if token_type_ids is None else torch.where(valid, token_type_ids, 0)
+        positions: Any = 0
+        if self.has_positions:
+            positions = torch.where(valid, torch.arange(ids.shape[1], device=ids.device), 0)
+        words = self.word[ids].float()
+        if self.word_scale is not None:
+            words = words * self.word_scale[ids][..., None]
+        x = words + self.context[types, positions]
+        if self.eps is None:
+            return x
+        return F.layer_norm(x, self.norm_weight.shape, self.norm_weight, self.norm_bias, self.eps)
 
 
 class PlainEncoder(nn.Module):
@@ -59,15 +94,16 @@ class PlainEncoder(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-        return output.logits if "logits" in output else torch.stack([output.start_logits, output.end_logits], dim=-1)
+        return own_logits(self.model, {"input_ids": input_ids, "attention_mask": attention_mask,
+                                       "token_type_ids": token_type_ids})
 
 
-def trace(module: nn.Module, has_types: bool, num_positions: int) -> Any:
-    """The ``ExportedProgram`` of a module, for any number of rows and 1 to ``num_positions`` columns of int64."""
+def trace(module: nn.Module, has_types: bool, num_positions: int | None) -> Any:
+    """The ``ExportedProgram`` of a module, for any number of rows and 1 to ``num_positions`` columns of int64; None is
+    any number of columns."""
     names = ["input_ids", "attention_mask"] + (["token_type_ids"] if has_types else [])
     rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=1, max=num_positions)
-    example = {name: torch.ones(2, min(3, num_positions), dtype=torch.int64) for name in names}
+    example = {name: torch.ones(2, min(3, num_positions or 3), dtype=torch.int64) for name in names}
     with torch.no_grad():
         return torch.export.export(module.eval(), (), example,
                                    dynamic_shapes={name: {0: rows, 1: length} for name in names})

@@ -1,4 +1,4 @@
-"""Which words a logit comes from: each word's exact share in it, and what the logit loses without the word.
+"""Which words a logit comes from: each word's share in it, and what the logit loses without the word.
 
 The pooled row of a Dendritic Semantic Network (DSN) is a mean over tokens, pooled = sum_t x_t / n, and an empty row's
 is 0. For a head without dendrites a logit is therefore a sum over tokens:
@@ -7,7 +7,11 @@ is 0. For a head without dendrites a logit is therefore a sum over tokens:
 
 With dendrites, or a hidden layer, A becomes the mean gradient G of the head on the way from the empty row to this one
 (``integrated_gradients``): the share of token t is G x_t / n, and the shares still add up to the logits minus those of
-the empty row. The shares of a word's tokens are added up.
+the empty row.
+
+Windows and a gate let tokens act on each other, so that the pooled row is no sum over tokens. There the share of a word
+is its integrated gradient on the way from a row of zeros, of as many tokens whose embeddings, and biases of the gate,
+are 0. Without windows that row has the logits of the empty row.
 """
 
 from __future__ import annotations
@@ -20,10 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.reference import embed_pool_ref
-from ..model.dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
-from ..model.dsn_checkpoint import DsnCheckpoint
-from .integrated_gradients import head_logits, mean_gradient
+from .explained_model import ExplainedModel
+from .integrated_gradients import head_logits, mean_gradient, path_shares
 from .scores import NonFiniteScores
 from .texts import without_surrogates
 from .tokenization import PackedBatch
@@ -31,6 +33,10 @@ from .word_cache import cumulative_lengths
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier
+
+# How many tokens are computed at a time, which bounds the memory: in rows between the baseline and a text's, 50 MB at 5
+# layers of 32 dendrites, and in the rows of a text without each of its words.
+PATH_TOKENS, LEFT_OUT_TOKENS = 2**12, 2**18
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,9 @@ class Explanation:
     scores: ``[C]`` float64, what the classifier makes of the logits.
     logits: ``[C]`` float64, from the parameters in float64, before any temperature. The classifier's own differ by
     rounding, above all where its tables have 16 or 8 bits.
-    base_logits: ``[C]`` float64, the logits of an empty row, which has not even special tokens.
+    base_logits: ``[C]`` float64, the logits of the ``baseline``.
+    baseline: "empty row", which has not even special tokens; or for a model with windows "row of zeros", which has as
+        many tokens as the text, each with an embedding, and a bias of the gate, of zeros.
     words: the words that the model has read, in order.
     other: ``[C]`` float64, the share of the special tokens, for BERT [CLS] and [SEP].
     not_read: the words that were cut off because the text has too many tokens.
@@ -82,6 +90,7 @@ class Explanation:
     scores: np.ndarray
     logits: np.ndarray
     base_logits: np.ndarray
+    baseline: str
     words: tuple[Word, ...]
     other: np.ndarray
     not_read: tuple[Span, ...]
@@ -113,7 +122,7 @@ class Explanation:
 
         return {
             "text": self.text, "text_pair": self.text_pair, "label": self.label, "scores": by_label(self.scores),
-            "logits": by_label(self.logits), "base_logits": by_label(self.base_logits),
+            "logits": by_label(self.logits), "base_logits": by_label(self.base_logits), "baseline": self.baseline,
             "words": [span(word) | {"tokens": list(word.tokens), "shares": by_label(word.shares),
                                     "left_out": by_label(word.left_out)} for word in self.words],
             "other": by_label(self.other), "not_read": [span(word) for word in self.not_read],
@@ -123,27 +132,23 @@ class Explanation:
 def explain(classifier: TextClassifier, text: str, text_pair: str | None = None,
             labels: Sequence[str] | None = None) -> Explanation:
     """See ``TextClassifier.explain``."""
-    head = _explainable_head(classifier._source)
+    model = ExplainedModel(classifier._source)
     chosen = _label_numbers(classifier.labels, labels)
     row = _read(classifier, text, text_pair)
-    x = _token_embeddings(classifier._source, row.batch)
-    if classifier.config.pooling != "sum_all":
-        x = x / max(1, len(x))
-    pooled = x.sum(dim=0)
-    logits, base_logits = head_logits(head, torch.stack([pooled, torch.zeros_like(pooled)])).numpy()
     left_out = _left_out(classifier, row)[:, chosen]  # [number of words, C]
-    shares = (x @ mean_gradient(head, x).T).numpy()[:, chosen]  # [T, C]
+    shares, logits, base_logits = _shares(model, row, chosen)
     words = []
     for number, span in enumerate(row.words):
         tokens = np.flatnonzero(row.word == number)
         words.append(Word(**vars(span), tokens=tuple(row.tokens[token] for token in tokens),
-                          shares=shares[tokens].sum(axis=0), left_out=left_out[number]))
+                          shares=shares[number], left_out=left_out[number]))
     scores = classifier.answers().scores(logits[None])[0]
     return Explanation(
         text=row.texts[0], text_pair=row.texts[1] if len(row.texts) > 1 else None,
         label=classifier.labels[int(scores.argmax())], labels=tuple(classifier.labels[label] for label in chosen),
-        scores=scores[chosen], logits=logits[chosen], base_logits=base_logits[chosen], words=tuple(words),
-        other=shares[row.word < 0].sum(axis=0), not_read=tuple(row.not_read))
+        scores=scores[chosen], logits=logits[chosen], base_logits=base_logits[chosen],
+        baseline="row of zeros" if classifier.config.window_layers else "empty row", words=tuple(words),
+        other=shares[-1], not_read=tuple(row.not_read))
 
 
 class _Row(NamedTuple):
@@ -159,28 +164,6 @@ class _Row(NamedTuple):
     word: np.ndarray
     words: list[Span]
     not_read: list[Span]
-
-
-def _explainable_head(source: Any) -> DendriticLinear | DendriticMLP:
-    """The head of a model or of its ``DsnCheckpoint``. Raises ValueError if the logits are not a sum over tokens that
-    can be read off the weights."""
-    config = source.config
-    if not config.dsn:
-        raise ValueError("explain needs a DSN, but dsn is False: BERT's encoder mixes the tokens, so that no share "
-                         "belongs to one word alone. Train a DSN, or sample with a library such as SHAP or Captum.")
-    if isinstance(source, DsnCheckpoint):
-        head = DendriticLinear(config.hidden_size, source.num_labels, config.num_dendrites, config.dendrite_activation)
-        head.load_state_dict({name.removeprefix("classifier."): tensor for name, tensor in source.state_dict().items()
-                              if name.startswith("classifier.")})
-        return head
-    from ..model.embedding_modules import Parts, are_plain, parts_of  # transformers' BERT takes a second to import
-
-    parts: Parts = [*parts_of(source.bert),
-                    *((layer, DendriticLinear) for layer in dendritic_layers(source.classifier).values())]
-    if not isinstance(source.classifier, (DendriticLinear, DendriticMLP)) or not are_plain(parts):
-        raise ValueError("explain reads the weights of embeddings and head, but hooks, an adapter or another module "
-                         "changes what they compute: merge or remove it (PEFT: model.merge_and_unload()).")
-    return source.classifier
 
 
 def _label_numbers(names: list[str], labels: Sequence[str] | None) -> list[int]:
@@ -233,35 +216,48 @@ def _kept(owners: np.ndarray, length: int, truncation_side: str) -> np.ndarray:
     return np.flatnonzero(is_kept)
 
 
-def _token_embeddings(source: Any, batch: PackedBatch) -> Tensor:
-    """``x_t [T, H]`` of every token, LayerNorm's output, in float64 on the CPU."""
-    tensors = source.state_dict()
-    words, *others = (tensors[f"bert.embeddings.{name}"].detach() for name in (
-        "word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight", "LayerNorm.weight",
-        "LayerNorm.bias"))
-    places, types = torch.arange(len(batch.input_ids)), batch.token_type_ids
-    # The row's own words are the word table, since BERT's whole table takes 31 MB in float64; and each token is a row.
-    words = words[torch.from_numpy(batch.input_ids).long().to(words.device)]
-    return embed_pool_ref(
-        places, *(values.cpu().double() for values in (words, *others)), cu_seqlens=torch.arange(len(places) + 1),
-        position_ids=places, token_type_ids=None if types is None else torch.from_numpy(types),
-        eps=source.config.layer_norm_eps)
+def _shares(model: ExplainedModel, row: _Row, labels: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The shares of each word, and last of the special tokens, in the logits of ``labels``, ``[number of words + 1,
+    number of labels]``; and all logits of the row and of the baseline, ``[C]`` each."""
+    parts, part_of_token = len(row.words) + 1, torch.from_numpy(row.word) % (len(row.words) + 1)
+    with torch.inference_mode(False):
+        x, gates = model.embeddings(row.batch), model.gates(row.batch)
+        if model.pools_a_sum:
+            if model.config.pooling != "sum_all":
+                x = x / max(1, len(x))
+            pooled = x.sum(dim=0)
+            logits = head_logits(model.head, torch.stack([pooled, torch.zeros_like(pooled)]))
+            of_tokens = (x @ mean_gradient(model.head, x).T)[:, labels]
+            shares = torch.zeros(parts, len(labels), dtype=torch.float64).index_add(0, part_of_token, of_tokens)
+        else:
+            def scaled_logits(factors: Tensor) -> Tensor:
+                return model.scaled_logits(x, gates, factors[:, part_of_token])[:, labels]
+
+            ends = torch.tensor([[1.0], [0.0]], dtype=torch.float64).repeat(1, len(x))
+            logits = model.scaled_logits(x, gates, ends)
+            shares = path_shares(scaled_logits, parts, max(1, PATH_TOKENS // max(1, len(x))))
+    return shares.numpy(), logits[0].numpy(), logits[1].numpy()
 
 
 @torch.no_grad()
 def _left_out(classifier: TextClassifier, row: _Row) -> np.ndarray:
-    """By how much the logits are lower without each word, ``[number of words, C]``; all rows in one batch.
+    """By how much the logits are lower without each word, ``[number of words, C]``.
 
     The tokens behind a word move up, as they would if the text had been written without it. Raises ValueError for
     logits that are NaN or infinite.
     """
     is_there = row.word != np.arange(-1, len(row.words))[:, None]  # row 0 is the whole text
     is_there[0] = True
-    ids, types = (None if values is None else np.broadcast_to(values, is_there.shape)[is_there]
-                  for values in (row.batch.input_ids, row.batch.token_type_ids))
-    assert ids is not None
-    batch = PackedBatch(ids, cumulative_lengths(is_there.sum(axis=1)), types, 0)
-    logits = classifier._logits(batch).double().cpu().numpy()
+    rows_at_a_time = max(1, LEFT_OUT_TOKENS // max(1, len(row.word)))
+    parts = []
+    for first in range(0, len(is_there), rows_at_a_time):
+        some = is_there[first:first + rows_at_a_time]
+        ids, types = (None if values is None else np.broadcast_to(values, some.shape)[some]
+                      for values in (row.batch.input_ids, row.batch.token_type_ids))
+        assert ids is not None
+        batch = PackedBatch(ids, cumulative_lengths(some.sum(axis=1)), types, 0)
+        parts.append(classifier._logits(batch).double().cpu().numpy())
+    logits = np.concatenate(parts)
     if not np.isfinite(logits).all():
         raise NonFiniteScores(0, "the text", classifier._why_not_finite())
     return logits[0] - logits[1:]

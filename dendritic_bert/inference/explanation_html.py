@@ -35,8 +35,9 @@ th:last-child, td:last-child {{ text-align: left; }}
 <h1>Which words the logits come from</h1>
 <p>A word with a green background raises the logit of the label, one with a red background and a dotted underline lowers
 it; the stronger the colour, the larger its share beside the largest of the text. The shares of the words and of the
-special tokens add up to the logit minus that of an empty row. <i>Left out</i> is another number: by how much the logit
-is lower without the word. Words that are faint were not read, because the text is too long for the model.</p>
+special tokens add up to the logit minus that of an empty row, or with windows of a row of zeros. <i>Left out</i> is
+another number: by how much the logit is lower without the word. Words that are faint were not read, because the text is
+too long for the model.</p>
 {sections}
 </body>
 </html>
@@ -102,7 +103,7 @@ def section(explanation: Explanation, label: str) -> str:
         "<tr><th>share</th><th>left out</th><th>word</th></tr>",
         *rows,
         f"<tr><td>{explanation.other[number]:+.4f}</td><td></td><td><i>special tokens</i></td></tr>",
-        f"<tr><td>{explanation.base_logits[number]:+.4f}</td><td></td><td><i>empty row</i></td></tr>",
+        f"<tr><td>{explanation.base_logits[number]:+.4f}</td><td></td><td><i>{explanation.baseline}</i></td></tr>",
         f"<tr><td>{explanation.logits[number]:+.4f}</td><td></td><td><i>logit, the sum of the above</i></td></tr>",
         "</table>",
         "</details>",

@@ -1,21 +1,27 @@
-"""Integrated gradients of a dendritic head along the pooled row, from the empty row on.
+"""Integrated gradients of a dendritic head along the pooled row, and of a whole model along the words of a row.
 
-The head maps the pooled row p ``[H]`` to the logits ``[C]``; the pooled row of an empty text is 0. The mean gradient on
-the straight way from there,
+Both follow Sundararajan, Taly and Yan 2017, "Axiomatic attribution for deep networks".
+
+``mean_gradient`` serves where the pooled row is a sum over tokens. The head maps the pooled row p ``[H]`` to the logits
+``[C]``; the pooled row of an empty text is 0. The mean gradient on the straight way from there,
 
     G = integral_0^1 d logits / d pooled (s p) ds        [C, H],        G p = logits(p) - logits(0),
 
-gives each token a share in that difference, since p is a sum over tokens (Sundararajan, Taly and Yan 2017, "Axiomatic
-attribution for deep networks"). For a head without dendrites G is its weight, and nothing is approximated. Otherwise
-the integral is one of functions of the single number s: the inputs z of the first layer's units move along straight
-lines, z(s) = b + s W p. Where the activation is relu, these functions have steps, around which the intervals are halved
-until what is left of them does not count.
+gives each token a share in that difference, since p is a sum over tokens. For a head without dendrites G is its weight,
+and nothing is approximated. Otherwise the integral is one of functions of the single number s: the inputs z of the
+first layer's units move along straight lines, z(s) = b + s W p. Where the activation is relu, these functions have
+steps, around which the intervals are halved until what is left of them does not count.
+
+``path_shares`` serves where windows or a gate let tokens act on each other. All that is looked up for a part of the row
+has a factor, and the share of a part is the integral of the logit's slope by its factor while all factors grow from 0
+to 1 together. Each of the J * M * T dendrites of the windows may bend the logits on that way, so that the slopes have
+some thousand steps, all of them small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +30,26 @@ from torch import Tensor
 from ..kernels.reference import dendritic_cascade_ref, dendritic_linear_ref
 from ..model.dendritic_linear import DendriticLinear, DendriticMLP
 
-TOLERANCE = 1e-8  # of what all shares in a logit add up to, without their signs; for one interval
 SMALLEST_INTERVAL = 2.0**-40  # an error of this times a step of the gradient stays, whatever the tolerance
-NODES = 8  # of Gauss-Legendre's rule in an interval: exact for polynomials of degree 15
 INTERVALS = 32  # that are evaluated at a time, which bounds the memory
 MOST_STEPS = 2000  # 95 were enough for the 428 units of relu of a head with a hidden layer and 150 labels
+
+
+class Rule(NamedTuple):
+    """How an interval is integrated.
+
+    tolerance: what may be left of its error, as a share of what all shares in a logit add up to, without their signs.
+    nodes: of Gauss-Legendre's rule; n are exact for polynomials of degree 2 n - 1.
+    """
+
+    tolerance: float
+    nodes: int
+
+
+HEAD_RULE = Rule(1e-8, 8)
+# Where steps are everywhere, no rule of a higher order is nearer. For random weights of 5 layers of 32 dendrites, two
+# labels and 2 to 60 tokens, the shares were off by up to 6e-4 of what they add up to, and their sum by up to 3e-4.
+PATH_RULE = Rule(1e-4, 2)
 
 # s and weights, both [I, n] -> the weighted sums [I, C, K] of the logits' slopes by the K inputs that move with s.
 SumOfSlopes = Callable[[Tensor, Tensor], Tensor]
@@ -64,10 +85,45 @@ def mean_gradient(head: DendriticLinear | DendriticMLP, x: Tensor) -> Tensor:
 
         if not isinstance(head, DendriticLinear):
             second = _Layer(head[2])
-            return _integral(two_layers, logits, moves, sizes) @ first.weight
+            return _integral(two_layers, logits, moves, sizes, HEAD_RULE) @ first.weight
         weight, moves_of, sizes_of = (
             values.unflatten(0, (first.rows, -1)).transpose(0, 1) for values in (first.weight, moves, sizes))
-        return (_integral(one_layer, logits, moves_of, sizes_of)[:, None] @ weight)[:, 0]
+        return (_integral(one_layer, logits, moves_of, sizes_of, HEAD_RULE)[:, None] @ weight)[:, 0]
+
+
+def path_shares(logits: Callable[[Tensor], Tensor], parts: int, rows: int) -> Tensor:
+    """The share of every part of a row in each logit, ``[parts, C]`` float64.
+
+    ``logits`` maps float64 factors ``[S, parts]`` of the parts to the logits ``[S, C]``, for up to ``rows`` rows S at a
+    time. The shares add up to the logits where all factors are 1 minus those where all are 0, to within 1e-3 of the sum
+    of their magnitudes.
+    """
+    def together(s: Tensor) -> Tensor:
+        return torch.cat([logits(some[:, None].repeat(1, parts)).detach() for some in s.split(rows)])
+
+    def slopes(s: Tensor, weights: Tensor) -> Tensor:
+        every = torch.cat([_jacobians(logits, some[:, None].repeat(1, parts)) for some in s.flatten().split(rows)])
+        return torch.einsum("in,inck->ick", weights, every.unflatten(0, s.shape))
+
+    with torch.inference_mode(False), torch.enable_grad():
+        ones = torch.ones(parts, dtype=torch.float64)
+        return _integral(slopes, together, ones, ones, PATH_RULE).T
+
+
+def _jacobians(logits: Callable[[Tensor], Tensor], factors: Tensor) -> Tensor:
+    """The slopes ``[S, C, parts]`` of the logits ``[S, C]`` of each row by its factors ``[S, parts]``.
+
+    There is a backward pass for each label, or for each part where there are fewer of those.
+    """
+    factors = factors.requires_grad_()
+    values = logits(factors)
+    if values.shape[1] <= factors.shape[1]:
+        sums = values.sum(dim=0)
+        return torch.stack([torch.autograd.grad(total, factors, retain_graph=True)[0] for total in sums], dim=1)
+    # The slopes are linear in the weights of the logits, so that their own gradient holds a part's slope of each label.
+    weights = torch.ones_like(values, requires_grad=True)
+    sums = torch.autograd.grad(values, factors, weights, create_graph=True)[0].sum(dim=0)
+    return torch.stack([torch.autograd.grad(total, weights, retain_graph=True)[0] for total in sums], dim=2)
 
 
 def head_logits(head: DendriticLinear | DendriticMLP, pooled: Tensor) -> Tensor:
@@ -100,7 +156,8 @@ class _Layer:
         return outputs.detach(), torch.autograd.grad(outputs.sum(), z)[0]
 
 
-def _integral(sum_of_slopes: SumOfSlopes, logits: Callable[[Tensor], Tensor], moves: Tensor, sizes: Tensor) -> Tensor:
+def _integral(sum_of_slopes: SumOfSlopes, logits: Callable[[Tensor], Tensor], moves: Tensor, sizes: Tensor,
+              rule: Rule) -> Tensor:
     """The integral ``[C, K]`` of the slopes over s from 0 to 1; ``logits`` maps s ``[S]`` to ``[S, C]``.
 
     ``moves`` is how far each input moves, ``sizes`` the sum of what the tokens move it by, without signs; both are
@@ -108,7 +165,7 @@ def _integral(sum_of_slopes: SumOfSlopes, logits: Callable[[Tensor], Tensor], mo
     changes no share by more than the tolerance, and until the slopes times ``moves`` give the difference of the logits
     at its ends. The second condition finds a step so narrow that no node meets it.
     """
-    nodes, weights = (torch.from_numpy(values) / 2 for values in np.polynomial.legendre.leggauss(NODES))
+    nodes, weights = (torch.from_numpy(values) / 2 for values in np.polynomial.legendre.leggauss(rule.nodes))
     nodes = nodes + 0.5
 
     def on(starts: Tensor, widths: Tensor) -> Tensor:  # [I], [I] -> [I, C, K]
@@ -118,7 +175,7 @@ def _integral(sum_of_slopes: SumOfSlopes, logits: Callable[[Tensor], Tensor], mo
     coarse = on(starts, widths)
     largest = logits(torch.tensor([0.0, 1.0], dtype=torch.float64)).abs().amax(dim=0)
     # The logits are rounded, so that their differences cannot be told from 0 below 1e-13 of them.
-    tolerance = TOLERANCE * (coarse.abs().sum(dim=0) * sizes).sum(dim=-1) + 1e-13 * largest  # [C]
+    tolerance = rule.tolerance * (coarse.abs().sum(dim=0) * sizes).sum(dim=-1) + 1e-13 * largest  # [C]
     total = torch.zeros_like(coarse[0])
     for _ in range(MOST_STEPS):
         if not len(starts):

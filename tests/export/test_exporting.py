@@ -10,6 +10,7 @@ import torch
 from small_classifier import hugging_face_tokenizer, small_model
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
+from windowed_models import KINDS, windowed_model
 
 from dendritic_bert.export import export, onnx_graph
 
@@ -95,3 +96,18 @@ def test_what_cannot_be_exported(folder, encoder, tmp_path):
     with pytest.raises(OSError, match=r"out cannot be written \(Not a directory\): name a folder that can"):
         export(folder, tmp_path / "file" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_without_positions_reads_all(tmp_path):
+    windowed_model(**KINDS["recipe"]).save_pretrained(tmp_path / "model")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "model")
+    report = export(tmp_path / "model", tmp_path / "out", dtype="int8")
+    assert 0 <= report.difference <= 1e-5
+    long = "the quick brown fox " * 200
+    encoding = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode(long)
+    assert encoding.ids == AutoTokenizer.from_pretrained(tmp_path / "model")(long)["input_ids"]
+    inputs = {"input_ids": torch.tensor([encoding.ids]), "attention_mask": torch.ones(1, len(encoding.ids)).long(),
+              "token_type_ids": torch.zeros(1, len(encoding.ids)).long()}
+    assert onnx_graph.run_onnx(report.path, [inputs])[0].isfinite().all()
+    about = {entry.key: entry.value for entry in onnx.load(report.path).metadata_props}
+    assert about["max_length"] == ""

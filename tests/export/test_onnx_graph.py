@@ -1,5 +1,6 @@
-"""The ONNX graph, run by onnxruntime and held to the float64 reference of the same tables."""
+"""The ONNX graph, run by onnxruntime and held to the formulas in float64, from the words as they are stored."""
 
+import copy
 import sys
 
 import numpy as np
@@ -8,12 +9,12 @@ import onnxruntime
 import pytest
 import torch
 from small_classifier import small_model
+from windowed_models import KINDS, expected_logits, windowed_model
 
 from dendritic_bert import DendriticBertConfig, DendriticBertForQuestionAnswering
 from dendritic_bert.export import onnx_graph
-from dendritic_bert.export.tables import make_tables
-from dendritic_bert.kernels.contract import DsnHead, DsnTable
-from dendritic_bert.kernels.reference import dsn_logits_ref, dsn_token_logits_ref
+from dendritic_bert.export.tables import make_tables, round_words
+from dendritic_bert.kernels.reference import pool_ref, token_places
 
 SHAPES = [(1, 1), (3, 7), (2, 24), (16, 2)]
 OUTSIDE = 10**9  # an id that no table has
@@ -41,40 +42,44 @@ def batch(rows: int, length: int, with_types: bool, is_masked: bool) -> dict[str
     return inputs
 
 
-def exact(tables, inputs) -> torch.Tensor:
-    """The float64 run of the reference on the dequantised tables."""
-    table, head = tables.table, tables.head
-    words = table.word.double() * (1 if table.word_scale is None else table.word_scale.double()[:, None])
-    wide = DsnHead(*(value.double() if isinstance(value, torch.Tensor) else value for value in head))
-    arguments = (inputs["input_ids"], DsnTable(words, None, table.context.double(), table.eps), wide)
-    others = {name: value for name, value in inputs.items() if name != "input_ids"}
-    rest = tables.rest.double()
-    with torch.no_grad():
-        if tables.pooling is None:
-            logits = rest(dsn_token_logits_ref(*arguments, **others))
-            return torch.where(inputs["attention_mask"][..., None] != 0, logits, 0)
-        return rest(dsn_logits_ref(*arguments, pooling=tables.pooling, **others))
+@torch.no_grad()
+def exact(model, inputs) -> torch.Tensor:
+    """The formulas in float64: without positions by torch's convolution, otherwise by transformers' BertEmbeddings."""
+    model, mask = copy.deepcopy(model).double(), inputs["attention_mask"]
+    is_masked = getattr(model, "pooling", None) not in ("mean_all", "sum_all")
+    ids, types = (torch.where(mask != 0, values, 0) if is_masked else values for values in (
+        inputs["input_ids"], inputs.get("token_type_ids", torch.zeros_like(mask))))
+    if model.config.max_position_embeddings == 0:
+        return expected_logits(model, {"input_ids": ids, "attention_mask": mask, "token_type_ids": types})
+    x = model.bert.embeddings(input_ids=ids, token_type_ids=types)
+    if model.head_name == "qa_outputs":
+        return torch.where(mask[..., None] != 0, model.qa_outputs(x), 0)
+    return model.classifier(pool_ref(x, token_places(ids, None)[0], mask, None, model.pooling))
 
 
 def check(model, path, dtype: str, with_types: bool) -> onnx.ModelProto:
     tables = make_tables(model, dtype, with_types)
+    round_words(model, tables)
     onnx_graph.write_onnx(tables, path, {"labels": "[]"})
     graph = onnx.load(path)
     onnx.checker.check_model(graph, full_check=True)
-    is_masked = tables.pooling in (None, "mean_masked")
+    is_masked = tables.pooling not in ("mean_all", "sum_all")
     batches = [batch(*shape, with_types, is_masked) for shape in SHAPES]
+    if not tables.has_positions:
+        batches.append(batch(2, 90, with_types, is_masked))
     for inputs, found in zip(batches, onnx_graph.run_onnx(path, batches), strict=True):
-        expected = exact(tables, inputs)
+        expected = exact(model, inputs)
         assert found.shape == expected.shape
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     return graph
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [*HEADS, *KINDS])
 def test_classifier(tmp_path, name, dtype):
     with_types = (len(name) + len(dtype)) % 2 == 0
-    graph = check(small_model(**HEADS[name]), tmp_path / "model.onnx", dtype, with_types)
+    model = windowed_model(**KINDS[name]) if name in KINDS else small_model(**HEADS[name])
+    graph = check(model, tmp_path / "model.onnx", dtype, with_types)
     assert {node.domain for node in graph.graph.node} == {""}
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", onnx_graph.OPSET)]
     words = next(constant for constant in graph.graph.initializer if constant.name == "word_embeddings")
@@ -88,23 +93,27 @@ def test_question_answering(tmp_path):
     assert [output.name for output in graph.graph.output] == ["start_logits", "end_logits"]
 
 
-def test_padding_is_not_looked_up_and_empty_rows_have_a_value(tmp_path):
+@pytest.mark.parametrize("kind", ["bag", "recipe", "wide"])
+def test_padding_is_not_looked_up_and_empty_rows_have_a_value(tmp_path, kind):
     """Row 0 of the table, which padding looks up in the place of its own id, is NaN here."""
-    model = small_model()
+    model = small_model() if kind == "bag" else windowed_model(**KINDS[kind])
+    padded = model if kind == "bag" else copy.deepcopy(model)  # the convolution multiplies what it should select
     model.bert.embeddings.word_embeddings.weight.data[0] = float("nan")
     tables = make_tables(model, "float32", False)
     onnx_graph.write_onnx(tables, tmp_path / "model.onnx", {})
     ids, mask = torch.full((2, 4), 7), torch.zeros(2, 4, dtype=torch.int64)
     mask[0, 1] = 1
     found, = onnx_graph.run_onnx(tmp_path / "model.onnx", [{"input_ids": ids, "attention_mask": mask}])
-    expected = exact(tables, {"input_ids": ids, "attention_mask": mask})
+    expected = exact(padded, {"input_ids": ids, "attention_mask": mask})
     assert expected.isfinite().all()
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "value"), [("input_ids", 600), ("token_type_ids", 2)])
-def test_what_is_out_of_range_is_an_error(tmp_path, name, value):
-    onnx_graph.write_onnx(make_tables(small_model(), "float32", True), tmp_path / "model.onnx", {})
+@pytest.mark.parametrize("kind", ["bag", "recipe"])
+def test_what_is_out_of_range_is_an_error(tmp_path, kind, name, value):
+    model = small_model() if kind == "bag" else windowed_model(**KINDS[kind])
+    onnx_graph.write_onnx(make_tables(model, "float32", True), tmp_path / "model.onnx", {})
     inputs = {part: torch.ones(2, 3, dtype=torch.int64) for part in ("input_ids", "attention_mask", "token_type_ids")}
     inputs[name][1, 2] = value
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):

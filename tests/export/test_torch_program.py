@@ -14,6 +14,7 @@ import torch
 from helpers import tiny_bert
 from safetensors.torch import load_file, save_file
 from small_classifier import small_model
+from windowed_models import KINDS, windowed_model
 
 from dendritic_bert import (
     DendriticBertConfig,
@@ -21,7 +22,7 @@ from dendritic_bert import (
     DendriticBertForSequenceClassification,
 )
 from dendritic_bert.export import torch_program
-from dendritic_bert.export.tables import make_tables, own_logits
+from dendritic_bert.export.tables import ExportTables, make_tables, own_logits, round_words
 
 ELSEWHERE = """
 import sys
@@ -47,6 +48,7 @@ for path in sorted(Path().glob("*.pt2")):
             save_file({"logits": program(**inputs).contiguous()}, f"{name}.{number}.out.safetensors")
 """
 SHAPES = [(1, 1), (3, 7), (2, 20)]
+LONG_SHAPES = [(1, 1), (3, 7), (2, 900)]  # where there are no positions
 
 
 def inputs_of(rows: int, length: int, with_types: bool) -> dict[str, torch.Tensor]:
@@ -57,6 +59,13 @@ def inputs_of(rows: int, length: int, with_types: bool) -> dict[str, torch.Tenso
     if with_types:
         inputs["token_type_ids"] = torch.randint(2, (rows, length), generator=generator)
     return inputs
+
+
+def rounded(model, dtype: str, with_types: bool) -> ExportTables:
+    """The tables of the model, whose words are rounded as they are."""
+    tables = make_tables(model, dtype, with_types)
+    round_words(model, tables)
+    return tables
 
 
 def run_elsewhere(folder: Path) -> str:
@@ -73,38 +82,44 @@ def check(folder: Path, name: str, expected: list[torch.Tensor]) -> None:
         torch.testing.assert_close(found, logits, rtol=1e-5, atol=1e-5)
 
 
-def write_inputs(folder: Path, name: str, with_types: bool) -> list[dict[str, torch.Tensor]]:
-    batches = [inputs_of(*shape, with_types) for shape in SHAPES]
+def write_inputs(folder: Path, name: str, with_types: bool, shapes=SHAPES) -> list[dict[str, torch.Tensor]]:
+    batches = [inputs_of(*shape, with_types) for shape in shapes]
     for number, batch in enumerate(batches):
         save_file(batch, folder / f"{name}.{number}.in.safetensors")
     return batches
 
 
 def test_programs_without_the_package(tmp_path):
-    """The fused op's logits of the same tables; with an encoder, those of the model."""
+    """The fused ops' logits of the same words; with an encoder, those of the model."""
     tiny_bert(vocab_size=600).save_pretrained(tmp_path / "bert")
     encoder = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "bert", dsn=False)
-    tables = make_tables(small_model(head_hidden=4), "int8", False)
-    modules = {"dsn": torch_program.PlainDsn(tables), "encoder": torch_program.PlainEncoder(encoder)}
-    batches = {name: write_inputs(tmp_path, name, name == "encoder") for name in modules}
+    models = {"dsn": small_model(head_hidden=4), "encoder": encoder, "windows": windowed_model(**KINDS["recipe"])}
+    modules = {name: torch_program.PlainEncoder(model) if name == "encoder" else
+               torch_program.PlainDsn(rounded(model, "int8", False)) for name, model in models.items()}
+    batches = {name: write_inputs(tmp_path, name, name == "encoder", LONG_SHAPES if name == "windows" else SHAPES)
+               for name in modules}
     for name, module in modules.items():
-        program = torch_program.trace(module, name == "encoder", 20)
+        program = torch_program.trace(module, name == "encoder", None if name == "windows" else 20)
         assert not any("dendritic_bert" in str(node.target) for node in program.graph.nodes)
         torch_program.write_program(program, tmp_path / f"{name}.pt2", {"labels": name})
-    assert [json.loads(line)["labels"] for line in run_elsewhere(tmp_path).splitlines()] == ["dsn", "encoder"]
-    check(tmp_path, "dsn", [own_logits(tables, batch) for batch in batches["dsn"]])
-    with torch.no_grad():
-        check(tmp_path, "encoder", [encoder(**batch).logits for batch in batches["encoder"]])
+    assert [json.loads(line)["labels"] for line in run_elsewhere(tmp_path).splitlines()] == sorted(models)
+    for name, model in models.items():
+        check(tmp_path, name, [own_logits(model, batch) for batch in batches[name]])
 
 
-@pytest.mark.parametrize("options", [{}, {"pooling": "sum_all"}, {"pooling": "mean_all", "head_hidden": 3}], ids=str)
+BAGS = {"mean": {}, "sum_all": {"pooling": "sum_all"}, "mean_all": {"pooling": "mean_all", "head_hidden": 3},
+        "gate and positions": {"pooling": "gated_mean"}}
+
+
+@pytest.mark.parametrize("name", [*BAGS, *KINDS])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-def test_the_module_that_is_traced(options, dtype):
-    tables = make_tables(small_model(**options), dtype, True)
-    for shape in SHAPES:
+def test_the_module_that_is_traced(name, dtype):
+    model = small_model(**BAGS[name]) if name in BAGS else windowed_model(**KINDS[name])
+    program = torch_program.PlainDsn(rounded(model, dtype, True))
+    for shape in SHAPES if name in BAGS else LONG_SHAPES:
         batch = inputs_of(*shape, True)
-        torch.testing.assert_close(torch_program.PlainDsn(tables)(**batch), own_logits(tables, batch), rtol=1e-5,
-                                   atol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(program(**batch), own_logits(model, batch), rtol=1e-5, atol=1e-5)
 
 
 def test_the_module_of_a_span():
@@ -113,20 +128,19 @@ def test_the_module_of_a_span():
     tables, batch = make_tables(model, "float32", True), inputs_of(3, 7, True)
     with torch.no_grad():
         expected = torch.stack(model(**batch).to_tuple(), dim=-1)
-    torch.testing.assert_close(torch_program.PlainDsn(tables)(**batch), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(own_logits(tables, batch), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch_program.PlainDsn(tables)(**batch), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow(seconds=60)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
 def test_package_without_the_package(tmp_path):
     """It is built for every processor of the architecture: on x86-64, no instruction reads an AVX register."""
-    tables = make_tables(small_model(), "int8", True)
-    program = torch_program.trace(torch_program.PlainDsn(tables), True, 20)
+    model = windowed_model(**KINDS["wide"])
+    program = torch_program.trace(torch_program.PlainDsn(rounded(model, "int8", True)), True, None)
     torch_program.write_package(program, tmp_path / "dsn.aoti.pt2", {"labels": "[]"}, native=False)
     batches = write_inputs(tmp_path, "dsn", True)
     assert run_elsewhere(tmp_path) == "[]\n"
-    check(tmp_path, "dsn", [own_logits(tables, batch) for batch in batches])
+    check(tmp_path, "dsn", [own_logits(model, batch) for batch in batches])
     if os.uname().machine == "x86_64" and shutil.which("objdump"):
         with zipfile.ZipFile(tmp_path / "dsn.aoti.pt2") as archive:
             library, = (name for name in archive.namelist() if name.endswith(".so"))

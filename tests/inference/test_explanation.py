@@ -1,6 +1,8 @@
-"""Explanations: shares against the formula of the reference in float64, words against transformers' tokenizer, and
-what a text loses without a word against the classifier on that text."""
+"""Explanations: shares against the formula of the reference in float64, or with windows against slopes of the model in
+float64; words against transformers' tokenizer, and what a text loses without a word against the classifier on that
+text."""
 
+import copy
 import json
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from cases import case_id, covering_sample, generator
 from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
+from windowed_models import KINDS, expected_logits, windowed_model
 
 from dendritic_bert import TextClassifier
 from dendritic_bert.inference.explanation import Word
@@ -61,10 +64,10 @@ def logits_in_float64(model, ids, types=None) -> np.ndarray:
     return x[0].numpy()
 
 
-def assert_adds_up(explanation) -> None:
+def assert_adds_up(explanation, within: float = 1e-6) -> None:
     parts = [word.shares for word in explanation.words] + [explanation.other]
     difference = explanation.logits - explanation.base_logits
-    assert (abs(sum(parts) - difference) <= 1e-6 * sum(map(abs, parts))).all()
+    assert (abs(sum(parts) - difference) <= within * sum(map(abs, parts))).all()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=case_id)
@@ -83,6 +86,58 @@ def test_shares_add_up_to_the_logits_less_those_of_an_empty_row(tokenizer, confi
         np.testing.assert_allclose(explanation.logits, full.logits[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_and_gates(tokenizer, kind):
+    model = windowed_model(**KINDS[kind], vocab_size=600)
+    classifier = TextClassifier(model, tokenizer)
+    assert classifier.max_length is None
+    for text, text_pair in ((LONG[:140] if kind == "mean" else "a charming fox", None), (TEXT, "the fox"), ("", None)):
+        explanation = classifier.explain(text, text_pair)
+        assert_adds_up(explanation, 1e-3)
+        assert not explanation.not_read, "a model without positions reads all"
+        assert len(explanation.words) == len([pair for pair in explanation.runs() if pair[1]]) + (
+            0 if text_pair is None else 2)
+        row = tokenizer([text], None if text_pair is None else [text_pair], return_tensors="pt")
+        expected = expected_logits(model, row)[0].detach()
+        np.testing.assert_allclose(explanation.logits, expected, rtol=1e-9, atol=1e-10)
+    assert explanation.baseline == ("row of zeros" if model.config.window_layers else "empty row")
+    if not model.config.window_layers:
+        np.testing.assert_allclose(explanation.base_logits, head_of_zeros(model), rtol=1e-9)
+
+
+def head_of_zeros(model) -> np.ndarray:
+    """The logits of the empty row."""
+    with torch.no_grad():
+        return copy.deepcopy(model.classifier).double()(torch.zeros(model.config.pooled_size).double()).numpy()
+
+
+@pytest.mark.parametrize("kind", ["recipe", "wide", "plain_gate"])
+def test_shares_of_windows_are_mean_slopes(tokenizer, kind):
+    """Slopes of the model's own differentiable forward, in float64, by a factor of every word's rows of the tables. No
+    word occurs twice."""
+    model = windowed_model(**{**KINDS[kind], "embedding_norm": "none", "type_vocab_size": 1})
+    with torch.no_grad():
+        model.bert.embeddings.token_type_embeddings.weight.zero_()
+    words = ["the", "fox", "a", "dog"]
+    explanation = TextClassifier(model, tokenizer).explain(" ".join(words))
+    exact, row = copy.deepcopy(model).double(), tokenizer(" ".join(words), return_tensors="pt")
+    ids, of_words = row["input_ids"], np.array([-1 if word is None else word for word in row.word_ids()])
+    assert len(ids.unique()) == ids.shape[1] > len(words) + 2
+    tables = {name: exact.get_parameter(name).detach() for name in (
+        "bert.embeddings.word_embeddings.weight", "bert.gate.word_bias")}
+    total, nodes = torch.zeros(len(explanation.labels), ids.shape[1], dtype=torch.float64), 128
+    for node in range(nodes):
+        factors = torch.full((600,), (node + 0.5) / nodes, dtype=torch.float64, requires_grad=True)
+        scaled = {name: factors.view(-1, *[1] * (table.dim() - 1)) * table for name, table in tables.items()}
+        logits = torch.func.functional_call(exact, scaled, kwargs={"input_ids": ids}).logits[0]
+        for label, logit in enumerate(logits):
+            total[label] += torch.autograd.grad(logit, factors, retain_graph=True)[0][ids[0]]
+    expected = (total / nodes).numpy()
+    sizes, found = abs(expected).sum(axis=1), [*(word.shares for word in explanation.words), explanation.other]
+    for share, part in zip(found, [*range(len(words)), -1], strict=True):  # SETTLED, and 9e-3 for the midpoints
+        assert (abs(share - expected[:, of_words == part].sum(axis=1)) <= 1e-2 * sizes).all()
+
+
 def test_the_shares_of_a_linear_head_are_the_formula(tokenizer):
     """A x_t / n, with x_t by transformers' own BertEmbeddings."""
     model = small_model(num_dendrites=0, num_labels=3)
@@ -99,9 +154,12 @@ def test_the_shares_of_a_linear_head_are_the_formula(tokenizer):
     np.testing.assert_allclose(explanation.base_logits, exact.classifier.bias.detach(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("config", [{}, {"head_hidden": 6}, {"pooling": "sum_all"}, {"num_labels": 40}], ids=str)
-def test_left_out_is_the_fall_of_the_classifiers_logits(tokenizer, config):
-    classifier = TextClassifier(model_with_dendrites(**config), tokenizer)
+@pytest.mark.parametrize("config", [{}, {"head_hidden": 6}, {"pooling": "sum_all"}, {"num_labels": 40}, "recipe"],
+                         ids=str)
+def test_left_out_is_the_fall_of_the_classifiers_logits(tokenizer, config, monkeypatch):
+    monkeypatch.setattr("dendritic_bert.inference.explanation.LEFT_OUT_TOKENS", 30)  # two rows at a time
+    model = windowed_model(**KINDS[config]) if config == "recipe" else model_with_dendrites(**config)
+    classifier = TextClassifier(model, tokenizer)
     words = ["the", "unaffable", "fox", "jumps", "unflinchingly", "the"]
 
     def logits(text: str) -> np.ndarray:
@@ -212,6 +270,26 @@ def test_the_model_of_the_package():
     shares = {word.text: word.shares[1] for word in explanation.words}
     assert max(shares, key=shares.get) == "charming"
     assert min(shares, key=shares.get) == "bleak"
+
+
+def test_a_gate_beside_positions(tokenizer):
+    classifier = TextClassifier(model_with_dendrites(pooling="gated_mean"), tokenizer)
+    with torch.no_grad():
+        classifier.model.bert.gate.weight.normal_(generator=generator(6))
+    explanation = classifier.explain(TEXT)
+    assert_adds_up(explanation, 1e-3)
+    assert explanation.baseline == "empty row"
+    np.testing.assert_allclose(explanation.logits, classifier.logits([TEXT])[0][0], rtol=1e-5, atol=1e-5)
+
+
+def test_windows_from_a_checkpoint(tokenizer, tmp_path):
+    model = windowed_model(**KINDS["recipe"])
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    classifier = TextClassifier.from_pretrained(tmp_path)
+    explanation = classifier.explain(TEXT)
+    assert isinstance(classifier._source, DsnCheckpoint), "no model is made for an explanation"
+    assert explanation.to_dict() == TextClassifier(model, tokenizer).explain(TEXT).to_dict()
 
 
 def test_what_cannot_be_explained(classifier, tokenizer):

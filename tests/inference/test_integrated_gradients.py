@@ -1,4 +1,7 @@
-"""The mean gradient of a head, against the mean of Jacobians by torch.func and against the head's own logits."""
+"""The mean gradient of a head, against the mean of Jacobians by torch.func and against the head's own logits.
+
+Shares along a path, against integrals by hand.
+"""
 
 import pytest
 import torch
@@ -6,7 +9,7 @@ from cases import case_id, covering_sample, generator
 from torch import nn
 
 from dendritic_bert.inference import integrated_gradients
-from dendritic_bert.inference.integrated_gradients import head_logits, mean_gradient
+from dendritic_bert.inference.integrated_gradients import head_logits, mean_gradient, path_shares
 from dendritic_bert.model.dendritic_linear import DendriticLinear, DendriticMLP
 
 HIDDEN_SIZE = 12
@@ -86,3 +89,53 @@ def test_in_inference_mode():
         head = a_head("sigmoid", 2, 3)
         mean = mean_gradient(head, some_tokens(3))
     assert torch.equal(mean, mean_gradient(a_head("sigmoid", 2, 3), some_tokens(3)))
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["as many parts as labels", "fewer parts than labels"])
+def test_shares_along_a_path_by_hand(times):
+    """Of x1 x2 x3 at (2, 3, 5) each part has a third; of relu(w x - c), which starts at s = c / w x, each has w_t x_t
+    times the rest of the way; a logit that no factor moves has none."""
+    x, w = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64), torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
+
+    def logits(factors: torch.Tensor) -> torch.Tensor:
+        moved = factors * x
+        return torch.stack([moved.prod(dim=1), (moved @ w - 4).relu(), 7 + 0 * moved[:, 0]], dim=1).repeat(1, times)
+
+    found = path_shares(logits, 3, rows=5)
+    assert found.shape == (3, 3 * times)
+    assert torch.equal(found[:, -3:], found[:, :3])
+    size = (w * x).abs().sum() * (1 - 4 / 11)
+    torch.testing.assert_close(found[:, 1], w * x * (1 - 4 / 11), rtol=0, atol=1e-3 * size.item())
+    torch.testing.assert_close(found[:, 0], torch.full_like(x, 10.0), rtol=1e-3, atol=0)
+    assert not found[:, 2].any()
+    assert (found[:, 1].sum() - 7).abs() <= 1e-3 * found[:, 1].abs().sum()
+
+
+@pytest.mark.parametrize("where", [0.0, 0.3456, 1.0])
+def test_a_narrow_step_along_a_path(where):
+    """A rise of 4 within 1e-3 of the way, at its start, between its first nodes or at its end."""
+    def logits(factors: torch.Tensor) -> torch.Tensor:
+        s = factors.mean(dim=1, keepdim=True)
+        return s + 4 * ((s - where) * 1e4).sigmoid()
+
+    rise = (logits(torch.ones(1, 2).double()) - logits(torch.zeros(1, 2).double())).item()
+    found = path_shares(logits, 2, rows=1000)
+    assert abs(found.sum().item() - rise) <= 1e-3 * rise
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=0)
+
+
+def test_shares_along_a_path_end_without_a_digit(monkeypatch):
+    monkeypatch.setattr(integrated_gradients, "MOST_STEPS", 20)
+    rows = []
+
+    def logits(factors: torch.Tensor) -> torch.Tensor:
+        rows.append(len(factors))
+        return 1e20 * (factors * 1e20).sin()
+
+    assert path_shares(logits, 1, rows=16).isfinite().all()
+    assert max(rows) == 16
+
+
+def test_shares_along_a_path_in_inference_mode():
+    with torch.inference_mode():
+        assert (path_shares(lambda factors: factors @ torch.ones(2, 1).double(), 2, rows=9) == 1).all()
