@@ -30,7 +30,7 @@ from .datasets.rows import RowDataset
 from .inference.classifier import TextClassifier
 from .training.defaults import fit_to_rows
 from .training.fit import fit as fit_model
-from .training.initialization import build_model, make_tokenizer
+from .training.initialization import build_model, longest_row, make_tokenizer
 from .training.losses import make_loss, weighted_loss
 from .training.options import TrainingOptions
 from .training.workspace import Workspace
@@ -195,7 +195,7 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
             train_set = RowDataset(encoded, options.word_dropout, self.tokenizer_.all_special_ids, int(seed))
             fit_model(model, train_set, dev, rows, loss, options, int(seed), Workspace(Path(folder), {}, True),
                       quiet=True)
-        self.tokenizer_.model_max_length = model.config.max_position_embeddings
+        self.tokenizer_.model_max_length = longest_row(model.config)
         return TextClassifier(model.to("cpu"), self.tokenizer_)
 
 

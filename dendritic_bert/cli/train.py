@@ -21,13 +21,16 @@ JSON. Rows of your own need no other flag: columns, labels and a dev set are fou
   dendritic-bert train --train_file reviews.csv
   dendritic-bert train --train_file 'part-*.parquet' --dev_file dev.csv --text_column body --label_column topic
   dendritic-bert train --task sst2 --dsn --data_dir glue --output_dir my-model
+  dendritic-bert train --train_file reviews.csv --window_dendrites 32 --window_layers 5
   dendritic-bert train --model_name prajjwal1/bert-tiny --benchmark glue --task sst2 --dsn --epochs 3"""
 
 DISTILL = """\
-Train on the probabilities that a teacher gives for the training rows, and for texts made of parts of them. The results
-are printed as JSON. A teacher without a classifier is fine-tuned first.
+Train on the probabilities that a teacher gives for the training rows, for texts made of parts of them and for texts of
+your own. The results are printed as JSON. A teacher without a classifier is fine-tuned first. With text_file no labels
+are needed: any sequence classifier is turned into a small fast model, whose card says how often the two agree.
 
-  dendritic-bert distill --teacher all-MiniLM-L6-v2 --train_file reviews.csv
+  dendritic-bert distill --teacher my-classifier --text_file unlabelled.txt --output_dir my-model
+  dendritic-bert distill --teacher all-MiniLM-L6-v2 --train_file reviews.csv --extra_text more-reviews.txt
   dendritic-bert distill --teacher all-MiniLM-L6-v2 --task sst2 --dsn --data_dir glue --output_dir my-model"""
 
 SWEEP = """\

@@ -5,7 +5,7 @@ the rows: they are the parts that are rows themselves. A third of the texts each
 constituents are replaced by others of about the same length; a span of a sentence; two phrases, one after the other. In
 distillation such texts do what unlabelled texts do (Tang et al. 2019, Jiao et al. 2020).
 
-A text that comes close to a dev sentence is left out: one with the same words, or with the same six words in a row.
+A text that comes close to a dev sentence is left out (``near_duplicates``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-NGRAM = 6  # words in a row that no text may share with a dev sentence
+from .near_duplicates import DevSentences
+
 JOINTS = ((), (",",), ("and",), ("but",), (".",))  # words between two phrases
 LENGTH_SLACK = 1  # words by which a replacement may be longer or shorter
 MAX_REPLACED = 3  # constituents of one sentence
@@ -37,7 +38,7 @@ def augment(texts: list[str], dev_texts: Iterable[str], number: int, seed: int =
     by_length: dict[int, list[Words]] = defaultdict(list)
     for phrase in distinct:
         by_length[len(phrase)].append(phrase)
-    dev = _DevSentences(dev_texts)
+    dev = DevSentences(dev_texts)
     makers = (lambda: _replace(_pick(sentences, rng), parts, by_length, rng), lambda: _span(_pick(sentences, rng), rng),
               lambda: _pick(distinct, rng) + JOINTS[rng.integers(len(JOINTS))] + _pick(distinct, rng))
     found: dict[Words, None] = {}
@@ -45,26 +46,9 @@ def augment(texts: list[str], dev_texts: Iterable[str], number: int, seed: int =
         if len(found) == number:
             break
         made = makers[trial % len(makers)]()
-        if made and made not in known and not dev.are_close_to(made):
+        if made and made not in known and not dev.are_close_to(" ".join(made)):
             found[made] = None
     return [" ".join(words) for words in found]
-
-
-class _DevSentences:
-    """The dev sentences and their n-grams, in lower case."""
-
-    def __init__(self, dev_texts: Iterable[str]):
-        sentences = [tuple(text.lower().split()) for text in dev_texts]
-        self.sentences = set(sentences)
-        self.ngrams = {ngram for sentence in sentences for ngram in _ngrams(sentence)}
-
-    def are_close_to(self, words: Words) -> bool:
-        lower = tuple(word.lower() for word in words)
-        return lower in self.sentences or not self.ngrams.isdisjoint(_ngrams(lower))
-
-
-def _ngrams(words: Words) -> list[Words]:
-    return [words[start:start + NGRAM] for start in range(len(words) - NGRAM + 1)]
 
 
 def _sentences(known: set[Words]) -> list[Words]:

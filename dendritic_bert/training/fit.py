@@ -45,7 +45,7 @@ def fit(
     split = next(iter(dev_rows))
     with _trackers(options, seed), closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress:
         trainer = _Trainer(
-            model, _training_arguments(options, seed, workspace, len(train_set), quiet),
+            model, _training_arguments(model.config, options, seed, workspace, len(train_set), quiet),
             data_collator=benchmark.collate, train_dataset=train_set, eval_dataset=RowDataset(dev_rows[split]),
             compute_loss_func=loss,
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
@@ -61,7 +61,7 @@ def fit(
 
 
 def _training_arguments(
-    options: TrainingOptions, seed: int, workspace: Workspace, num_rows: int, quiet: bool
+    config: Any, options: TrainingOptions, seed: int, workspace: Workspace, num_rows: int, quiet: bool
 ) -> TrainingArguments:
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     steps_per_epoch = math.ceil(num_rows / options.batch_size)
@@ -81,9 +81,9 @@ def _training_arguments(
     if options.early_stopping:
         arguments.load_best_model_at_end, arguments.restore_callback_states_from_checkpoint = True, True
         arguments.metric_for_best_model, arguments.greater_is_better = "eval_loss", False
-    if not options.dsn and num_processes == 1:
-        # An encoder pays for padding, which is three tokens in four of a random batch of SST-2. In several processes
-        # the sampler would draw from generators in several states.
+    if (not config.dsn or config.window_layers) and num_processes == 1:
+        # An encoder and windows pay for padding, which is three tokens in four of a random batch of SST-2. In several
+        # processes the sampler would draw from generators in several states.
         arguments.train_sampling_strategy = "group_by_length"
     return arguments
 

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from .ema import AVERAGE_FILE
+from .initialization import longest_row
 from .workspace import Workspace
 
 FOLDER = "kept"
@@ -30,7 +31,7 @@ def keep_last_epoch(workspace: Workspace, output: Path, model_class: Any, tokeni
         model.load_state_dict(load_file(source / AVERAGE_FILE))
     folder = workspace.folder / FOLDER
     model.save_pretrained(folder)
-    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.model_max_length = longest_row(model.config)
     tokenizer.save_pretrained(folder)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):  # without it: not yet a model
         os.replace(path, output / path.name)

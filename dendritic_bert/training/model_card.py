@@ -69,17 +69,20 @@ def how_it_was_made(options: TrainingOptions, results: dict[str, Any], config: D
     """The lines on data, start, size, versions, and the command."""
     parts = results["live_parameters"]
     start = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
+    between = ("windows and gate", "windows") if parts["windows"] else ("encoder", "encoder")
+    windows = (f", {config.window_layers} layers of {config.window_dendrites} dendrites on windows of "
+               f"{2 * config.window_radius + 1} tokens" if config.window_layers else "")
     truncated = f", {results['num_truncated']:,} of them cut to {options.max_length} tokens"
     return [
         f"- Data: {results['source']}, {results['num_train']:,} rows"
         + (truncated if results["num_truncated"] else "") + ".",
         f"- Started from {start}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
-        f"size {config.hidden_size}, {config.num_dendrites} dendrites for each "
+        f"size {config.hidden_size}{windows}, {config.num_dendrites} dendrites for each "
         f"{'output' if options.benchmark == 'squad' or config.head_hidden else 'label'}"
         + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
         *(f"- {note}" for note in options.notes()),
         f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
-        f"{parts['encoder']:,} in the encoder, {parts['head']:,} in the head), written as {options.save_dtype}.",
+        f"{parts[between[1]]:,} in the {between[0]}, {parts['head']:,} in the head), written as {options.save_dtype}.",
         f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",
         "```", shlex.join(command_line(options)), "```",
     ]
@@ -93,8 +96,14 @@ def what_it_is(config: DendriticBertConfig, is_answering: bool = False) -> str:
     if is_answering:
         return (f"BERT's embeddings and LayerNorm under a {head} on every token; there is no encoder, so a question "
                 "cannot be compared with its passage. ")
-    return (f"BERT's embeddings, LayerNorm and mean pooling under a {head}; there is no encoder, so the order of words "
-            "hardly counts. ")
+    norm = ", LayerNorm" if config.embedding_norm == "layer_norm" else ""
+    pooling = "a gated mean" if config.pooling == "gated_mean" else "mean pooling"
+    if config.window_layers:
+        sees = 2 * (2**config.window_layers - 1) * config.window_radius + 1
+        return (f"Word embeddings{norm}, dendrites that see windows of up to {sees} tokens, and {pooling} under a "
+                f"{head}; there is no encoder. ")
+    return (f"BERT's embeddings{norm} and {pooling} under a {head}; there is no encoder, so the order of words hardly "
+            "counts. ")
 
 
 def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:

@@ -20,6 +20,13 @@ BERT_VOCABULARIES = {False: "google-bert/bert-base-uncased", True: "google-bert/
 SAVE_DTYPES = ("float32", "float16", "bfloat16")
 TRACKERS = {"none": None, "wandb": "wandb", "tensorboard": "tensorboard"}  # each with the package that it needs
 SCHEDULES = ("perforatedai", "plain")
+# What a new model without windows, and one with windows, has unless it is told; bench/accuracy/windows.py compares.
+# What was trained on sentences must read whole reviews, so a model with windows has no positions.
+WINDOWS = {"window_dendrites": 32, "window_layers": 5}
+FORMS: dict[bool, dict[str, Any]] = {
+    False: {"pooling": "mean_masked", "embedding_norm": "layer_norm"},
+    True: {"pooling": "gated_mean", "embedding_norm": "none", "max_position_embeddings": 0}}
+NUM_AUGMENTED = 180_000
 STUDENTS = ("dsn",)  # distillation.py says how each is built
 SWEEP_FILE = Path(__file__).with_name("sweep.yaml")
 OWN_SWEEP_FILE = SWEEP_FILE.with_name("sweep_own_rows.yaml")
@@ -89,12 +96,24 @@ class TrainingOptions(DataOptions):
     hidden_size: int | None = field(default=None, metadata={
         "help": f"width of new embeddings (default: {FRESH_SIZES['hidden_size']}, for own rows fits the rows)"})
     max_position_embeddings: int | None = field(default=None, metadata={
-        "help": f"length of a new position table (default: {FRESH_SIZES['max_position_embeddings']})"})
+        "help": "length of a new position table; 0 is a model without positions, for texts of any length (default: "
+                f"{FRESH_SIZES['max_position_embeddings']}, with windows 0)"})
+    window_dendrites: int | None = field(default=None, metadata={
+        "help": "dendrites of each layer that looks at windows of tokens before pooling (default: 0, for text_file "
+                f"{WINDOWS['window_dendrites']})"})
+    window_layers: int | None = field(default=None, metadata={
+        "help": "number of these layers, each of which looks twice as far as the one before (default: 0, for text_file "
+                f"{WINDOWS['window_layers']})"})
+    window_radius: int = field(default=1, metadata={"help": "tokens of a window on either side of its middle"})
+    window_dropout: float = field(default=0.0, metadata={"help": "dropout on what a window layer adds"})
+    embedding_norm: Literal["layer_norm", "none"] | None = field(default=None, metadata={
+        "help": "LayerNorm on the embeddings, or none (default: layer_norm; for a new model with windows none)"})
     max_length: int = field(default=BY_DATA, metadata={
         "help": "tokens to which a text is cut (default: 128, for own rows 512), or of a window of a SQuAD passage "
                 "(default: 384)"})
-    pooling: Literal["mean_masked", "mean_all", "sum_all"] = field(default="mean_masked", metadata={
-        "help": "how the token vectors become one; the last two count padding, for checkpoints trained that way"})
+    pooling: Literal["mean_masked", "gated_mean", "mean_all", "sum_all"] | None = field(default=None, metadata={
+        "help": "how the token vectors become one: their mean, a mean whose weights are learnt, or two that count "
+                "padding, for checkpoints trained that way (default: mean_masked, with windows gated_mean)"})
     encoder_pooling: Literal["cls", "mean"] = field(default="cls", metadata={
         "help": "what the encoder gives the head: BERT's pooler output, or the mean over the tokens as in "
                 "sentence-transformers"})
@@ -130,19 +149,39 @@ class TrainingOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.benchmark == "own" and self.model_name is None:
+        if (self.benchmark == "own" and self.model_name is None) or self.window_layers:
             self.dsn = True
+        self._choose_form()
         self._check_ranges()
         self._check_growth()
         self._check_source()
 
+    def _choose_form(self) -> None:
+        """Windows, and what follows from them; a checkpoint brings its own LayerNorm and positions."""
+        sizes = self.window_dendrites, self.window_layers = self.window_dendrites or 0, self.window_layers or 0
+        if min(sizes) < 0 or (min(sizes) == 0) != (max(sizes) == 0):
+            raise ValueError(f"window_dendrites is {self.window_dendrites} and window_layers is {self.window_layers}, "
+                             "expected two numbers above 0, or neither.")
+        if self.window_radius < 1:
+            raise ValueError(f"window_radius is {self.window_radius}, expected 1 or more.")
+        for name, value in FORMS[self.has_windows].items():
+            if getattr(self, name) is None and (name == "pooling" or self.model_name is None):
+                setattr(self, name, value)
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the model has layers of dendrites on windows of tokens."""
+        return bool(self.window_layers)
+
     def _check_ranges(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "head_lr_factor", "head_hidden", *FRESH_SIZES):
+        for name in ("epochs", "batch_size", "lr", "head_lr_factor", "head_hidden", "vocab_size", "hidden_size"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}, expected more than 0.")
+        if self.max_position_embeddings is not None and self.max_position_embeddings < 0:
+            raise ValueError(f"max_position_embeddings is {self.max_position_embeddings}, expected 0 or more.")
         for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout", "warmup", "ema",
-                     "label_smoothing"):
+                     "label_smoothing", "window_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
         if self.num_dendrites < 0:
@@ -195,8 +234,10 @@ class TrainingOptions(DataOptions):
         if self.tokenizer_name is not None and self.vocab_size is not None:
             raise ValueError(f"vocab_size is {self.vocab_size}, but tokenizer_name brings its own: pass one of the "
                              "two.")
-        positions = self.max_position_embeddings or FRESH_SIZES["max_position_embeddings"]
-        if self.max_length > positions:
+        positions = self.max_position_embeddings
+        if positions is None:
+            positions = FRESH_SIZES["max_position_embeddings"]
+        if positions and self.max_length > positions:
             raise ValueError(f"max_length is {self.max_length}, but the position table has {positions} rows: lower it.")
 
     def notes(self) -> list[str]:
@@ -223,7 +264,18 @@ class DistillationOptions(TrainingOptions):
     command: ClassVar[str] = "distill"
 
     teacher: str | None = field(default=None, metadata={
-        "help": "sequence classifier of the task, a folder or a hub id; an encoder without a head is fine-tuned first"})
+        "help": "sequence classifier of the task, a folder or a hub id; an encoder without a head is fine-tuned first. "
+                "Not needed where extra_margins know every text"})
+    text_file: list[str] = field(default_factory=list, metadata={
+        "help": "texts without labels, in place of training rows: the student learns what the teacher says of them. "
+                "Files with a text a line, or tables with a column of texts, plain or compressed"})
+    text_licence: str | None = field(default=None, metadata={"help": "licence of text_file, for the model card"})
+    extra_text: list[str] = field(default_factory=list, metadata={
+        "help": "further texts for the teacher to label, files as for text_file; what comes close to a dev row is left "
+                "out"})
+    extra_margins: list[str] = field(default_factory=list, metadata={
+        "help": "texts with the teacher's logits, which is then not asked: files with a text a line, behind a tab its "
+                "margin (the logit of the second class minus that of the first) or all its logits before it"})
     teacher_dir: str | None = field(default=None, metadata={
         "help": "folder for a fine-tuned teacher and for the logits of its texts, both of which later runs use again "
                 "(default: teacher in output_dir)"})
@@ -235,16 +287,24 @@ class DistillationOptions(TrainingOptions):
                 "have them (AMX)"})
     teacher_seed: int = field(default=0, metadata={"help": "fine-tuning: seed"})
     student: str = field(default="dsn", metadata={"help": "kind of model that learns"})
-    num_augmented: int = field(default=180_000, metadata={
-        "help": "number of texts made from parts of the training rows, for the teacher to label"})
+    num_augmented: int = field(default=BY_DATA, metadata={
+        "help": "number of texts made from parts of the training rows, for the teacher to label (default: "
+                f"{NUM_AUGMENTED}, without a teacher 0)"})
     temperature: float = field(default=2.0, metadata={
         "help": "number by which the logits of both models are divided"})
     teacher_share: float = field(default=0.5, metadata={"help": "share of the teacher in the loss"})
     ema: float = 0.998
 
     def __post_init__(self) -> None:
+        for name in ("text_file", "extra_text", "extra_margins"):
+            if isinstance(files := getattr(self, name), (str, Path)):
+                setattr(self, name, [str(files)])
+        if self.text_file:
+            self._choose_texts()
         super().__post_init__()
-        if self.teacher is None:
+        if self.num_augmented is None:
+            self.num_augmented = NUM_AUGMENTED if self.teacher and not self.text_file else 0
+        if self.teacher is None and (not self.extra_margins or self.text_file or self.num_augmented):
             raise ValueError("teacher is not given: name the sequence classifier to learn from.")
         if self.benchmark == "squad" or (self.benchmark == "glue" and not is_single_text_task(self.task)):
             raise ValueError(f"task is {self.task!r}, expected one whose rows are single texts with classes: sst2 or "
@@ -258,9 +318,28 @@ class DistillationOptions(TrainingOptions):
         if not 0 <= self.teacher_share <= 1:
             raise ValueError(f"teacher_share is {self.teacher_share}, expected 0 to 1.")
 
+    def _choose_texts(self) -> None:
+        """What follows from texts without labels."""
+        for name in ("train_file", "dev_file", "dataset_name", "data_dir", "extra_text", "extra_margins",
+                     "num_augmented"):
+            if getattr(self, name):
+                raise ValueError(f"text_file and {name} are both given: the texts take the place of rows, so pass one "
+                                 "of the two.")
+        self.benchmark = "own"
+        for name, value in WINDOWS.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        if self.task is None:
+            self.task = Path(self.text_file[0]).name.partition(".")[0]
+
     def notes(self) -> list[str]:
-        return [f"Distilled from `{self.teacher}`, which labelled the training rows and {self.num_augmented:,} texts "
-                "made from their parts."]
+        if self.text_file:
+            return []
+        teacher = f"`{self.teacher}`" if self.teacher else "a teacher whose logits came with the texts"
+        augmented = f" and {self.num_augmented:,} texts made from their parts" if self.num_augmented else ""
+        extra = ", ".join(Path(file).name for file in (*self.extra_text, *self.extra_margins))
+        return [f"Distilled from {teacher}, which labelled the training rows{augmented}."
+                + (f" Further texts and labels of the teacher: {extra}." if extra else "")]
 
 
 @dataclass
@@ -327,6 +406,13 @@ def changed_fields(options: TrainingOptions) -> dict[str, Any]:
                 for option in fields(options)}
     if options.benchmark != "own":  # every benchmark has these, so that they are not worth a mention
         defaults |= {name: BENCHMARK_DEFAULTS[options.benchmark][name] for name in ("epochs", "weight_decay")}
+    if "num_augmented" in defaults and options.num_augmented == NUM_AUGMENTED:  # type: ignore[attr-defined]
+        defaults["num_augmented"] = NUM_AUGMENTED
+    if not options.has_windows:
+        defaults |= dict.fromkeys(WINDOWS, 0)
+    defaults["pooling"] = FORMS[options.has_windows]["pooling"]
+    if options.model_name is None:
+        defaults |= FORMS[options.has_windows]
     return {name: value for name, value in asdict(options).items() if value != defaults[name]}
 
 

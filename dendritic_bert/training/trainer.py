@@ -33,7 +33,7 @@ from .defaults import fit_to_rows
 from .evaluation import scores
 from .evaluation_report import write_evaluation
 from .fit import fit, without_shard_bars
-from .initialization import build_model, known_labels, live_parameters, make_tokenizer, saved_config
+from .initialization import build_model, known_labels, live_parameters, longest_row, make_tokenizer, saved_config
 from .interruption import keep_last_epoch
 from .losses import Loss, balanced_weights, make_loss
 from .model_card import write_model_card
@@ -49,6 +49,7 @@ def train(
     benchmark: Benchmark | None = None,
     build: Callable[..., Any] = build_model,
     loss: Callable[..., torch.Tensor] | None = None,
+    describe: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """Train once with each seed and write the first seed's model, its tokenizer and a model card to ``output_dir``.
 
@@ -60,12 +61,14 @@ def train(
         benchmark: the rows; by default those that ``options`` name.
         build: makes the model from the arguments of ``build_model``.
         loss: (the model's output, the batch's labels, number of items) -> a scalar; by default the model's own.
+        describe: writes the card of a finished model, from options, benchmark, encoded dev rows, folder and results; by
+            default the one for the kind of benchmark.
 
     Returns:
         task, source, num_train, num_dev, num_truncated; runs, one dict per seed (seed, seconds, and the metrics of the
         task as ``evaluate`` gives them); metric, the one of which mean and sd are given; majority, the share of the
-        most frequent label in the dev set; live_parameters (embeddings, encoder, head, all); seconds; output_dir; and
-        for own rows temperature, and baseline, what ``tfidf_baseline`` gives.
+        most frequent label in the dev set; live_parameters (embeddings, windows, encoder, head, all); seconds;
+        output_dir; and for own rows temperature, and baseline, what ``tfidf_baseline`` gives.
 
     Raises:
         ValueError, FileNotFoundError: the data are not there or cannot be read as the task's (see ``glue.read_rows``).
@@ -123,12 +126,14 @@ def train(
             "output_dir": str(options.output_dir),
         }
         if workspace.is_main:
-            tokenizer.model_max_length = model.config.max_position_embeddings
+            tokenizer.model_max_length = longest_row(model.config)
             tokenizer.save_pretrained(workspace.folder)
-            if isinstance(benchmark, OwnRows):
-                describe_training(options, benchmark, dev_rows, workspace.folder, results)
-                return results
-            write_model_card(workspace.folder / "README.md", options, results, model.config)
+            if describe is None and isinstance(benchmark, OwnRows):
+                describe = describe_training
+            if describe is not None:
+                describe(options, benchmark, dev_rows, workspace.folder, results)
+            else:
+                write_model_card(workspace.folder / "README.md", options, results, model.config)
     return results
 
 
@@ -174,7 +179,7 @@ def evaluate(
         raise ValueError(f"{model_path} has {model.config.num_labels} labels, task {task!r} has "
                          f"{benchmark.settings['num_labels']}: pass a model trained on it.")
     tokenizer = load_tokenizer(model_path)
-    max_length = int(min(model.config.max_position_embeddings, benchmark.longest, tokenizer.model_max_length))
+    max_length = int(min(longest_row(model.config), benchmark.longest, tokenizer.model_max_length))
     _, rows = benchmark.encode(tokenizer, max_length)
     if isinstance(benchmark, OwnRows):
         found = _evaluate_own_rows(model, benchmark, rows, output_dir)

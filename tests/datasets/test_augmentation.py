@@ -4,8 +4,9 @@ import re
 
 from helpers import shared_path
 
-from dendritic_bert.datasets.augmentation import NGRAM, augment
+from dendritic_bert.datasets.augmentation import augment
 from dendritic_bert.datasets.glue import read_rows
+from dendritic_bert.datasets.near_duplicates import NGRAM
 
 PHRASES = ["the cast is charming", "the cast", "is charming", "charming", "a warm film", "warm", "film",
            "a long and tedious film about nothing much at all", "long and tedious", "tedious", "about nothing"]

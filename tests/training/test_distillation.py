@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_classifier import hugging_face_tokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from dendritic_bert import cli
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import TrainingOptions, distillation, train
 from dendritic_bert.training import options as options_module
-from dendritic_bert.training.distillation import TeacherLabelledGlue, distill, distillation_loss, label_texts
+from dendritic_bert.training.distillation import NO_CLASS, TeacherLabelledGlue, distill, distillation_loss
 from dendritic_bert.training.initialization import build_model
 from dendritic_bert.training.options import DistillationOptions
+from dendritic_bert.training.teacher import label_texts
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
@@ -34,6 +34,15 @@ def test_the_loss_is_its_formula(temperature, share):
     labels = torch.cat([teacher, classes[:, None]], dim=1)
     loss = distillation_loss(SimpleNamespace(logits=student), labels, temperature=temperature, teacher_share=share)
     assert loss.item() == pytest.approx(expected.item() / 7)
+
+
+def test_a_text_without_a_class_adds_no_cross_entropy():
+    """Nor do many: the loss stays a mean over the batch, and is 0 rather than NaN where none has a class."""
+    logits = torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
+    for classes, expected in (([1, NO_CLASS], np.log1p(np.exp(-1.0)) / 2), ([NO_CLASS, NO_CLASS], 0.0)):
+        labels = torch.cat([logits, torch.tensor(classes, dtype=torch.float64)[:, None]], dim=1)
+        loss = distillation_loss(SimpleNamespace(logits=logits), labels, temperature=2.0, teacher_share=0.0)
+        assert loss.item() == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +83,8 @@ def oracle(tmp_path_factory):
 def options(glue, oracle, tmp_path):
     def make(**changes) -> DistillationOptions:
         defaults = {"dsn": True, "data_dir": glue, "output_dir": str(tmp_path / "out"), "lr": 0.02, "batch_size": 20,
-                    "num_augmented": 60, "teacher": oracle, "epochs": 6, "word_dropout": 0.0, "ema": 0.9}
+                    "teacher": oracle, "epochs": 6, "word_dropout": 0.0, "ema": 0.9}
+        defaults["num_augmented"] = 60 if "extra_margins" not in changes else None
         return DistillationOptions(**defaults | changes)
 
     return make
@@ -96,26 +106,6 @@ def test_a_student_learns_what_its_teacher_knows(options):
     assert "Distilled from" in card
 
 
-def test_logits_of_a_teacher_are_transformers_own(encoder, tmp_path):
-    """In any order of lengths, also when they are read from the file that keeps them."""
-    texts = ["a charming journey", "", "The quick brown fox jumps over the lazy dog, " * 3, "bleak!"] * 3
-    bert = BertForSequenceClassification.from_pretrained(encoder).eval()
-    bert.save_pretrained(tmp_path / "bert")
-    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
-    logits = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
-    for text, row in zip(texts, logits):
-        with torch.no_grad():
-            expected = bert(**tokenizer(text, truncation=True, max_length=20, return_tensors="pt")).logits[0]
-        np.testing.assert_allclose(row, expected, atol=2e-6)
-    assert len(list((tmp_path / "labels").iterdir())) == 1
-    again = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
-    assert np.array_equal(again, logits)
-    assert len(list((tmp_path / "labels").iterdir())) == 1
-    with pytest.raises(ValueError, match=r" has 2 labels, the task has 3: pass a model trained on it\.$"):
-        label_texts(str(tmp_path / "bert"), texts, 3, 20, tmp_path / "labels")
-
-
 def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, capsys):
     shared = str(tmp_path / "teacher")
     settings = {"teacher": encoder, "teacher_dir": shared, "teacher_epochs": 1, "epochs": 1, "teacher_lr": 1e-3}
@@ -126,8 +116,7 @@ def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, cap
     second = distill(options(**settings, head_hidden=4, output_dir=str(tmp_path / "other")))
     assert "fine-tuned" not in capsys.readouterr().err
     assert second["teacher"] == first["teacher"]
-    assert sorted(name for name in os.listdir(shared) if name.startswith("logits")) == sorted(
-        name for name in os.listdir(shared) if name.endswith("npy"))
+    assert len([name for name in os.listdir(shared) if name.startswith("logits")]) == 1
 
 
 def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch):
@@ -157,6 +146,42 @@ def test_augmented_text_carries_the_teachers_class(options):
     assert (labels[:num_train, 2] == distilled.train.labels).all()
     assert (labels[num_train:, 2] == labels[num_train:, :2].argmax(axis=1)).all()
     assert (labels[:num_train, 2] != labels[:num_train, :2].argmax(axis=1)).any()
+
+
+def test_natural_text_and_margins(options, glue, tmp_path):
+    """A text has the logits that its file gives it, else the teacher's, and no class; none is a training row or close
+    to a dev row. The vocabulary is made of them too."""
+    with open(f"{glue}/SST-2/dev.tsv", encoding="utf-8") as file:
+        near = file.readlines()[1].split("\t")[0].upper()
+    with open(f"{glue}/SST-2/train.tsv", encoding="utf-8") as file:
+        row = file.readlines()[1].split("\t")[0]
+    (tmp_path / "extra.txt").write_text(f"an odd thing\n{near}\n\nan odd thing\n{row}\nis charming indeed\n")
+    (tmp_path / "margins.tsv").write_text(f"-3\t{row}\n1.5\ta zebra\n")
+    rows = TeacherLabelledGlue(options(num_augmented=5, extra_text=str(tmp_path / "extra.txt"),
+                                       extra_margins=[str(tmp_path / "margins.tsv")]))
+    assert rows.natural == ["a zebra", "an odd thing", "is charming indeed"]
+    assert list(rows.texts())[-3:] == rows.natural
+    texts, labels = rows.rows.columns[0], rows.rows.labels
+    assert texts[-3:] == rows.natural
+    assert (labels[-3:, 2] == NO_CLASS).all()
+    assert labels[-3].tolist() == [-0.75, 0.75, NO_CLASS]
+    assert labels[-1, 1] > labels[-1, 0]
+    assert {tuple(labels[place, :2]) for place, text in enumerate(texts) if text == row} == {(1.5, -1.5)}
+
+
+def test_margins_in_place_of_a_teacher(options, glue, tmp_path):
+    with open(f"{glue}/SST-2/train.tsv", encoding="utf-8") as file:
+        rows = {line.split("\t")[0] for line in file.readlines()[1:]}
+    margins = tmp_path / "margins.tsv"
+    margins.write_text("".join(f"{9 if 'charming' in row or 'warm' in row or 'fine' in row else -9}\t{row}\n"
+                               for row in rows))
+    results = distill(options(teacher=None, extra_margins=[str(margins)], teacher_share=1.0, lr=0.01, epochs=8,
+                              window_dendrites=4, window_layers=2))
+    assert results["mean"] > 0.95
+    assert (results["teacher"], results["num_augmented"], results["num_natural"]) == (None, 0, 0)
+    margins.write_text("".join(f"1\t{row}\n" for row in sorted(rows)[1:]))
+    with pytest.raises(ValueError, match=r"^extra_margins have no margin of \d+ texts, the first 'is bleak', and"):
+        distill(options(teacher=None, extra_margins=[str(margins)]))
 
 
 def test_another_student_has_another_builder(options, monkeypatch):

@@ -9,8 +9,10 @@ from small_classifier import hugging_face_tokenizer
 from trained_files import weights
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
+from dendritic_bert import DendriticBertForSequenceClassification
 from dendritic_bert.datasets.glue import Glue
-from dendritic_bert.training import train
+from dendritic_bert.training import TrainingOptions, train
+from dendritic_bert.training.initialization import build_model, live_parameters
 
 
 def test_a_new_vocabulary(options):
@@ -25,7 +27,7 @@ def test_a_new_vocabulary(options):
     assert shapes["bert.embeddings.word_embeddings.weight"] == [len(tokenizer), 8]
     assert shapes["bert.embeddings.position_embeddings.weight"] == [64, 8]
     assert results["live_parameters"] == {
-        "embeddings": (len(tokenizer) + 64 + 2 + 2) * 8, "encoder": 0, "head": 2 * 9,
+        "embeddings": (len(tokenizer) + 64 + 2 + 2) * 8, "windows": 0, "encoder": 0, "head": 2 * 9,
         "all": sum(int(np.prod(shape)) for shape in shapes.values())}
 
 
@@ -83,3 +85,22 @@ def test_a_checkpoint_without_a_tokenizer(options, tmp_path):
     with pytest.raises(OSError, match=r"^the tokenizer of model_name .*empty cannot be loaded \(\w+Error\): pass a "):
         train(options(model_name=str(tmp_path / "empty")))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "none"])
+def test_a_windowed_model_starts_as_its_norm_needs(norm):
+    """With LayerNorm words are small beside a large vector that all share; without, they are larger and alone."""
+    options = TrainingOptions(window_dendrites=6, window_layers=3, hidden_size=64, embedding_norm=norm)
+    torch.manual_seed(0)
+    model = build_model(DendriticBertForSequenceClassification, options, {"num_labels": 3}, 500)
+    embeddings, config = model.bert.embeddings, model.config
+    assert (config.window_dendrites, config.window_layers, config.max_position_embeddings) == (6, 3, 0)
+    assert (config.pooling, config.embedding_norm) == ("gated_mean", norm)
+    large, words = (1.0, 0.02) if norm == "layer_norm" else (0.02, 0.1)
+    # 128 and 32,000 draws: their deviation is off by less than a third and a twentieth.
+    assert embeddings.token_type_embeddings.weight.std().item() == pytest.approx(large, rel=0.33)
+    assert embeddings.word_embeddings.weight.std().item() == pytest.approx(words, rel=0.05)
+    assert live_parameters(model) == {
+        "embeddings": 502 * 64 + (128 if norm == "layer_norm" else 0),
+        "windows": 3 * 64 * 6 + 2 * 3 * 6 * 6 + 3 * 6 + (70 + 500), "encoder": 0, "head": 3 * 71,
+        "all": sum(parameter.numel() for parameter in model.parameters())}

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions
+from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions, command_line
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -32,6 +32,11 @@ from dendritic_bert.training.options import DistillationOptions, SweepOptions, T
     ({"model_name": "bert", "hidden_size": 32}, "hidden_size is 32, but model_name brings its own"),
     ({"max_length": 600}, "max_length is 600, but the position table has 512 rows: lower it."),
     ({"max_position_embeddings": 64}, "max_length is 128, but the position table has 64 rows: lower it."),
+    ({"max_position_embeddings": -1}, "max_position_embeddings is -1, expected 0 or more."),
+    ({"window_dendrites": 32}, "window_dendrites is 32 and window_layers is 0, expected two numbers above 0, or neith"),
+    ({"window_dendrites": -1, "window_layers": -1}, "window_dendrites is -1 and window_layers is -1, expected two"),
+    ({"window_radius": 0}, "window_radius is 0, expected 1 or more."),
+    ({"window_dropout": 1.0}, "window_dropout is 1.0, expected 0 or more and less than 1."),
 ])
 def test_training_options_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -46,6 +51,9 @@ def test_training_options_that_do_not_fit(changes, message):
     ({"teacher_share": 1.5}, "teacher_share is 1.5, expected 0 to 1."),
     ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1."),
     ({"num_augmented": -1}, "num_augmented is -1, expected 0 or more."),
+    ({"teacher": None, "extra_margins": ["m.tsv"], "num_augmented": 5}, "teacher is not given: name the sequence"),
+    ({"teacher": None, "text_file": ["t.txt"]}, "teacher is not given: name the sequence classifier to learn from."),
+    ({"text_file": ["t.txt"], "data_dir": "glue"}, "text_file and data_dir are both given: the texts take the place"),
 ])
 def test_distillation_options_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -74,3 +82,18 @@ def test_sweep_options_that_do_not_fit(tmp_path):
 def test_averaged_weights_do_not_grow():
     with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but a growing model has no average"):
         DistillationOptions(teacher="t", dsn=True, dendrites=1)
+
+
+def test_a_windowed_model_has_a_form_of_its_own():
+    """It is a DSN without being told, and the command that makes it again does not repeat what follows from windows."""
+    options = TrainingOptions(window_dendrites=8, window_layers=2, max_length=600)
+    assert options.dsn
+    assert (options.pooling, options.embedding_norm, options.max_position_embeddings) == ("gated_mean", "none", 0)
+    words = command_line(options)
+    assert not {"--pooling", "--embedding_norm", "--max_position_embeddings"} & set(words)
+    plain = TrainingOptions(dsn=True, pooling="gated_mean", max_position_embeddings=0)
+    assert (plain.window_layers, plain.embedding_norm) == (0, "layer_norm")
+    assert {"--pooling", "--max_position_embeddings"} <= set(command_line(plain))
+    assert "--window_layers" not in command_line(plain)
+    of_checkpoint = TrainingOptions(model_name="bert", window_dendrites=8, window_layers=2)
+    assert (of_checkpoint.embedding_norm, of_checkpoint.max_position_embeddings) == (None, None)

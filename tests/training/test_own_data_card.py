@@ -16,7 +16,7 @@ from dendritic_bert.training.own_data_card import write_own_data_card
 
 BASELINE = {"accuracy": 0.5, "macro_f1": 0.25, "log_loss": 1.5, "ece": 0.125, "pearson": 0.5, "spearman": 0.25,
             "rmse": 1.5, "r2": 0.125, "name": "TF-IDF and a model", "num_train": 1234, "seconds": 1.0}
-RESULTS = {"live_parameters": {"all": 1030, "embeddings": 1000, "encoder": 0, "head": 30}, "seconds": 2.0,
+RESULTS = {"live_parameters": {"all": 1030, "embeddings": 1000, "windows": 0, "encoder": 0, "head": 30}, "seconds": 2.0,
            "num_truncated": 0, "sd": None, "metric": "accuracy", "runs": [{"seed": 0, "accuracy": 0.5, "seconds": 1.0}]}
 
 

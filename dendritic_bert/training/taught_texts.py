@@ -1,0 +1,108 @@
+"""Texts without labels as a benchmark: a teacher labels them, and a student is judged by how often it agrees with it on
+texts that it was not trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..datasets.benchmark import Benchmark
+from ..datasets.held_out import HOLD_OUT
+from ..datasets.natural_text import read_texts
+from ..datasets.rows import EncodedRows, Rows, encode_rows, pad_rows
+from ..inference.tokenization import PackedTokenizer
+from ..model.configuration import DendriticBertConfig
+from ..model.modeling import DendriticBertForSequenceClassification
+from .agreement_card import write_agreement_card
+from .options import DistillationOptions
+from .teacher import label_texts, prepare_teacher, teacher_config
+
+
+class TaughtTexts(Benchmark):
+    """The texts of ``text_file``, a tenth of them (``hold_out``) held out at random, with the teacher's logits.
+
+    class_counts and majority count the classes that the teacher gives. Raises as ``distill`` does.
+    """
+
+    model_class = DendriticBertForSequenceClassification
+    label_names = ("labels",)
+    main_metric = "agreement"
+
+    def __init__(self, options: DistillationOptions) -> None:
+        folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
+        teacher = prepare_teacher(options, folder)
+        config = teacher_config(teacher)
+        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"teacher {teacher} has {config.num_labels} labels and the problem_type "
+                             f"{config.problem_type}: pass a classifier that gives a text one of several classes.")
+        texts = read_texts(options.text_file, options.text_column)
+        order = np.random.default_rng(0).permutation(len(texts))
+        num_held = max(1, round((options.hold_out or HOLD_OUT) * len(texts)))
+        if len(texts) - num_held < 1:
+            raise ValueError(f"text_file has {len(texts)} different texts, of which none would be left to train on: "
+                             "name files of more.")
+        self.source = ", ".join(Path(file).name for file in options.text_file)
+        logits = label_texts(teacher, texts, config.num_labels, options.max_length, folder, options.teacher_bf16)
+        classes = logits.argmax(axis=1)
+        self.train, self.dev = (
+            Rows(([texts[place] for place in places],), np.column_stack([logits, classes])[places].astype(np.float32),
+                 self.source) for places in (np.sort(order[num_held:]), np.sort(order[:num_held])))
+        self.num_train, self.num_dev = len(self.train.labels), len(self.dev.labels)
+        self.class_counts = np.bincount(self.train.labels[:, -1].astype(np.int64), minlength=config.num_labels)
+        self.majority = float(np.bincount(self._classes).max() / self.num_dev)
+        names = {int(number): str(name) for number, name in config.id2label.items()}
+        self.settings: dict[str, Any] = {
+            "num_labels": config.num_labels, "problem_type": "single_label_classification",
+            "id2label": names, "label2id": {name: number for number, name in names.items()}}
+
+    @property
+    def _classes(self) -> np.ndarray:
+        return self.dev.labels[:, -1].astype(np.int64)
+
+    def texts(self) -> Iterable[str]:
+        return self.train.columns[0]
+
+    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+        packed = PackedTokenizer(tokenizer)
+        dev = self.dev._replace(labels=self._classes)
+        return encode_rows(self.train, packed, max_length), {"dev": encode_rows(dev, packed, max_length)}
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return pad_rows(rows)
+
+    def logits(self, output: Any) -> Tensor:
+        return output.logits.float()
+
+    def scores(self, logits: Any, split: str = "dev") -> dict[str, float]:
+        """agreement: how often the student gives the teacher's class; and its standard error."""
+        agreement = float((np.asarray(logits).argmax(axis=1) == self._classes).mean())
+        return {"agreement": agreement, "standard_error": (agreement * (1 - agreement) / self.num_dev) ** 0.5}
+
+
+def fit_to_texts(options: DistillationOptions, num_texts: int) -> DistillationOptions:
+    """``options`` with a value in each field that was left to the texts.
+
+    429,000 texts and more get the 8 epochs of 512 rows, the learning rate, dropout and sizes with which SST-2 was
+    learnt from a teacher; fewer get smaller batches and more epochs, and so half the steps for a tenth of the texts.
+    """
+    values = {
+        "batch_size": min(512, max(8, 2 ** round(math.log2(num_texts) / 2))),
+        "epochs": min(40, max(4, round(8 * (429_000 / num_texts) ** 0.25))),
+        "lr": 2e-3, "head_lr_factor": 1.0, "weight_decay": 0.01, "word_dropout": 0.1, "classifier_dropout": 0.1,
+        "label_smoothing": 0.0,
+        **({} if options.model_name else {"hidden_size": 32}),
+        **({} if options.model_name or options.tokenizer_name else {"vocab_size": 9600})}
+    return replace(options, **{name: value for name, value in values.items() if getattr(options, name) is None})
+
+
+def describe_agreement(options: DistillationOptions, benchmark: TaughtTexts, _: dict[str, EncodedRows], folder: Path,
+                       results: dict[str, Any]) -> None:
+    """Write the card of the model in ``folder``."""
+    config = DendriticBertConfig.from_pretrained(folder)
+    write_agreement_card(folder / "README.md", options, results, config)

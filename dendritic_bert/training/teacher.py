@@ -1,0 +1,142 @@
+"""The teacher of a distillation: a sequence classifier, fine-tuned first where it has no head, and its logits."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from .data_options import DataOptions
+from .kept_logits import KeptLogits
+from .options import DistillationOptions, TrainingOptions
+from .trainer import train
+
+LABELLING_TOKENS = 8192  # tokens of a batch, padding included, when the teacher labels texts
+KEPT_BATCHES = 16  # logits of so many batches are appended at once: a minute's work of a large teacher
+
+
+def prepare_teacher(options: DistillationOptions, folder: Path) -> str:
+    """The name or folder of a sequence classifier: the teacher of ``options``, or, if that has no classification head,
+    the one that is fine-tuned from it into ``folder`` by the first call and found there by later ones.
+
+    Raises OSError if the teacher cannot be loaded, ValueError if it has no head and there are no labels to train one.
+    """
+    name = str(options.teacher)
+    if is_classifier(teacher_config(name)):
+        return name
+    if options.text_file:
+        raise ValueError(f"teacher {name} has no classifier, and text_file has no labels to train one on: pass a "
+                         "sequence classifier.")
+    if not (folder / "config.json").exists():
+        print(f"teacher {name} has no classifier: it is fine-tuned into {folder}", file=sys.stderr, flush=True)
+        train(teacher_options(options, str(folder)))
+    return str(folder)
+
+
+def teacher_config(name: str) -> Any:
+    """The configuration of a model in a folder or on the hub; raises OSError if it cannot be loaded."""
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise OSError(f"teacher {name} cannot be loaded ({type(error).__name__}): pass a folder or a hub id of a "
+                      "transformers model.") from error
+
+
+def is_classifier(config: Any) -> bool:
+    """Whether a model has a head for sequence classification."""
+    return any(architecture.endswith("ForSequenceClassification") for architecture in config.architectures or [])
+
+
+def teacher_options(options: DistillationOptions, output_dir: str) -> TrainingOptions:
+    """How a teacher is fine-tuned: its encoder, the mean over its tokens, and a linear head.
+
+    On SST-2 the averaged weights reach 89.6 over two seeds, those of the last step 89.2. A learning rate of 6e-5
+    without averaging reaches 89.3; three epochs at 1e-4 with 64 rows per step and frozen word embeddings reach 89.1
+    (one seed).
+    """
+    rows = {option.name: getattr(options, option.name) for option in fields(DataOptions)}
+    return TrainingOptions(
+        **rows, model_name=options.teacher, output_dir=output_dir, epochs=options.teacher_epochs, lr=options.teacher_lr,
+        batch_size=options.teacher_batch_size, warmup=0.06, ema=0.999, word_dropout=0.0, encoder_pooling="mean",
+        max_length=options.max_length, bf16=options.teacher_bf16, seeds=[options.teacher_seed],
+        baseline=False)
+
+
+def label_texts(
+    name: str, texts: Sequence[str], num_labels: int, max_length: int, folder: Path, bf16: bool = False,
+    names: list[str] | None = None,
+) -> np.ndarray:
+    """The logits ``[n, C]`` float32 of the sequence classifier ``name`` for ``texts``.
+
+    They are kept in ``folder``, where later calls with the same weights find them, those of an interrupted call too.
+    The columns follow ``names``, those of the classes, or, where none are given, the outputs. Raises ValueError if the
+    classifier's number of labels is not ``num_labels``, or their names are not ``names``.
+    """
+    config = teacher_config(name)
+    if config.num_labels != num_labels:
+        raise ValueError(f"teacher {name} has {config.num_labels} labels, the task has {num_labels}: pass a "
+                         "model trained on it.")
+    columns = _columns_of(config, names, name)
+    key = f"{_fingerprint(name)} {num_labels} {max_length} {bf16}".encode()
+    kept = KeptLogits(folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.kept", num_labels)
+    if missing := kept.missing(texts):
+        _label(name, missing, max_length, bf16, kept)
+    return kept.of(texts)[:, columns]
+
+
+@torch.inference_mode()
+def _label(name: str, texts: list[str], max_length: int, bf16: bool, kept: KeptLogits) -> None:
+    """Label distinct texts, the longest first: if memory is too small, it is so at once."""
+    model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    encoded = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
+    device = next(model.parameters()).device.type
+    found: list[tuple[list[int], np.ndarray]] = []
+
+    def keep() -> None:
+        if found:
+            kept.append([texts[index] for batch, _ in found for index in batch],
+                        np.concatenate([logits for _, logits in found]))
+            found.clear()
+
+    with torch.autocast(device, torch.bfloat16, enabled=bf16), tqdm(
+            desc="teacher", total=len(texts), unit="text", leave=False, file=sys.stderr, disable=None) as bar:
+        while order:
+            size = max(1, LABELLING_TOKENS // len(encoded[order[-1]]))
+            batch, order = order[-size:], order[:-size]
+            rows = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt")
+            found.append((batch, model(**rows).logits.float().numpy()))
+            bar.update(len(batch))
+            if len(found) == KEPT_BATCHES:
+                keep()
+        keep()
+
+
+def _columns_of(config: Any, names: list[str] | None, teacher: str) -> list[int]:
+    """The output of a classifier for each of ``names``; without names all in order."""
+    if names is None:
+        return list(range(config.num_labels))
+    theirs = [str(label) for _, label in sorted(config.id2label.items())]
+    if unknown := sorted(set(names) - set(theirs)):
+        raise ValueError(f"teacher {teacher} does not know the label {unknown[0]!r}: pass a model trained on these "
+                         "labels, or one without a classifier, which is trained first.")
+    return [theirs.index(name) for name in names]
+
+
+def _fingerprint(name: str) -> str:
+    """A digest of the weights in a folder; a hub id stands for itself."""
+    if not Path(name).is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted([*Path(name).glob("*.safetensors"), *Path(name).glob("*.bin")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

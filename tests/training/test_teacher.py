@@ -1,0 +1,66 @@
+"""A teacher's logits are those of transformers, and each text is labelled once."""
+
+import numpy as np
+import pytest
+import torch
+from small_classifier import hugging_face_tokenizer
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+from dendritic_bert.training import teacher as teacher_module
+from dendritic_bert.training.teacher import label_texts
+
+
+@pytest.fixture
+def bert(encoder, tmp_path):
+    model = BertForSequenceClassification.from_pretrained(encoder).eval()
+    model.save_pretrained(tmp_path / "bert")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
+    return model
+
+
+def test_logits_of_a_teacher_are_transformers_own(bert, tmp_path):
+    """In any order of lengths, also when they are read from the file that keeps them."""
+    texts = ["a charming journey", "", "The quick brown fox jumps over the lazy dog, " * 3, "bleak!"] * 3
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
+    logits = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
+    for text, row in zip(texts, logits):
+        with torch.no_grad():
+            expected = bert(**tokenizer(text, truncation=True, max_length=20, return_tensors="pt")).logits[0]
+        np.testing.assert_allclose(row, expected, atol=2e-6)
+    assert len(list((tmp_path / "labels").iterdir())) == 1
+    again = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
+    assert np.array_equal(again, logits)
+    assert len(list((tmp_path / "labels").iterdir())) == 1
+    with pytest.raises(ValueError, match=r" has 2 labels, the task has 3: pass a model trained on it\.$"):
+        label_texts(str(tmp_path / "bert"), texts, 3, 20, tmp_path / "labels")
+
+
+def test_interrupted_labelling_goes_on(bert, tmp_path, monkeypatch):
+    """What was labelled before the interruption is not labelled again, nor is a text that comes again."""
+    texts = [f"{'very ' * number}good" for number in range(1, 13)]
+    monkeypatch.setattr(teacher_module, "LABELLING_TOKENS", 16)
+    monkeypatch.setattr(teacher_module, "KEPT_BATCHES", 2)
+    seen = []
+    forward = BertForSequenceClassification.forward
+
+    def count(self, input_ids, **tokens):
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        seen.append(len(input_ids))
+        return forward(self, input_ids, **tokens)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BertForSequenceClassification, "forward", count)
+        with pytest.raises(KeyboardInterrupt):
+            label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
+    labelled = sum(seen[:4])
+    seen.clear()
+    seen.extend([0] * 6)  # no more interruptions
+    monkeypatch.setattr(BertForSequenceClassification, "forward", count)
+    found = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "labels")
+    assert sum(seen) == len(texts) - labelled
+    whole = label_texts(str(tmp_path / "bert"), texts, 2, 20, tmp_path / "others")
+    np.testing.assert_allclose(found, whole, atol=2e-6)
+    with torch.no_grad():
+        monkeypatch.setattr(BertForSequenceClassification, "forward", None)
+        assert np.array_equal(label_texts(str(tmp_path / "bert"), texts[::-1], 2, 20, tmp_path / "labels"), found[::-1])
