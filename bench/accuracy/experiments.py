@@ -41,8 +41,12 @@ class Summary(NamedTuple):
     rows: list[Row]
 
     def parameters(self, part: str = "all") -> int:
-        """Number of live parameters of "embeddings", "encoder", "head" or "all"."""
+        """Number of live parameters of "embeddings", "windows", "encoder", "head" or "all"."""
         return int(self.rows[0][f"parameters_{part}"])
+
+    def num_texts(self) -> int:
+        """Number of rows and natural texts trained on."""
+        return int(self.rows[0]["num_train"]) + int(self.rows[0].get("num_natural") or 0)
 
     def seconds(self) -> float:
         """Mean time of a training, in seconds."""
@@ -121,7 +125,7 @@ def _run(experiment: Experiment, key: Row, folder: Path) -> Row:
     scores = {name: value for name, value in results["runs"][0].items() if name != "seed"}
     parts = {f"parameters_{part}": number for part, number in results["live_parameters"].items()}
     row = {**scores, "metric": results["metric"], "majority": results["majority"], "num_train": results["num_train"],
-           "num_dev": results["num_dev"], **parts}
+           "num_dev": results["num_dev"], "num_natural": results.get("num_natural"), **parts}
     return {name: "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
             for name, value in row.items()} | key
 
@@ -130,7 +134,8 @@ def digest(options: TrainingOptions) -> str:
     """A digest of the options that decide a training's result, except the data. An option that is added later does not
     change it while it has its default value."""
     free = {"output_dir", "data_dir", "seeds", "teacher_dir", "report_to", "wandb_project"}
-    settings = {name: value for name, value in changed_fields(options).items() if name not in free}
+    settings = {name: [Path(file).name for file in value] if name in ("extra_margins", "extra_text") else value
+                for name, value in changed_fields(options).items() if name not in free}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 

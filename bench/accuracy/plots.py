@@ -123,6 +123,20 @@ def accuracy_against_parameters(summaries: list[Summary], path: Path) -> Path:
     return path
 
 
+def accuracy_of_texts(summaries: list[Summary], path: Path) -> Path:
+    """Mean accuracy over the number of texts; the bars are one standard deviation over the seeds."""
+    with figure(path) as axes:
+        for summary in summaries:
+            place = (summary.num_texts() / 1000, 100 * summary.mean)
+            colour = COLOURS["MLP" if summary.columns["kind"] == "small" else "dendritic"]
+            axes.errorbar(*place, 100 * (summary.sd or 0), fmt="o", capsize=3, color=colour)
+            axes.annotate(f"{summary.parameters() / 1e6:.2f} M", place, (6, -12), textcoords="offset points")
+        axes.set_xscale("log")
+        axes.set(xlabel="texts, thousands", ylabel="dev accuracy, %")
+        axes.margins(x=0.15, y=0.2)
+    return path
+
+
 def _standard_error(summary: Summary) -> float:
     return (summary.sd or 0) / summary.num_seeds ** 0.5
 

@@ -2,9 +2,9 @@
 
     python bench/accuracy/reproduce.py --data_dir glue --squad_dir squad --bert bert-tiny --teacher minilm
 
-There are three parts, each a CSV file, a table in Markdown and pictures: ``tasks`` (every task once), ``sst2`` (three
-models under four heads) and ``distillation``. What is trained is kept in ``work_dir``, from which an interrupted run
-continues.
+There are four parts, each a CSV file, a table in Markdown and pictures: ``tasks`` (every task once), ``sst2`` (three
+models under four heads), ``distillation`` and ``windows``. What is trained is kept in ``work_dir``, from which an
+interrupted run continues.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import plots
 import torch
 import transformers
+import windows
 from experiments import Experiment, Row, Summary, digest, in_parallel, run_experiments, summarise
 from transformers import HfArgumentParser
 
@@ -33,16 +34,17 @@ from dendritic_bert import __version__
 from dendritic_bert.datasets.glue_tasks import TASKS
 from dendritic_bert.growth.perforatedai_rule import SAVE_NAME
 from dendritic_bert.training import TrainingOptions, train
-from dendritic_bert.training.distillation import TeacherLabelledGlue, distill, teacher_options
+from dendritic_bert.training.distillation import TeacherLabelledGlue, distill
 from dendritic_bert.training.markdown import markdown_table
 from dendritic_bert.training.options import FRESH_SIZES, DistillationOptions, command_line
+from dendritic_bert.training.teacher import teacher_options
 
 NUM_DENDRITES = 2  # of each output of the dendritic heads
 HEADS = ("linear", "MLP", "dendritic", "grown")
 BERT_TINY_PARAMETERS = 4_386_178  # with a linear head
 # (parameters, accuracy) as announced for DendriticBERT, a submission to the PyTorch Dendritic Optimization Hackathon.
 CLAIMS = {"BERT-tiny": ("4,386,178", "88.7"), "DSN by removal": ("-", "-"), "DSN, 16 dimensions": ("0.49 M", "89.5")}
-PARTS = ("tasks", "sst2", "distillation")
+PARTS = ("tasks", "sst2", "distillation", "windows")
 
 
 @dataclass
@@ -58,6 +60,8 @@ class ReproduceOptions:
         "help": "folder of SQuAD or XQuAD; without it SQuAD is left out"})
     teacher: str | None = field(default=None, metadata={
         "help": "encoder that becomes the teacher, a folder or a hub id; without it distillation is left out"})
+    text_dir: str | None = field(default=None, metadata={
+        "help": "folder of natural texts with a teacher's margins; without it windows are left out"})
     output: str = field(default="bench/results/accuracy", metadata={
         "help": "folder for tables, CSV files and pictures"})
     parts: list[str] = field(default_factory=lambda: list(PARTS), metadata={
@@ -77,10 +81,13 @@ class ReproduceOptions:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown or not self.parts:
             raise ValueError(f"parts is {' '.join(self.parts) or 'empty'}, expected some of {', '.join(PARTS)}.")
-        if "distillation" in self.parts and self.teacher is None:
-            if self.parts != list(PARTS):
-                raise ValueError("teacher is not given, which the part distillation needs: name an encoder.")
-            self.parts = [part for part in PARTS if part != "distillation"]
+        needed = {"distillation": ("teacher", "an encoder"), "windows": ("text_dir", "a folder")}
+        are_all = self.parts == list(PARTS)
+        for part, (name, what) in needed.items():
+            if part in self.parts and getattr(self, name) is None:
+                if not are_all:
+                    raise ValueError(f"{name} is not given, which the part {part} needs: name {what}.")
+                self.parts = [other for other in self.parts if other != part]
         for name in ("seeds", "jobs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
@@ -100,7 +107,7 @@ def reproduce(options: ReproduceOptions) -> list[str]:
         raise OSError(f"output {output} cannot be written ({error.strerror}): name a folder that can.") from error
     if options.readme is not None:
         _split_at_marks(Path(options.readme))  # before hours of training
-    makers = {"tasks": make_tasks, "sst2": make_sst2, "distillation": make_distillation}
+    makers = {"tasks": make_tasks, "sst2": make_sst2, "distillation": make_distillation, "windows": make_windows}
     written: list[Path] = []
     for part in options.parts:
         written += makers[part](options, output)
@@ -368,6 +375,27 @@ def _gain_error(summary: Summary, base: Summary) -> str:
     if summary.sd is None or base.sd is None:
         return ""
     return f" ± {100 * (summary.sd**2 / summary.num_seeds + base.sd**2 / base.num_seeds) ** 0.5:.1f}"
+
+
+# ---- windows ---------------------------------------------------------------------------------------------------------
+
+
+def make_windows(options: ReproduceOptions, output: Path) -> list[Path]:
+    """Write ``windows.csv``, ``windows.md`` and a picture."""
+    data = (options.data_dir, str(options.text_dir), options.fraction)
+    path = Path(options.work_dir) / "windows.csv"
+    rows = run_experiments(windows.first_experiments(*data), range(options.seeds), path, options.jobs)
+    rows += run_experiments(windows.other_experiments(*data), range(1), path, options.jobs)
+    shutil.copy(path, options.output)
+    summaries = summarise(rows, ["kind", "change", "texts"])
+    picture = plots.accuracy_of_texts([summary for summary in summaries if summary.columns["kind"] != "change"],
+                                      output / "texts.png")
+    text = "\n".join([
+        "# SST-2: dendrites on windows, learnt from a teacher and natural text\n", *_warning(options),
+        *windows.windows_tables(summaries), f"![accuracy against the number of texts]({picture.name})\n",
+        "The recipe:\n", "```", shlex.join(command_line(windows.recipe_options("glue", "sst2_distill"))), "```\n",
+        _machine()])
+    return [output / "windows.csv", _write(output / "windows.md", text), picture]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -140,8 +140,9 @@ def test_a_series_goes_on_where_it_ended(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"parts": ["sst3"]}, "parts is sst3, expected some of tasks, sst2, distillation."),
+    ({"parts": ["sst3"]}, "parts is sst3, expected some of tasks, sst2, distillation, windows."),
     ({"parts": ["distillation"]}, "teacher is not given, which the part distillation needs: name an encoder."),
+    ({"parts": ["windows"]}, "text_dir is not given, which the part windows needs: name a folder."),
     ({"seeds": 0}, "seeds is 0, expected 1 or more."),
     ({"jobs": 0}, "jobs is 0, expected 1 or more."),
     ({"fraction": 0.0}, "fraction is 0.0, expected more than 0 and at most 1."),
