@@ -74,7 +74,8 @@ roofline: $(VENV)/extras  ## bench/results/roofline.md: what bounds the Triton a
 	PYTHONPATH=bench $(BIN)/python bench/analysis/roofline.py
 	PYTHONPATH=bench $(BIN)/python bench/analysis/window_traffic.py
 
-mutants: $(VENV)/extras  ## break the Triton kernels in 356 ways and see each caught; about half an hour
+mutants: $(VENV)/extras  ## break the GPU kernels in 443 ways and see each caught; about half an hour
+	$(BIN)/python tests/mutation/test_cuda_mutations.py
 	$(BIN)/python tests/mutation/mutate_triton.py --table tests/mutation/triton.md
 
 docs: $(VENV)/docs  ## the site of docs/, built into site/; any warning ends the build
