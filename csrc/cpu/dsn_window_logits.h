@@ -47,14 +47,6 @@ struct WindowScratch {
     strip.token = reinterpret_cast<int64_t*>(token_memory.data);
     std::fill_n(no_taps.data, (2 * windows.radius + 1) * windows.channels, 0.0f);
   }
-
- private:
-  static Strip strip_for(const Windows& windows, int64_t longest_row) {
-    Strip strip{};
-    strip.gap = 2 * windows.radius;
-    strip.capacity = std::min(strip_columns + 2 * windows.halo(), std::max(strip_columns, longest_row)) + 2 * strip.gap;
-    return strip;
-  }
 };
 
 template <class Layers>
@@ -68,22 +60,7 @@ struct WindowRows {
 
   // Reads rows [first, last) and pools them into the sums. Returns false if an index is outside its table.
   bool pool(int64_t first, int64_t last, Scratch& scratch) const {
-    Strip& strip = scratch.strip;
-    strip.clear();
-    for (int64_t row = first; row < last; ++row) {
-      const Columns columns = valid_columns(tokens, row);
-      const int64_t size = columns.end - columns.begin;
-      const int64_t parts = size + 2 * strip.gap <= strip.capacity ? 1 : (size + strip_columns - 1) / strip_columns;
-      for (int64_t part = 0; part < parts && size > 0; ++part) {
-        const int64_t begin = columns.begin + size * part / parts, end = columns.begin + size * (part + 1) / parts;
-        const int64_t with_halo =
-            std::min(columns.end, end + windows.halo()) - std::max(columns.begin, begin - windows.halo());
-        if (!strip.has_room(with_halo)) pool_strip(first, scratch);
-        if (!append_piece(tokens, windows, row, columns, begin, end, strip)) return false;
-      }
-    }
-    pool_strip(first, scratch);
-    return true;
+    return pack_rows(tokens, windows, first, last, scratch.strip, [&] { pool_strip(first, scratch); });
   }
 
   // Adds up the pieces of a strip, whose rows are counted from first_row, and empties it.
@@ -247,15 +224,11 @@ inline void compute_window_logits(const WindowLogitsArguments& arguments, const 
   const WindowRows<Layers> window_rows{arguments, layers};
   const Tokens& tokens = arguments.tokens;
   const Windows& windows = arguments.windows;
-  int64_t longest_row = 0;
-  for (int64_t row = 0; row < tokens.rows; ++row) longest_row = std::max(longest_row, tokens.row_length(row));
-  const int64_t blocks = (tokens.rows + block_rows - 1) / block_rows;
+  const int64_t longest_row = longest_row_of(tokens);
   // Eight multiply-adds take as long as one element that the other kernels pool.
   const int64_t products = std::max<int64_t>(0, windows.num_layers - 1) * window_rows.taps_per_token * windows.channels;
   const int64_t elements_per_token = 16 + windows.num_values + window_rows.taps_per_token + products / 8;
-  const int64_t elements = std::max<int64_t>(1, tokens.total * elements_per_token / std::max<int64_t>(1, blocks));
-  parallel_for(arguments.parallel_for, blocks, std::max<int64_t>(1, elements_per_thread / elements),
-               [&](int64_t begin, int64_t end) {
+  for_row_blocks(tokens, elements_per_token, arguments.parallel_for, [&](int64_t begin, int64_t end) {
     WindowScratch<Layers> scratch(windows, longest_row);
     Buffer z(head_rows * (1 + arguments.head.num_dendrites) * arguments.head.num_labels);
     for (int64_t first = begin * block_rows; first < std::min(tokens.rows, end * block_rows); first += block_rows) {

@@ -89,14 +89,19 @@ inline bool has_dominant_row(const Tokens& tokens, int64_t elements_per_token, i
   return false;
 }
 
+// Calls body(begin, end) on the threads for ranges of the blocks of block_rows rows.
+template <class F>
+inline void for_row_blocks(const Tokens& tokens, int64_t elements_per_token, ParallelFor run, const F& body) {
+  const int64_t blocks = (tokens.rows + block_rows - 1) / block_rows;
+  const int64_t elements = std::max<int64_t>(1, tokens.total * elements_per_token / std::max<int64_t>(1, blocks));
+  parallel_for(run, blocks, std::max<int64_t>(1, elements_per_thread / elements), body);
+}
+
 // Distributes blocks of rows over the threads and calls finish(first_row, num_rows, const Sums&) for each.
 template <class Pooler, class Finish>
 inline void pool_row_blocks(const Pooler& pooler, bool drop, ParallelFor run, const Finish& finish) {
   const Tokens& tokens = pooler.tokens;
-  const int64_t blocks = (tokens.rows + block_rows - 1) / block_rows;
-  const int64_t elements =
-      std::max<int64_t>(1, tokens.total * pooler.elements_per_token / std::max<int64_t>(1, blocks));
-  parallel_for(run, blocks, std::max<int64_t>(1, elements_per_thread / elements), [&](int64_t begin, int64_t end) {
+  for_row_blocks(tokens, pooler.elements_per_token, run, [&](int64_t begin, int64_t end) {
     const int64_t needed = std::min(max_splits, tokens.rows + tokens.total / split_columns);
     Sums partial(needed, pooler.stride, drop), rows(std::min(block_rows, tokens.rows), pooler.stride, drop);
     Split splits[max_splits];

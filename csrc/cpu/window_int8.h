@@ -54,14 +54,6 @@ struct Int8Scratch {
     std::fill_n(static_cast<int16_t*>(zeros), windows.shape.channels, int16_t(0));
     strip.token = token;
   }
-
- private:
-  static Strip strip_for(const Windows& shape, int64_t longest_row) {
-    Strip strip{};
-    strip.gap = 2 * shape.radius;  // next_cut in window_layers.h says why
-    strip.capacity = std::min(strip_columns + 2 * shape.halo(), std::max(strip_columns, longest_row)) + 2 * strip.gap;
-    return strip;
-  }
 };
 
 struct Int8Rows {
@@ -73,23 +65,7 @@ struct Int8Rows {
 
   // Reads rows [first, last) and pools them into the sums. Returns false if an index is outside its table.
   bool pool(int64_t first, int64_t last, Int8Scratch& scratch) const {
-    Strip& strip = scratch.strip;
-    strip.clear();
-    for (int64_t row = first; row < last; ++row) {
-      const Columns columns = valid_columns(tokens, row);
-      const int64_t size = columns.end - columns.begin;
-      const int64_t parts = size + 2 * strip.gap <= strip.capacity ? 1 : (size + strip_columns - 1) / strip_columns;
-      for (int64_t part = 0; part < parts && size > 0; ++part) {
-        const int64_t begin = part == 0 ? columns.begin : columns.begin + size * part / parts;
-        const int64_t end = part + 1 == parts ? columns.end : columns.begin + size * (part + 1) / parts;
-        const int64_t with_halo =
-            std::min(columns.end, end + shape.halo()) - std::max(columns.begin, begin - shape.halo());
-        if (!strip.has_room(with_halo)) pool_strip(first, scratch);
-        if (!append_piece(tokens, shape, row, columns, begin, end, strip)) return false;
-      }
-    }
-    pool_strip(first, scratch);
-    return true;
+    return pack_rows(tokens, shape, first, last, scratch.strip, [&] { pool_strip(first, scratch); });
   }
 
   // Adds up the pieces of a strip, whose rows are counted from first_row, and empties it.
@@ -198,15 +174,11 @@ inline void dsn_window_logits_int8(const Int8LogitsArguments& arguments) {
   const Int8Rows int8_rows{arguments};
   const Tokens& tokens = arguments.tokens;
   const Windows& shape = arguments.windows.shape;
-  int64_t longest_row = 0;
-  for (int64_t row = 0; row < tokens.rows; ++row) longest_row = std::max(longest_row, tokens.row_length(row));
-  const int64_t blocks = (tokens.rows + block_rows - 1) / block_rows;
+  const int64_t longest_row = longest_row_of(tokens);
   // 32 products take as long as one element that the other kernels pool.
   const int64_t products = (shape.num_layers - 1) * int8_rows.taps_per_token * shape.channels;
   const int64_t elements_per_token = 16 + shape.num_values + int8_rows.taps_per_token + products / 32;
-  const int64_t elements = std::max<int64_t>(1, tokens.total * elements_per_token / std::max<int64_t>(1, blocks));
-  parallel_for(arguments.parallel_for, blocks, std::max<int64_t>(1, elements_per_thread / elements),
-               [&](int64_t begin, int64_t end) {
+  for_row_blocks(tokens, elements_per_token, arguments.parallel_for, [&](int64_t begin, int64_t end) {
     Int8Scratch scratch(arguments.windows, arguments.head, longest_row);
     for (int64_t first = begin * block_rows; first < std::min(tokens.rows, end * block_rows); first += block_rows) {
       const int64_t count = std::min(block_rows, tokens.rows - first);

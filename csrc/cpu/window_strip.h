@@ -50,6 +50,21 @@ struct Strip {
   bool has_room(int64_t columns) const { return num_pieces < max_pieces && size + columns + gap <= capacity; }
 };
 
+// The length of the longest row, which decides how long a strip has to be.
+inline int64_t longest_row_of(const Tokens& tokens) {
+  int64_t longest = 0;
+  for (int64_t row = 0; row < tokens.rows; ++row) longest = std::max(longest, tokens.row_length(row));
+  return longest;
+}
+
+// A strip without memory for its tokens. The gap is as next_cut in window_layers.h needs it.
+inline Strip strip_for(const Windows& windows, int64_t longest_row) {
+  Strip strip{};
+  strip.gap = 2 * windows.radius;
+  strip.capacity = std::min(strip_columns + 2 * windows.halo(), std::max(strip_columns, longest_row)) + 2 * strip.gap;
+  return strip;
+}
+
 // The columns that layer j has to compute for a piece: those that the layers after it read, which are fewer from layer
 // to layer.
 inline Columns columns_after(const Windows& windows, const Piece& piece, int64_t layer) {
@@ -128,6 +143,28 @@ inline bool append_piece(const Tokens& tokens, const Windows& windows, int64_t r
   strip.size += piece.last - piece.first;
   std::fill(strip.token + strip.size, strip.token + strip.size + strip.gap, -1);
   strip.size += strip.gap;
+  return true;
+}
+
+// Packs rows [first, last) into the strip and calls pool_strip(), which empties it, whenever it is full and at the end.
+// Returns false if an index is outside its table.
+template <class PoolStrip>
+inline bool pack_rows(const Tokens& tokens, const Windows& windows, int64_t first, int64_t last, Strip& strip,
+                      const PoolStrip& pool_strip) {
+  strip.clear();
+  for (int64_t row = first; row < last; ++row) {
+    const Columns columns = valid_columns(tokens, row);
+    const int64_t size = columns.end - columns.begin;
+    const int64_t parts = size + 2 * strip.gap <= strip.capacity ? 1 : (size + strip_columns - 1) / strip_columns;
+    for (int64_t part = 0; part < parts && size > 0; ++part) {
+      const int64_t begin = columns.begin + size * part / parts, end = columns.begin + size * (part + 1) / parts;
+      const int64_t with_halo =
+          std::min(columns.end, end + windows.halo()) - std::max(columns.begin, begin - windows.halo());
+      if (!strip.has_room(with_halo)) pool_strip();
+      if (!append_piece(tokens, windows, row, columns, begin, end, strip)) return false;
+    }
+  }
+  pool_strip();
   return true;
 }
 
