@@ -96,7 +96,8 @@ def embed_pool(
     validation.check_dropout(p_embed, p_pool)
     pooling_code = _code("pooling", pooling, POOLING_CODES)
     seed = validation.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
-    name = backends.choose(backend, "embed_pool", word_embeddings.device, word_embeddings.dtype)
+    name = backends.choose(backend, "embed_pool", word_embeddings.device, word_embeddings.dtype,
+                           word_embeddings.shape[-1])
     if name == "reference":
         validation.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
                                     ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
@@ -137,7 +138,7 @@ def dsn_logits(
     validation.check_eps(table.eps)
     activation = _code("activation", head.activation, ACTIVATION_CODES)
     pooling_code = _code("pooling", pooling, POOLING_CODES)
-    name = backends.choose(backend, "dsn_logits", table.word.device, table.word.dtype)
+    name = backends.choose(backend, "dsn_logits", table.word.device, table.word.dtype, table.word.shape[-1])
     if name == "reference":
         validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                     pooling)
@@ -169,7 +170,7 @@ def dsn_token_logits(
     """
     validation.check_eps(table.eps)
     activation = _code("activation", head.activation, ACTIVATION_CODES)
-    name = backends.choose(backend, "dsn_token_logits", table.word.device, table.word.dtype)
+    name = backends.choose(backend, "dsn_token_logits", table.word.device, table.word.dtype, table.word.shape[-1])
     if name == "reference":
         validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                     "mean_masked")
@@ -284,7 +285,8 @@ def dsn_window_logits(
     does.
     """
     activation = _code("activation", windowed.activation, ACTIVATION_CODES)
-    name = backends.choose(backend, "dsn_window_logits", windowed.values.device, windowed.window_weight.dtype)
+    name = backends.choose(backend, "dsn_window_logits", windowed.values.device, windowed.window_weight.dtype,
+                           windowed.taps.shape[-1])
     if name == "reference":
         validation.check_dsn_window_logits(input_ids, windowed, attention_mask, cu_seqlens, token_type_ids)
         return dsn_window_logits_ref(input_ids, windowed, attention_mask=attention_mask, cu_seqlens=cu_seqlens,

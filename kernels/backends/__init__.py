@@ -26,17 +26,20 @@ BACKENDS = (*KERNEL_BACKENDS, "reference")
 ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
 
 
-def refusal(name: str, op: str, device: torch.device | str, dtype: torch.dtype) -> str | None:
-    """Why backend ``name`` cannot serve ``op`` with a word table of ``dtype`` on ``device``, or None where it can."""
+def refusal(name: str, op: str, device: torch.device | str, dtype: torch.dtype, channels: int = 0) -> str | None:
+    """Why backend ``name`` cannot serve ``op`` with a table of ``dtype`` on ``device``, or None where it can.
+    ``channels`` are those that ``Backend.largest`` limits."""
     if name == "reference":
         return None
     if name in KERNEL_BACKENDS:
-        return KERNEL_BACKENDS[name].refusal(op, torch.device(device), dtype)
+        return KERNEL_BACKENDS[name].refusal(op, torch.device(device), dtype, channels)
     return _unknown()
 
 
-def choose(requested: str | None, op: str, device: torch.device | str, dtype: torch.dtype) -> str:
+def choose(requested: str | None, op: str, device: torch.device | str, dtype: torch.dtype, channels: int = 0) -> str:
     """The backend for a call of ``op``: ``requested``, else the environment's, else the first that can serve it.
+
+    ``channels`` are those of the word table, or of a window layer in ``dsn_window_logits``.
 
     A trace and an ONNX graph are for machines that do not have our operators: unless one was requested, they get the
     reference.
@@ -54,10 +57,10 @@ def choose(requested: str | None, op: str, device: torch.device | str, dtype: to
     if requested is None:
         device = torch.device(device)
         for name, backend in KERNEL_BACKENDS.items():
-            if backend.refusal(op, device, dtype) is None:
+            if backend.refusal(op, device, dtype, channels) is None:
                 return name
         return "reference"
-    reason = refusal(str(requested), op, device, dtype)
+    reason = refusal(str(requested), op, device, dtype, channels)
     if reason is not None:
         raise RuntimeError(f"backend {requested!r} cannot serve this call: {reason}.")
     return str(requested)

@@ -1,7 +1,7 @@
 """What a backend says about itself: to the choice of backends, and to the registration of its operators."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ class Backend:
     missing: why its kernels are not there at all, with the remedy, or None. It is what an import can find out without
         starting a device.
     no_device: returns why no device of this machine can run the kernels, or None. It may start the device's driver.
+    largest: the most channels that the kernels of an op take: of the word table, or of a window layer in
+        ``dsn_window_logits``. Other ops take any number.
     device_refusal: returns why the kernels cannot run on a device of the right type, or None. Both are None themselves
         where the kernels run on every device of that type, and every machine has one.
     raises_on_values: whether a call raises where an index lies outside its table. Kernels on a GPU would have to be
@@ -41,6 +43,7 @@ class Backend:
     table_dtypes: Mapping[str, tuple[torch.dtype, ...]]
     missing: str | None
     no_device: Callable[[], str | None] | None = None
+    largest: Mapping[str, int] = field(default_factory=dict)
     device_refusal: Callable[[torch.device], str | None] | None = None
     raises_on_values: bool = True
     define: Callable[[str, str], tuple[str, ...]] | None = None
@@ -52,8 +55,8 @@ class Backend:
             return self.missing
         return self.no_device()
 
-    def refusal(self, op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-        """Why the kernels cannot serve ``op`` with a word table of ``dtype`` on ``device``, or None."""
+    def refusal(self, op: str, device: torch.device, dtype: torch.dtype, channels: int = 0) -> str | None:
+        """Why the kernels cannot serve ``op`` with a table of ``dtype`` and ``channels`` on ``device``, or None."""
         if self.missing is not None:
             return self.missing
         if device.type != self.device_type:
@@ -63,4 +66,6 @@ class Backend:
         dtypes = self.table_dtypes[op]
         if dtype not in dtypes:
             return f"the word table is {dtype}, the {self.name} backend reads {', '.join(map(str, dtypes))}"
+        if op in self.largest and channels > self.largest[op]:
+            return f"{op} has {channels} channels, the {self.name} backend takes {self.largest[op]} at most"
         return None if self.device_refusal is None else self.device_refusal(device)

@@ -72,6 +72,8 @@ BACKEND = Backend(
                   "dsn_window_logits": WINDOW_DTYPES},
     missing=MISSING,
     no_device=gpu.missing,
+    # As csrc/cuda/plan.h has them.
+    largest={"embed_pool": 4096, "dsn_logits": 4096, "dsn_token_logits": 4096, "dsn_window_logits": 64},
     device_refusal=gpu.refusal,
     raises_on_values=False,
 )

@@ -1,8 +1,11 @@
 """Which backend serves a call: an explicit choice raises where it cannot, the automatic one goes on to the next."""
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +92,27 @@ def test_an_explicit_choice_raises_where_it_cannot_serve(backend, device):
         ops.embed_pool(**moved(tokens("padded", 2, 3), device), **values, backend=backend)
     with pytest.raises(RuntimeError, match=rf"backend '{backend}' cannot serve this call: .* on meta"):
         ops.embed_pool(**moved(tokens("padded", 2, 3), "meta"), **moved(parameters(16), "meta"), backend=backend)
+
+
+def test_a_backend_that_takes_fewer_channels_is_passed_over(monkeypatch):
+    """The CPU's kernels take any number: here they are given a limit."""
+    limited = dataclasses.replace(backends.KERNEL_BACKENDS["cpu"], largest={"embed_pool": 16})
+    monkeypatch.setitem(backends.KERNEL_BACKENDS, "cpu", limited)
+    monkeypatch.setattr(backends, "FORCED", None)
+    chosen = [backends.choose(None, "embed_pool", "cpu", torch.float32, channels) for channels in (16, 17)]
+    assert chosen == ["cpu", "reference"]
+    assert backends.choose(None, "dsn_logits", "cpu", torch.float32, 17) == "cpu"
+    with pytest.raises(RuntimeError, match="embed_pool has 17 channels, the cpu backend takes 16 at most"):
+        ops.embed_pool(**tokens("padded", 2, 3), **parameters(17), backend="cpu")
+
+
+def test_the_limits_of_cuda_are_those_of_its_sources():
+    plan = (Path(REPOSITORY) / "csrc" / "cuda" / "plan.h").read_text()
+    numbers = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)[;,]", plan)}
+    largest = backends.KERNEL_BACKENDS["cuda"].largest
+    assert largest["dsn_window_logits"] == numbers["most_window_channels"]
+    assert {largest[op] for op in ("embed_pool", "dsn_logits", "dsn_token_logits")} == {
+        numbers["max_slices"] * numbers["slice_channels"]}
 
 
 def test_an_unknown_backend_raises():

@@ -106,7 +106,7 @@ def test_ids_to_logits_is_one_launch():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"dendrites": 80, "layers": 1}, "taps has 80 channels, the cuda backend takes 64 at most: use another backend"),
+    ({"dendrites": 80, "layers": 1}, "dsn_window_logits has 80 channels, the cuda backend takes 64 at most"),
     ({"layers": 8}, "taps has 3 taps beside 8 layers, which see more than 240 columns to each side"),
     ({"layers": 2, "radius": 81}, "taps has 163 taps beside 2 layers"),
 ])
