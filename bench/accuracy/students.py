@@ -1,0 +1,104 @@
+"""What a student with windows learns from a teacher and texts without labels, on tables of one's own and SST-2.
+
+    python bench/accuracy/students.py --own_dir own --data_dir glue --bert bert-tiny
+
+The teacher is BERT-tiny, fine-tuned on the training rows. The student sees their texts and no label, as
+``dendritic-bert distill --teacher FOLDER --text_file FILE`` does with its defaults. Writes students.csv and
+students.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from own_rows import OWN_TABLES, Table, read_table, table_parser, write_splits
+
+from dendritic_bert import TextClassifier, __version__
+from dendritic_bert.training import TrainingOptions, train
+from dendritic_bert.training.distillation import distill
+from dendritic_bert.training.markdown import markdown_table
+from dendritic_bert.training.options import DistillationOptions
+
+# Smaller tables need more passes than the 65,000 rows of SST-2, and so small a BERT a higher rate than a base one.
+TEACHER_LR, TEACHER_EPOCHS, MANY_ROWS = 5e-4, {True: 3, False: 12}, 20_000
+
+
+def with_one_text(table: Table) -> Table:
+    """The table with its text columns joined, in one line."""
+    rows = {split: [[" ".join(" ".join(row[:-1]).split()), row[-1]] for row in found]
+            for split, found in table.rows.items()}
+    return Table(["text", "label"], rows)
+
+
+def measure(name: str, table: Table, bert: str, folder: Path) -> dict[str, Any]:
+    """Fine-tune the teacher, train the student, and compare both on the test rows, which neither has seen."""
+    table = with_one_text(table)
+    files = write_splits(table, folder)
+    texts = folder / "texts.txt"
+    texts.write_text("".join(f"{text}\n" for text, _ in table.rows["train"]), encoding="utf-8")
+    teacher, student = folder / "teacher", folder / "student"
+    data: dict[str, Any] = {"train_file": files["train"], "dev_file": files["dev"], "label_column": "label"}
+    if not (teacher / "config.json").exists():
+        train(TrainingOptions(model_name=bert, dsn=False, baseline=False, output_dir=str(teacher), lr=TEACHER_LR,
+                              epochs=TEACHER_EPOCHS[len(table.rows["train"]) > MANY_ROWS], **data))
+    results = distill(DistillationOptions(teacher=str(teacher), text_file=[str(texts)], output_dir=str(student)))
+    test_texts, labels = zip(*table.rows["test"])
+    answers = {}
+    for which, path in (("teacher", teacher), ("student", student)):
+        classifier = TextClassifier.from_pretrained(path)
+        answers[which] = np.array(classifier.labels)[classifier.predict_array(list(test_texts))[0]]
+    return {"table": name, "texts": results["num_train"], "classes": len({row[-1] for row in table.rows["train"]}),
+            "test": len(labels), **{which: float(np.mean(found == np.array(labels)))
+                                    for which, found in answers.items()},
+            "agreement": float(np.mean(answers["teacher"] == answers["student"])),
+            "parameters": results["live_parameters"]["all"], "seconds": results["seconds"]}
+
+
+def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
+    """Write students.csv and students.md, and return their paths."""
+    output.mkdir(parents=True, exist_ok=True)
+    table, text = output / "students.csv", output / "students.md"
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(results[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(results)
+    lines = [[row["table"], *(f"{row[name]:,}" for name in ("texts", "classes", "test")),
+              *(f"{100 * row[name]:.1f}" for name in ("teacher", "student", "agreement")), f"{row['parameters']:,}",
+              f"{row['seconds']:.0f}"] for row in results]
+    text.write_text("\n".join([
+        "# Students without labels\n",
+        "A model with dendrites on windows that learns from a teacher, BERT-tiny fine-tuned on the training rows, what "
+        "it says of their texts: `dendritic-bert distill --teacher FOLDER --text_file FILE` with its defaults. The "
+        "accuracy of both on test rows, and how often they agree there, in percent; one seed.\n",
+        markdown_table(["table", "texts", "classes", "test rows", "teacher", "student", "agreement", "parameters",
+                        "seconds"], lines),
+        f"Made by `python bench/accuracy/students.py` with dendritic-bert {__version__}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()} on {platform.machine()}, torch "
+        f"threads: {torch.get_num_threads()}.\n"]), encoding="utf-8")
+    return [table, text]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and print the paths of what was written."""
+    parser = table_parser(__doc__, [*OWN_TABLES, "sst2"], "build/students")
+    parser.add_argument("--bert", required=True, help="BERT-tiny, which becomes the teacher: a folder or a hub id")
+    args = parser.parse_args(argv)
+    results = []
+    for name in args.tables:
+        table = read_table(name, args.own_dir, args.data_dir)
+        results.append(measure(name, table, args.bert, args.work_dir / name))
+        print(results[-1], file=sys.stderr, flush=True)
+    print(*write_results(results, args.output), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
