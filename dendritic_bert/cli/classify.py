@@ -61,7 +61,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="write the score of every label too: scores of a JSON object, columns score_LABEL elsewhere")
     add("--function-to-apply", choices=["sigmoid", "softmax", "none"],
         help="what makes scores of the logits (default: what the model's kind of problem asks for)")
-    add("--model", metavar="M", help="folder or hub id of a model (default: the model that comes with the package)")
+    add("--model", metavar="M", help="folder or hub id of a model, or tiny, the smaller of the two that come with the "
+                                     "package (default: the larger one)")
     add("--revision", metavar="R", help="branch, tag or commit of a hub id (default: its main branch)")
     add("--device", metavar="D", help="where the model computes, such as cuda (default: cpu)")
     add("--batch-size", type=positive_number, default=4096, metavar="N",

@@ -39,7 +39,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--text-pair", metavar="T", help="the second text, for a model of pairs and a single TEXT")
     add("--label", action="append", metavar="L", help="label whose logit is explained; may be given several times "
                                                       "(default: the label of the highest score; all with --json)")
-    add("--model", metavar="M", help="folder or hub id of a model (default: the model that comes with the package)")
+    add("--model", metavar="M", help="folder or hub id of a model, or tiny, the smaller of the two that come with the "
+                                     "package (default: the larger one)")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON object for each text")
     output.add_argument("--html", metavar="F", help="write a page to F instead of printing")

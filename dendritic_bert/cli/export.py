@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..embedded_model import find_model
 from .messages import say
 from .models import expect_model
 
@@ -21,7 +22,7 @@ The logits of what was written are compared with the model's own on random ids."
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``export``."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help="folder or hub id of a model")
+    add("model", metavar="MODEL", help="folder or hub id of a model, or tiny, which comes with the package")
     add("out", metavar="OUT", help="new folder for the program and its tokenizer.json")
     add("--format", choices=["onnx", "torch", "aoti"], default="onnx", help="what is written (default: %(default)s)")
     add("--dtype", choices=["float32", "float16", "int8"], default="float32",
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     expect_model(args.model)
     from ..export import export
 
-    report = export(args.model, args.out, args.format, dtype=args.dtype, token_type_ids=args.token_type_ids,
+    report = export(find_model(args.model), args.out, args.format, dtype=args.dtype, token_type_ids=args.token_type_ids,
                     native=args.native)
     checked = ("not compared with the model, since onnxruntime is not installed" if report.difference is None
                else f"logits at most {report.difference:.1e} from the model's")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..embedded_model import find_model
 from .messages import one_line, say
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_classifier(name: str | None, device: str | None = None, revision: str | None = None) -> TextClassifier:
-    """The classifier of a folder or a hub id; None is the model that comes with the package.
+    """The classifier of a folder, a hub id or a model that comes with the package; None is the embedded one.
 
     ``device`` and ``revision`` are those of ``TextClassifier.from_pretrained``.
 
@@ -36,7 +37,7 @@ def expect_model(name: str | None) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    if name is None or os.path.exists(name):
+    if name is None or os.path.exists(find_model(name)):
         return
     from huggingface_hub.utils import HFValidationError, validate_repo_id
     from huggingface_hub.utils.logging import set_verbosity_error

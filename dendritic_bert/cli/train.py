@@ -110,7 +110,8 @@ def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     def add(name: str, **settings: Any) -> None:
         parser.add_argument(f"--{name}", *([f"--{name.replace('_', '-')}"] if "_" in name else []), **settings)
 
-    add("model", metavar="M", help="folder or hub id of a model (default: the model that comes with the package)")
+    add("model", metavar="M", help="folder or hub id of a model, or tiny, the smaller of the two that come with "
+                                     "the package (default: the larger one)")
     add("dev_file", nargs="+", default=[], metavar="F", help="rows of your own to score, in place of a task: files, or "
                                                              "patterns such as 'reviews-*.csv'")
     for name, what in OWN_ROWS.items():
@@ -135,7 +136,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if not args.dev_file and (own_rows or args.output_dir):
         name = next(iter([*own_rows, "output_dir"]))
         args.parser.error(f"{name} is given, but dev_file is not: name the file of your rows")
-    model = args.model or embedded_model.EMBEDDED_MODEL
+    model = embedded_model.find_model(args.model)
     if args.dev_file:
         print_json(evaluate(model, dev_file=args.dev_file, output_dir=args.output_dir, **own_rows))
     else:

@@ -75,13 +75,14 @@ class TextClassifier:
         device: str | torch.device | None = None,
         revision: str | None = None,
     ) -> TextClassifier:
-        """Load the model and the tokenizer of a folder or a hub id; None is the model that comes with the package.
+        """Load the model and the tokenizer of a folder or a hub id; None is the embedded model, and "tiny" the smaller
+        one that comes with the package too.
 
         ``device`` is where the model computes, such as "cuda"; None is the CPU. ``revision`` is the branch, tag or
         commit of a hub id; None is its main branch. Raises OSError if there is no such folder, id or revision, and
         ValueError if there is no such device.
         """
-        name = embedded_model.EMBEDDED_MODEL if name_or_path is None else str(name_or_path)
+        name = embedded_model.find_model(name_or_path)
         try:
             where = torch.empty(0, device=device or "cpu").device
         except Exception as error:  # torch raises RuntimeError, AssertionError and NotImplementedError, of many lines

@@ -26,9 +26,11 @@ def run(*command: str) -> str:
 def largest_allowed_error(implementation: str) -> float:
     """fp32 rounds to 2^-24 and the logits are about 0.2; the other tables keep 8 bits (bf16, int8) or 11 (fp16).
 
-    The embedded model is stored in fp16, and its centred table is rounded to fp16 once more.
+    The embedded model computes in int8, five layers one after the other, whose error is that of a score near 0.5.
     """
-    return 1e-2 if any(name in implementation for name in ("bf16", "fp16", "int8", "embedded model")) else 1e-5
+    if "embedded model" in implementation:
+        return 0.15
+    return 1e-2 if any(name in implementation for name in ("bf16", "fp16", "int8")) else 1e-5
 
 
 @pytest.mark.slow
