@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trained = args.work_dir / name
         if not (trained / CARD).exists():
             distill(windows.recipe_options(args.data_dir, str(args.text_dir), args.fraction, **model.changes,
-                                           seeds=list(range(SEEDS)), save_dtype="float16", output_dir=str(trained)))
+                                           seeds=list(range(SEEDS)), output_dir=str(trained)))
         found[name] = ship(model, trained, args.assets, texts)
     beside = {name: count_right(folder) for name, _, folder in (entry.partition("=") for entry in args.beside)}
     print(write_results(found, beside, args.output))

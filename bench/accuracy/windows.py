@@ -24,7 +24,8 @@ TEACHER_SHARE = 0.6667
 RECIPE: dict[str, Any] = {
     "task": "sst2", "epochs": EPOCHS, "batch_size": 512, "lr": 2e-3, "warmup": 0.05, "word_dropout": 0.1,
     "classifier_dropout": 0.1, "ema": 0.999, "vocab_size": 9600, "hidden_size": 32, "window_dendrites": 32,
-    "window_layers": 5, "teacher_share": TEACHER_SHARE, "temperature": 2.0, "num_augmented": 0}
+    "window_layers": 5, "teacher_share": TEACHER_SHARE, "temperature": 2.0, "num_augmented": 0,
+    "save_dtype": "float16"}
 SMALL = {"vocab_size": 6000, "hidden_size": 16}
 NO_WINDOWS: dict[str, Any] = {"window_dendrites": 0, "window_layers": 0, "dsn": True, "max_position_embeddings": 0,
                               "embedding_norm": "none"}
