@@ -6,7 +6,6 @@
 import argparse
 import csv
 import json
-import os
 from collections import defaultdict
 from io import StringIO
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.training.markdown import markdown_table
 
 # The flags that decide which kernel runs and how fast; the full list would tell a reader little.
@@ -164,9 +164,8 @@ def plot(comparison: dict[str, Any], path: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write through a temporary name, so that an interrupted run leaves the old file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def csv_text(rows: list[dict[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.options import changed_fields
 
@@ -149,9 +150,7 @@ def _read_rows(path: Path) -> list[Row]:
 def _write_rows(path: Path, rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    new = path.with_suffix(".csv.new")
-    with open(new, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    new.replace(path)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ..atomic_write import atomic_folder, expect_new
 from ..inference.tokenization import PackedTokenizer
 from ..model.convert import model_class_of
 from . import onnx_graph, torch_program
@@ -63,29 +63,19 @@ def export(
     if dtype not in TABLE_DTYPES:
         raise ValueError(f"dtype is {dtype!r}, a table is exported as {', '.join(TABLE_DTYPES)}.")
     output = Path(output_dir)
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ValueError(f"output_dir {output} holds something already: name a new folder or empty this one.")
+    expect_new(output)
     if format == "onnx":
         onnx_graph.require("onnx")
     model = model_class_of(name_or_path).from_pretrained(name_or_path, dtype=torch.float32).eval()
     tokenizer = PackedTokenizer.from_pretrained(str(name_or_path))
     _refuse(model.config, format, dtype)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            partial.mkdir(parents=True)
-        except OSError as error:
-            raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can."
-                          ) from error
+    with atomic_folder(output) as partial:
         longest = min(model.config.longest_row, tokenizer.model_max_length)
         max_length = None if longest == math.inf else int(longest)
         has_types = token_type_ids and model.config.type_vocab_size > 1
         difference = _write(model, partial / FORMATS[format], format, dtype, has_types, native,
                             describe(model, max_length, dtype))
         _write_tokenizer(tokenizer, partial / "tokenizer.json", max_length, model.config.pad_token_id or 0)
-        os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     path = output / FORMATS[format]
     return ExportReport(path, path.stat().st_size, difference)
 

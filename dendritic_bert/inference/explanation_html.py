@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..atomic_write import atomic_path
+
 if TYPE_CHECKING:
     from .explanation import Explanation, Span
 
@@ -68,16 +70,12 @@ def write_page(path: str | os.PathLike[str], explanations: Iterable[Explanation]
     """
     text = page(explanations, labels)
     target = Path(os.path.realpath(path))  # a link stays a link
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         if target.exists() and not target.is_file():  # a pipe or a device; a folder is an error
             target.write_text(text, encoding="utf-8")
             return
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_path(target) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise type(error)(f"the page {path} cannot be written ({error.strerror}): name a file in a folder that can be "
                           "written.") from error

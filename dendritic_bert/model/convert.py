@@ -3,13 +3,13 @@ this package, and these into the form that PerforatedAI trains."""
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from transformers.utils import logging
 
+from ..atomic_write import atomic_folder, expect_new
 from ..inference.tokenizer_files import load_tokenizer
 from .base import DendriticBertPreTrainedModel
 from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
@@ -45,8 +45,7 @@ def convert(
         OSError: the checkpoint or its tokenizer does not exist, or ``output_dir`` cannot be written.
     """
     output = Path(output_dir)
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ValueError(f"output_dir {output} holds something already: name a new folder or empty this one.")
+    expect_new(output)
     file = find_perforated(name_or_path)
     if file is None and Path(name_or_path).is_file():
         raise ValueError(f"{name_or_path} is not a checkpoint of PerforatedAI in safetensors: pass the folder of any "
@@ -55,12 +54,7 @@ def convert(
         raise ValueError(f"{name_or_path} is not a checkpoint of PerforatedAI: leave out config and activation.")
     if file is not None:
         options |= {name: value for name, value in (("config", config), ("dendrite_activation", activation)) if value}
-    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
-    try:
+    with atomic_folder(output) as partial:
         model = _load(name_or_path, "model", model_class_of(name_or_path, file).from_pretrained, **options)
         if file is not None:
             tokenizer = _tokenizer_beside(Path(config or file).parent, file.parent)
@@ -74,9 +68,6 @@ def convert(
             model.save_pretrained(partial)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
-        os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return model
 
 

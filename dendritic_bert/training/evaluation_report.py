@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .atomic_write import atomic_path
+from ..atomic_write import atomic_path
 from .evaluation import (
     Evaluation,
     confusion_matrix,

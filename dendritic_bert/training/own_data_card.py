@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from .atomic_write import atomic_path
+from ..atomic_write import atomic_path
 from .evaluation import Evaluation, scores
 from .evaluation_report import draw_pictures, report_sections, table_cell
 from .markdown import markdown_table

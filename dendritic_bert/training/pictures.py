@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .atomic_write import atomic_path
+from ..atomic_write import atomic_path
 from .evaluation import NUM_BINS, Reliability
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..atomic_write import atomic_path
 from ..model.files import MODEL_FILES
 from ..system_errors import NO_LOCKS, NO_SPACE
 
@@ -84,9 +85,9 @@ class Workspace:
         runs_file.unlink()
 
     def _save(self) -> None:
-        new = self.folder / f"{RUNS_FILE}.new"
-        new.write_text(json.dumps({"training": self.training, "runs": self.runs}, indent=1), encoding="utf-8")
-        os.replace(new, self.folder / RUNS_FILE)
+        with atomic_path(self.folder / RUNS_FILE) as unfinished:
+            unfinished.write_text(json.dumps({"training": self.training, "runs": self.runs}, indent=1),
+                                  encoding="utf-8")
 
 
 @contextmanager
