@@ -1,13 +1,15 @@
-"""Builds the extensions: ``dendritic_bert._cpu`` if there is a C++ compiler, ``dendritic_bert._cuda`` if there are nvcc
-and a torch with CUDA. No GPU is needed. The package's metadata is in pyproject.toml.
+"""Builds the extensions: ``dendritic_bert._cpu`` and ``dendritic_bert._engine`` if there is a C++ compiler,
+``dendritic_bert._cuda`` if there are nvcc and a torch with CUDA. No GPU is needed. The package's metadata is in
+pyproject.toml.
 
 Environment variables: SKIP_CUDA_BUILD=1 leaves out the CUDA extension; FORCE_CUDA=1 makes it an error if that extension
 cannot be built. CXX is the compiler, with a launcher before it and options behind it if need be ("ccache g++ -m64").
 TORCH_CUDA_ARCH_LIST names the GPU architectures in torch's format ("8.0;9.0+PTX", "Hopper").
 
-Both extensions use LibTorch's stable ABI and Python's limited API: one abi3 build serves Python >= 3.10 and
-torch >= 2.10. The CPU kernels are compiled once for each instruction set, of which one is chosen at run time, and the
-CUDA kernels for each GPU architecture, so that a wheel built on one machine runs on others.
+The extensions use Python's limited API and, but for the engine, which knows no torch, LibTorch's stable ABI: one abi3
+build serves Python >= 3.10 and torch >= 2.10. The CPU kernels are compiled once for each instruction set, of which one
+is chosen at run time, and the CUDA kernels for each GPU architecture, so that a wheel built on one machine runs on
+others.
 """
 
 import os
@@ -24,7 +26,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import torch
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 
 def find_cuda_home():
@@ -165,6 +167,18 @@ def make_cpu_extension():
     )
 
 
+def make_engine_extension():
+    return Extension(
+        "dendritic_bert._engine",
+        sorted(str(path) for path in Path("csrc/engine").glob("*.cpp")),
+        depends=sorted(str(path) for path in Path("csrc/engine").glob("*.h")),
+        extra_compile_args={"cxx": [*CXX_FLAGS, "-Wextra"]},
+        extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],
+        language="c++",
+        py_limited_api=True,
+    )
+
+
 def architecture_flags():
     """nvcc's flags for the architectures of TORCH_CUDA_ARCH_LIST or, if it is not set, for those of CUDA_ARCHITECTURES
     that this nvcc knows."""
@@ -251,9 +265,10 @@ def ask_nvcc(flag, pattern):
 
 extensions = []
 if has_compiler():
-    extensions.append(make_cpu_extension())
+    extensions += [make_cpu_extension(), make_engine_extension()]
 else:
-    print("CPU kernels not built: no C++ compiler found (set CXX or install one); the PyTorch reference serves.")
+    print("CPU kernels and engine not built: no C++ compiler found (set CXX or install one); the PyTorch reference "
+          "serves, and tokenizers.")
 refusal = cuda_refusal()
 if refusal is None:
     extensions.append(make_cuda_extension())

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..kernels import backends
 from ..kernels.backends import cpu
 from ..model.modeling import DendriticBertForSequenceClassification
-from .models import load_classifier
+from .models import load_model
 
 SENTENCES = (
     "It's a charming and often affecting journey.",
@@ -30,7 +30,7 @@ REPEATS = 15
 def run() -> None:
     """Print labels and scores of the model of the package, the tokens/s of the kernel and of plain PyTorch, and the
     largest difference between their logits."""
-    classifier = load_classifier(None)
+    classifier = load_model("TextClassifier", None)
     for sentence, result in zip(SENTENCES, classifier(SENTENCES)):
         print(f"{result['label']:8}  {result['score']:.3f}  {sentence}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import __version__, embedded_model
 
 REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-OPTIONAL = {"nanotoken": "fast", "accelerate": "train", "datasets": "train"}  # package -> the extra that installs it
+OPTIONAL = {"accelerate": "train", "datasets": "train"}  # package -> the extra that installs it
 
 
 def run() -> None:

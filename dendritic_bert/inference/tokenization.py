@@ -11,9 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from .texts import check_texts, without_surrogates
-from .tokenizer_engines import ENGINES, Encode, build_engine
+from .tokenizer_engines import ENGINES, Encode, Rows, build_engine, cumulative_lengths
 from .tokenizer_files import load_tokenizer
-from .word_cache import cumulative_lengths
 
 
 class PackedBatch(NamedTuple):
@@ -137,11 +136,7 @@ class PackedTokenizer:
         if max_length is not None and max_length < len(self.prefix) + len(self.suffix):
             raise ValueError(f"max_length is {max_length}, the special tokens alone take "
                              f"{len(self.prefix) + len(self.suffix)}.")
-        input_ids, cu_seqlens = self._encode_any(check_texts(texts))
-        num_truncated = 0
-        if max_length is not None and len(input_ids) > max_length:  # as one short text is not
-            kept_before = len(self.prefix) if self.truncation_side == "left" else max_length - len(self.suffix)
-            input_ids, cu_seqlens, num_truncated = _truncate(input_ids, cu_seqlens, max_length, kept_before)
+        input_ids, cu_seqlens, num_truncated = self._encode_any(check_texts(texts), max_length)
         return PackedBatch(input_ids, cu_seqlens, self._token_types(cu_seqlens), num_truncated)
 
     def pairs(self, first: Iterable[str], second: Iterable[str], max_length: int | None = None) -> PackedBatch:
@@ -161,7 +156,7 @@ class PackedTokenizer:
         if room < 0:
             raise ValueError(f"max_length is {max_length}, the special tokens of a pair alone take "
                              f"{len(frame.special_ids)}.")
-        (first_ids, first_cu), (second_ids, second_cu) = map(self._encode_any, texts)
+        (first_ids, first_cu, _), (second_ids, second_cu, _) = map(self._encode_any, texts)
         whole = np.diff([first_cu, second_cu]) - len(self.prefix) - len(self.suffix)
         kept = _share_room(whole[0], whole[1], room)
         starts = np.stack([first_cu[:-1], second_cu[:-1]]) + len(self.prefix)
@@ -184,12 +179,13 @@ class PackedTokenizer:
                                     np.full(len(second_ids), frame.text_types[1], np.int32)])[source]
         return PackedBatch(pool[source], ends[::5], types, int(np.count_nonzero(whole.sum(axis=0) > room)))
 
-    def _encode_any(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of single texts within their special tokens, and ``cu_seqlens``."""
+    def _encode_any(self, texts: list[str], max_length: int | None = None) -> Rows:
+        """Single texts within their special tokens."""
+        keeps_end = self.truncation_side == "left"
         try:
-            return self._encode(texts)
+            return self._encode(texts, max_length, keeps_end)
         except (UnicodeEncodeError, TypeError):  # a lone surrogate, for which `tokenizers` raises TypeError
-            return self._encode([without_surrogates(text) for text in texts])
+            return self._encode([without_surrogates(text) for text in texts], max_length, keeps_end)
 
     def _token_types(self, cu_seqlens: np.ndarray) -> np.ndarray | None:
         """The token types of single texts, ``[T]`` int32; None if all of them are 0, as BERT's are."""
@@ -231,25 +227,6 @@ def _special_frame(backend: Tokenizer) -> tuple[list[int], list[int], tuple[list
     start = full.special_tokens_mask.index(0)
     end = start + len(bare.ids)
     return full.ids[:start], full.ids[end:], (full.type_ids[:start], full.type_ids[start], full.type_ids[end:])
-
-
-def _truncate(
-    input_ids: np.ndarray, cu_seqlens: np.ndarray, max_length: int, kept_before: int
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Cut long rows to ``max_length`` tokens: the first ``kept_before``, and as many of the last as then fit.
-
-    Returns ids, ``cu_seqlens`` and the number of long rows.
-    """
-    lengths = np.diff(cu_seqlens)
-    long_rows = np.flatnonzero(lengths > max_length)
-    if not len(long_rows):
-        return input_ids, cu_seqlens, 0
-    kept = np.minimum(lengths, max_length)
-    ends = cumulative_lengths(kept)
-    source = np.arange(ends[-1]) + np.repeat(cu_seqlens[:-1] - ends[:-1], kept)
-    behind = np.arange(kept_before, max_length)
-    source[ends[long_rows, None] + behind] = cu_seqlens[long_rows + 1, None] - max_length + behind
-    return input_ids[source], ends, len(long_rows)
 
 
 def _share_room(first: np.ndarray, second: np.ndarray, room: float) -> np.ndarray:

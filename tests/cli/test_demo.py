@@ -6,7 +6,7 @@ from small_classifier import MAX_LENGTH, hugging_face_tokenizer
 from transformers import pipeline
 from windowed_models import KINDS, windowed_model
 
-from dendritic_bert import embedded_model
+from dendritic_bert import TextClassifier
 from dendritic_bert.cli import demo
 
 
@@ -23,7 +23,7 @@ def path(request):
 
 
 def test_demo(path, run, monkeypatch):
-    monkeypatch.setattr(embedded_model, "EMBEDDED_MODEL", path)
+    monkeypatch.setattr(TextClassifier, "embedded", path)
     monkeypatch.setattr(demo, "ROWS", 8)
     monkeypatch.setattr(demo, "REPEATS", 1)
     threads = torch.get_num_threads()

@@ -28,7 +28,7 @@ def test_env(run, monkeypatch, model_path):
 
 def test_env_says_what_is_missing_and_how_to_get_it(run, monkeypatch, tmp_path):
     def version(package):
-        if package == "nanotoken":
+        if package == "accelerate":
             raise metadata.PackageNotFoundError
         return "1"
 
@@ -38,7 +38,7 @@ def test_env_says_what_is_missing_and_how_to_get_it(run, monkeypatch, tmp_path):
     status, out, _ = run("env")
     found = environment_of(out)
     assert status == 0
-    assert found["nanotoken"] == "not installed (pip install 'dendritic-bert[fast]')"
+    assert found["accelerate"] == "not installed (pip install 'dendritic-bert[train]')"
     assert found["backend cpu"] == "not available: no compiler, install one"
     assert found["backend in use"].startswith("reference")
     assert found["embedded model"].startswith(f"not there: {tmp_path} lacks model.safetensors and tokenizer.json")

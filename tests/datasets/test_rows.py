@@ -33,11 +33,9 @@ TEXTS = ["The quick brown fox", "", "a charming and often affecting journey: ...
 
 
 @pytest.mark.parametrize("max_length", [5, 6, 9, 10, 17, 200])
-@pytest.mark.parametrize("engine", ["nanotoken", "tokenizers"])
+@pytest.mark.parametrize("engine", ["native", "tokenizers"])
 def test_pairs_are_those_of_transformers(max_length, engine):
     """Every pair of texts: the ids, the types, and what truncation leaves of each."""
-    if engine == "nanotoken":
-        pytest.importorskip("nanotoken")
     theirs = hugging_face_tokenizer()
     theirs.backend_tokenizer.post_processor = pair_processor()
     firsts, seconds = map(list, zip(*[(a, b) for a in TEXTS for b in TEXTS]))

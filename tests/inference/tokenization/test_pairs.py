@@ -56,8 +56,6 @@ def test_same_as_transformers(processor, side):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine(engine):
-    if engine == "nanotoken":
-        pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
     tokenizer = tokenizer_with("BERT")
     ours = PackedTokenizer(tokenizer, engine).pairs(FIRST, SECOND, 12)
     theirs = tokenizer(FIRST, SECOND, truncation=True, max_length=12)

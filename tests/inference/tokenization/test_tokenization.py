@@ -1,14 +1,13 @@
 """Packed ids against Hugging Face's own tokenizer, whatever engine serves."""
 
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_classifier import SPECIAL_TOKENS, hugging_face_tokenizer, train_tokenizer
-from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dendritic_bert.inference.tokenization import PackedTokenizer
@@ -26,8 +25,6 @@ def hugging_face(request):
 
 @pytest.fixture(scope="module", params=ENGINES)
 def packed(request, hugging_face):
-    if request.param == "nanotoken":
-        pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
     tokenizer = PackedTokenizer(hugging_face, engine=request.param)
     assert tokenizer.engine == request.param
     return tokenizer
@@ -112,52 +109,8 @@ def test_the_side_of_the_file_is_followed():
     assert rows(PackedTokenizer(tokenizer)(batch, 5)) == theirs(batch, truncation=True, max_length=5)["input_ids"]
 
 
-def test_nanotoken_that_differs_is_not_taken(hugging_face, monkeypatch):
-    nanotoken = pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
-
-    real = nanotoken.WordPieceTokenizer.from_json
-
-    def from_json(data):
-        def encode_batch(texts, **options):
-            ids, offsets = real(data).encode_batch(texts, **options)
-            ids[offsets[37]] += 1  # one wrong id, in the 38th string
-            return ids, offsets
-
-        return SimpleNamespace(encode_batch=encode_batch)
-
-    assert PackedTokenizer(hugging_face).engine == "nanotoken"
-    monkeypatch.setattr(nanotoken, "WordPieceTokenizer", SimpleNamespace(from_json=from_json))
-    fallen = PackedTokenizer(hugging_face)
-    assert fallen.engine == "word-cache"
-    assert "differs" in fallen.reason
-
-
-def test_other_tokenizers_are_served_by_tokenizers():
-    """Without BertPreTokenizer a space is an ordinary character: a word-cache would be wrong, and must not be taken."""
-    tokenizer = train_tokenizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(",", "removed")
-    with pytest.raises(ValueError, match="engine is 'word-cache', which cannot serve"):
-        PackedTokenizer(tokenizer, engine="word-cache")
-    packed = PackedTokenizer(tokenizer)
-    assert packed.engine == "tokenizers"
-    assert "word-cache is exact only" in packed.reason
-    batch = ["the quick brown fox", "lazy, dog", ""]
-    assert rows(packed(batch)) == [encoding.ids for encoding in tokenizer.encode_batch(batch)]
-
-
-@pytest.mark.parametrize("token", ["Brown Fox", AddedToken("brown fox", normalized=False), "世界"], ids=str)
-def test_added_tokens(token):
-    """One with a space in it, or matched after normalisation, which may put a space in, breaks the word-cache."""
-    tokenizer = train_tokenizer(lowercase=True)
-    tokenizer.add_tokens([token])
-    batch = ["the quick brown fox", "the brown  fox", "xBROWN FOXx", "世界 x世界", "世 界"]
-    assert rows(PackedTokenizer(tokenizer)(batch)) == [encoding.ids for encoding in tokenizer.encode_batch(batch)]
-    with pytest.raises(ValueError, match="exact only"):
-        PackedTokenizer(tokenizer, engine="word-cache")
-
-
 def test_bad_arguments(hugging_face):
-    with pytest.raises(ValueError, match="engine is 'spacy', known are nanotoken"):
+    with pytest.raises(ValueError, match="engine is 'spacy', known are native"):
         PackedTokenizer(hugging_face, engine="spacy")
     with pytest.raises(TypeError, match="tokenizer is a str"):
         PackedTokenizer("bert-base-uncased")

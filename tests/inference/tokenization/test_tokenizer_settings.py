@@ -170,8 +170,6 @@ def test_a_tokenizer_that_is_changed_after_it_was_loaded(edited, tokenizer_class
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [2, 3, 7, 20])
 def test_every_engine(engine, side, limit):
-    if engine == "nanotoken":
-        pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
     tokenizer = hugging_face_tokenizer()
     tokenizer.truncation_side = side
     ids, cu_seqlens, _, num_truncated = PackedTokenizer(tokenizer, engine)(TEXTS, limit)

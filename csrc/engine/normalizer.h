@@ -1,0 +1,130 @@
+// BertNormalizer and BertPreTokenizer of Hugging Face's tokenizers, in one pass: text to words.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "ascii.h"
+#include "unicode.h"
+#include "words.h"
+
+namespace dendritic_bert::engine {
+
+// The settings of BertNormalizer; strip_accents is what its null stands for, too.
+struct NormalizerSettings {
+  bool clean_text, handle_chinese_chars, strip_accents, lowercase;
+};
+
+class Normalizer {
+ public:
+  explicit Normalizer(NormalizerSettings settings) : settings_(settings) {}
+
+  // Replaces `words` by those of `size` bytes of UTF-8.
+  void split(const char* text, size_t size, Words& words) {
+    words.clear();
+    const char* end = text + size;
+    while (text < end) {
+      words.reserve(size_t(end - text));
+      text += append_ascii(words, text, size_t(end - text), settings_.lowercase);
+      while (text < end && !is_plain_ascii(*text)) {
+        words.reserve(most_bytes_of_a_character);
+        append(decode_utf8(text, end), words);
+      }
+      append_reordered(words);
+    }
+    words.end_word();
+  }
+
+ private:
+  // Of 4 parts that lower case makes 2 code points of 4 bytes each.
+  static constexpr size_t most_bytes_of_a_character = 32;
+
+  static bool is_plain_ascii(char byte) {
+    return (byte >= ' ' && byte < 0x7F) || byte == '\t' || byte == '\n' || byte == '\r';
+  }
+
+  // The steps in BertNormalizer's order: clean_text, handle_chinese_chars, strip_accents, lowercase.
+  void append(uint32_t code_point, Words& words) {
+    const Record& record = find_record(code_point);
+    if (settings_.clean_text && record.flags & (deleted | becomes_space)) {
+      if (record.flags & deleted) return;
+      append_reordered(words);
+      return words.end_word();
+    }
+    const bool stands_alone = settings_.handle_chinese_chars && record.flags & chinese;
+    if (stands_alone) {
+      append_reordered(words);
+      words.end_word();
+    }
+    if (settings_.strip_accents) append_decomposed(code_point, record, words);
+    else append_lower(code_point, record, words);
+    if (stands_alone) {
+      append_reordered(words);
+      words.end_word();
+    }
+  }
+
+  void append_decomposed(uint32_t code_point, const Record& record, Words& words) {
+    if (record.flags & hangul) {  // the arithmetic of the Unicode standard, section 3.12
+      const uint32_t index = code_point - 0xAC00;
+      append_part(0x1100 + index / 588, words);
+      append_part(0x1161 + index % 588 / 28, words);
+      if (index % 28) append_part(0x11A7 + index % 28, words);
+    } else if (record.flags & decomposes) {
+      const Decomposition* found =
+          std::lower_bound(std::begin(decompositions), std::end(decompositions), code_point,
+                           [](const Decomposition& entry, uint32_t key) { return entry.code_point < key; });
+      for (uint32_t part : found->parts)
+        if (part) append_part(part, words);
+    } else {
+      append_part(code_point, words);
+    }
+  }
+
+  // Marks that follow one another come in the order of their combining classes, as NFD wants it.
+  void append_part(uint32_t code_point, Words& words) {
+    const Record& record = find_record(code_point);
+    if (record.combining_rank) return marks_.push_back({record.combining_rank, code_point});
+    append_reordered(words);
+    append_stripped(code_point, record, words);
+  }
+
+  void append_reordered(Words& words) {
+    if (marks_.empty()) return;
+    words.reserve(marks_.size() * 8 + most_bytes_of_a_character);  // what follows the marks needs room, too
+    std::stable_sort(marks_.begin(), marks_.end(), [](Mark a, Mark b) { return a.rank < b.rank; });
+    for (Mark mark : marks_) append_stripped(mark.code_point, find_record(mark.code_point), words);
+    marks_.clear();
+  }
+
+  void append_stripped(uint32_t code_point, const Record& record, Words& words) {
+    if (!(record.flags & nonspacing_mark)) append_lower(code_point, record, words);
+  }
+
+  void append_lower(uint32_t code_point, const Record& record, Words& words) {
+    if (!settings_.lowercase || (record.lower == 0 && record.extra_lower == 0))
+      return append_classified(code_point, record, words);
+    const uint32_t lower = code_point + uint32_t(record.lower);
+    append_classified(lower, find_record(lower), words);
+    const auto extra = uint32_t(record.extra_lower);
+    if (extra) append_classified(extra, find_record(extra), words);
+  }
+
+  void append_classified(uint32_t code_point, const Record& record, Words& words) {
+    if (record.flags & white_space) words.end_word();
+    else if (record.flags & punctuation) words.append_alone(code_point);
+    else words.append_character(code_point);
+  }
+
+  struct Mark {
+    uint8_t rank;
+    uint32_t code_point;
+  };
+
+  NormalizerSettings settings_;
+  std::vector<Mark> marks_;  // those that wait for the next starter
+};
+
+}  // namespace dendritic_bert::engine

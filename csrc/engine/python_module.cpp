@@ -1,0 +1,245 @@
+// The Python module dendritic_bert._engine, in Python's limited API of version 3.10. It knows no torch and no numpy.
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030A0000
+#endif
+#include <Python.h>
+
+#include <limits>
+#include <memory>
+#include <new>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tokenizer.h"
+
+namespace dendritic_bert::engine {
+namespace {
+
+// A reference that is given back at the end of its scope.
+struct Owned {
+  PyObject* object;
+  explicit Owned(PyObject* object_) : object(object_) {}
+  ~Owned() { Py_XDECREF(object); }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  operator PyObject*() const { return object; }
+  PyObject* release() {
+    PyObject* given = object;
+    object = nullptr;
+    return given;
+  }
+};
+
+// A tokenizer with the workspaces of the threads that have used it. As many are kept as there were calls at once. Both
+// methods are called under the interpreter's lock.
+class SharedTokenizer {
+ public:
+  explicit SharedTokenizer(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
+
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+
+  std::unique_ptr<Workspace> borrow() {
+    if (idle_.empty()) return std::make_unique<Workspace>(tokenizer_.make_workspace());
+    std::unique_ptr<Workspace> workspace = std::move(idle_.back());
+    idle_.pop_back();
+    return workspace;
+  }
+
+  void give_back(std::unique_ptr<Workspace> workspace) { idle_.push_back(std::move(workspace)); }
+
+ private:
+  Tokenizer tokenizer_;
+  std::vector<std::unique_ptr<Workspace>> idle_;
+};
+
+struct TokenizerObject {
+  PyObject_HEAD SharedTokenizer* shared;
+};
+
+// The bytes of a str, which stay valid as long as it lives. {nullptr, 0} and an exception if it holds a lone surrogate.
+std::string_view utf8_of(PyObject* text) {
+  Py_ssize_t size = 0;
+  const char* bytes = PyUnicode_AsUTF8AndSize(text, &size);
+  return {bytes, bytes ? size_t(size) : 0};
+}
+
+// An id, or -1 and an exception.
+int32_t read_id(PyObject* number) {
+  const long id = PyLong_AsLong(number);
+  if (!PyErr_Occurred() && (id < 0 || id > std::numeric_limits<int32_t>::max()))
+    PyErr_Format(PyExc_OverflowError, "the id %ld of a token is not between 0 and 2147483647.", id);
+  return PyErr_Occurred() ? -1 : int32_t(id);
+}
+
+bool read_vocabulary(PyObject* vocabulary, std::vector<VocabularyEntry>& entries) {
+  PyObject *token, *id;
+  Py_ssize_t position = 0;
+  while (PyDict_Next(vocabulary, &position, &token, &id)) {
+    entries.push_back({utf8_of(token), read_id(id)});
+    if (PyErr_Occurred()) return false;
+  }
+  return true;
+}
+
+bool read_added_tokens(PyObject* tokens, std::vector<AddedToken>& added) {
+  for (Py_ssize_t i = 0; i < PyTuple_Size(tokens); ++i) {
+    const char* content;
+    Py_ssize_t size;
+    int id, is_text;
+    if (!PyArg_ParseTuple(PyTuple_GetItem(tokens, i), "s#ip", &content, &size, &id, &is_text)) return false;
+    if (size) added.push_back({std::string(content, size_t(size)), id, bool(is_text)});
+  }
+  return true;
+}
+
+bool read_ids(PyObject* values, std::vector<int32_t>& ids) {
+  for (Py_ssize_t i = 0; i < PyTuple_Size(values); ++i) ids.push_back(read_id(PyTuple_GetItem(values, i)));
+  return !PyErr_Occurred();
+}
+
+PyObject* make_tokenizer(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
+  static const char* names[] = {
+      "vocabulary",    "unknown_id", "continuing_prefix", "most_characters", "clean_text", "handle_chinese_chars",
+      "strip_accents", "lowercase",  "added_tokens",      "prefix",          "suffix",     "log2_cache_lines",
+      nullptr};
+  PyObject *vocabulary, *added_tokens, *prefix_ids, *suffix_ids;
+  const char* continuing_prefix;
+  Py_ssize_t continuing_size, most_characters;
+  int unknown_id, clean_text, handle_chinese_chars, strip_accents, lowercase;
+  unsigned log2_cache_lines = Tokenizer::default_log2_cache_lines;
+  if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!is#nppppO!O!O!|I", const_cast<char**>(names), &PyDict_Type,
+                                   &vocabulary, &unknown_id, &continuing_prefix, &continuing_size, &most_characters,
+                                   &clean_text, &handle_chinese_chars, &strip_accents, &lowercase, &PyTuple_Type,
+                                   &added_tokens, &PyTuple_Type, &prefix_ids, &PyTuple_Type, &suffix_ids,
+                                   &log2_cache_lines))
+    return nullptr;
+  if (log2_cache_lines < 1 || log2_cache_lines > 24)
+    return PyErr_Format(PyExc_ValueError, "log2_cache_lines is %u, expected 1 to 24.", log2_cache_lines);
+  try {
+    std::vector<VocabularyEntry> entries;
+    std::vector<AddedToken> added;
+    std::vector<int32_t> prefix, suffix;
+    if (!read_vocabulary(vocabulary, entries) || !read_added_tokens(added_tokens, added) ||
+        !read_ids(prefix_ids, prefix) || !read_ids(suffix_ids, suffix))
+      return nullptr;
+    WordPieceSettings pieces = {
+        std::string(continuing_prefix, size_t(continuing_size)), unknown_id, size_t(most_characters)};
+    NormalizerSettings normalizer = {
+        bool(clean_text), bool(handle_chinese_chars), bool(strip_accents), bool(lowercase)};
+    auto shared = std::make_unique<SharedTokenizer>(Tokenizer(normalizer, Vocabulary(entries, std::move(pieces)),
+                                                              AddedTokens(std::move(added)), std::move(prefix),
+                                                              std::move(suffix), log2_cache_lines));
+    auto allocate = reinterpret_cast<allocfunc>(PyType_GetSlot(type, Py_tp_alloc));
+    auto* object = reinterpret_cast<TokenizerObject*>(allocate(type, 0));
+    if (object) object->shared = shared.release();
+    return reinterpret_cast<PyObject*>(object);
+  } catch (const std::bad_alloc&) { return PyErr_NoMemory(); }
+}
+
+void delete_tokenizer(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  delete reinterpret_cast<TokenizerObject*>(self)->shared;
+  reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(self);
+  Py_DECREF(type);
+}
+
+// Views of the texts, and their bytes all together; false and an exception for what is no str of UTF-8.
+bool read_texts(PyObject* texts, std::vector<std::string_view>& views, size_t& num_bytes) {
+  const Py_ssize_t size = PyTuple_Size(texts);
+  views.reserve(size_t(size));
+  for (Py_ssize_t i = 0; i < size; ++i) {
+    views.push_back(utf8_of(PyTuple_GetItem(texts, i)));
+    if (!views.back().data()) return false;
+    num_bytes += views.back().size();
+    if (views.back().size() > Tokenizer::most_text_bytes) {
+      PyErr_Format(PyExc_ValueError, "texts[%zd] has %zu bytes, expected at most %zu: cut it.", i, views.back().size(),
+                   Tokenizer::most_text_bytes);
+      return false;
+    }
+  }
+  return true;
+}
+
+template <class T>
+PyObject* copy_to_bytearray(const std::vector<T>& values, size_t size) {
+  return PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(values.data()), Py_ssize_t(size * sizeof(T)));
+}
+
+// Another thread may hold the interpreter's lock for 5 ms before it hands it back, so that a few texts are not worth
+// giving it away: these many bytes take about 10 us.
+constexpr size_t bytes_worth_unlocking = 4096;
+
+PyObject* encode(PyObject* self, PyObject* arguments) {
+  PyObject* list;
+  Py_ssize_t max_length;
+  int keeps_end;
+  if (!PyArg_ParseTuple(arguments, "O!np", &PyList_Type, &list, &max_length, &keeps_end)) return nullptr;
+  SharedTokenizer& shared = *reinterpret_cast<TokenizerObject*>(self)->shared;
+  if (max_length < Py_ssize_t(shared.tokenizer().num_special_tokens()))
+    return PyErr_Format(PyExc_ValueError, "max_length is %zd, the special tokens alone take %zu.", max_length,
+                        shared.tokenizer().num_special_tokens());
+  // A tuple, because another thread may change the list.
+  const Owned texts(PyList_AsTuple(list));
+  if (!texts) return nullptr;
+  try {
+    std::vector<std::string_view> views;
+    size_t num_bytes = 0;
+    if (!read_texts(texts, views, num_bytes)) return nullptr;
+    std::unique_ptr<Workspace> workspace = shared.borrow();
+    const Truncation truncation = {size_t(max_length), bool(keeps_end)};
+    if (num_bytes < bytes_worth_unlocking) {
+      shared.tokenizer().encode(views, truncation, *workspace);
+    } else {
+      struct Unlocked {
+        PyThreadState* state = PyEval_SaveThread();
+        ~Unlocked() { PyEval_RestoreThread(state); }
+      } unlocked;
+      shared.tokenizer().encode(views, truncation, *workspace);
+    }
+    const PackedRows& rows = workspace->rows;
+    const Owned ids(copy_to_bytearray(rows.ids, rows.num_ids));
+    const Owned cu_seqlens(copy_to_bytearray(rows.cu_seqlens, rows.cu_seqlens.size()));
+    const size_t num_truncated = rows.num_truncated;
+    shared.give_back(std::move(workspace));
+    if (!ids || !cu_seqlens) return nullptr;
+    return Py_BuildValue("OOn", ids.object, cu_seqlens.object, Py_ssize_t(num_truncated));
+  } catch (const std::bad_alloc&) { return PyErr_NoMemory(); }
+}
+
+PyMethodDef tokenizer_methods[] = {
+    {"encode", encode, METH_VARARGS,
+     "encode(texts, max_length, keeps_end) -> (input_ids, cu_seqlens, num_truncated)\n\n"
+     "The rows of a list of str: bytearrays of int32 and of int64, and how many rows were cut to max_length. Raises "
+     "UnicodeEncodeError for a lone surrogate, TypeError for what is no str."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyType_Slot tokenizer_slots[] = {{Py_tp_new, reinterpret_cast<void*>(make_tokenizer)},
+                                 {Py_tp_dealloc, reinterpret_cast<void*>(delete_tokenizer)},
+                                 {Py_tp_methods, tokenizer_methods},
+                                 {0, nullptr}};
+PyType_Spec tokenizer_spec = {
+    "dendritic_bert._engine.Tokenizer", sizeof(TokenizerObject), 0, Py_TPFLAGS_DEFAULT, tokenizer_slots};
+
+int add_types(PyObject* module) {
+  const Owned type(PyType_FromSpec(&tokenizer_spec));
+  return type ? PyModule_AddType(module, reinterpret_cast<PyTypeObject*>(type.object)) : -1;
+}
+
+PyModuleDef_Slot module_slots[] = {{Py_mod_exec, reinterpret_cast<void*>(add_types)}, {0, nullptr}};
+PyModuleDef module_definition = {PyModuleDef_HEAD_INIT,
+                                 "_engine",
+                                 "Texts to token ids, in C++.",
+                                 0,
+                                 nullptr,
+                                 module_slots,
+                                 nullptr,
+                                 nullptr,
+                                 nullptr};
+
+}  // namespace
+}  // namespace dendritic_bert::engine
+
+PyMODINIT_FUNC PyInit__engine() { return PyModuleDef_Init(&dendritic_bert::engine::module_definition); }

@@ -1,0 +1,86 @@
+// Texts to the ids of BERT's tokenizer, packed: the same as those of Hugging Face's tokenizers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "added_tokens.h"
+#include "normalizer.h"
+#include "vocabulary.h"
+#include "word_cache.h"
+#include "words.h"
+
+namespace dendritic_bert::engine {
+
+// How long a row may be, its special tokens included; a longer one keeps the beginning of its text or the end.
+struct Truncation {
+  size_t max_length;
+  bool keeps_end;
+};
+
+// Rows one behind another. Used again and again, so that it keeps its memory.
+struct PackedRows {
+  std::vector<int32_t> ids;  // the first num_ids count
+  std::vector<int64_t> cu_seqlens;
+  size_t num_ids, num_truncated;
+
+  void clear() {
+    cu_seqlens.assign(1, 0);
+    num_ids = num_truncated = 0;
+  }
+
+  void reserve(size_t more) {
+    if (num_ids + more > ids.size()) ids.resize((num_ids + more) * 3 / 2);
+  }
+
+  void append(const std::vector<int32_t>& values) {
+    reserve(values.size());
+    std::copy(values.begin(), values.end(), ids.begin() + int64_t(num_ids));
+    num_ids += values.size();
+  }
+};
+
+// What one thread needs beside the tokenizer.
+struct Workspace {
+  Workspace(NormalizerSettings settings, unsigned log2_cache_lines) : normalizer(settings), cache(log2_cache_lines) {}
+
+  Normalizer normalizer;
+  WordCache cache;
+  Words words;
+  AddedTokenFinder finder;
+  PackedRows rows;
+};
+
+// Immutable: threads share it, each with a workspace of its own.
+class Tokenizer {
+ public:
+  // 2^16 lines are 4 MB and hold 131,072 words. After 100,000 sentences of reviews, 1.0 % of the words of further ones
+  // are not there; with 2^15 lines 1.7 %, with 2^14 3.2 %.
+  static constexpr unsigned default_log2_cache_lines = 16;
+  static constexpr size_t most_text_bytes = size_t(1) << 30;  // places within a text are of 32 bits
+
+  Tokenizer(NormalizerSettings normalizer, Vocabulary vocabulary, AddedTokens added_tokens, std::vector<int32_t> prefix,
+            std::vector<int32_t> suffix, unsigned log2_cache_lines = default_log2_cache_lines);
+
+  Workspace make_workspace() const { return Workspace(normalizer_, log2_cache_lines_); }
+  size_t num_special_tokens() const { return prefix_.size() + suffix_.size(); }
+
+  // The rows of `texts`, in UTF-8 and of at most most_text_bytes each, into workspace.rows. max_length must leave room
+  // for the special tokens.
+  void encode(const std::vector<std::string_view>& texts, Truncation truncation, Workspace& workspace) const;
+
+ private:
+  void append_row(std::string_view text, Truncation truncation, Workspace& workspace) const;
+  bool append_piece(const char* text, const char* end, size_t most_ids, Workspace& workspace) const;
+  void append_words(Workspace& workspace) const;
+
+  NormalizerSettings normalizer_;
+  Vocabulary vocabulary_;
+  AddedTokens added_tokens_;
+  std::vector<int32_t> prefix_, suffix_;
+  unsigned log2_cache_lines_;
+};
+
+}  // namespace dendritic_bert::engine
