@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .auto_classes import register_with_transformers
-from .embedded_model import EMBEDDED_MODEL
+from .embedded_model import EMBEDDED_ENCODER, EMBEDDED_MODEL
 
 if TYPE_CHECKING:
     from .estimator import DendriticBertClassifier as DendriticBertClassifier
     from .inference.classifier import TextClassifier
+    from .inference.text_encoder import TextEncoder
     from .model.configuration import DendriticBertConfig
     from .model.dendritic_linear import DendriticLinear
     from .model.modeling import (
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
         DendriticBertForSequenceClassification,
         DendriticBertModel,
     )
+    from .pretraining.options import PretrainingOptions as PretrainingOptions
+    from .pretraining.pretraining import pretrain as pretrain
 
 __version__ = "0.1.0"
 __all__ = [
+    "EMBEDDED_ENCODER",
     "EMBEDDED_MODEL",
     "DendriticBertConfig",
     "DendriticBertForQuestionAnswering",
@@ -32,6 +36,7 @@ __all__ = [
     "DendriticBertModel",
     "DendriticLinear",
     "TextClassifier",
+    "TextEncoder",
     "__version__",
 ]
 
@@ -50,7 +55,10 @@ _MODULE_OF = {
     "DendriticBertForSequenceClassification": "model.modeling",
     "DendriticBertModel": "model.modeling",
     "DendriticLinear": "model.dendritic_linear",
+    "PretrainingOptions": "pretraining.options",  # nor must it need what a training does
     "TextClassifier": "inference.classifier",
+    "TextEncoder": "inference.text_encoder",
+    "pretrain": "pretraining.pretraining",
 }
 
 

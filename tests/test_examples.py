@@ -9,14 +9,17 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import REPOSITORY
+from small_classifier import WORDS
+from small_encoder import WINDOWS, save_encoder, small_encoder
 
 import dendritic_bert
-from dendritic_bert import EMBEDDED_MODEL, TextClassifier
+from dendritic_bert import EMBEDDED_MODEL, TextClassifier, TextEncoder
 from dendritic_bert.export import export
 
 
@@ -53,6 +56,25 @@ def test_train_own_rows(run, tmp_path):
     texts, labels = zip(*names["ROWS"])
     classifier = TextClassifier.from_pretrained(tmp_path / "trained")
     assert [prediction["label"] for prediction in classifier(texts)] == list(labels)
+
+
+def test_nearest_neighbours(run, tmp_path, capsys):
+    """Beside all cosines at once, in float64; a few sentences more than one chunk."""
+    folder = save_encoder(tmp_path / "encoder", small_encoder(**WINDOWS))
+    words, rng = [word.strip(",:!") for word in WORDS], np.random.default_rng(0)
+    lines = [" ".join(rng.choice(words, 6)) for _ in range(16384 + 50)]
+    queries = [lines[16400], "the lazy fox", "a charming journey"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run("nearest_neighbours.py", "lines.txt", *queries, "--neighbours", "4", "--model", folder)
+    encoder = TextEncoder.from_pretrained(folder)
+    cosines = encoder.encode(queries).astype(np.float64) @ encoder.encode(lines).astype(np.float64).T
+    for query, row, block in zip(queries, cosines, capsys.readouterr().out.split("\n\n")[1:]):
+        printed, *found = block.splitlines()
+        assert printed == query
+        assert [float(line.split()[0]) for line in found] == pytest.approx(np.sort(row)[:-5:-1], abs=6e-4)
+        for line in found:
+            cosine, sentence = line.strip().split("  ", 1)
+            assert abs(row[lines.index(sentence)] - float(cosine)) < 6e-4
 
 
 SUPPORT = {"billing": ["i was charged twice", "my card was declined", "please refund the last payment"],

@@ -2,6 +2,7 @@
 // L1, then the dendrites' cascade.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -22,27 +23,49 @@ inline float activate(Activation activation, float x) {
   }
 }
 
-// z[r][o] = <weight[o], pooled[r]> + bias[o], for r < rows <= head_rows.
-inline void multiply_head(const Head& head, int64_t hidden_size, const float* pooled, int64_t stride, int rows,
-                          float* z) {
+// z[r][o] = <weight[o], pooled[r]> + bias[o] for num_outputs outputs from `first` on and head_rows rows.
+template <int num_outputs>
+inline void multiply_outputs(const Head& head, int64_t hidden_size, const float* const (&row)[head_rows], int rows,
+                             int64_t first, float* z) {
+  // All sums are taken by the tree of sum_lanes, so that an output has the same bits whichever it is taken with.
+  constexpr int num_sums = std::max(num_outputs * head_rows, group_size);
   const int64_t outputs = (1 + head.num_dendrites) * head.num_labels, full = hidden_size / lanes * lanes;
   const int tail = int(hidden_size - full);
+  const float* weight = head.weight + first * hidden_size;
+  Vec total[num_sums];
+#pragma GCC unroll 16
+  for (Vec& t : total) t = broadcast(0);
+  const auto add_products = [&](auto load_lanes, int64_t h) __attribute__((always_inline)) {
+    Vec x[head_rows];
+#pragma GCC unroll 4
+    for (int r = 0; r < head_rows; ++r) x[r] = load_lanes(row[r] + h);
+#pragma GCC unroll 4
+    for (int o = 0; o < num_outputs; ++o) {
+      const Vec w = load_lanes(weight + o * hidden_size + h);
+#pragma GCC unroll 4
+      for (int r = 0; r < head_rows; ++r) total[o * head_rows + r] += w * x[r];
+    }
+  };
+  for (int64_t h = 0; h < full; h += lanes) add_products([](const float* p) { return load(p); }, h);
+  if (tail) add_products([tail](const float* p) { return load_partial(p, tail); }, full);
+  float sums[num_sums];
+  for (int i = 0; i < num_sums; i += group_size) sum_lanes(total + i, sums + i);
+  for (int r = 0; r < rows; ++r)
+    for (int o = 0; o < num_outputs; ++o) z[r * outputs + first + o] = sums[o * head_rows + r] + head.bias[first + o];
+}
+
+// The same for every output and r < rows <= head_rows. Outputs that are taken together share the loads of the rows: four
+// where there are 32 registers, 16 of which then hold sums, and two elsewhere.
+inline void multiply_head(const Head& head, int64_t hidden_size, const float* pooled, int64_t stride, int rows,
+                          float* z) {
+  const int64_t outputs = (1 + head.num_dendrites) * head.num_labels;
   const float* row[head_rows];
   for (int r = 0; r < head_rows; ++r) row[r] = pooled + (r < rows ? r : 0) * stride;
-  for (int64_t o = 0; o < outputs; ++o) {
-    const float* weight = head.weight + o * hidden_size;
-    Vec total[head_rows];
-    for (Vec& t : total) t = broadcast(0);
-    for (int64_t h = 0; h < full; h += lanes) {
-      const Vec w = load(weight + h);
-      for (int r = 0; r < head_rows; ++r) total[r] += w * load(row[r] + h);
-    }
-    if (tail) {
-      const Vec w = load_partial(weight + full, tail);
-      for (int r = 0; r < head_rows; ++r) total[r] += w * load(row[r] + full);
-    }
-    for (int r = 0; r < rows; ++r) z[r * outputs + o] = sum_lanes(total[r]) + head.bias[o];
-  }
+  int64_t o = 0;
+  if constexpr (lanes == 16)
+    for (; o + 4 <= outputs; o += 4) multiply_outputs<4>(head, hidden_size, row, rows, o, z);
+  for (; o + 2 <= outputs; o += 2) multiply_outputs<2>(head, hidden_size, row, rows, o, z);
+  if (o < outputs) multiply_outputs<1>(head, hidden_size, row, rows, o, z);
 }
 
 // The logits of one row. z holds y and then A_k pooled + b_k of every dendrite k, which become the activations.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .messages import say
-from .models import load_classifier
+from .models import load_model
 
 if TYPE_CHECKING:
     from ..inference.explanation import Explanation, Span
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         args.parser.error("--text-pair is the second text of a pair, pass exactly one TEXT with it")
     if not args.texts and (sys.stdin is None or sys.stdin.isatty()):
         args.parser.error("nothing to explain: pass TEXT, or texts on standard input")
-    classifier = load_classifier(args.model)
+    classifier = load_model("TextClassifier", args.model)
     texts = _lines_of_standard_input() if piped else args.texts
     explanations = (classifier.explain(text, args.text_pair, args.label) for text in texts)
     if args.html is not None:

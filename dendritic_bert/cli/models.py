@@ -1,29 +1,28 @@
-"""The model that a command line names: checks before it is loaded, and loading it for classification."""
+"""The model that a command line names: checks before it is loaded, and loading it for texts."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..embedded_model import find_model
 from .messages import one_line, say
 
-if TYPE_CHECKING:
-    from ..inference.classifier import TextClassifier
 
+def load_model(kind: str, name: str | None, device: str | None = None, revision: str | None = None,
+               **options: Any) -> Any:
+    """The "TextClassifier" or "TextEncoder", as ``kind`` says, of a folder or a hub id; None is the model that comes
+    with the package.
 
-def load_classifier(name: str | None, device: str | None = None, revision: str | None = None) -> TextClassifier:
-    """The classifier of a folder, a hub id or a model that comes with the package; None is the embedded one.
-
-    ``device`` and ``revision`` are those of ``TextClassifier.from_pretrained``.
+    ``device``, ``revision`` and ``options`` are those of its ``from_pretrained``.
 
     Raises OSError if it cannot be loaded, with the first line of the reason.
     """
     expect_model(name)
-    from ..inference.classifier import TextClassifier
+    import dendritic_bert
 
     try:
-        return TextClassifier.from_pretrained(name, device, revision)
+        return getattr(dendritic_bert, kind).from_pretrained(name, device, revision, **options)
     except OSError as error:
         raise OSError(f"model {name or 'of the package'} cannot be loaded ({one_line(error).rstrip('.')}): pass a "
                       "folder or a hub id.") from error

@@ -29,7 +29,7 @@ from .integrated_gradients import head_logits, mean_gradient, path_shares
 from .scores import NonFiniteScores
 from .texts import without_surrogates
 from .tokenization import PackedBatch
-from .word_cache import cumulative_lengths
+from .tokenizer_engines import cumulative_lengths
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier

@@ -1,4 +1,4 @@
-"""Classification of files and streams of any size: read, classify and write, in order and in constant memory."""
+"""Labels or embeddings of files and streams of any size: read, compute and write, in order and in constant memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from .threads import check_positive, map_in_order, thread_count
 from .writers import file_id, open_output
 
 if TYPE_CHECKING:
-    from .classifier import TextClassifier
+    from .text_encoder import Embeddings
+    from .text_logits import TextLogits
 
 
 class FileReport(NamedTuple):
@@ -44,14 +45,14 @@ class FileReport(NamedTuple):
 
 
 def classify_file(
-    classifier: TextClassifier,
+    classifier: TextLogits,
     input: PathOrStream | Sequence[PathOrStream],
     output: PathOrStream | None,
     *,
     input_format: str | None,
     column: str | None,
     text_pair_column: str | None,
-    answers: Answers,
+    answers: Answers | Embeddings,
     keep_columns: str | Sequence[str] | None,
     delimiter: str,
     format: str | None,
@@ -61,7 +62,10 @@ def classify_file(
     progress: bool | None,
     resume: bool,
 ) -> FileReport:
-    """What ``TextClassifier.classify_file`` does, with its arguments and errors."""
+    """What ``TextClassifier.classify_file`` and ``TextEncoder.encode_file`` do, with their arguments and errors.
+
+    ``answers`` make the columns of a result and their values from logits.
+    """
     threads = thread_count(threads)
     check_positive("batch_size", batch_size)
     format = choose_format("format", format, output, OUTPUT_FORMATS)
@@ -129,7 +133,7 @@ def _with_nulls(values: list[Any], is_known: list[bool]) -> list[Any]:
     return [next(left) if known else None for known in is_known]
 
 
-def _files_to_keep(classifier: TextClassifier, records: Records) -> dict[tuple[int, int], str]:
+def _files_to_keep(classifier: TextLogits, records: Records) -> dict[tuple[int, int], str]:
     """The files that an output must not replace: the input, and those from which the model was loaded."""
     folder = classifier.config.name_or_path
     paths = [path for name in MODEL_FILES if folder and (path := Path(folder, name)).exists()]

@@ -16,6 +16,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.utils import logging
 
+from ..atomic_write import atomic_path
 from ..embedded_model import EMBEDDED_MODEL
 from ..kernels.contract import TABLE_DTYPES, WINDOW_DTYPES
 from ..kernels.reference import pool_ref, token_places
@@ -24,6 +25,7 @@ from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
 from .embedding_modules import Parts, are_plain, parts_of
 from .files import REMOTE_CODE, REMOTE_CODE_FILE
 from .inference_tables import InferenceTables, WindowTables, make_tables
+from .packed_encoder import HEAD, has_projection, read_encoder
 from .perforatedai_checkpoint import find_perforated, read_perforated
 from .table_cache import TableCache
 from .window_modules import TokenGate, WindowDendrites
@@ -33,6 +35,8 @@ logger = logging.get_logger(f"transformers.{__name__}")
 Model = TypeVar("Model", bound="DendriticBertPreTrainedModel")
 _IGNORE_MISFITS: ContextVar[bool] = ContextVar("ignore_mismatched_sizes", default=False)
 _ADDED_TO_WORDS = ("bert.embeddings.LayerNorm.", "bert.embeddings.position_embeddings.")
+_OF_A_HEAD = {"dendrite_activation", "head_hidden", "id2label", "label2id", "num_dendrites", "num_labels",
+              "problem_type"}
 # Where a checkpoint is downloaded from.
 _SOURCES = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -279,6 +283,9 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         ``DendriticBertConfig`` override those of the checkpoint. Where they ask for window layers, or for a model
         without positions, the mean of the checkpoint's positions is added to every word.
 
+        The head of a packed encoder (``packed_encoder``) is its projection, or a new one where fields of a head are
+        passed. ``window_layers=0, window_dendrites=0`` reads the gated bag of words of a folder with both.
+
         A file of PerforatedAI, or a folder with one, can be read too. Then ``config`` is a configuration or the path of
         one, by default the ``config.json`` beside the file, and ``dendrite_activation`` is needed if no configuration
         of PerforatedAI says it. What the weights show (N, labels, hidden layer, encoder) overrides the configuration.
@@ -294,6 +301,11 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             if file is not None:
                 of_file, state_dict, kwargs = _read_perforated_model(file, **kwargs)
                 model = super().from_pretrained(None, *args, config=of_file, state_dict=state_dict, **kwargs)
+                model.config._name_or_path = str(name)
+                return model
+            if has_projection(name) and kwargs.get("state_dict") is None:
+                of_folder, state_dict, kwargs = _read_encoder_model(name, **kwargs)
+                model = super().from_pretrained(None, *args, config=of_folder, state_dict=state_dict, **kwargs)
                 model.config._name_or_path = str(name)
                 return model
             config, kwargs = _config_with_positions(name, **kwargs)
@@ -352,25 +364,25 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             raise ValueError(f"{self.name_or_path} has {weight} of shape {list(found)}, its configuration asks for "
                              f"{list(expected)}: pass the configuration it was saved with.")
         if dropped or fresh or drops_positions:
+            name = "the checkpoint" if self.name_or_path in ("", "None") else self.name_or_path
             named = (_parts(self.state_dict()) - fresh, dropped, fresh)
             kept_line, dropped_line, fresh_line = (", ".join(sorted(parts)) or "nothing" for parts in named)
             if drops_positions:
                 kept_line += (f", with the mean of {self.config.max_position_embeddings} positions added to every word "
                               "in the place of positions")
             logger.warning(
-                f"{self.name_or_path or 'the checkpoint'}: kept {kept_line}; dropped {dropped_line}; "
+                f"{name}: kept {kept_line}; dropped {dropped_line}; "
                 f"newly initialised {fresh_line}{' (train it before use)' if fresh else ''}."
             )
 
 
 def _copy_if_changed(source: Path, target: Path) -> None:
-    """Copy a file under a temporary name first, unless the target holds the same: it may be the source itself."""
+    """Copy a file, unless the target holds the same: it may be the source itself."""
     content = source.read_bytes()
     if target.is_file() and target.read_bytes() == content:
         return
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, target)
+    with atomic_path(target) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def _read_perforated_model(
@@ -401,6 +413,22 @@ def _read_perforated_model(
         fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
         fields["num_labels"] = labels
     return DendriticBertConfig(**fields), checkpoint.state_dict, kwargs
+
+
+def _read_encoder_model(
+    folder: Any, config: DendriticBertConfig | None = None, **kwargs: Any
+) -> tuple[DendriticBertConfig, dict[str, Tensor], dict[str, Any]]:
+    """The configuration and the weights of an encoder, and those arguments that are not fields of the configuration.
+
+    The projection is the head, unless a configuration or a field of it asks for another.
+    """
+    is_projected = config is None and not _OF_A_HEAD & kwargs.keys()
+    if config is None:
+        config, kwargs = DendriticBertConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
+    state_dict = read_encoder(folder, config)
+    if not is_projected:
+        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(HEAD)}
+    return config, state_dict, kwargs
 
 
 def _config_with_positions(

@@ -19,6 +19,7 @@ from ..kernels.contract import PARAMETER_DTYPES
 from .configuration import DendriticBertConfig
 from .files import CONFIG, WEIGHTS
 from .inference_tables import InferenceTables, WindowTables, make_tables
+from .packed_encoder import has_projection, read_encoder
 
 if TYPE_CHECKING:
     from .modeling import DendriticBertForSequenceClassification
@@ -39,8 +40,9 @@ class DsnCheckpoint:
         self._tables: InferenceTables | WindowTables | None = None  # made by the first call, as the model's are
 
     @classmethod
-    def find(cls, name_or_path: str) -> DsnCheckpoint | None:
-        """Read the checkpoint of a folder or a hub id; None if it is to be read by ``from_pretrained``.
+    def find(cls, name_or_path: str, **changes: Any) -> DsnCheckpoint | None:
+        """Read the checkpoint of a folder or a hub id; None if it is to be read by ``from_pretrained``. ``changes`` are
+        fields of the configuration that override those of the checkpoint.
 
         That is what is not a DSN with a head of one layer that one op computes, comes from another program, or is
         damaged: then the model is made, or the error raised, that ``from_pretrained`` has for it. Raises OSError if a
@@ -50,8 +52,8 @@ class DsnCheckpoint:
         if folder is None or (folder / "adapter_config.json").exists():  # transformers adds an adapter to the model
             return None
         try:
-            config = DendriticBertConfig.from_pretrained(folder)
-            tensors = load_file(folder / WEIGHTS)
+            config = DendriticBertConfig.from_pretrained(folder, **changes)
+            tensors = read_encoder(folder, config) if has_projection(folder) else load_file(folder / WEIGHTS)
         except (OSError, ValueError, SafetensorError):
             return None
         config._name_or_path = name_or_path

@@ -1,6 +1,10 @@
 """The files that make up the folder of a model."""
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "vocab.txt")
+# Of a pretrained encoder alone; packed_encoder.py says what they hold.
+PROJECTION, WITHOUT_WINDOWS = "projection.safetensors", "without_windows.safetensors"
 # Plain PyTorch in one file, with which transformers loads a model where this package is not installed, and what a
 # configuration says of it: Auto class -> class in the file.
 REMOTE_CODE_FILE = "modeling_dendritic_bert.py"
@@ -10,4 +14,4 @@ REMOTE_CODE = {
     "AutoModelForQuestionAnswering": "modeling_dendritic_bert.DendriticBertForQuestionAnswering",
     "AutoModelForSequenceClassification": "modeling_dendritic_bert.DendriticBertForSequenceClassification",
 }
-MODEL_FILES = (CONFIG, WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md", REMOTE_CODE_FILE)
+MODEL_FILES = (CONFIG, WEIGHTS, PROJECTION, WITHOUT_WINDOWS, *TOKENIZER_FILES, CARD, REMOTE_CODE_FILE)

@@ -186,7 +186,7 @@ def test_a_text_that_is_the_name_of_a_file(run, model_path, tmp_path, monkeypatc
     (tmp_path / "reviews.csv").write_text("text\nfox\n")
     status, out, err = run("classify", "--model", model_path, "reviews.csv")
     assert (status, [text for text, _, _ in from_json(out)]) == (0, ["reviews.csv"])
-    assert err == ("dendritic-bert: hint: reviews.csv is classified as a text, to classify what is in that file pass "
+    assert err == ("dendritic-bert: hint: reviews.csv is taken as a text, for what is in that file pass "
                    "--file reviews.csv\n")
     assert run("classify", "--model", model_path, "reviews.csv", "b")[2] == ""
 
@@ -195,7 +195,7 @@ def test_nothing_to_classify_at_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert cli.main(["classify"]) == 2
-    assert "nothing to classify: pass TEXT, --file F or texts on standard input" in capsys.readouterr().err
+    assert "there are no texts: pass TEXT, --file F or texts on standard input" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_streams_that_are_closed_and_paths_that_are_pipes(model_path, tmp_path):
 def test_standard_streams_that_are_closed(model_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", None)
     assert cli.main(["classify", "--model", model_path]) == 2
-    assert "nothing to classify: pass TEXT" in capsys.readouterr().err
+    assert "there are no texts: pass TEXT" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdout", None)
     assert cli.main(["classify", "--model", model_path, "fox"]) == 1
     assert capsys.readouterr().err.endswith("error: standard output is closed: pass the path of an output.\n")

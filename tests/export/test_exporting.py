@@ -4,15 +4,20 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_classifier import hugging_face_tokenizer, small_model
+from small_encoder import BAG, WINDOWS, save_encoder, small_encoder
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
-from windowed_models import KINDS, windowed_model
+from windowed_models import KINDS, ROUNDING, windowed_model
 
+from dendritic_bert import TextEncoder
 from dendritic_bert.export import export, onnx_graph
+from dendritic_bert.model.packed_encoder import WORDS, pack_encoder
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +116,19 @@ def test_a_model_without_positions_reads_all(tmp_path):
     assert onnx_graph.run_onnx(report.path, [inputs])[0].isfinite().all()
     about = {entry.key: entry.value for entry in onnx.load(report.path).metadata_props}
     assert about["max_length"] == ""
+
+
+@pytest.mark.parametrize("config", [WINDOWS, BAG], ids=["windows", "bag"])
+def test_a_packed_encoder_in_int8(config, tmp_path):
+    """Its words are int8 already: the program has the same integers and gives the embeddings themselves."""
+    pack_encoder(save_encoder(tmp_path / "plain", small_encoder(**config)), tmp_path / "packed")
+    report = export(tmp_path / "packed", tmp_path / "out", dtype="int8")
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(report.path).graph.initializer}
+    words = load_file(tmp_path / "packed" / "model.safetensors")[WORDS]
+    assert np.array_equal(stored["word_embeddings"], words.numpy())
+    texts = ["the quick brown fox", "bleak", ""]
+    rows = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode_batch(texts)
+    inputs = {name: torch.tensor([getattr(row, part) for row in rows]) for name, part in (
+        ("input_ids", "ids"), ("attention_mask", "attention_mask"), ("token_type_ids", "type_ids"))}
+    embeddings = TextEncoder.from_pretrained(tmp_path / "packed").encode(texts, normalize=False)
+    np.testing.assert_allclose(onnx_graph.run_onnx(report.path, [inputs])[0], embeddings, rtol=ROUNDING, atol=ROUNDING)

@@ -9,7 +9,7 @@ from windowed_models import KINDS, LENGTHS, expected_logits, padded_rows, window
 
 from dendritic_bert.inference.explained_model import ExplainedModel
 from dendritic_bert.inference.tokenization import PackedBatch
-from dendritic_bert.inference.word_cache import cumulative_lengths
+from dendritic_bert.inference.tokenizer_engines import cumulative_lengths
 
 
 def rows_of(model) -> list[tuple[dict[str, torch.Tensor], PackedBatch]]:

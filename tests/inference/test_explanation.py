@@ -10,9 +10,10 @@ import pytest
 import torch
 from cases import case_id, covering_sample, generator
 from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
+from small_encoder import BAG, WINDOWS, small_encoder
 from windowed_models import KINDS, expected_logits, windowed_model
 
-from dendritic_bert import TextClassifier
+from dendritic_bert import TextClassifier, TextEncoder
 from dendritic_bert.inference.explanation import Word
 from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
 from dendritic_bert.model.dsn_checkpoint import DsnCheckpoint
@@ -263,7 +264,7 @@ def test_as_json(classifier):
 def test_the_model_of_the_package():
     classifier = TextClassifier.from_pretrained()
     explanation = classifier.explain("A charming but bleak journey.")
-    assert_adds_up(explanation)
+    assert_adds_up(explanation, 1e-3)
     assert isinstance(classifier._source, DsnCheckpoint), "no model is made for an explanation"
     as_model = TextClassifier(classifier.model, classifier.tokenizer).explain("A charming but bleak journey.")
     assert explanation.to_dict() == as_model.to_dict()
@@ -307,3 +308,12 @@ def test_what_cannot_be_explained(classifier, tokenizer):
     for arguments in (([TEXT],), (TEXT, 3)):
         with pytest.raises(TypeError, match="pass one str"):
             classifier.explain(*arguments)
+
+
+@pytest.mark.parametrize("config", [WINDOWS, BAG], ids=["windows", "bag"])
+def test_numbers_of_an_embedding(config):
+    """An encoder's outputs have no names of their own; each is explained as a label's is."""
+    model, tokenizer = small_encoder(**config), hugging_face_tokenizer()
+    explanation = TextClassifier(model, tokenizer).explain("the quick brown fox", labels=["LABEL_7", "LABEL_0"])
+    embedding = TextEncoder(model, tokenizer).encode(["the quick brown fox"], normalize=False)[0]
+    assert explanation.logits == pytest.approx(embedding[[7, 0]].tolist(), rel=1e-5, abs=1e-5)

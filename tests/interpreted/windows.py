@@ -65,6 +65,14 @@ def test_logits(case, monkeypatch):
                            exact_window_logits(token_arguments, windowed))
 
 
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_384_outputs_of_an_encoder(layers):
+    values = window_parameters(hidden_size=96, layers=layers, dendrites=32 if layers else 0)
+    windowed, arguments = prepared(values, window_head(values, 384, 0)), tokens("packed int32", 3, 9)
+    assert_within_rounding(window_logits(arguments, windowed), dsn_window_logits_ref(**arguments, windowed=windowed),
+                           exact_window_logits(arguments, windowed))
+
+
 @each_cut
 @pytest.mark.parametrize("lengths", [[33, 0, 70, 1, 26, 27, 64, 65], [16, 17, 3], [0, 0], [150]], ids=str)
 def test_rows_at_the_ends_of_tiles(lengths, cut, monkeypatch):

@@ -10,7 +10,6 @@ import torch
 from small_classifier import MAX_LENGTH, WORDS, hugging_face_tokenizer, small_model, train_tokenizer
 from transformers import pipeline
 
-from dendritic_bert import embedded_model
 from dendritic_bert.inference.classifier import TextClassifier
 
 TEXTS = ["", "a", "the quick brown fox", "[SEP] in the text", "Unflinchingly bleak!", "世界 hello", *WORDS]
@@ -43,7 +42,7 @@ def assert_same(results, expected):
     {"num_labels": 2, "dsn": False},
 ], ids=str)
 def test_same_as_the_pipeline(tokenizer, config, monkeypatch):
-    monkeypatch.setattr("dendritic_bert.inference.classifier.ENCODER_ROWS", 3)  # several portions, one not full
+    monkeypatch.setattr("dendritic_bert.inference.text_logits.ENCODER_ROWS", 3)  # several portions, one not full
     model = small_model(**config)
     theirs = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     ours = TextClassifier(model, tokenizer)
@@ -191,7 +190,7 @@ def test_from_pretrained(classifier, tokenizer, tmp_path, monkeypatch):
     expected = classifier(TEXTS)
     assert TextClassifier.from_pretrained(tmp_path)(TEXTS) == expected
     assert TextClassifier.from_pretrained(str(tmp_path))(TEXTS) == expected
-    monkeypatch.setattr(embedded_model, "EMBEDDED_MODEL", str(tmp_path))
+    monkeypatch.setattr(TextClassifier, "embedded", str(tmp_path))
     assert TextClassifier.from_pretrained()(TEXTS) == expected
     moved = shutil.copytree(tmp_path, tmp_path / "moved")
     assert TextClassifier.from_pretrained(moved).fingerprint() == TextClassifier.from_pretrained().fingerprint()

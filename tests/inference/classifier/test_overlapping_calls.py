@@ -5,7 +5,6 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 
 import pytest
 import torch
@@ -14,8 +13,6 @@ from small_classifier import WORDS, hugging_face_tokenizer, small_model
 from dendritic_bert.inference import threads as dendritic_threads
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.threads import map_in_order
-from dendritic_bert.inference.tokenization import PackedTokenizer
-from dendritic_bert.inference.word_cache import WordCache
 
 TEXTS = [*WORDS, "", "the lazy dog " * 20] * 2
 NUM_TRUNCATED = 2
@@ -189,15 +186,3 @@ def test_every_cut_text_is_counted_once(classifier):
         for future in [pool.submit(counting, TEXTS, batch_size=4, threads=1 + call % 2) for call in range(24)]:
             future.result()
     assert counting.num_truncated == 24 * NUM_TRUNCATED
-
-
-def test_the_word_cache_is_shared(monkeypatch):
-    """Emptied again and again while others read it."""
-    monkeypatch.setattr(WordCache, "MAX_CHUNKS", 5)
-    tokenizer = hugging_face_tokenizer()
-    packed = PackedTokenizer(tokenizer, engine="word-cache")
-    batches = [[f"{text} fox{number} {text}" for text in TEXTS] for number in range(20)]
-    expected = [list(chain.from_iterable(tokenizer(batch)["input_ids"])) for batch in batches]
-    with ThreadPoolExecutor(6) as pool:
-        for _ in range(3):
-            assert [batch.input_ids.tolist() for batch in pool.map(packed, batches)] == expected

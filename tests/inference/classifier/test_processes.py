@@ -71,8 +71,6 @@ def classifier():
 @pytest.mark.parametrize("build", CLASSIFIERS.values(), ids=CLASSIFIERS)
 @pytest.mark.parametrize("used", [True, False])
 def test_every_setting_is_copied(build, used):
-    if build == CLASSIFIERS["nanotoken"]:
-        pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
     classifier = build()
     if used:
         classifier(TEXTS)
@@ -108,14 +106,13 @@ def test_a_deep_copy_is_on_its_own(classifier):
 
 def test_an_engine_that_is_missing_there(classifier, monkeypatch):
     """Where none was asked for, the next one serves; where one was, the error says what is missing."""
-    pytest.importorskip("nanotoken", reason="nanotoken (extra `fast`) is not installed")
-    forced = make("nanotoken")
+    forced = make("native")
     expected, data, forced_data = classifier(TEXTS), pickle.dumps(classifier), pickle.dumps(forced)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "dendritic_bert._engine", None)
     copied = pickle.loads(data)
-    assert copied.tokenizer.engine == "word-cache"
+    assert copied.tokenizer.engine == "tokenizers"
     assert copied(TEXTS) == expected
-    with pytest.raises(ValueError, match="'nanotoken', which cannot serve this tokenizer: nanotoken is not installed"):
+    with pytest.raises(ValueError, match="'native', which cannot serve this tokenizer: The native engine is not built"):
         pickle.loads(forced_data)
 
 

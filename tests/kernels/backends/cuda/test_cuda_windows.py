@@ -59,6 +59,13 @@ def test_more_rows_than_a_tile_holds():
     assert_rows_of_every_length([3] * 23 + [0, 1])
 
 
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_384_outputs_of_an_encoder(layers):
+    """They take more of the place of u than u does."""
+    assert_rows_of_every_length([7, 0, 12], hidden_size=96, layers=layers, num_labels=384, num_dendrites=0,
+                                is_folded=False)
+
+
 def test_masked_tokens_are_not_read():
     assert_masked_tokens_are_not_read()
 
