@@ -24,6 +24,7 @@ class Benchmark(ABC):
     majority: share of the most frequent label in the dev set; None if there are no labels.
     longest: the most tokens of a row when a model is scored.
     class_counts: ``[C]``, training rows of each class; None if they are not counted.
+    digest: tells the rows from any others of the same number; "" if nothing does.
     report: what was counted in the rows, for people to read; None if nothing was.
     """
 
@@ -37,6 +38,7 @@ class Benchmark(ABC):
     majority: float | None = None
     longest: float = math.inf
     class_counts: Any = None
+    digest: str = ""
     report: Any = None
 
     @abstractmethod

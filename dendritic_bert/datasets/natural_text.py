@@ -24,16 +24,21 @@ def read_texts(files: Sequence[str], column: str | None = None) -> list[str]:
     ``column`` is that of the texts in a table; by default the only one of strings, or the one called "text". Raises
     OSError and ValueError as ``open_records`` does, and ValueError if it cannot be told which column it is.
     """
-    found: dict[str, None] = {}
+    return list(dict.fromkeys(stream_texts(files, column)))
+
+
+def stream_texts(files: Sequence[str], column: str | None = None) -> Iterator[str]:
+    """The texts of ``files`` in their order, without empty ones; raises as ``read_texts`` does."""
+    count = 0
     for file in files:
         with open_records(_opened(file), *_format_of(file)) as records:
             name = column or _text_column(records, file)
             for batch in records.batches(BATCH, [], [name]):
-                found.update(dict.fromkeys(text.strip() for text in batch.columns[name]))
-    found.pop("", None)
-    if files and not found:
+                texts = [stripped for text in batch.columns[name] if (stripped := text.strip())]
+                count += len(texts)
+                yield from texts
+    if files and not count:
         raise ValueError(f"{', '.join(files)}: no text is found there: name another file.")
-    return list(found)
 
 
 def read_logits(files: Sequence[str], num_labels: int) -> dict[str, tuple[float, ...]]:

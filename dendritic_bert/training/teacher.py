@@ -85,7 +85,7 @@ def label_texts(
         raise ValueError(f"teacher {name} has {config.num_labels} labels, the task has {num_labels}: pass a "
                          "model trained on it.")
     columns = _columns_of(config, names, name)
-    key = f"{_fingerprint(name)} {num_labels} {max_length} {bf16}".encode()
+    key = f"{fingerprint(name)} {num_labels} {max_length} {bf16}".encode()
     kept = KeptLogits(folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.kept", num_labels)
     if missing := kept.missing(texts):
         _label(name, missing, max_length, bf16, kept)
@@ -132,7 +132,7 @@ def _columns_of(config: Any, names: list[str] | None, teacher: str) -> list[int]
     return [theirs.index(name) for name in names]
 
 
-def _fingerprint(name: str) -> str:
+def fingerprint(name: str) -> str:
     """A digest of the weights in a folder; a hub id stands for itself."""
     if not Path(name).is_dir():
         return name

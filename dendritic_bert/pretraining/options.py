@@ -1,0 +1,100 @@
+"""What the pretraining of an encoder can be told, and the checks of it. Nothing here imports torch or transformers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from ..training.data_options import expect_choice
+from ..training.options import TrainingOptions
+
+POOLINGS = ("folder", "mean", "cls")
+# What an encoder has unless it is told; docs/pretraining.md compares.
+RECIPE: dict[str, Any] = {
+    "epochs": 5, "batch_size": 512, "lr": 3e-3, "weight_decay": 0.01, "word_dropout": 0.0, "head_lr_factor": 1.0,
+    "label_smoothing": 0.0, "hidden_size": 96, "vocab_size": 16000, "max_length": 64, "pooling": "gated_mean",
+    "embedding_norm": "none", "max_position_embeddings": 0}
+
+
+@dataclass
+class PretrainingOptions(TrainingOptions):
+    """The teacher, the texts and how they are learnt from; the fields of ``TrainingOptions`` describe the encoder.
+
+    Raises ValueError, which names the field, for values that cannot be used.
+    """
+
+    command: ClassVar[str] = "pretrain"
+
+    teacher: str | None = field(default=None, metadata={
+        "help": "sentence encoder whose embeddings are learnt, a folder or a hub id of a transformers model"})
+    text_file: list[str] = field(default_factory=list, metadata={
+        "help": "texts to learn them on, which need no labels: files with a text a line, or tables with a column of "
+                "texts, plain or compressed"})
+    text_licence: str | None = field(default=None, metadata={"help": "licence of text_file, for the model card"})
+    teacher_pooling: Literal["folder", "mean", "cls"] = field(default="folder", metadata={
+        "help": "how the teacher's token vectors become one: as its 1_Pooling/config.json says (the mean where there "
+                "is none), their mean, or the first"})
+    teacher_max_length: int = field(default=128, metadata={"help": "tokens to which the teacher cuts a text"})
+    teacher_bf16: bool = field(default=False, metadata={
+        "help": "ask the teacher with matrix products in bfloat16: several times faster on processors that have them"})
+    teacher_dir: str | None = field(default=None, metadata={
+        "help": "folder for the teacher's embeddings, which later runs use again (default: teacher in output_dir)"})
+    num_held_out: int = field(default=5000, metadata={
+        "help": "texts that are not trained on, for the cosine between the embeddings and the teacher's; at most a "
+                "tenth"})
+    gram_weight: float = field(default=1.0, metadata={
+        "help": "weight of the squared difference between the cosines of a batch's texts and the teacher's"})
+    words_from: Literal["teacher", "random"] = field(default="teacher", metadata={
+        "help": "teacher: the word table begins as the teacher's embeddings of the words of the vocabulary, on the "
+                "main axes of its embeddings of the texts; random: as random numbers"})
+    joint: bool = field(default=False, metadata={
+        "help": "train the model without windows beside the one with windows, with the same word table, into the "
+                "folder without_windows of output_dir"})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.text_file, (str, Path)):
+            self.text_file = [str(self.text_file)]
+        self._choose_recipe()
+        super().__post_init__()
+        if self.teacher is None:
+            raise ValueError("teacher is not given: name the sentence encoder to learn from.")
+        if not self.text_file:
+            raise ValueError("text_file is not given: name files of texts.")
+        if self.dendrites or self.num_dendrites or self.head_hidden:
+            name = next(name for name in ("dendrites", "num_dendrites", "head_hidden") if getattr(self, name))
+            raise ValueError(f"{name} is {getattr(self, name)}, but the head of an encoder is a projection: leave it "
+                             "out, and pass it when you train on a table.")
+        if self.joint and not (self.has_windows and self.model_name is None and self.embedding_norm == "none"):
+            raise ValueError("joint is True, but two models with one word table are trained from the start, with "
+                             "windows and without LayerNorm: pass window_dendrites and window_layers and leave "
+                             "model_name and embedding_norm out.")
+        expect_choice("teacher_pooling", self.teacher_pooling, POOLINGS)
+        expect_choice("words_from", self.words_from, ("teacher", "random"))
+        for name in ("teacher_max_length", "num_held_out"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if not 0 <= self.gram_weight < math.inf:
+            raise ValueError(f"gram_weight is {self.gram_weight}, expected 0 or more.")
+
+    @property
+    def start(self) -> str:
+        if self.words_from == "random" or self.model_name is not None:
+            return super().start
+        return "the teacher's embeddings of the words of the vocabulary"
+
+    def _choose_recipe(self) -> None:
+        """The values of ``RECIPE`` in the fields that were left out, and the texts in the place of rows."""
+        for name in ("train_file", "dev_file", "dataset_name", "data_dir", "hold_out"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)}, but pretraining reads text_file: leave it out.")
+        self.benchmark, self.dsn = "own", True
+        if self.task is None and self.text_file:
+            self.task = Path(self.text_file[0]).name.partition(".")[0]
+        from_checkpoint = ("hidden_size", "vocab_size", "embedding_norm", "max_position_embeddings")
+        for name, value in RECIPE.items():
+            is_brought = (self.model_name is not None and name in from_checkpoint) or (
+                self.tokenizer_name is not None and name == "vocab_size")
+            if getattr(self, name) is None and not is_brought:
+                setattr(self, name, value)

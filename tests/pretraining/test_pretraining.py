@@ -1,0 +1,105 @@
+"""An encoder learns a tiny teacher, and a killed pretraining goes on to the same bytes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_teacher import some_texts
+from transformers import AutoModelForSequenceClassification
+
+from dendritic_bert import TextEncoder, pretrain
+from dendritic_bert.datasets.rows import RowDataset
+from dendritic_bert.model.packed_encoder import pack_encoder
+from dendritic_bert.pretraining.sentence_encoder import SentenceEncoder
+
+HELD_OUT = some_texts(500)[5::10]  # the middles of 50 parts of ten
+
+
+def cosine(ours: np.ndarray, teacher: str) -> float:
+    theirs = SentenceEncoder(teacher, max_length=20).encode(HELD_OUT)
+    return float(((ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1)).mean())
+
+
+@pytest.fixture
+def options(options, tmp_path_factory):
+    """The teacher is asked once for all tests of this file."""
+    kept = tmp_path_factory.getbasetemp() / "kept"
+    return lambda **changes: options(**{"teacher_dir": str(kept)} | changes)
+
+
+def test_an_encoder_comes_near_its_teacher(options, teacher):
+    results = pretrain(options(text_licence="cc0-1.0", epochs=2))
+    assert json.loads(json.dumps(results)) == results
+    assert (results["metric"], results["num_train"], results["num_dev"]) == ("cosine", 450, 50)
+    folder = Path(results["output_dir"])
+    ours = TextEncoder.from_pretrained(str(folder)).encode(HELD_OUT)
+    assert cosine(ours, teacher) == pytest.approx(results["mean"], abs=2.0**-11)  # the kept embeddings are float16
+    # Whoever gives the same embedding for every text comes as near as their mean at most.
+    constant = SentenceEncoder(teacher, max_length=20).encode(some_texts(500)).mean(axis=0, keepdims=True)
+    assert 1 - results["mean"] < (1 - cosine(constant, teacher)) / 2
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert (model.config.num_labels, model.config.problem_type) == (32, "regression")
+    card = (folder / "README.md").read_text()
+    assert f"teacher's is **{results['mean']:.4f}**" in card
+    assert "pooled by mean, licence: apache-2.0" in card
+    assert "licence: cc0-1.0; they have no labels" in card
+    assert "dendritic-bert pretrain" in card
+    assert "Started from the teacher's embeddings of the words of the vocabulary" in card
+
+
+def test_two_joint_encoders_have_one_word_table(options, teacher):
+    results = pretrain(options(epochs=1, window_dendrites=8, window_layers=2, joint=True))
+    run, folder = results["runs"][0], Path(results["output_dir"])
+    embeddings = [TextEncoder.from_pretrained(str(path)).encode(HELD_OUT)
+                  for path in (folder, folder / "without_windows")]
+    assert not np.array_equal(*embeddings)
+    for name, ours in zip(("cosine", "cosine_without_windows"), embeddings):
+        assert cosine(ours, teacher) == pytest.approx(run[name], abs=2.0**-11)
+    packed = folder / "packed"
+    pack_encoder(folder, packed, folder / "without_windows")  # which refuses two word tables
+
+
+def test_words_are_a_better_start_than_random_numbers(options, tmp_path):
+    far = {start: 1 - pretrain(options(words_from=start, epochs=1, output_dir=str(tmp_path / start)))["mean"]
+           for start in ("teacher", "random")}
+    assert far["teacher"] < far["random"] / 2
+
+
+def test_a_killed_pretraining_goes_on_to_the_same_bytes(options, tmp_path, monkeypatch):
+    def run(name: str):
+        return pretrain(options(output_dir=str(tmp_path / name), epochs=2, word_dropout=0.1, window_dendrites=8,
+                                window_layers=2))
+
+    whole = run("whole")
+    set_epoch = RowDataset.set_epoch
+
+    def stop(dataset, epoch):
+        if dataset.word_dropout and epoch == 1:
+            raise SystemExit
+        set_epoch(dataset, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowDataset, "set_epoch", stop)
+        with pytest.raises(SystemExit):
+            run("torn")
+    assert run("torn")["mean"] == whole["mean"]
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "torn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_other_texts_of_the_same_number_start_over(options, tmp_path, monkeypatch):
+    """An interrupted pretraining on other texts is not gone on with."""
+    found = []
+
+    def stop(*arguments):
+        found.append(arguments[7].training)
+        raise SystemExit
+
+    monkeypatch.setattr("dendritic_bert.training.trainer.fit", stop)
+    for texts in (some_texts(40), [*some_texts(40)[:-1], "another text"]):
+        (tmp_path / "texts.txt").write_text("\n".join(texts))
+        with pytest.raises(SystemExit):
+            pretrain(options(text_file=str(tmp_path / "texts.txt"), words_from="random"))
+    assert found[0]["digest"] != found[1]["digest"]
+    assert found[0] | {"digest": ""} == found[1] | {"digest": ""}
