@@ -30,27 +30,30 @@ from .datasets.rows import RowDataset
 from .inference.classifier import TextClassifier
 from .training.defaults import fit_to_rows
 from .training.fit import fit as fit_model
-from .training.initialization import build_model, longest_row, make_tokenizer
+from .training.fit import without_shard_bars
+from .training.initialization import build_model, choose_start, longest_row, make_tokenizer
 from .training.losses import make_loss, weighted_loss
 from .training.options import TrainingOptions
 from .training.workspace import Workspace
 
 # Parameters that are options of ``TrainingOptions`` of the same name.
-OPTIONS = ("model_name", "tokenizer_name", "dsn", "epochs", "batch_size", "lr", "head_lr_factor", "weight_decay",
-           "word_dropout", "label_smoothing", "vocab_size", "hidden_size", "num_dendrites", "max_length")
+OPTIONS = ("model_name", "init", "tokenizer_name", "dsn", "epochs", "batch_size", "lr", "head_lr_factor",
+           "weight_decay", "word_dropout", "classifier_dropout", "label_smoothing", "vocab_size", "hidden_size",
+           "num_dendrites", "max_length")
 
 
 class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of texts, trained from random numbers or from a checkpoint, for Pipeline and GridSearchCV.
+    """A classifier of texts, trained from the pretrained encoder of the package, another checkpoint or random numbers,
+    for Pipeline and GridSearchCV.
 
     X is n texts, as a list, a numpy array or a pandas Series of str, or n pairs of texts, as an array or a DataFrame of
     two columns or a list of tuples. y is n classes of any type that can be sorted, or an indicator matrix ``[n, C]`` of
     several labels a row. All rows are trained on; nothing is printed, and nothing is left on the disk.
 
     Args:
-        model_name, tokenizer_name, dsn, num_dendrites, max_length: options of ``TrainingOptions``.
+        model_name, init, tokenizer_name, dsn, num_dendrites, max_length: options of ``TrainingOptions``.
         epochs, batch_size, lr, head_lr_factor, weight_decay: options of it, too; None is what fits the number of rows.
-        word_dropout, label_smoothing, vocab_size, hidden_size: the same.
+        word_dropout, classifier_dropout, label_smoothing, vocab_size, hidden_size: the same.
         class_weight: None, "balanced", or a dict of class and weight, as in scikit-learn.
         random_state: the seed; the same gives the same model. None draws one, and a RandomState is drawn from.
 
@@ -65,13 +68,15 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
     classifier_: TextClassifier
 
     def __init__(
-        self, model_name: str | None = None, *, tokenizer_name: str | None = None, dsn: bool = True,
-        epochs: int | None = None, batch_size: int | None = None, lr: float | None = None,
+        self, model_name: str | None = None, *, init: str | None = None, tokenizer_name: str | None = None,
+        dsn: bool = True, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None,
         head_lr_factor: float | None = None, weight_decay: float | None = None, word_dropout: float | None = None,
-        label_smoothing: float | None = None, vocab_size: int | None = None, hidden_size: int | None = None,
-        num_dendrites: int = 0, max_length: int | None = None, class_weight: Any = None, random_state: Any = 0,
+        classifier_dropout: float | None = None, label_smoothing: float | None = None, vocab_size: int | None = None,
+        hidden_size: int | None = None, num_dendrites: int = 0, max_length: int | None = None,
+        class_weight: Any = None, random_state: Any = 0,
     ) -> None:
         self.model_name = model_name
+        self.init = init
         self.tokenizer_name = tokenizer_name
         self.dsn = dsn
         self.epochs = epochs
@@ -80,6 +85,7 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
         self.head_lr_factor = head_lr_factor
         self.weight_decay = weight_decay
         self.word_dropout = word_dropout
+        self.classifier_dropout = classifier_dropout
         self.label_smoothing = label_smoothing
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -178,9 +184,11 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
-        with tempfile.TemporaryDirectory() as folder, _random_numbers_of_its_own(int(seed)):
-            options = fit_to_rows(TrainingOptions(benchmark="own", output_dir=folder, seeds=[int(seed)], **given),
-                                  rows.num_train, rows.settings["num_labels"], rows.settings["problem_type"])
+        with (tempfile.TemporaryDirectory() as folder, _random_numbers_of_its_own(int(seed)),
+              without_shard_bars()):
+            options = TrainingOptions(benchmark="own", output_dir=folder, seeds=[int(seed)], **given)
+            options = choose_start(options, rows.texts(), rows.settings)
+            options = fit_to_rows(options, rows.num_train, rows.settings["num_labels"], rows.settings["problem_type"])
             self.tokenizer_ = make_tokenizer(options, rows.texts())
             encoded, dev = rows.encode(self.tokenizer_, options.max_length)
             assert encoded is not None

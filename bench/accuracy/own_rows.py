@@ -142,10 +142,10 @@ def write_results(results: list[dict[str, Any]], seeds: int, output: Path) -> li
               *(f"{100 * row[name]:.1f}" for name in ("best_of_sweep", "standard_error", "tfidf"))] for row in results]
     text.write_text("\n".join([
         "# The defaults for rows of one's own\n",
-        f"Accuracy on test rows in percent, the mean of {seeds} seeds: a Dendritic Semantic Network (DSN) from random "
-        "numbers with the default options, and with the best options of a sweep of so many trials, chosen on dev rows; "
-        "one standard error of the default's accuracy; and a logistic regression on TF-IDF of words and pairs of "
-        "words.\n",
+        f"Accuracy on test rows in percent, the mean of {seeds} seeds: a Dendritic Semantic Network (DSN) on the "
+        "pretrained encoder with the default options, and with the best options of a sweep of so many trials, chosen "
+        "on dev rows; one standard error of the default's accuracy; and a logistic regression on TF-IDF of words and "
+        "pairs of words.\n",
         markdown_table(["table", "training rows", "classes", "default", "trials", "best of sweep", "standard error",
                         "TF-IDF"], lines),
         f"Made by `python bench/accuracy/own_rows.py` with dendritic-bert {__version__}, torch {torch.__version__}, "

@@ -98,6 +98,29 @@ def error_reduction(summaries: list[Summary], path: Path) -> Path:
     return path
 
 
+def few_rows(grouped: dict[tuple[str, int], dict[str, list[float]]], methods: list[str], path: Path) -> Path:
+    """Accuracy in percent over the rows of a class, a panel for each table; the bars are one standard deviation over
+    the draws. ``grouped`` has the accuracies of each table and number of rows, 0 for all of them, by method."""
+    from matplotlib.figure import Figure
+
+    tables = list(dict.fromkeys(table for table, _ in grouped))
+    canvas = Figure(figsize=(4 * len(tables), 4), layout="constrained")
+    for axes, table in zip(canvas.subplots(1, len(tables), squeeze=False)[0], tables):
+        numbers = [rows for name, rows in grouped if name == table]
+        for method in methods:
+            found = [(place, grouped[table, rows][method]) for place, rows in enumerate(numbers)
+                     if method in grouped[table, rows]]
+            axes.errorbar([place for place, _ in found], [np.mean(values) for _, values in found],
+                          [np.std(values) for _, values in found], marker="o", capsize=3, label=method)
+        axes.set_xticks(range(len(numbers)), [str(rows or "all") for rows in numbers])
+        axes.set(title=table, xlabel="rows of a class")
+        axes.spines[["top", "right"]].set_visible(False)
+    canvas.axes[0].set_ylabel("accuracy on test, %")
+    canvas.axes[-1].legend(frameon=False, fontsize=8)
+    canvas.savefig(path, dpi=120)
+    return path
+
+
 def accuracy_against_parameters(summaries: list[Summary], path: Path) -> Path:
     """Mean accuracy over parameters; the bars are one standard deviation over the seeds."""
     with figure(path) as axes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from . import classify, convert, explain, export, train
+from . import classify, convert, encode, explain, export, train
 from .messages import PROG
 
 
@@ -41,11 +41,14 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     named = next((word for word in argv if not word.startswith("-")), None)
     classify.add_flags(add("classify", classify.run, "give texts their labels", classify.DESCRIPTION))
+    encode.add_flags(add("encode", encode.run, "give texts their embeddings", encode.DESCRIPTION))
     explain.add_flags(add("explain", explain.run, "say which words a label comes from", explain.DESCRIPTION))
     for name, run, summary, description in (
         ("train", train.run_train, "train on your own rows or on a task, and write weights, tokenizer and model card",
          train.TRAIN),
         ("distill", train.run_distill, "train on the probabilities of a larger model, the teacher", train.DISTILL),
+        ("pretrain", train.run_pretrain, "learn a sentence encoder's embeddings, from which trainings start",
+         train.PRETRAIN),
         ("sweep", train.run_sweep, "search for the hyperparameters of a training, without an account anywhere",
          train.SWEEP),
     ):

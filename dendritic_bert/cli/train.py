@@ -1,4 +1,5 @@
-"""``dendritic-bert train``, ``distill``, ``sweep`` and ``evaluate``: trainings, and the scores of a model on a task.
+"""``dendritic-bert train``, ``distill``, ``pretrain``, ``sweep`` and ``evaluate``: trainings, and the scores of a model
+on a task.
 
 The flags of a training are the fields of the dataclass of its options.
 """
@@ -19,6 +20,7 @@ Train on rows of your own, or on a task of GLUE, and score the last epoch on the
 JSON. Rows of your own need no other flag: columns, labels and a dev set are found, and said.
 
   dendritic-bert train --train_file reviews.csv
+  dendritic-bert train --train_file reviews.csv --init random
   dendritic-bert train --train_file 'part-*.parquet' --dev_file dev.csv --text_column body --label_column topic
   dendritic-bert train --task sst2 --dsn --data_dir glue --output_dir my-model
   dendritic-bert train --train_file reviews.csv --window_dendrites 32 --window_layers 5
@@ -32,6 +34,14 @@ are needed: any sequence classifier is turned into a small fast model, whose car
   dendritic-bert distill --teacher my-classifier --text_file unlabelled.txt --output_dir my-model
   dendritic-bert distill --teacher all-MiniLM-L6-v2 --train_file reviews.csv --extra_text more-reviews.txt
   dendritic-bert distill --teacher all-MiniLM-L6-v2 --task sst2 --dsn --data_dir glue --output_dir my-model"""
+
+PRETRAIN = """\
+Teach a small encoder to give the sentence embeddings of a larger one, on texts without labels. Trainings on tables of
+your own start from it (train --model_name), and TextEncoder gives its embeddings for search. The results are printed
+as JSON. The teacher's embeddings are kept: the same command goes on where an interrupted one ended.
+
+  dendritic-bert pretrain --teacher all-MiniLM-L6-v2 --text_file sentences.txt.xz --output_dir my-encoder
+  dendritic-bert pretrain --teacher my-teacher --text_file a.txt b.parquet --window_dendrites 64 --window_layers 4"""
 
 SWEEP = """\
 Train repeatedly with hyperparameters that Optuna chooses, in the search space of a sweep file of Weights & Biases. A
@@ -49,10 +59,11 @@ OWN_ROWS = {"text_column": "column of the texts", "text_pair_column": "column of
 
 def _options_class(command: str) -> Any:
     """The dataclass whose fields are the flags of ``command``."""
+    from ..pretraining.options import PretrainingOptions
     from ..training import options
 
     return {"train": options.TrainingOptions, "distill": options.DistillationOptions,
-            "sweep": options.SweepOptions}[command]
+            "pretrain": PretrainingOptions, "sweep": options.SweepOptions}[command]
 
 
 def option_flags(command: str) -> argparse.ArgumentParser:
@@ -94,6 +105,15 @@ def run_distill(args: argparse.Namespace) -> None:
     expect_model(options.model_name)
     expect_model(options.teacher)
     print_json(distill(options))
+
+
+def run_pretrain(args: argparse.Namespace) -> None:
+    """Learn a teacher's sentence embeddings, and print the results."""
+    from ..pretraining.pretraining import pretrain
+
+    options = _options(args, "pretrain")
+    expect_model(options.teacher)
+    print_json(pretrain(options))
 
 
 def run_sweep(args: argparse.Namespace) -> None:

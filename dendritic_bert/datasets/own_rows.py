@@ -28,6 +28,7 @@ from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
 from .rows import EncodedRows, Rows, encode_rows, pad_rows
 from .survey import Table, find_columns, survey
+from .word_counter import WordCounter
 
 
 class OwnRows(Benchmark):
@@ -150,14 +151,14 @@ class OwnRows(Benchmark):
         return np.zeros(0, np.int64) if part is None else part[0].labels.of_rows(part[1]).dense()
 
     def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
-        packed, counter = PackedTokenizer(tokenizer), _WordCounter(tokenizer)
+        packed, counter = PackedTokenizer(tokenizer), WordCounter(tokenizer)
         train = None if self.train is None else self._encode("train", packed, max_length, counter)
         dev = {"dev": self._encode("dev", packed, max_length, counter)}
         if self.report is not None:
             self.report.num_words, self.report.num_unknown = counter.num_words, counter.num_unknown
         return train, dev
 
-    def _encode(self, split: str, tokenizer: PackedTokenizer, max_length: int, counter: _WordCounter) -> EncodedRows:
+    def _encode(self, split: str, tokenizer: PackedTokenizer, max_length: int, counter: WordCounter) -> EncodedRows:
         def batches() -> Iterator[EncodedRows]:
             for columns in _texts(self._part(split)):
                 encoded = encode_rows(Rows(columns, np.empty(len(columns[0])), self.source), tokenizer, max_length)
@@ -210,31 +211,6 @@ class _Texts:
         for columns in _texts(self.part):
             for column in columns:
                 yield from column
-
-
-class _WordCounter:
-    """Counts the words of token ids, and those among them that are [UNK]."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        vocabulary = tokenizer.get_vocab()
-        self.vocab_size = max(len(tokenizer), 1 + max(vocabulary.values()))
-        self.counts = np.zeros(self.vocab_size, np.int64)
-        self.unknown = tokenizer.unk_token_id
-        special = set(tokenizer.all_special_ids) - {self.unknown}
-        self.begins_word = np.ones(self.vocab_size, np.bool_)
-        self.begins_word[[number for token, number in vocabulary.items()
-                          if token.startswith("##") or number in special]] = False
-
-    def add(self, ids: np.ndarray) -> None:
-        self.counts += np.bincount(ids, minlength=self.vocab_size)
-
-    @property
-    def num_words(self) -> int:
-        return int(self.counts[self.begins_word].sum())
-
-    @property
-    def num_unknown(self) -> int:
-        return 0 if self.unknown is None else int(self.counts[self.unknown])
 
 
 def _texts(part: tuple[Table, np.ndarray] | None) -> Iterator[tuple[list[str], ...]]:

@@ -25,7 +25,7 @@ from ..datasets.natural_text import away_from_dev, read_logits, read_texts
 from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows, Rows, encode_rows
 from ..inference.tokenization import PackedTokenizer
-from .initialization import build_model
+from .initialization import build_model, choose_start
 from .options import DistillationOptions
 from .taught_texts import TaughtTexts, describe_agreement, fit_to_texts
 from .teacher import label_texts, prepare_teacher
@@ -47,6 +47,7 @@ def distill(options: DistillationOptions) -> dict[str, Any]:
     build = STUDENT_BUILDERS[options.student]
     if options.text_file:
         taught = TaughtTexts(options)
+        options = choose_start(options, taught.texts(), taught.settings)
         return train(fit_to_texts(options, taught.num_train), taught, build, loss, describe_agreement)
     benchmark = _open_labelled(options)
     results = train(options, benchmark, build, loss)

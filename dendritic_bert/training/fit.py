@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from ..growth.training import total_epochs, train_and_grow
 from ..model.dendritic_linear import dendritic_layers
 from .ema import AveragedWeights
 from .options import TrainingOptions
+from .standardised_head import PooledScale, standardise_steps, standardised_head
 from .workspace import Workspace
 
 EVALUATION_BATCH = 256
@@ -43,7 +44,11 @@ def fit(
     scores of the dev rows, and checkpoints.
     """
     split = next(iter(dev_rows))
-    with _trackers(options, seed), closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress:
+    standardised: Any = nullcontext()
+    if options.init == "encoder" and not options.dendrites:  # PerforatedAI puts modules of its own into a growing head
+        standardised = standardised_head(model, train_set.rows, benchmark.collate)
+    with (_trackers(options, seed), standardised as scale,
+          closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress):
         trainer = _Trainer(
             model, _training_arguments(model.config, options, seed, workspace, len(train_set), quiet),
             data_collator=benchmark.collate, train_dataset=train_set, eval_dataset=RowDataset(dev_rows[split]),
@@ -52,7 +57,7 @@ def fit(
             callbacks=[progress, *([AveragedWeights(options.ema)] if options.ema else []),
                        *([EarlyStoppingCallback(options.patience)] if options.early_stopping else [])],
         )
-        trainer.head_lr_factor = options.head_lr_factor or 1.0
+        trainer.head_lr_factor, trainer.scale = options.head_lr_factor or 1.0, scale
         trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results
         if held_out is None:
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
@@ -90,11 +95,13 @@ def _training_arguments(
 
 class _Trainer(Trainer):
     """The stock Trainer, but its evaluation keeps the order of the rows even if training groups them by length, and the
-    head may have a learning rate of its own."""
+    head may have a learning rate of its own and see its rows standardised."""
 
     head_lr_factor = 1.0
+    scale: PooledScale | None = None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        is_new = self.optimizer is None
         if self.optimizer is None and self.head_lr_factor != 1:
             trained: Any = self.model if model is None else model
             optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
@@ -109,7 +116,10 @@ class _Trainer(Trainer):
                 {"params": parameters, "lr": rate * self.head_lr_factor if is_head else rate,
                  "weight_decay": self.args.weight_decay if decays else 0.0}
                 for (is_head, decays), parameters in groups.items()], **arguments)
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if is_new and self.scale is not None:
+            standardise_steps(optimizer, self.model if model is None else model, self.scale)
+        return optimizer
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset

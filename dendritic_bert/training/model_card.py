@@ -68,7 +68,6 @@ def title(config: DendriticBertConfig) -> str:
 def how_it_was_made(options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig) -> list[str]:
     """The lines on data, start, size, versions, and the command."""
     parts = results["live_parameters"]
-    start = f"the checkpoint `{options.model_name}`" if options.model_name else "random numbers"
     between = ("windows and gate", "windows") if parts["windows"] else ("encoder", "encoder")
     windows = (f", {config.window_layers} layers of {config.window_dendrites} dendrites on windows of "
                f"{2 * config.window_radius + 1} tokens" if config.window_layers else "")
@@ -76,8 +75,8 @@ def how_it_was_made(options: TrainingOptions, results: dict[str, Any], config: D
     return [
         f"- Data: {results['source']}, {results['num_train']:,} rows"
         + (truncated if results["num_truncated"] else "") + ".",
-        f"- Started from {start}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, hidden "
-        f"size {config.hidden_size}{windows}, {config.num_dendrites} dendrites for each "
+        f"- Started from {options.start}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, "
+        f"hidden size {config.hidden_size}{windows}, {config.num_dendrites} dendrites for each "
         f"{'output' if options.benchmark == 'squad' or config.head_hidden else 'label'}"
         + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
         *(f"- {note}" for note in options.notes()),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..datasets.glue_tasks import find_task
+from ..embedded_model import EMBEDDED_ENCODER
 from .data_options import BENCHMARK_DEFAULTS, BY_DATA, DataOptions, expect_choice
 
 # Sizes of a model that starts from random numbers; a checkpoint brings its own.
@@ -27,6 +28,8 @@ FORMS: dict[bool, dict[str, Any]] = {
     False: {"pooling": "mean_masked", "embedding_norm": "layer_norm"},
     True: {"pooling": "gated_mean", "embedding_norm": "none", "max_position_embeddings": 0}}
 NUM_AUGMENTED = 180_000
+# Options that ask for a model or a vocabulary of another form than a pretrained encoder has.
+OWN_FORM = ("tokenizer_name", "vocabulary", "cased", *FRESH_SIZES, *WINDOWS, "embedding_norm", "pooling")
 STUDENTS = ("dsn",)  # distillation.py says how each is built
 SWEEP_FILE = Path(__file__).with_name("sweep.yaml")
 OWN_SWEEP_FILE = SWEEP_FILE.with_name("sweep_own_rows.yaml")
@@ -44,8 +47,15 @@ class TrainingOptions(DataOptions):
     command: ClassVar[str] = "train"
 
     model_name: str | None = field(default=None, metadata={
-        "help": "BERT checkpoint to start from, a folder or a hub id; without it the model starts from random numbers, "
-                "with a vocabulary trained on the training texts"})
+        "help": "model to start from, a folder or a hub id: a BERT checkpoint, a pretrained encoder or a model of this "
+                "package; without it init says what training starts from"})
+    init: Literal["encoder", "random"] | None = field(default=None, metadata={
+        "help": "encoder: the pretrained encoder that comes with the package; random: random numbers, with a "
+                "vocabulary trained on the training texts (default: encoder for rows of your own, unless an option "
+                "asks for another vocabulary, size or form; random for a benchmark)"})
+    encoder_windows: Literal["on", "off"] | None = field(default=None, metadata={
+        "help": "whether a pretrained encoder that has both forms reads words in windows, or each for itself (default: "
+                "fits the rows)"})
     tokenizer_name: str | None = field(default=None, metadata={
         "help": "tokenizer of a model that starts from random numbers, a folder or a hub id; without it a vocabulary "
                 "is trained"})
@@ -100,10 +110,10 @@ class TrainingOptions(DataOptions):
                 f"{FRESH_SIZES['max_position_embeddings']}, with windows 0)"})
     window_dendrites: int | None = field(default=None, metadata={
         "help": "dendrites of each layer that looks at windows of tokens before pooling (default: 0, for text_file "
-                f"{WINDOWS['window_dendrites']})"})
+                f"from random numbers {WINDOWS['window_dendrites']})"})
     window_layers: int | None = field(default=None, metadata={
         "help": "number of these layers, each of which looks twice as far as the one before (default: 0, for text_file "
-                f"{WINDOWS['window_layers']})"})
+                f"from random numbers {WINDOWS['window_layers']})"})
     window_radius: int = field(default=1, metadata={"help": "tokens of a window on either side of its middle"})
     window_dropout: float = field(default=0.0, metadata={"help": "dropout on what a window layer adds"})
     embedding_norm: Literal["layer_norm", "none"] | None = field(default=None, metadata={
@@ -151,13 +161,52 @@ class TrainingOptions(DataOptions):
         super().__post_init__()
         if (self.benchmark == "own" and self.model_name is None) or self.window_layers:
             self.dsn = True
+        self._choose_start()
         self._choose_form()
         self._check_ranges()
         self._check_growth()
         self._check_source()
 
+    def _choose_start(self) -> None:
+        """The encoder for rows of one's own, unless something else is asked for."""
+        given = [name for name in OWN_FORM if getattr(self, name)]
+        if self.init is None and self.model_name is None:
+            self.init = "encoder" if self.benchmark == "own" and not given else "random"
+        if self.encoder_windows is not None:
+            expect_choice("encoder_windows", self.encoder_windows, ("on", "off"))
+        if self.init is not None:
+            expect_choice("init", self.init, ("encoder", "random"))
+        if self.init == "encoder" and given:
+            raise ValueError(f"{given[0]} is {getattr(self, given[0])}, but the encoder that init names brings its "
+                             "own: pass one of the two.")
+        if self.init == "encoder":
+            self.dsn = True
+            if self.benchmark == "squad":
+                raise ValueError("init is encoder, but the benchmark squad asks for a score of every token, and an "
+                                 "encoder pools them: leave init out.")
+        if self.init == "random" and self.model_name is not None:
+            raise ValueError(f"init is random and model_name is {self.model_name}: pass one of the two.")
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Folder or hub id of the model that training starts from, None for random numbers."""
+        return EMBEDDED_ENCODER if self.model_name is None and self.init == "encoder" else self.model_name
+
+    @property
+    def start(self) -> str:
+        """What training starts from, in words."""
+        if self.checkpoint is None:
+            return "random numbers"
+        if self.model_name is None:
+            name = "the pretrained encoder of the package"
+        else:
+            name = f"the {'pretrained encoder' if self.init == 'encoder' else 'checkpoint'} `{self.model_name}`"
+        return name + (", without its windows" if self.encoder_windows == "off" else "")
+
     def _choose_form(self) -> None:
-        """Windows, and what follows from them; a checkpoint brings its own LayerNorm and positions."""
+        """Windows, and what follows from them; a checkpoint brings its own LayerNorm and positions, an encoder all."""
+        if self.init == "encoder":
+            return
         sizes = self.window_dendrites, self.window_layers = self.window_dendrites or 0, self.window_layers or 0
         if min(sizes) < 0 or (min(sizes) == 0) != (max(sizes) == 0):
             raise ValueError(f"window_dendrites is {self.window_dendrites} and window_layers is {self.window_layers}, "
@@ -165,7 +214,7 @@ class TrainingOptions(DataOptions):
         if self.window_radius < 1:
             raise ValueError(f"window_radius is {self.window_radius}, expected 1 or more.")
         for name, value in FORMS[self.has_windows].items():
-            if getattr(self, name) is None and (name == "pooling" or self.model_name is None):
+            if getattr(self, name) is None and self.init == "random":
                 setattr(self, name, value)
 
     @property
@@ -228,6 +277,7 @@ class TrainingOptions(DataOptions):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is {getattr(self, name)}, but model_name brings its own: pass one of the "
                                      "two.")
+        if self.checkpoint is not None:
             return
         if not self.dsn:
             raise ValueError("dsn is False and model_name is not given, so there is no encoder: pass one of the two.")
@@ -249,7 +299,7 @@ class TrainingOptions(DataOptions):
         """``lr``, or the rate that suits what the training starts from with the rows of GLUE."""
         if self.lr is not None:
             return self.lr
-        if self.model_name is None:
+        if self.init == "random":
             return 2e-3
         return 3e-4 if self.dsn else 1e-4
 
@@ -326,11 +376,15 @@ class DistillationOptions(TrainingOptions):
                 raise ValueError(f"text_file and {name} are both given: the texts take the place of rows, so pass one "
                                  "of the two.")
         self.benchmark = "own"
-        for name, value in WINDOWS.items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
         if self.task is None:
             self.task = Path(self.text_file[0]).name.partition(".")[0]
+
+    def _choose_form(self) -> None:
+        if self.text_file and self.init == "random":
+            for name, value in WINDOWS.items():
+                if getattr(self, name) is None:
+                    setattr(self, name, value)
+        super()._choose_form()
 
     def notes(self) -> list[str]:
         if self.text_file:
@@ -362,9 +416,15 @@ class SweepOptions(TrainingOptions):
         super().__post_init__()
         if self.trials < 1:
             raise ValueError(f"trials is {self.trials}, expected 1 or more.")
+
+    def _choose_start(self) -> None:
+        """As for a training; what a space varies counts as given."""
         if self.space is None:
             self.space = str(OWN_SWEEP_FILE if self.benchmark == "own" else SWEEP_FILE)
         self.parameters = read_space(self.space)
+        if self.init is None and self.model_name is None and self.parameters.keys() & set(OWN_FORM):
+            self.init = "random"
+        super()._choose_start()
 
 
 def is_single_text_task(name: str) -> bool:
@@ -408,10 +468,11 @@ def changed_fields(options: TrainingOptions) -> dict[str, Any]:
         defaults |= {name: BENCHMARK_DEFAULTS[options.benchmark][name] for name in ("epochs", "weight_decay")}
     if "num_augmented" in defaults and options.num_augmented == NUM_AUGMENTED:  # type: ignore[attr-defined]
         defaults["num_augmented"] = NUM_AUGMENTED
-    if not options.has_windows:
-        defaults |= dict.fromkeys(WINDOWS, 0)
-    defaults["pooling"] = FORMS[options.has_windows]["pooling"]
     if options.model_name is None:
+        defaults["init"] = "encoder" if options.benchmark == "own" else "random"
+    if options.init != "encoder" and not options.has_windows:
+        defaults |= dict.fromkeys(WINDOWS, 0)
+    if options.init == "random":
         defaults |= FORMS[options.has_windows]
     return {name: value for name, value in asdict(options).items() if value != defaults[name]}
 

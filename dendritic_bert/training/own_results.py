@@ -63,5 +63,5 @@ def _warn_of_weak_results(results: dict[str, Any]) -> None:
                       "right ones, then train with more --epochs or a higher --lr.", stacklevel=3)
     elif baseline is not None and score < baseline[metric]:
         warnings.warn(f"{metric} {score:.4f} is below that of {baseline['name']} on the same rows, "
-                      f"{baseline[metric]:.4f}: search for better options with `dendritic-bert sweep`, start from a "
-                      "pretrained model with --model_name, or add rows.", stacklevel=3)
+                      f"{baseline[metric]:.4f}: search for better options with `dendritic-bert sweep`, start from "
+                      "another pretrained model with --model_name, or add rows.", stacklevel=3)

@@ -33,7 +33,15 @@ from .defaults import fit_to_rows
 from .evaluation import scores
 from .evaluation_report import write_evaluation
 from .fit import fit, without_shard_bars
-from .initialization import build_model, known_labels, live_parameters, longest_row, make_tokenizer, saved_config
+from .initialization import (
+    build_model,
+    choose_start,
+    known_labels,
+    live_parameters,
+    longest_row,
+    make_tokenizer,
+    saved_config,
+)
 from .interruption import keep_last_epoch
 from .losses import Loss, balanced_weights, make_loss
 from .model_card import write_model_card
@@ -65,10 +73,11 @@ def train(
             default the one for the kind of benchmark.
 
     Returns:
-        task, source, num_train, num_dev, num_truncated; runs, one dict per seed (seed, seconds, and the metrics of the
-        task as ``evaluate`` gives them); metric, the one of which mean and sd are given; majority, the share of the
-        most frequent label in the dev set; live_parameters (embeddings, windows, encoder, head, all); seconds;
-        output_dir; and for own rows temperature, and baseline, what ``tfidf_baseline`` gives.
+        task, start (what training started from, in words), source, num_train, num_dev, num_truncated; runs, one dict
+        per seed (seed, seconds, and the metrics of the task as ``evaluate`` gives them); metric, the one of which mean
+        and sd are given; majority, the share of the most frequent label in the dev set; live_parameters (embeddings,
+        windows, encoder, head, all); seconds; output_dir; and for own rows temperature, and baseline, what
+        ``tfidf_baseline`` gives.
 
     Raises:
         ValueError, FileNotFoundError: the data are not there or cannot be read as the task's (see ``glue.read_rows``).
@@ -79,10 +88,11 @@ def train(
     require_extra("accelerate", "sklearn", TRACKERS[options.report_to],
                   "matplotlib" if options.benchmark == "own" else None)
     started = time.perf_counter()
-    if (saved := saved_config(options.model_name)) is not None:
+    if (saved := saved_config(options.checkpoint)) is not None:
         options = replace(options, dsn=saved.dsn)
     says_what_it_reads = benchmark is None
     benchmark = benchmark or open_benchmark(options)
+    options = choose_start(options, benchmark.texts(), benchmark.settings)
     options = fit_to_rows(options, benchmark.num_train, benchmark.settings["num_labels"],
                           benchmark.settings.get("problem_type"))
     loss = loss or _make_loss(options, benchmark)
@@ -91,7 +101,7 @@ def train(
         train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
         assert train_rows is not None
         if says_what_it_reads and workspace.is_main and benchmark.report is not None:
-            print(benchmark.report, file=sys.stderr, flush=True)
+            print(benchmark.report, f"start: {options.start}", sep="\n", file=sys.stderr, flush=True)
         train_rows, held_out = hold_out_rows(train_rows, options)
         model: Any = None
         for seed in options.seeds[len(workspace.runs):]:
@@ -118,7 +128,7 @@ def train(
             model = benchmark.model_class.from_pretrained(workspace.folder)
         values = [run[benchmark.main_metric] for run in workspace.runs]
         results = {
-            "task": options.task, "source": benchmark.source, "num_train": benchmark.num_train,
+            "task": options.task, "start": options.start, "source": benchmark.source, "num_train": benchmark.num_train,
             "num_dev": benchmark.num_dev, "num_truncated": train_rows.num_truncated, "runs": workspace.runs,
             "metric": benchmark.main_metric, "mean": float(np.mean(values)),
             "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None, "majority": benchmark.majority,
@@ -243,10 +253,11 @@ def require_extra(*modules: str | None) -> None:
 
 
 def _settings_that_matter(options: TrainingOptions, benchmark: Benchmark) -> dict[str, Any]:
-    """The options, and numbers of rows, that must be the same when an interrupted training is continued."""
+    """The options, and what is known of the rows, that must be the same when an interrupted training is continued."""
     free = {"output_dir", "report_to", "wandb_project"}
     settings = {name: value for name, value in asdict(options).items() if name not in free}
-    return settings | {"num_train": benchmark.num_train, "num_dev": benchmark.num_dev}
+    return settings | {"num_train": benchmark.num_train, "num_dev": benchmark.num_dev,
+                       "digest": benchmark.digest}
 
 
 def _make_loss(options: TrainingOptions, benchmark: Benchmark) -> Loss | None:

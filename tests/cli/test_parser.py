@@ -32,7 +32,7 @@ def test_a_wrong_command_line(run, argv, message):
     assert err.count("\n") == 1
 
 
-COMMANDS_WITHOUT_OPTIONS = ["classify", "explain", "evaluate", "convert", "env", "demo"]
+COMMANDS_WITHOUT_OPTIONS = ["classify", "encode", "explain", "evaluate", "convert", "env", "demo"]
 
 
 def test_help_needs_neither_torch_nor_transformers():

@@ -7,13 +7,14 @@ import pytest
 from dendritic_bert.training.defaults import fit_to_rows
 from dendritic_bert.training.options import TrainingOptions
 
+RANDOM = {"train_file": "a.csv", "init": "random"}
 SIZES = [1, 50, 100, 817, 15_000, 67_349, 5_000_000]
 
 
 @pytest.mark.parametrize("num_labels", [1, 2, 150])
 def test_from_50_rows_to_5_million(num_labels):
     """More rows take fewer epochs and more work; as many steps as a weight needs to move are made everywhere."""
-    fitted = [fit_to_rows(TrainingOptions(train_file="a.csv"), rows, num_labels) for rows in SIZES]
+    fitted = [fit_to_rows(TrainingOptions(**RANDOM), rows, num_labels) for rows in SIZES]
     assert [options.epochs for options in fitted] == sorted((options.epochs for options in fitted), reverse=True)
     assert [options.vocab_size for options in fitted] == sorted(options.vocab_size for options in fitted)
     for options, rows in zip(fitted, SIZES):
@@ -28,7 +29,7 @@ def test_from_50_rows_to_5_million(num_labels):
 
 def test_what_is_given_stays_and_decides_the_rest():
     given = {"epochs": 4, "batch_size": 10, "word_dropout": 0.0, "hidden_size": 7, "label_smoothing": 0.3}
-    options = fit_to_rows(TrainingOptions(train_file="a.csv", **given), 1000, 2)
+    options = fit_to_rows(TrainingOptions(**RANDOM, **given), 1000, 2)
     assert {name: getattr(options, name) for name in given} == given
     assert options.lr == pytest.approx(1.4 / 400)  # 4 epochs of 100 steps
     assert options.train_file == ["a.csv"]
@@ -45,13 +46,13 @@ def test_a_checkpoint_brings_its_sizes():
     (100, 2, 0.5, 0.0), (100, 4, 0.1, 0.1), (100, 10, 0.1, 0.1), (80, 2, 0.5, 0.0), (79, 2, 0.1, 0.1),
     (300, 4, 0.5, 0.0), (1500, 150, 0.1, 0.1), (15_000, 150, 0.2, 0.1), (5400, 4, 0.5, 0.0)])
 def test_few_rows_of_a_class_keep_their_words(num_rows, num_labels, word_dropout, smoothing):
-    options = fit_to_rows(TrainingOptions(train_file="a.csv"), num_rows, num_labels)
+    options = fit_to_rows(TrainingOptions(**RANDOM), num_rows, num_labels)
     assert (options.word_dropout, options.label_smoothing) == (word_dropout, smoothing)
 
 
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
 def test_single_labels_alone_are_smoothed(problem_type):
-    options = TrainingOptions(train_file="a.csv")
+    options = TrainingOptions(**RANDOM)
     assert fit_to_rows(options, 1000, 150).label_smoothing == 0.1
     assert fit_to_rows(options, 1000, 150, problem_type).label_smoothing == 0.0
 
@@ -59,3 +60,27 @@ def test_single_labels_alone_are_smoothed(problem_type):
 def test_a_benchmark_is_left_alone():
     options = TrainingOptions(dsn=True)
     assert fit_to_rows(options, 100, 2) is options
+
+
+@pytest.mark.parametrize("num_labels", [1, 2, 4, 150])
+def test_on_an_encoder_from_8_rows_to_5_million(num_labels):
+    """As from random numbers, but what is pretrained goes less far, and the encoder brings sizes and vocabulary."""
+    fitted = [fit_to_rows(TrainingOptions(train_file="a.csv"), rows, num_labels) for rows in [8, *SIZES[1:]]]
+    assert [options.epochs for options in fitted] == sorted((options.epochs for options in fitted), reverse=True)
+    for options, rows in zip(fitted, [8, *SIZES[1:]]):
+        assert 8 <= options.batch_size <= 128
+        assert 1 <= options.epochs <= 40
+        assert options.lr <= 1e-3
+        assert options.lr * options.epochs * math.ceil(rows / options.batch_size) <= 0.6001
+        assert (options.hidden_size, options.vocab_size, options.tokenizer_name) == (None, None, None)
+        assert options.encoder_windows == ("off" if num_labels == 4 else "on")
+    work = [options.epochs * rows for options, rows in zip(fitted, SIZES)]
+    assert work[1:] == sorted(work[1:])
+
+
+def test_what_is_given_stays_on_an_encoder():
+    given = {"epochs": 4, "batch_size": 10, "word_dropout": 0.0, "classifier_dropout": 0.0, "encoder_windows": "off"}
+    options = fit_to_rows(TrainingOptions(train_file="a.csv", **given), 1000, 2)
+    assert {name: getattr(options, name) for name in given} == given
+    assert options.lr == pytest.approx(0.3 / 400)  # 4 epochs of 100 steps
+    assert fit_to_rows(TrainingOptions(train_file="a.csv"), 1000, 2, "regression").label_smoothing == 0.0

@@ -1,18 +1,24 @@
 """What a training starts from: a new vocabulary, a tokenizer under random numbers, or a BERT checkpoint."""
 
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import tiny_bert
 from small_classifier import hugging_face_tokenizer
+from small_encoder import BAG, DIMENSION, WINDOWS, save_encoder, small_encoder
 from trained_files import weights
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
+from windowed_models import KINDS, windowed_model
 
 from dendritic_bert import DendriticBertForSequenceClassification
 from dendritic_bert.datasets.glue import Glue
+from dendritic_bert.model.packed_encoder import pack_encoder
 from dendritic_bert.training import TrainingOptions, train
-from dendritic_bert.training.initialization import build_model, live_parameters
+from dendritic_bert.training.defaults import fit_to_rows
+from dendritic_bert.training.initialization import build_model, choose_start, live_parameters
 
 
 def test_a_new_vocabulary(options):
@@ -104,3 +110,122 @@ def test_a_windowed_model_starts_as_its_norm_needs(norm):
         "embeddings": 502 * 64 + (128 if norm == "layer_norm" else 0),
         "windows": 3 * 64 * 6 + 2 * 3 * 6 * 6 + 3 * 6 + (70 + 500), "encoder": 0, "head": 3 * 71,
         "all": sum(parameter.numel() for parameter in model.parameters())}
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """Makes the folder of a small encoder, with windows or another form."""
+    return lambda **form: save_encoder(tmp_path / "encoder", small_encoder(**(form or WINDOWS)))
+
+
+@pytest.mark.parametrize("form", [WINDOWS, BAG])
+def test_a_pretrained_encoder(own_options, encoder, form):
+    """It brings all but the head, which is new, and a rate of 1e-9 leaves it as it was."""
+    folder = encoder(**form)
+    results = train(own_options(model_name=folder, lr=1e-9, head_lr_factor=1e6, epochs=1, hidden_size=None,
+                                vocab_size=None, num_dendrites=1))
+    assert results["start"] == f"the pretrained encoder `{folder}`"
+    before, after = weights(folder), weights(results["output_dir"])
+    for name in before.keys() - {"classifier.weight", "classifier.bias"}:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
+    model = AutoModelForSequenceClassification.from_pretrained(results["output_dir"])
+    config = model.config
+    assert (config.num_labels, config.num_dendrites, config.problem_type) == (3, 1, "single_label_classification")
+    assert sorted(config.id2label.values()) == ["bad", "good", "mixed"]
+    assert (config.window_layers, config.hidden_size) == (form.get("window_layers", 0), 19)
+    assert after["classifier.weight"].shape == (6, config.pooled_size)
+    vocabularies = [AutoTokenizer.from_pretrained(name).get_vocab() for name in (results["output_dir"], folder)]
+    assert vocabularies[0] == vocabularies[1]
+    card = (Path(results["output_dir"]) / "README.md").read_text(encoding="utf-8")
+    assert f"Started from the pretrained encoder `{folder}`" in card
+
+
+@pytest.fixture
+def both(tmp_path):
+    """The packed folder of a windowed encoder and of a bag with its word table."""
+    windowed, bag = small_encoder(**WINDOWS), small_encoder(**BAG, seed=3)
+    with torch.no_grad():
+        bag.bert.embeddings.word_embeddings.weight.copy_(windowed.bert.embeddings.word_embeddings.weight)
+    folders = save_encoder(tmp_path / "windowed", windowed), save_encoder(tmp_path / "bag", bag)
+    pack_encoder(folders[0], tmp_path / "packed", without_windows=folders[1])
+    return str(tmp_path / "packed")
+
+
+@pytest.mark.parametrize(("num_labels", "wanted", "layers"), [
+    (2, None, 2), (4, None, 0), (30, None, 2), (4, "on", 2), (30, "off", 0)])
+def test_windows_fit_the_rows_where_an_encoder_has_both_forms(both, num_labels, wanted, layers):
+    settings = {"num_labels": num_labels}
+    options = TrainingOptions(train_file="a.csv", model_name=both, encoder_windows=wanted)
+    options = fit_to_rows(choose_start(options, [], settings), 1000, num_labels)
+    model = build_model(DendriticBertForSequenceClassification, options, settings, 0)
+    assert (model.config.window_layers, model.bert.windows is not None) == (layers, layers > 0)
+    assert options.start.endswith(", without its windows") == (layers == 0)
+    tables = DendriticBertForSequenceClassification.from_pretrained(
+        both, **({} if layers else {"window_layers": 0, "window_dendrites": 0})).bert.state_dict()
+    assert all(torch.equal(value, tables[name]) for name, value in model.bert.state_dict().items())
+
+
+def test_an_encoder_of_one_form_has_it_whatever_the_rows(encoder):
+    options = TrainingOptions(train_file="a.csv", model_name=encoder())
+    assert fit_to_rows(choose_start(options, [], {"num_labels": 2}), 1000, 2).encoder_windows == "on"
+    options = TrainingOptions(train_file="a.csv", model_name=encoder(), encoder_windows="off", init="encoder")
+    with pytest.raises(ValueError, match=r"^encoder_windows is off, but .* has no without_windows\.safetensors: leave"):
+        build_model(DendriticBertForSequenceClassification, options, {"num_labels": 2}, 0)
+
+
+def test_a_regression_goes_on_from_one_of_as_many_outputs_and_starts_from_any_other(encoder):
+    options = TrainingOptions(train_file="a.csv", model_name=encoder())
+    settings = {"problem_type": "regression", "num_labels": DIMENSION}
+    assert choose_start(options, [], settings).init is None
+    assert choose_start(options, [], settings | {"num_labels": 2}).init == "encoder"
+    assert choose_start(options, [], settings | {"problem_type": None}).init == "encoder"
+
+
+def test_what_is_no_encoder_is_named(tmp_path):
+    options = TrainingOptions(train_file="a.csv", model_name=str(tmp_path), init="encoder")
+    with pytest.raises(ValueError, match=r"^init is encoder, but model_name .* is no pretrained encoder: leave"):
+        choose_start(options, [], {"num_labels": 2})
+
+
+@pytest.mark.parametrize(("num_strange", "init"), [(0, "encoder"), (1, "encoder"), (2, "random")])
+def test_words_that_the_encoder_does_not_know(encoder, monkeypatch, num_strange, init):
+    """One word in twenty may be [UNK]; here each text has one word, and the strange ones are of another script."""
+    monkeypatch.setattr("dendritic_bert.training.options.EMBEDDED_ENCODER", encoder())
+    texts = ["fox"] * (20 - num_strange) + ["\u0f40"] * num_strange
+    options = TrainingOptions(train_file="a.csv")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chosen = choose_start(options, texts, {"num_labels": 2})
+    assert chosen.init == init
+    assert chosen.pooling == (None if init == "encoder" else "mean_masked")
+    assert [str(warning.message).startswith("10% of the words are not in the vocabulary") for warning in caught] == (
+        [] if init == "encoder" else [True])
+
+
+def test_an_interrupted_training_on_an_encoder_goes_on_to_the_same_weights(own_options, encoder, tmp_path, monkeypatch):
+    """The head is drawn and its rows are measured again, before the checkpoint is read."""
+    given = {"model_name": encoder(), "hidden_size": None, "vocab_size": None, "epochs": 3}
+    whole = weights(train(own_options(**given))["output_dir"])
+
+    def interrupt(self, args, state, control, **_):
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+
+    options = own_options(**given, output_dir=str(tmp_path / "again"))
+    with monkeypatch.context() as patch:
+        patch.setattr("dendritic_bert.training.fit._Progress.on_epoch_begin", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(options)
+    monkeypatch.setattr("dendritic_bert.training.fit._Progress.on_epoch_begin", lambda *_, **__: None)
+    assert not options.word_dropout  # drawn in on_epoch_begin
+    again = weights(train(options)["output_dir"])
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_a_saved_model_forgets_the_form_that_its_labels_chose(tmp_path):
+    model = windowed_model(**KINDS["recipe"])
+    model.config.table_dtype = "int8"
+    model.save_pretrained(tmp_path)
+    options = TrainingOptions(task="sst2", model_name=str(tmp_path), dsn=True)
+    built = build_model(type(model), options, {"num_labels": 2}, model.config.vocab_size)
+    assert built.config.table_dtype is None

@@ -1,9 +1,12 @@
 """Options that cannot be used are refused with an error that names the field."""
 
 import re
+from dataclasses import replace
 
 import pytest
+from transformers import HfArgumentParser
 
+from dendritic_bert.embedded_model import EMBEDDED_ENCODER
 from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions, command_line
 
 
@@ -37,6 +40,10 @@ from dendritic_bert.training.options import DistillationOptions, SweepOptions, T
     ({"window_dendrites": -1, "window_layers": -1}, "window_dendrites is -1 and window_layers is -1, expected two"),
     ({"window_radius": 0}, "window_radius is 0, expected 1 or more."),
     ({"window_dropout": 1.0}, "window_dropout is 1.0, expected 0 or more and less than 1."),
+    ({"init": "zeros"}, "init is 'zeros', expected one of encoder, random."),
+    ({"init": "random", "model_name": "bert"}, "init is random and model_name is bert: pass one of the two."),
+    ({"init": "encoder", "vocab_size": 300}, "vocab_size is 300, but the encoder that init names brings its own"),
+    ({"init": "encoder", "benchmark": "squad"}, "init is encoder, but the benchmark squad asks for a score of every"),
 ])
 def test_training_options_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -97,3 +104,44 @@ def test_a_windowed_model_has_a_form_of_its_own():
     assert "--window_layers" not in command_line(plain)
     of_checkpoint = TrainingOptions(model_name="bert", window_dendrites=8, window_layers=2)
     assert (of_checkpoint.embedding_norm, of_checkpoint.max_position_embeddings) == (None, None)
+
+
+@pytest.mark.parametrize(("changes", "init", "checkpoint", "start"), [
+    ({"train_file": "a.csv"}, "encoder", EMBEDDED_ENCODER, "the pretrained encoder of the package"),
+    ({"dataset_name": "a"}, "encoder", EMBEDDED_ENCODER, "the pretrained encoder of the package"),
+    ({"train_file": "a.csv", "head_hidden": 8, "dendrites": 2}, "encoder", EMBEDDED_ENCODER, None),
+    ({"train_file": "a.csv", "init": "random"}, "random", None, "random numbers"),
+    ({"train_file": "a.csv", "vocabulary": "train"}, "random", None, "random numbers"),
+    ({"train_file": "a.csv", "vocabulary": "bert"}, "random", None, None),
+    ({"train_file": "a.csv", "tokenizer_name": "t"}, "random", None, None),
+    ({"train_file": "a.csv", "hidden_size": 8}, "random", None, None),
+    ({"train_file": "a.csv", "cased": True}, "random", None, None),
+    ({"train_file": "a.csv", "window_dendrites": 8, "window_layers": 2}, "random", None, None),
+    ({"train_file": "a.csv", "model_name": "bert"}, None, "bert", "the checkpoint `bert`"),
+    ({"train_file": "a.csv", "model_name": "e", "init": "encoder"}, "encoder", "e", "the pretrained encoder `e`"),
+    ({"dsn": True}, "random", None, "random numbers"),
+    ({"benchmark": "squad", "dsn": True}, "random", None, None),
+    ({"init": "encoder"}, "encoder", EMBEDDED_ENCODER, None),
+])
+def test_where_training_starts(changes, init, checkpoint, start):
+    """A copy with other values keeps it, and so does the command line."""
+    options = TrainingOptions(**changes, epochs=3)
+    assert (options.init, options.checkpoint) == (init, checkpoint)
+    assert start in (None, options.start)
+    assert replace(options, lr=0.1).init == init
+    found, = HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(command_line(options)[2:])
+    assert (found.init, found.checkpoint) == (init, checkpoint)
+
+
+def test_texts_start_from_the_encoder_and_have_windows_without_it():
+    texts = {"teacher": "t", "text_file": "a.txt"}
+    options = DistillationOptions(**texts)
+    assert (options.init, options.has_windows) == ("encoder", False)
+    without = replace(options, init="random")
+    assert (without.window_dendrites, without.window_layers, without.pooling) == (32, 5, "gated_mean")
+    assert DistillationOptions(**texts, hidden_size=8).has_windows
+
+
+def test_a_search_over_sizes_starts_from_random_numbers(space):
+    assert SweepOptions(train_file="a.csv").init == "encoder"
+    assert SweepOptions(train_file="a.csv", space=space(hidden_size={"values": [8, 16]})).init == "random"

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from trained_files import FILES, same, weights
 from transformers import AutoConfig, Trainer
-from transformers.utils.logging import is_progress_bar_enabled
+from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.inference.classifier import TextClassifier
@@ -24,6 +24,7 @@ PICTURES = ["confusion_matrix.png", "reliability.png"]
 def test_from_a_file_to_a_model(own_options, tmp_path, capsys):
     """Columns are found and said, a tenth is held out, the baseline stands beside the score; the same seed gives the
     same bytes."""
+    enable_progress_bar()  # which another test may have disabled
     results = train(own_options(baseline=True, calibrate=True))
     err = capsys.readouterr().err
     assert err.startswith("135 training rows (")
@@ -168,3 +169,9 @@ def test_an_interruption_keeps_the_last_epoch(own_options, tmp_path, monkeypatch
     train(own_options())
     train(own_options(output_dir=str(tmp_path / "whole")))
     assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def test_dendrites_grow_on_the_encoder(own_options):
+    results = train(own_options(dendrites=1, epochs=2, hidden_size=None, vocab_size=None))
+    assert results["start"] == "the pretrained encoder of the package, without its windows"
+    assert results["runs"][0]["num_dendrites"] in (0, 1)

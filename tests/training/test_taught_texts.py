@@ -3,6 +3,7 @@ seen, and its card says how often."""
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,8 +106,11 @@ def test_a_tenth_of_the_texts_is_held_out_and_no_text_is_on_both_sides(options, 
 
 @pytest.mark.parametrize(("num_texts", "expected"), [(429_000, (512, 8)), (50, (8, 40)), (5_000_000, (512, 4))])
 def test_what_is_left_to_the_texts(num_texts, expected):
-    options = fit_to_texts(DistillationOptions(teacher="t", text_file="t.txt", lr=0.5), num_texts)
-    assert (options.batch_size, options.epochs) == expected
+    options = DistillationOptions(teacher="t", text_file="t.txt", lr=0.5)
+    fitted = fit_to_texts(options, num_texts)
+    assert (fitted.batch_size, fitted.epochs, fitted.hidden_size, fitted.vocab_size) == (*expected, None, None)
+    options = fit_to_texts(replace(options, init="random"), num_texts)
+    assert (options.batch_size, options.epochs, options.hidden_size, options.vocab_size) == (*expected, 32, 9600)
     assert (options.lr, options.window_dendrites, options.window_layers, options.pooling) == (0.5, 32, 5, "gated_mean")
 
 

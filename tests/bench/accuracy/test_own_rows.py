@@ -5,6 +5,7 @@ import csv
 import own_rows
 import pytest
 from glue_files import write_task
+from small_encoder import BAG, save_encoder, small_encoder
 
 
 @pytest.fixture
@@ -39,6 +40,8 @@ def test_tables_and_samples(folders):
 def test_a_small_measurement(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(own_rows, "sweep", lambda options: {
         "best": {"epochs": 2, "word_dropout": 0.1}, "trials": options.trials})
+    monkeypatch.setattr("dendritic_bert.training.options.EMBEDDED_ENCODER",
+                        save_encoder(tmp_path / "encoder", small_encoder(**BAG)))
     own_dir, data_dir = folders
     flags = ["--tables", "irony", "--seeds", "1", "--trials", "3", "--output", str(tmp_path / "results"),
              "--work_dir", str(tmp_path / "work")]

@@ -1,0 +1,114 @@
+"""A head that learns as if its rows were centred and scaled, and is an ordinary head at every moment.
+
+With the mean m and the deviation s of each pooled channel, the head V, c on (p - m) / s gives the logits of the head
+W = V / s, b = c - W m on p. The model keeps W and b, so that checkpoints, scores and kernels know nothing of this; the
+optimizer sees V and c: before each of its steps parameters and gradients are rewritten, and after it they are written
+back. Adam's steps depend on the coordinates, so this is another training, not another model. Dropout keeps a channel's
+mean in place of 0, which is what dropout on (p - m) / s does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..datasets.rows import EncodedRows, RowDataset
+from ..model.dendritic_linear import DendriticLinear, dendritic_layers
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+MOST_ROWS = 4096  # are measured: the standard error of a mean is then 1/64 of the deviation
+BATCH = 256
+# Of the median deviation: a channel that hardly varies in a few rows is not blown up.
+LEAST_DEVIATION = 0.1
+
+
+class PooledScale(NamedTuple):
+    """The mean and the deviation of every pooled channel, ``[H + M]`` float32 each."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+@torch.no_grad()
+def measure_pooled(model: Any, rows: EncodedRows, collate: Collate) -> PooledScale:
+    """What the head of ``model`` reads of ``rows``, of at most ``MOST_ROWS`` of them at equal distances, without
+    dropout; the model is as before afterwards."""
+    found: list[Tensor] = []
+    data, was_training = RowDataset(rows), model.training
+    places = np.linspace(0, len(data) - 1, min(len(data), MOST_ROWS)).round().astype(np.int64)
+    # A head that is hooked is never part of a fused op, which would not call it.
+    hook = model.classifier.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].float()))
+    model.eval()
+    try:
+        for start in range(0, len(places), BATCH):
+            batch = collate([data[place] for place in places[start:start + BATCH]])
+            model(**{name: value.to(model.device) for name, value in batch.items() if name != "labels"})
+    finally:
+        hook.remove()
+        model.train(was_training)
+    pooled = torch.cat(found)
+    deviation = pooled.std(dim=0, correction=0)
+    return PooledScale(pooled.mean(dim=0), deviation.clamp_min((LEAST_DEVIATION * deviation.median()).clamp_min(1e-6)))
+
+
+@contextmanager
+def standardised_head(model: Any, rows: EncodedRows, collate: Collate) -> Iterator[PooledScale]:
+    """Draw the head of ``model`` as ``nn.Linear`` does, for standardised rows; in the block, dropout on pooled rows
+    puts the mean in the place of what it drops. Yields what ``standardise_steps`` takes."""
+    scale, p = measure_pooled(model, rows, collate), model.dropout.p
+    with torch.no_grad():
+        model.classifier.reset_parameters()
+        _write_back(_first_layer(model), scale)
+
+    def drop(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
+        if not model.training:
+            return None
+        mean = scale.mean.to(inputs[0])
+        return mean + F.dropout(inputs[0] - mean, p)
+
+    model.dropout.p = 0.0
+    hook = model.classifier.register_forward_pre_hook(drop)
+    try:
+        yield scale
+    finally:
+        hook.remove()
+        model.dropout.p = p
+
+
+def standardise_steps(optimizer: torch.optim.Optimizer, model: Any, scale: PooledScale) -> None:
+    """Let every step of ``optimizer`` change the head of ``model`` as if it read standardised rows."""
+    @torch.no_grad()
+    def before(*_: Any) -> None:
+        layer = _first_layer(model)
+        of_weight, of_bias = layer.weight.grad, layer.bias.grad
+        if of_weight is not None and of_bias is not None:
+            mean, deviation = (value.to(layer.weight) for value in scale)
+            layer.bias.add_(layer.weight @ mean)
+            layer.weight.mul_(deviation)
+            layer.weight.grad = (of_weight - of_bias[:, None] * mean) / deviation
+
+    @torch.no_grad()
+    def after(*_: Any) -> None:
+        layer = _first_layer(model)
+        if layer.weight.grad is not None and layer.bias.grad is not None:
+            _write_back(layer, scale)
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
+
+
+def _first_layer(model: Any) -> DendriticLinear:
+    """The layer that reads the pooled rows; looked up each time, since a growing head gets new parameters."""
+    return next(iter(dendritic_layers(model.classifier).values()))
+
+
+def _write_back(layer: DendriticLinear, scale: PooledScale) -> None:
+    mean, deviation = (value.to(layer.weight) for value in scale)
+    layer.weight.div_(deviation)
+    layer.bias.sub_(layer.weight @ mean)
