@@ -18,7 +18,7 @@ from harness import compare as compare_in_turn
 
 from dendritic_bert.kernels.backends import cpu
 
-PACKAGES = ("torch", "transformers", "tokenizers", "nanotoken", "numpy", "model2vec", "fasttext-community",
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "model2vec", "fasttext-community",
             "scikit-learn")
 
 

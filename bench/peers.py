@@ -4,7 +4,7 @@ import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -38,9 +38,13 @@ def training_text() -> tuple[list[str], list[int]]:
     return texts[:NUM_TRAINING_PHRASES], labels[:NUM_TRAINING_PHRASES]
 
 
-def dendritic_bert(path: str, trained: bool, threads: int = 1, engine: str | None = None) -> Pipeline:
-    """This package's classifier with an empty cache; ``engine`` forces one of the tokenizer's engines."""
+def dendritic_bert(path: str, trained: bool, threads: int = 1, engine: str | None = None,
+                   dtype: Literal["float32", "int8"] | None = None) -> Pipeline:
+    """This package's classifier that has seen no text; ``engine`` forces one of the tokenizer's engines, and ``dtype``
+    one of the model's forms."""
     classifier = TextClassifier.from_pretrained(path)
+    if dtype is not None:
+        classifier.config.table_dtype = dtype  # the first call makes the tables
     if engine is not None:
         classifier = TextClassifier(classifier.model, PackedTokenizer.from_pretrained(path, engine=engine))
 
