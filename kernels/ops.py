@@ -45,6 +45,11 @@ def is_served(op: str, device: torch.device, dtype: torch.dtype) -> bool:
     return any(backends.refusal(name, op, device, dtype) is None for name in names)
 
 
+def _channels(table: Tensor) -> int:
+    """The size of the last axis, of which a table without any, which validation refuses, has none."""
+    return table.shape[-1] if table.dim() else 0
+
+
 def embed_pool(
     input_ids: Tensor,
     word_embeddings: Tensor,
@@ -97,7 +102,7 @@ def embed_pool(
     pooling_code = _code("pooling", pooling, POOLING_CODES)
     seed = validation.seed_tensor(seed, input_ids.device) if p_embed > 0 or p_pool > 0 else None
     name = backends.choose(backend, "embed_pool", word_embeddings.device, word_embeddings.dtype,
-                           word_embeddings.shape[-1])
+                           _channels(word_embeddings))
     if name == "reference":
         validation.check_embed_pool(input_ids, word_embeddings, position_embeddings, token_type_embeddings, ln_weight,
                                     ln_bias, attention_mask, cu_seqlens, token_type_ids, position_ids, pooling)
@@ -138,7 +143,7 @@ def dsn_logits(
     validation.check_eps(table.eps)
     activation = _code("activation", head.activation, ACTIVATION_CODES)
     pooling_code = _code("pooling", pooling, POOLING_CODES)
-    name = backends.choose(backend, "dsn_logits", table.word.device, table.word.dtype, table.word.shape[-1])
+    name = backends.choose(backend, "dsn_logits", table.word.device, table.word.dtype, _channels(table.word))
     if name == "reference":
         validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                     pooling)
@@ -170,7 +175,7 @@ def dsn_token_logits(
     """
     validation.check_eps(table.eps)
     activation = _code("activation", head.activation, ACTIVATION_CODES)
-    name = backends.choose(backend, "dsn_token_logits", table.word.device, table.word.dtype, table.word.shape[-1])
+    name = backends.choose(backend, "dsn_token_logits", table.word.device, table.word.dtype, _channels(table.word))
     if name == "reference":
         validation.check_dsn_logits(input_ids, table, head, attention_mask, cu_seqlens, token_type_ids, position_ids,
                                     "mean_masked")
@@ -286,7 +291,7 @@ def dsn_window_logits(
     """
     activation = _code("activation", windowed.activation, ACTIVATION_CODES)
     name = backends.choose(backend, "dsn_window_logits", windowed.values.device, windowed.window_weight.dtype,
-                           windowed.taps.shape[-1])
+                           _channels(windowed.taps))
     if name == "reference":
         validation.check_dsn_window_logits(input_ids, windowed, attention_mask, cu_seqlens, token_type_ids)
         return dsn_window_logits_ref(input_ids, windowed, attention_mask=attention_mask, cu_seqlens=cu_seqlens,
