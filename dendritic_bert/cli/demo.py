@@ -35,11 +35,14 @@ def run() -> None:
         print(f"{result['label']:8}  {result['score']:.3f}  {sentence}")
 
     model, tokenizer = classifier.model, classifier.tokenizer
-    op, dtype = ("dsn_window_logits", torch.float32) if model.config.pools_windows else ("dsn_logits", model.dtype)
-    backend = backends.choose(None, op, torch.device("cpu"), dtype)
+    stored = str(model.dtype).removeprefix("torch.")
+    form = model.config.table_dtype or ("float32" if model.config.pools_windows else stored)
+    op = "dsn_logits" if not model.config.pools_windows else (
+        "dsn_window_logits_int8" if form == "int8" else "dsn_window_logits")
+    backend = backends.choose(None, op, torch.device("cpu"), getattr(torch, form))
     instruction_set = f", instruction set {cpu.instruction_set()}" if backend == "cpu" else ""
     parameters = sum(p.numel() for p in model.bert.parameters()) + model.classifier.num_live_parameters()
-    print(f"\nmodel      {parameters:,} live parameters in {str(model.dtype).removeprefix('torch.')}")
+    print(f"\nmodel      {parameters:,} live parameters, stored in {stored}, computed in {form}")
     print(f"tokenizer  {tokenizer.engine}{f' ({tokenizer.reason})' if tokenizer.reason else ''}")
     print(f"backend    {backend}{instruction_set}")
     _compare(model)

@@ -59,7 +59,7 @@ def test_a_wheel_runs_in_an_empty_environment(kind, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert "-cp310-abi3-" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
-    extensions = {"_cpu"} | ({"_cuda"} if kind is WITH_CUDA else set())
+    extensions = {"_cpu", "_engine"} | ({"_cuda"} if kind is WITH_CUDA else set())
     assert {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")} == extensions
 
     python = empty_environment(tmp_path / "environment", wheel)
@@ -77,8 +77,8 @@ def test_the_shipped_sources_are_complete_and_build(tmp_path):
     (archive,) = tmp_path.glob("*.tar.gz")
     run("tar", "-xf", archive, "-C", tmp_path)  # tarfile's own filters are no older than Python 3.11.4
     root = archive.with_suffix("").with_suffix("")
-    for pattern in ("csrc/**/*.*", "kernels/**/*.py", "dendritic_bert/**/*.py", "dendritic_bert/assets/*"):
-        for path in REPOSITORY.glob(pattern):
+    for pattern in ("csrc/**/*.*", "kernels/**/*.py", "dendritic_bert/**/*.py", "dendritic_bert/assets/**/*.*"):
+        for path in filter(Path.is_file, REPOSITORY.glob(pattern)):
             assert (root / path.relative_to(REPOSITORY)).read_bytes() == path.read_bytes(), path
     compiler = tmp_path / "c++"
     compiler.write_text(f'#!/bin/sh\nexec {shutil.which(os.environ.get("CXX", "c++"))} "$@" -O0\n', encoding="utf-8")
