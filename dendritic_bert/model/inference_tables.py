@@ -39,7 +39,9 @@ def make_tables(config: DendriticBertConfig, tensors: Mapping[str, Tensor], head
         windowed = prepare_windows(
             words, types, ln_weight, ln_bias, *windows, gate_weight, gate_bias, **layer, activation=activation, eps=eps,
             dtype=torch.float32 if dtype == torch.int8 else dtype)
-        return WindowTables(quantise_windows(windowed) if dtype == torch.int8 else windowed)
+        # No integer stands for NaN: a model that has diverged is computed in float32, whose logits say so.
+        is_finite = all(value.isfinite().all() for value in windowed if isinstance(value, Tensor))
+        return WindowTables(quantise_windows(windowed) if dtype == torch.int8 and is_finite else windowed)
     table = prepare_table(words, words.new_zeros(1, words.shape[1]) if positions is None else positions, types, eps,
                           dtype)
     ln_weight, ln_bias = tensors["bert.embeddings.LayerNorm.weight"], tensors["bert.embeddings.LayerNorm.bias"]

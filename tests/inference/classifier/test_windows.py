@@ -99,3 +99,12 @@ def test_the_dtype_of_the_configuration(folder, tmp_path, dtype):
     assert classifier.model.config.table_dtype == dtype
     assert np.array_equal(scores_of(classifier), scores)
     assert np.array_equal(scores_of(pickle.loads(pickle.dumps(classifier))), scores)
+
+
+def test_a_diverged_model_is_computed_in_float32_and_says_so():
+    model = windowed_model(**KINDS["recipe"])
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    model.config.table_dtype = "int8"
+    with pytest.raises(ValueError, match=r"NaN or infinite, because its classifier\.bias holds NaN"):
+        TextClassifier(model, hugging_face_tokenizer())(["a text"])
