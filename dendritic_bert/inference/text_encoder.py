@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..embedded_model import EMBEDDED_ENCODER
+from ..embedded_model import EMBEDDED_ENCODER, find_model
 from ..model.packed_encoder import form_of, is_encoder
 from .file_classification import FileReport, classify_file
 from .streams import PathOrStream
@@ -57,8 +57,7 @@ class TextEncoder(TextLogits):
         ``windows`` says which of the two models of a folder with both is meant: the gated bag of words, or with True
         the windowed model. The other arguments and the errors are those of ``TextClassifier.from_pretrained``.
         """
-        return cls._load(name_or_path, device, revision,
-                         **form_of(cls.embedded if name_or_path is None else name_or_path, windows))
+        return cls._load(name_or_path, device, revision, **form_of(find_model(name_or_path, cls.embedded), windows))
 
     def encode(
         self, texts: Iterable[str], batch_size: int = BATCH_SIZE, threads: int | None = None, *, normalize: bool = True

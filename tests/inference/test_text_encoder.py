@@ -174,6 +174,7 @@ def test_the_encoder_of_the_package(windows):
         ["two dogs are playing in the sand", "the bank does not accept my credit card"]).T
     assert cosines.argmax(axis=1).tolist() == [0, 1]
     assert cosines.diagonal().min() > cosines[[0, 1], [1, 0]].max() + 0.2
+    assert repr(TextEncoder.from_pretrained("encoder", windows=windows)) == repr(encoder)
 
 
 def test_its_size_in_a_wheel():
