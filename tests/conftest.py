@@ -53,6 +53,12 @@ def perforatedai(tmp_path, monkeypatch) -> PerforatedAI:
     return PerforatedAI()
 
 
+@pytest.fixture
+def every_epoch(monkeypatch) -> None:
+    """Every epoch of a training ends with scores and a checkpoint, however short it is."""
+    monkeypatch.setattr("dendritic_bert.training.fit.CHECKPOINT_SECONDS", 0.0)
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> str:
     """The folder of a BERT without a head, with its tokenizer."""

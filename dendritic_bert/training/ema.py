@@ -36,7 +36,7 @@ class AveragedWeights(TrainerCallback):
         self.average.update_parameters(model)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and control.should_save:
             folder = _checkpoint(args, state)
             folder.mkdir(parents=True, exist_ok=True)
             save_file(self.average.module.state_dict(), folder / AVERAGE_FILE)

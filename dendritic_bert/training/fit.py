@@ -29,6 +29,9 @@ from .workspace import Workspace
 
 EVALUATION_BATCH = 256
 LOGGING_STEPS = 50  # within this many steps, a loss that is not finite ends the run
+# Between two checkpoints, each with the scores of the dev rows before it. On 100 rows an epoch takes a tenth of this,
+# and 40 checkpoints and scores took two of ten seconds of a training.
+CHECKPOINT_SECONDS = 1.0
 # "mtime may not be reliable" is logged when two checkpoints are saved within a second; they are then sorted by step.
 logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
 
@@ -54,8 +57,7 @@ def fit(
             data_collator=benchmark.collate, train_dataset=train_set, eval_dataset=RowDataset(dev_rows[split]),
             compute_loss_func=loss,
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
-            callbacks=[progress, *([AveragedWeights(options.ema)] if options.ema else []),
-                       *([EarlyStoppingCallback(options.patience)] if options.early_stopping else [])],
+            callbacks=[progress, *_checkpoint_callbacks(options)],
         )
         trainer.head_lr_factor, trainer.scale = options.head_lr_factor or 1.0, scale
         trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results
@@ -63,6 +65,18 @@ def fit(
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
         else:
             train_and_grow(trainer, model, options, held_out, workspace.last_checkpoint(seed))
+
+
+def _checkpoint_callbacks(options: TrainingOptions) -> list[TrainerCallback]:
+    """Those that decide whether an epoch ends with a checkpoint come before those that write to it."""
+    callbacks: list[TrainerCallback] = []
+    if options.early_stopping:
+        callbacks.append(EarlyStoppingCallback(options.patience))
+    elif not options.dendrites and options.report_to == "none":  # growth and trackers need every epoch, too
+        callbacks.append(_FewerCheckpoints())
+    if options.ema:
+        callbacks.append(AveragedWeights(options.ema))
+    return callbacks
 
 
 def _training_arguments(
@@ -123,7 +137,9 @@ class _Trainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        return self.accelerator.prepare(DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator))
+        # With a generator of its own it draws nothing from torch's, so that the training is the same without it.
+        return self.accelerator.prepare(DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator,
+                                                   generator=torch.Generator()))
 
 
 @contextmanager
@@ -155,6 +171,22 @@ def _trackers(options: TrainingOptions, seed: int) -> Iterator[None]:
             import wandb
 
             wandb.finish()
+
+
+class _FewerCheckpoints(TrainerCallback):
+    """No scores and no checkpoint at the end of an epoch within ``CHECKPOINT_SECONDS`` of the last ones, but for those
+    of the last epoch. Several processes, which could disagree on the time, have them after every epoch."""
+
+    def __init__(self) -> None:
+        self.saved = time.perf_counter()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        is_soon = time.perf_counter() - self.saved < CHECKPOINT_SECONDS
+        if is_soon and state.global_step < state.max_steps and args.world_size == 1:
+            control.should_evaluate = control.should_save = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.saved = time.perf_counter()
 
 
 class _Progress(TrainerCallback):

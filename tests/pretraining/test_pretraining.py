@@ -66,7 +66,7 @@ def test_words_are_a_better_start_than_random_numbers(options, tmp_path):
     assert far["teacher"] < far["random"] / 2
 
 
-def test_a_killed_pretraining_goes_on_to_the_same_bytes(options, tmp_path, monkeypatch):
+def test_a_killed_pretraining_goes_on_to_the_same_bytes(options, tmp_path, monkeypatch, every_epoch):
     def run(name: str):
         return pretrain(options(output_dir=str(tmp_path / name), epochs=2, word_dropout=0.1, window_dendrites=8,
                                 window_layers=2))

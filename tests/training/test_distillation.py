@@ -119,7 +119,7 @@ def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, cap
     assert len([name for name in os.listdir(shared) if name.startswith("logits")]) == 1
 
 
-def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch):
+def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch, every_epoch):
     """Including the average of the weights."""
     whole = distill(options(epochs=3, output_dir=str(tmp_path / "whole")))
     set_epoch = RowDataset.set_epoch

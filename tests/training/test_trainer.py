@@ -30,7 +30,7 @@ def test_a_slice_of_sst2_is_learnt(tmp_path):
 
 
 @pytest.mark.parametrize("num_dendrites", [0, 2])
-def test_what_is_scored_is_what_is_written(options, glue, capsys, num_dendrites):
+def test_what_is_scored_is_what_is_written(options, glue, capsys, num_dendrites, every_epoch):
     """90 % of the rows can be learnt, which is 8 standard errors above chance; the files alone give the same score."""
     results = train(options(num_dendrites=num_dendrites, save_dtype="float16", epochs=8, batch_size=30))
     run = results["runs"][0]
@@ -118,6 +118,14 @@ def test_a_seed_decides_everything(options, tmp_path):
     assert not same(first, other)
     vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in folders]
     assert vocabularies[0] == vocabularies[1] == vocabularies[2]
+
+
+def test_short_epochs_share_scores_and_a_checkpoint(options, tmp_path, capsys, monkeypatch):
+    for name, seconds, lines in (("each", 0.0, 3), ("last", 1e9, 1)):
+        monkeypatch.setattr("dendritic_bert.training.fit.CHECKPOINT_SECONDS", seconds)
+        train(options(output_dir=str(tmp_path / name), hidden_dropout_prob=0.1, epochs=3))
+        assert len(re.findall(r"seed 0, epoch \d of 3: loss", capsys.readouterr().err)) == lines
+    assert same(weights(tmp_path / "each"), weights(tmp_path / "last"))
 
 
 def test_several_seeds_are_reported_and_the_first_is_kept(options, tmp_path):

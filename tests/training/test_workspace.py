@@ -40,7 +40,7 @@ def test_an_interrupted_run_leaves_no_trace(options, tmp_path, monkeypatch, is_n
 
 
 @pytest.fixture
-def stop(monkeypatch):
+def stop(monkeypatch, every_epoch):
     """``stop(seed, epoch, how)``: call ``how`` when that epoch of that seed begins."""
     def install(seed: int, epoch: int, how):
         whole = RowDataset.set_epoch
