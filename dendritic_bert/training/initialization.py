@@ -40,7 +40,7 @@ def choose_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) -
     Raises ValueError if ``init`` is "encoder" and ``model_name`` is none.
     """
     if options.model_name is not None:
-        config = saved_config(options.model_name)
+        config = saved_config(options.checkpoint)
         is_start = config is not None and is_encoder(config) and (
             settings.get("problem_type") != "regression" or settings["num_labels"] != config.num_labels)
         if options.init == "encoder" and not is_start:
@@ -91,7 +91,7 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     head = {name: getattr(options, name) for name in ("num_dendrites", "dendrite_activation", "head_hidden")}
     if options.init == "encoder":
         return _put_on_encoder(model_class, options, settings | head)
-    if saved_config(options.model_name) is not None:
+    if saved_config(options.checkpoint) is not None:
         return _load_saved(model_class, options, settings)
     settings = settings | head | {name: getattr(options, name) for name in ("encoder_pooling", "window_dendrites",
                                                                             "window_layers", "window_radius")}
@@ -100,7 +100,7 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     if options.embedding_norm is not None:
         settings["embedding_norm"] = options.embedding_norm
     if options.model_name is not None:
-        return model_class.from_pretrained(options.model_name, dsn=options.dsn, dtype=torch.float32, **settings)
+        return model_class.from_pretrained(options.checkpoint, dsn=options.dsn, dtype=torch.float32, **settings)
     sizes = {name: default if getattr(options, name) is None else getattr(options, name)
              for name, default in FRESH_SIZES.items()}
     model = model_class(DendriticBertConfig(**{"hidden_dropout_prob": 0.0, "num_hidden_layers": 0,
@@ -162,7 +162,7 @@ def known_labels(config: DendriticBertConfig | None) -> list[str]:
 def _load_saved(model_class: Any, options: TrainingOptions, settings: dict[str, Any]) -> Any:
     """The saved model, whose shape stays, with an output for each label of ``settings``: the outputs of labels that it
     knows are as they were, those of others start as a new head's do."""
-    model = model_class.from_pretrained(options.model_name, dtype=torch.float32)
+    model = model_class.from_pretrained(options.checkpoint, dtype=torch.float32)
     config = model.config
     if options.head_hidden not in (None, config.head_hidden):
         raise ValueError(f"head_hidden is {options.head_hidden}, but model_name {options.model_name} brings "

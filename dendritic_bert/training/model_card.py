@@ -107,7 +107,7 @@ def what_it_is(config: DendriticBertConfig, is_answering: bool = False) -> str:
 
 def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
     run = {metric: results["runs"][0][metric] for metric in metric_names(results)}
-    is_on_hub = options.model_name is not None and not Path(options.model_name).exists()
+    is_on_hub = options.checkpoint is not None and not Path(options.checkpoint).exists()
     base_model = options.model_name if is_on_hub else None
     dataset, dataset_name = DATASETS[options.benchmark]
     task_type = "question-answering" if options.benchmark == "squad" else "text-classification"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..datasets.glue_tasks import find_task
-from ..embedded_model import EMBEDDED_ENCODER
+from ..embedded_model import EMBEDDED_ENCODER, find_model
 from .data_options import BENCHMARK_DEFAULTS, BY_DATA, DataOptions, expect_choice
 
 # Sizes of a model that starts from random numbers; a checkpoint brings its own.
@@ -190,7 +190,9 @@ class TrainingOptions(DataOptions):
     @property
     def checkpoint(self) -> str | None:
         """Folder or hub id of the model that training starts from, None for random numbers."""
-        return EMBEDDED_ENCODER if self.model_name is None and self.init == "encoder" else self.model_name
+        if self.model_name is not None:
+            return find_model(self.model_name)
+        return EMBEDDED_ENCODER if self.init == "encoder" else None
 
     @property
     def start(self) -> str:

@@ -79,7 +79,7 @@ def write_own_data_card(
 
 
 def _metadata(options: TrainingOptions, results: dict[str, Any], evaluation: Evaluation) -> str:
-    is_on_hub = options.model_name is not None and not Path(options.model_name).exists()
+    is_on_hub = options.checkpoint is not None and not Path(options.checkpoint).exists()
     found = scores(*evaluation[:2], evaluation.problem_type, evaluation.temperature)
     found.pop("standard_error", None)
     return ModelCardData(

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from ..embedded_model import find_model
 from .data_options import DataOptions
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
@@ -29,7 +30,7 @@ def prepare_teacher(options: DistillationOptions, folder: Path) -> str:
 
     Raises OSError if the teacher cannot be loaded, ValueError if it has no head and there are no labels to train one.
     """
-    name = str(options.teacher)
+    name = find_model(options.teacher)
     if is_classifier(teacher_config(name)):
         return name
     if options.text_file:

@@ -222,7 +222,7 @@ def _evaluate_own_rows(model: Any, benchmark: OwnRows, rows: dict[str, EncodedRo
 def open_benchmark(options: TrainingOptions) -> Benchmark:
     """The benchmark with the rows that ``options`` name; raises as ``train`` does."""
     if options.benchmark == "own":
-        return open_own_rows(options, known_labels(saved_config(options.model_name)))
+        return open_own_rows(options, known_labels(saved_config(options.checkpoint)))
     if options.benchmark == "squad":
         return Squad(options.data_dir, options.hold_out, fraction=options.fraction)
     return Glue(options.task, options.data_dir, options.hold_out, fraction=options.fraction)

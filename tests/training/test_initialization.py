@@ -15,6 +15,7 @@ from windowed_models import KINDS, windowed_model
 
 from dendritic_bert import DendriticBertForSequenceClassification
 from dendritic_bert.datasets.glue import Glue
+from dendritic_bert.embedded_model import SHIPPED_MODELS
 from dendritic_bert.model.packed_encoder import pack_encoder
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.defaults import fit_to_rows
@@ -110,6 +111,16 @@ def test_a_windowed_model_starts_as_its_norm_needs(norm):
         "embeddings": 502 * 64 + (128 if norm == "layer_norm" else 0),
         "windows": 3 * 64 * 6 + 2 * 3 * 6 * 6 + 3 * 6 + (70 + 500), "encoder": 0, "head": 3 * 71,
         "all": sum(parameter.numel() for parameter in model.parameters())}
+
+
+def test_a_model_of_the_package_is_known_by_its_name(own_options):
+    results = train(own_options(model_name="tiny", lr=1e-9, head_lr_factor=1.0, epochs=1, hidden_size=None,
+                                vocab_size=None))
+    assert results["start"] == "the checkpoint `tiny`"
+    before, after = weights(SHIPPED_MODELS["tiny"]), weights(results["output_dir"])
+    words = "bert.embeddings.word_embeddings.weight"
+    torch.testing.assert_close(after[words], before[words].float(), rtol=0, atol=1e-6)
+    assert "base_model" not in Path(results["output_dir"], "README.md").read_text()
 
 
 @pytest.fixture
