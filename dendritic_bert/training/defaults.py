@@ -80,6 +80,30 @@ def fitting_values(options: TrainingOptions, num_rows: int, num_labels: int, pro
     return values
 
 
+def space_around_rule(options: Any, num_rows: int, num_labels: int, problem_type: str | None = None
+                      ) -> dict[str, dict[str, Any]]:
+    """The space of a sweep around the values that fit the rows, as ``read_space`` gives one. An option that is given is
+    not searched. A training takes at most four times the steps of the rule, so that a search of a large table ends."""
+    values = fitting_values(options, num_rows, num_labels, problem_type)
+    rate = values.get("lr", options.learning_rate)
+    around = {name: sorted({max(1, values[name] // 2), values[name], 2 * values[name]})
+              for name in ("epochs", "batch_size")}
+    space: dict[str, dict[str, Any]] = {
+        "lr": {"distribution": "log_uniform_values", "min": rate / 4, "max": rate * 4},
+        **{name: {"values": found} for name, found in around.items()},
+        "head_lr_factor": {"values": [1.0, 3.0, 10.0, 30.0]},
+        "word_dropout": {"distribution": "uniform", "min": 0.0, "max": 0.7},
+        "classifier_dropout": {"values": [0.0, 0.3, 0.5]},
+        "label_smoothing": {"values": [0.0, 0.05, 0.1]},
+        "encoder_windows": {"values": ["on", "off"]},
+    }
+    if options.init != "encoder":
+        del space["encoder_windows"]
+    if problem_type not in (None, "single_label_classification"):
+        del space["label_smoothing"]
+    return {name: entry for name, entry in space.items() if getattr(options, name) is None}
+
+
 def _values_on_encoder(options: TrainingOptions, num_rows: int, num_labels: int, problem_type: str | None
                        ) -> dict[str, Any]:
     """The values for what starts from a pretrained encoder. The accuracies below are on dev rows, of one seed or draw

@@ -32,7 +32,6 @@ NUM_AUGMENTED = 180_000
 OWN_FORM = ("tokenizer_name", "vocabulary", "cased", *FRESH_SIZES, *WINDOWS, "embedding_norm", "pooling")
 STUDENTS = ("dsn",)  # distillation.py says how each is built
 SWEEP_FILE = Path(__file__).with_name("sweep.yaml")
-OWN_SWEEP_FILE = SWEEP_FILE.with_name("sweep_own_rows.yaml")
 
 
 @dataclass
@@ -402,8 +401,8 @@ class DistillationOptions(TrainingOptions):
 class SweepOptions(TrainingOptions):
     """How many trainings to try, in which space; the fields of ``TrainingOptions`` apply to each of them.
 
-    parameters: what ``read_space`` makes of ``space``. Raises ValueError, which names the field, for values that
-    cannot be used.
+    parameters: what ``read_space`` makes of ``space``; none for own rows without ``space``, where ``sweep`` searches
+    ``defaults.space_around_rule``. Raises ValueError, which names the field, for values that cannot be used.
     """
 
     command: ClassVar[str] = "sweep"
@@ -412,7 +411,7 @@ class SweepOptions(TrainingOptions):
         "help": "number of trainings, including those of earlier runs into output_dir"})
     space: str | None = field(default=None, metadata={
         "help": "file of parameters to vary, in the form of a sweep of Weights & Biases (default: those of the "
-                f"dendrites, {SWEEP_FILE.name}; for own rows those that fit_to_rows sets, {OWN_SWEEP_FILE.name})"})
+                f"dendrites, {SWEEP_FILE.name}; for own rows values around those that fit the rows)"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -421,9 +420,9 @@ class SweepOptions(TrainingOptions):
 
     def _choose_start(self) -> None:
         """As for a training; what a space varies counts as given."""
-        if self.space is None:
-            self.space = str(OWN_SWEEP_FILE if self.benchmark == "own" else SWEEP_FILE)
-        self.parameters = read_space(self.space)
+        if self.space is None and self.benchmark != "own":
+            self.space = str(SWEEP_FILE)
+        self.parameters = {} if self.space is None else read_space(self.space)
         if self.init is None and self.model_name is None and self.parameters.keys() & set(OWN_FORM):
             self.init = "random"
         super()._choose_start()

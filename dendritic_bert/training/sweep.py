@@ -1,4 +1,5 @@
-"""A search over hyperparameters on this machine, with Optuna, in the space of a Weights & Biases sweep file.
+"""A search over hyperparameters on this machine, with Optuna: in the space of a Weights & Biases sweep file or, for
+rows of one's own, around the values that fit the rows.
 
     dendritic-bert sweep --task sst2 --dsn --data_dir glue --trials 30 --output_dir sweep
 
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.benchmark import Benchmark
+from .defaults import space_around_rule
+from .initialization import choose_start
 from .markdown import markdown_table
 from .options import SweepOptions, TrainingOptions, command_line
 from .trainer import open_benchmark, require_extra, train
@@ -50,6 +53,10 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
     benchmark = open_benchmark(options)  # once for all trials
     if benchmark.report is not None:
         print(benchmark.report, file=sys.stderr, flush=True)
+    if options.space is None:
+        options.parameters = space_around_rule(
+            choose_start(options, benchmark.texts(), benchmark.settings), benchmark.num_train,
+            benchmark.settings["num_labels"], benchmark.settings.get("problem_type"))
     while (number := sum(trial.state.is_finished() for trial in study.trials)) < options.trials:
         print(f"trial {number + 1} of {options.trials}", file=sys.stderr, flush=True)
         study.optimize(lambda trial: _train_trial(trial, options, benchmark, output / "trial"), n_trials=1)

@@ -12,6 +12,7 @@ from transformers import HfArgumentParser
 
 from dendritic_bert import cli
 from dendritic_bert.training import TrainingOptions
+from dendritic_bert.training.defaults import fit_to_rows, space_around_rule
 from dendritic_bert.training.options import SWEEP_FILE, SweepOptions, read_space
 from dendritic_bert.training.sweep import sweep
 
@@ -84,7 +85,7 @@ def test_a_trial_that_fails_is_no_end(glue, space, tmp_path):
 
 
 def test_a_search_on_own_rows(reviews, tmp_path, space, capsys):
-    """The file is read once, for all trials; without a space the options that fit the rows are searched."""
+    """The file is read once, for all trials."""
     results = sweep(SweepOptions(train_file=str(reviews / "reviews.csv"), label_column="tone", epochs=1, batch_size=40,
                                  hidden_size=8, vocab_size=400, output_dir=str(tmp_path / "out"), trials=2,
                                  space=space(lr={"values": [0.01, 0.02]})))
@@ -92,5 +93,19 @@ def test_a_search_on_own_rows(reviews, tmp_path, space, capsys):
     assert results["trials"] == 2
     assert capsys.readouterr().err.count("135 training rows") == 1
     assert "dendritic-bert train --train_file" in (tmp_path / "out" / "sweep.md").read_text(encoding="utf-8")
-    searched = SweepOptions(train_file="reviews.csv").parameters
-    assert {"lr", "epochs", "batch_size", "word_dropout"} <= searched.keys()
+
+
+def test_without_a_space_own_rows_are_searched_around_what_fits_them(reviews, tmp_path, own_options):
+    """The default is in the space, and what is given is not searched."""
+    output = tmp_path / "sweep"
+    results = sweep(SweepOptions(train_file=str(reviews / "reviews.csv"), label_column="tone", epochs=1, batch_size=40,
+                                 output_dir=str(output), trials=1))
+    fitting = fit_to_rows(own_options(epochs=1, batch_size=40, hidden_size=None, vocab_size=None), 135, 3)
+    assert fitting.lr / 4 <= results["best"].pop("lr") <= fitting.lr * 4
+    assert results["best"].keys() == {"head_lr_factor", "word_dropout", "classifier_dropout", "label_smoothing",
+                                      "encoder_windows"}
+    assert "--encoder_windows" in (output / "sweep.md").read_text(encoding="utf-8")
+    space = space_around_rule(own_options(init="random", epochs=None, batch_size=None, label_smoothing=0.1), 15_000,
+                              150)
+    assert not {"label_smoothing", "encoder_windows"} & space.keys()
+    assert (space["batch_size"]["values"], space["epochs"]["values"]) == ([64, 128, 256], [4, 9, 18])
