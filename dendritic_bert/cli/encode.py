@@ -21,8 +21,8 @@ Parquet and Arrow it is a list of float32. Texts, files and interruptions are th
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``encode``."""
     add_text_flags(parser)
-    parser.add_argument("--windows", action="store_true",
-                        help="of an encoder in two forms take the one with windows, not the gated bag of words")
+    parser.add_argument("--no-windows", dest="windows", action="store_false",
+                        help="of an encoder in two forms take the gated bag of words, which is faster and less exact")
     parser.add_argument("--no-normalize", dest="normalize", action="store_false",
                         help="write the embeddings as the projection gives them, not of length 1")
 

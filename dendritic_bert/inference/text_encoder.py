@@ -50,12 +50,13 @@ class TextEncoder(TextLogits):
         device: str | torch.device | None = None,
         revision: str | None = None,
         *,
-        windows: bool = False,
+        windows: bool = True,
     ) -> Self:
         """Load an encoder; None is the one that comes with the package.
 
-        ``windows`` says which of the two models of a folder with both is meant: the gated bag of words, or with True
-        the windowed model. The other arguments and the errors are those of ``TextClassifier.from_pretrained``.
+        ``windows`` says which of the two models of a folder with both is meant: the windowed model, or with False the
+        gated bag of words, which is faster and less exact. The other arguments and the errors are those of
+        ``TextClassifier.from_pretrained``.
         """
         return cls._load(name_or_path, device, revision, **form_of(find_model(name_or_path, cls.embedded), windows))
 

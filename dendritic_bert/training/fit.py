@@ -49,7 +49,8 @@ def fit(
     split = next(iter(dev_rows))
     standardised: Any = nullcontext()
     if options.init == "encoder" and not options.dendrites:  # PerforatedAI puts modules of its own into a growing head
-        standardised = standardised_head(model, train_set.rows, benchmark.collate)
+        standardised = standardised_head(model, train_set.rows, benchmark.collate,
+                                         None if options.class_weights == "none" else options.class_weights)
     with (_trackers(options, seed), standardised as scale,
           closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress):
         trainer = _Trainer(

@@ -5,10 +5,15 @@ W = V / s, b = c - W m on p. The model keeps W and b, so that checkpoints, score
 optimizer sees V and c: before each of its steps parameters and gradients are rewritten, and after it they are written
 back. Adam's steps depend on the coordinates, so this is another training, not another model. Dropout keeps a channel's
 mean in place of 0, which is what dropout on (p - m) / s does.
+
+Where the labels are classes, V and c start as a logistic regression on the rows as the encoder gives them, and all is
+trained from there: the gradients of a random head would first distort what the encoder has learnt (Kumar et al.,
+Fine-Tuning Can Distort Pretrained Features and Underperform Out-of-Distribution, 2022).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -26,6 +31,9 @@ MOST_ROWS = 4096  # are measured: the standard error of a mean is then 1/64 of t
 BATCH = 256
 # Of the median deviation: a channel that hardly varies in a few rows is not blown up.
 LEAST_DEVIATION = 0.1
+# C of scikit-learn's LogisticRegression. On 8 rows of each of 4 classes 0.01 and 0.03 gave 72.9 and 72.0, on 8 rows of
+# each of 150 classes 81.3 and 82.3.
+INVERSE_REGULARISATION = 0.02
 
 
 class PooledScale(NamedTuple):
@@ -36,9 +44,9 @@ class PooledScale(NamedTuple):
 
 
 @torch.no_grad()
-def measure_pooled(model: Any, rows: EncodedRows, collate: Collate) -> PooledScale:
-    """What the head of ``model`` reads of ``rows``, of at most ``MOST_ROWS`` of them at equal distances, without
-    dropout; the model is as before afterwards."""
+def pooled_rows(model: Any, rows: EncodedRows, collate: Collate) -> tuple[Tensor, np.ndarray]:
+    """What the head of ``model`` reads without dropout of at most ``MOST_ROWS`` of ``rows``, at equal distances:
+    ``[n, H + M]`` float32, and their places. The model is as before afterwards."""
     found: list[Tensor] = []
     data, was_training = RowDataset(rows), model.training
     places = np.linspace(0, len(data) - 1, min(len(data), MOST_ROWS)).round().astype(np.int64)
@@ -52,18 +60,28 @@ def measure_pooled(model: Any, rows: EncodedRows, collate: Collate) -> PooledSca
     finally:
         hook.remove()
         model.train(was_training)
-    pooled = torch.cat(found)
+    return torch.cat(found), places
+
+
+def measure(pooled: Tensor) -> PooledScale:
+    """The scale of pooled rows ``[n, H + M]``."""
     deviation = pooled.std(dim=0, correction=0)
     return PooledScale(pooled.mean(dim=0), deviation.clamp_min((LEAST_DEVIATION * deviation.median()).clamp_min(1e-6)))
 
 
 @contextmanager
-def standardised_head(model: Any, rows: EncodedRows, collate: Collate) -> Iterator[PooledScale]:
-    """Draw the head of ``model`` as ``nn.Linear`` does, for standardised rows; in the block, dropout on pooled rows
-    puts the mean in the place of what it drops. Yields what ``standardise_steps`` takes."""
-    scale, p = measure_pooled(model, rows, collate), model.dropout.p
+def standardised_head(model: Any, rows: EncodedRows, collate: Collate, class_weight: str | None = None
+                      ) -> Iterator[PooledScale]:
+    """Start the head of ``model`` for standardised rows: as a logistic regression where it is one layer and the labels
+    are classes, else as ``nn.Linear`` does. In the block, dropout on pooled rows puts the mean in the place of what it
+    drops. Yields what ``standardise_steps`` takes. ``class_weight`` is that of scikit-learn."""
+    pooled, places = pooled_rows(model, rows, collate)
+    scale, p = measure(pooled), model.dropout.p
+    labels = np.asarray(rows.labels)[places]
     with torch.no_grad():
         model.classifier.reset_parameters()
+        if can_be_fitted(model, labels):
+            _fit(_first_layer(model), (pooled - scale.mean) / scale.deviation, labels, class_weight)
         _write_back(_first_layer(model), scale)
 
     def drop(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
@@ -101,6 +119,31 @@ def standardise_steps(optimizer: torch.optim.Optimizer, model: Any, scale: Poole
 
     optimizer.register_step_pre_hook(before)
     optimizer.register_step_post_hook(after)
+
+
+def can_be_fitted(model: Any, labels: np.ndarray) -> bool:
+    """Whether the head is one layer, and the labels are classes, of which there are two at least."""
+    is_single = model.config.problem_type in (None, "single_label_classification") and model.config.num_labels > 1
+    return (is_single and not model.config.head_hidden and labels.ndim == 1 and labels.dtype.kind in "iu"
+            and len(np.unique(labels)) > 1)
+
+
+def _fit(layer: DendriticLinear, pooled: Tensor, labels: np.ndarray, class_weight: str | None) -> None:
+    """Make the main layer a logistic regression from ``pooled`` to ``labels``; a class without rows keeps its start."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    # Further than 100 iterations it would only come nearer to what the training leaves again.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=ConvergenceWarning)
+        found = LogisticRegression(C=INVERSE_REGULARISATION, class_weight=class_weight).fit(
+            pooled.cpu().numpy().astype(np.float64), labels)
+    weight, bias = found.coef_, found.intercept_
+    if len(found.classes_) == 2:  # one row of coefficients, for the difference of the two logits
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    classes = torch.from_numpy(found.classes_.astype(np.int64)).to(layer.weight.device)
+    layer.weight[classes] = torch.from_numpy(weight).to(layer.weight)
+    layer.bias[classes] = torch.from_numpy(bias).to(layer.bias)
 
 
 def _first_layer(model: Any) -> DendriticLinear:

@@ -69,7 +69,7 @@ def test_on_an_encoder_from_8_rows_to_5_million(num_labels):
     assert [options.epochs for options in fitted] == sorted((options.epochs for options in fitted), reverse=True)
     for options, rows in zip(fitted, [8, *SIZES[1:]]):
         assert 8 <= options.batch_size <= 128
-        assert 1 <= options.epochs <= 40
+        assert 1 <= options.epochs <= (40 if num_labels == 1 else 15)  # one output is not fitted first
         assert options.lr <= 1e-3
         assert options.lr * options.epochs * math.ceil(rows / options.batch_size) <= 0.6001
         assert (options.hidden_size, options.vocab_size, options.tokenizer_name) == (None, None, None)

@@ -9,9 +9,11 @@ from windowed_models import KINDS, windowed_model
 
 from dendritic_bert.datasets.rows import EncodedRows, pad_rows
 from dendritic_bert.training.standardised_head import (
+    INVERSE_REGULARISATION,
     LEAST_DEVIATION,
     PooledScale,
-    measure_pooled,
+    measure,
+    pooled_rows,
     standardise_steps,
     standardised_head,
 )
@@ -39,7 +41,7 @@ def body_outputs(model, rows: EncodedRows) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["recipe", "plain_gate", "no_positions"])
 def test_measured_is_what_the_head_reads(kind):
     model, rows = windowed_model(**KINDS[kind], hidden_dropout_prob=0.3).train(), make_rows()
-    scale = measure_pooled(model, rows, pad_rows)
+    scale = measure(pooled_rows(model, rows, pad_rows)[0])
     pooled = body_outputs(model, rows)
     deviation = pooled.std(dim=0, correction=0)
     floor = LEAST_DEVIATION * deviation.median()
@@ -51,7 +53,7 @@ def test_measured_is_what_the_head_reads(kind):
 
 
 def test_one_row_has_a_deviation_to_divide_by():
-    scale = measure_pooled(windowed_model(**KINDS["recipe"]), make_rows(1), pad_rows)
+    scale = measure(pooled_rows(windowed_model(**KINDS["recipe"]), make_rows(1), pad_rows)[0])
     assert (scale.deviation > 0).all()
 
 
@@ -93,7 +95,7 @@ def test_a_head_without_gradients_keeps_its_bits():
 
 def test_in_the_block_dropout_puts_the_mean_and_afterwards_nothing_is_left():
     rows = make_rows()
-    model = windowed_model(**KINDS["plain_gate"], num_dendrites=0, hidden_dropout_prob=0.0,
+    model = windowed_model(**KINDS["plain_gate"], num_dendrites=0, num_labels=3, hidden_dropout_prob=0.0,
                            classifier_dropout=0.5).train()
     batch = pad_rows([{"input_ids": rows.input_ids[:6], "attention_mask": np.ones(6, np.int64), "labels": 0}])
     read = []
@@ -116,8 +118,42 @@ def test_in_the_block_dropout_puts_the_mean_and_afterwards_nothing_is_left():
     torch.testing.assert_close(scored[0].double(), whole.detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("num_labels", "num_dendrites"), [(2, 0), (3, 0), (4, 2)])
+def test_the_head_starts_as_a_logistic_regression(num_labels, num_dendrites):
+    """The gradient of C sum CE + |V|^2 / 2 is 0, with two classes in the difference of their rows; in float64, on the
+    standardised rows. With four labels one has no row and keeps its start."""
+    model = windowed_model(**KINDS["plain_gate"], num_labels=num_labels, num_dendrites=num_dendrites)
+    model.config.problem_type = "single_label_classification"
+    rows = make_rows()
+    classes = min(num_labels, 3)
+    rows = rows._replace(labels=np.arange(len(rows.labels)) % classes)
+    with standardised_head(model, rows, pad_rows) as scale:
+        pass
+    x = (body_outputs(model, rows) - scale.mean.double()) / scale.deviation.double()
+    layer, labels = model.classifier, torch.from_numpy(rows.labels)
+    mean, deviation = scale.mean.double(), scale.deviation.double()
+    bias = layer.bias[:classes].double() + layer.weight[:classes].double() @ mean
+    weight = layer.weight[:classes].double() * deviation
+    if classes == 2:
+        weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+    weight, bias = (value.detach().requires_grad_() for value in (weight, bias))
+    logits = x @ weight.T + bias
+    if classes == 2:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    (INVERSE_REGULARISATION * loss + weight.square().sum() / 2).backward()
+    # scikit-learn stops where no gradient of the mean loss is above 1e-4: of the sum over 40 rows, 40 C times that.
+    for gradient in (weight.grad, bias.grad):
+        assert gradient.abs().max() < 40 * INVERSE_REGULARISATION * 1e-4 * 2
+    assert weight.abs().max() > 0.01
+    if num_labels > classes:
+        assert layer.weight[classes].abs().max() > 0
+
+
 def test_a_new_head_is_as_large_as_that_of_standardised_rows():
+    """Labels that are no classes leave it as it was drawn."""
     model, rows = windowed_model(**KINDS["plain_gate"]), make_rows()
+    rows = rows._replace(labels=rows.labels.astype(np.float32))
     with standardised_head(model, rows, pad_rows) as scale:
         pass
     layer = model.classifier
