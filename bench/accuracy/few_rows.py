@@ -91,7 +91,8 @@ def keep_embeddings(teacher: SentenceEncoder) -> Callable[[list[str]], np.ndarra
 
     def embed(texts: list[str]) -> np.ndarray:
         new = list(dict.fromkeys(text for text in texts if text not in kept))
-        kept.update(zip(new, teacher.encode(new)))
+        if new:
+            kept.update(zip(new, teacher.encode(new)))
         return np.stack([kept[text] for text in texts])
 
     return embed
