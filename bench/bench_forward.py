@@ -36,6 +36,7 @@ TARGETS = [Target("cpu folded packed", "eager reference", at_least=15),
            Target("cpu folded packed", "reference, torch.compile", at_least=8),
            Target("cpu folded packed", "embedding_bag fp32", at_least=0.6),
            Target("cpu folded fp16 packed", "embedding_bag fp32", at_least=0.8),
+           Target("cpu folded padded", "cpu folded padded, no mask", at_most=1.1),
            Target("cpu fp32 packed", "eager reference", at_least=15),
            Target("cpu fp32 packed", "reference, torch.compile", at_least=8),
            Target("cpu fp32 packed", "embedding_bag fp32", at_least=0.6),
@@ -54,6 +55,8 @@ def fused(tokens: Tokens, model: Weights, dtype: torch.dtype, layout: str, backe
         logits = partial(ops.dsn_logits_folded, folded=tables, backend=backend)
     if layout == "packed":
         return partial(logits, tokens.packed, cu_seqlens=tokens.cu_seqlens)
+    if layout == "padded, no mask":
+        return partial(logits, tokens.padded)
     return partial(logits, tokens.padded, attention_mask=tokens.attention_mask)
 
 
@@ -74,8 +77,11 @@ def runs_with_errors(tokens: Tokens, model: Weights) -> dict[str, tuple[Callable
                 for layout in ("packed", "padded"):
                     runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend)
         if backends.refusal(backend, "dsn_logits_folded", "cpu", torch.float32) is None:
-            for name, dtype, layout in (("folded", torch.float32, "packed"), ("folded", torch.float32, "padded"),
-                                        ("folded fp16", torch.float16, "packed")):
+            cases = [("folded", torch.float32, "packed"), ("folded", torch.float32, "padded"),
+                     ("folded fp16", torch.float16, "packed")]
+            if tokens.attention_mask.all():
+                cases.append(("folded", torch.float32, "padded, no mask"))
+            for name, dtype, layout in cases:
                 runs[f"{backend} {name} {layout}"] = fused(tokens, model, dtype, layout, backend, folded=True)
     truth = eager_logits(*padded, model.double())
     measured = {name: (run, largest_error(run(), truth)) for name, run in runs.items()}

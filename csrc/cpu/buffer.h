@@ -8,15 +8,21 @@
 namespace dendritic_bert {
 namespace {
 
-// Floats that begin on a cache line, uninitialised.
+// Floats that begin on a cache line, uninitialised. They are aligned by hand: the dozen buffers of a call of the int8
+// windows took 0.7 us with aligned_alloc, which gives back what lies before the aligned part and thereby makes glibc
+// tidy up its lists. One row takes 0.8 us.
 struct Buffer {
   float* data;
-  explicit Buffer(int64_t size)
-      : data(static_cast<float*>(std::aligned_alloc(64, size_t(std::max<int64_t>(size, 1) * 4 + 63) / 64 * 64))) {}
-  ~Buffer() { std::free(data); }
+  explicit Buffer(int64_t size) : memory_(std::malloc(size_t(std::max<int64_t>(size, 1)) * 4 + 63)) {
+    data = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory_) + 63) / 64 * 64);
+  }
+  ~Buffer() { std::free(memory_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   operator float*() const { return data; }
+
+ private:
+  void* memory_;
 };
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "arguments.h"
-#include "tokens.h"
+#include "valid_tokens.h"
 
 namespace dendritic_bert {
 

@@ -24,34 +24,35 @@ struct Array {
 // The scratch of one thread.
 struct Int8Scratch {
   Strip strip;
-  Array<int64_t> token;              // [columns]
-  Array<int16_t> u;                  // [panels, columns, 16]
-  Array<uint8_t> in, next_in;        // [panels, columns, 16]
-  Array<int32_t> gates;              // [columns]
-  Array<int64_t> sums;               // [block_rows, D + M]
-  Array<int16_t> first_bias, zeros;  // [M]; the bias of layer 0, and what a tap outside of its row gives
-  Buffer pooled, activations;        // [D + M], [N, C]
-  Array<double> z;                   // [outputs]
+  Array<int64_t> token;                // [columns]
+  Array<int16_t> u;                    // [blocks, columns, channels of a block]
+  Array<uint8_t> in, next_in;          // [blocks, columns, channels of a block]
+  Array<int32_t> gates;                // [columns]
+  Array<int64_t> sums;                 // [block_rows, D + M]
+  Array<const int16_t*> taps;          // [columns], the taps of each one's token, or no_taps
+  Array<int16_t> first_bias, no_taps;  // [M], the bias of layer 0; [R, M] zeros
+  Buffer pooled, activations;          // [D + M], [N, C]
+  Array<double> z;                     // [outputs]
   int64_t gate_sums[block_rows];
-  int64_t panel_stride, sums_stride;
+  int64_t sums_stride;
 
   Int8Scratch(const Int8Windows& windows, const Head& head, int64_t longest_row)
       : strip(strip_for(windows.shape, longest_row)),
         token(strip.capacity),
-        u(windows.shape.channels * strip.capacity + gate_group * panel),
+        u(windows.shape.channels * strip.capacity + gate_group * int8_block),
         in(windows.shape.channels * strip.capacity),
         next_in(windows.shape.channels * strip.capacity),
         gates(strip.capacity),
         sums(block_rows * (windows.shape.num_values + windows.shape.channels)),
+        taps(strip.capacity),
         first_bias(windows.shape.channels),
-        zeros(windows.shape.channels),
+        no_taps((2 * windows.shape.radius + 1) * windows.shape.channels),
         pooled(windows.shape.num_values + windows.shape.channels),
         activations(head.num_dendrites * head.num_labels),
         z((1 + head.num_dendrites) * head.num_labels),
-        panel_stride(strip.capacity * panel),
         sums_stride(windows.shape.num_values + windows.shape.channels) {
     std::copy_n(windows.bias, windows.shape.channels, static_cast<int16_t*>(first_bias));
-    std::fill_n(static_cast<int16_t*>(zeros), windows.shape.channels, int16_t(0));
+    std::fill_n(static_cast<int16_t*>(no_taps), (2 * windows.shape.radius + 1) * windows.shape.channels, int16_t(0));
     strip.token = token;
   }
 };
@@ -73,14 +74,11 @@ struct Int8Rows {
     Strip& strip = scratch.strip;
     gather_strip(strip, scratch);
     uint8_t *in = scratch.in, *next_in = scratch.next_in;
-    for (int64_t layer = 1; layer < shape.num_layers; ++layer, std::swap(in, next_in))
-      for (int64_t p = 0; p < strip.num_pieces; ++p) {
-        const Columns columns = columns_after(shape, strip.pieces[p], layer);
-        multiply_int8_columns(windows, layer, strip.pieces[p], columns, scratch.panel_stride, in, scratch.u, next_in);
-        if (strip.has_holes) clear_holes(strip, columns, scratch.panel_stride, scratch.u, next_in);
-      }
-    weigh_int8_tokens(
-        windows, strip, {strip.gap, strip.size - strip.gap}, scratch.u, scratch.panel_stride, scratch.gates);
+    for (int64_t layer = 1; layer < shape.num_layers; ++layer, std::swap(in, next_in)) {
+      multiply_int8_layer(windows, layer, strip, in, scratch.u, next_in);
+      if (strip.has_holes) clear_holes(strip, scratch.u, next_in);
+    }
+    weigh_int8_tokens(windows, strip, {strip.gap, strip.size - strip.gap}, scratch.u, strip.capacity, scratch.gates);
     for (int64_t p = 0; p < strip.num_pieces; ++p) {
       const Piece& piece = strip.pieces[p];
       const Columns columns{piece.in_strip(piece.begin), piece.in_strip(piece.end)};
@@ -90,32 +88,40 @@ struct Int8Rows {
       pool_int8_values(windows, strip, columns, scratch.gates, sums);
       for (int64_t o = 0; o < shape.channels; o += panel)
         pool_int8_panel(
-            columns, scratch.gates, scratch.u + o / panel * scratch.panel_stride, sums + shape.num_values + o);
+            columns, scratch.gates, {scratch.u, strip.capacity, shape.channels, o}, sums + shape.num_values + o);
     }
     strip.clear();
   }
 
   // u of layer 0 and the inputs of layer 1, and zeros in both inputs where columns belong to no row.
   void gather_strip(const Strip& strip, Int8Scratch& scratch) const {
+    for (int64_t c = 0; c < strip.size; ++c) {
+      const int64_t token = strip.token[c];
+      scratch.taps[c] = token < 0 ? scratch.no_taps : windows.taps + token * taps_per_token;
+    }
     int64_t outside = 0;  // columns [outside, begin) belong to no row
     for (int64_t p = 0; p <= strip.num_pieces; ++p) {
       const bool is_last = p == strip.num_pieces;
       const Columns columns = is_last ? Columns{strip.size, strip.size} : columns_after(shape, strip.pieces[p], 0);
-      for (int64_t o = 0; o < shape.channels; o += panel)
+      for (int64_t o = 0; o < shape.channels; o += int8_block) {
+        const int64_t width = width_of_block(o);
         for (const Array<uint8_t>* inputs : {&scratch.in, &scratch.next_in}) {
-          uint8_t* in = *inputs + o / panel * scratch.panel_stride;
-          std::fill(in + outside * panel, in + columns.begin * panel, uint8_t(0));
+          uint8_t* in = *inputs + o * strip.capacity;
+          std::fill(in + outside * width, in + columns.begin * width, uint8_t(0));
         }
+      }
       gather_columns(strip, columns, scratch);
-      if (strip.has_holes) clear_holes(strip, columns, scratch.panel_stride, scratch.u, scratch.in);
       outside = is_last ? strip.size : strip.pieces[p].in_strip(strip.pieces[p].last);
     }
+    if (strip.has_holes) clear_holes(strip, scratch.u, scratch.in);
   }
+
+  int64_t width_of_block(int64_t o) const { return std::min<int64_t>(int8_block, shape.channels - o); }
 
   void gather_columns(const Strip& strip, Columns columns, Int8Scratch& scratch) const {
     int64_t o = 0;
 #if defined(__AVX512BW__)
-    for (; o + 2 * panel <= shape.channels; o += 2 * panel)
+    for (; o + int8_block <= shape.channels; o += int8_block)
       shape.radius == 1 ? gather_channels<WideTapSum, 3>(strip, columns, o, scratch)
                         : gather_channels<WideTapSum, 0>(strip, columns, o, scratch);
 #endif
@@ -128,31 +134,30 @@ struct Int8Rows {
   template <class Sum, int fixed_taps>
   __attribute__((noinline)) void gather_channels(const Strip& strip, Columns columns, int64_t o,
                                                  Int8Scratch& scratch) const {
-    const int64_t num_taps = fixed_taps ? fixed_taps : 2 * shape.radius + 1, radius = num_taps / 2;
-    const int64_t channels = shape.channels, stride = num_taps * channels, panel_stride = scratch.panel_stride;
-    const int16_t *taps = windows.taps + o, *zeros = scratch.zeros, *bias = scratch.first_bias + o;
+    const int64_t num_taps = fixed_taps ? fixed_taps : 2 * shape.radius + 1;
+    const int64_t channels = shape.channels;
+    const int16_t* bias = scratch.first_bias + o;
     // One layer has no inputs of another; zeros stand for their scale.
-    const int16_t* input_scale = shape.num_layers > 1 ? windows.input_scale + o : zeros;
-    int16_t* u = scratch.u + o / panel * panel_stride;
-    uint8_t* in = scratch.in + o / panel * panel_stride;
+    const int16_t* input_scale = shape.num_layers > 1 ? windows.input_scale + o : scratch.no_taps + o;
+    int16_t* u = scratch.u + o * strip.capacity;
+    uint8_t* in = scratch.in + o * strip.capacity;
     for (int64_t c = columns.begin; c < columns.end; ++c) {
       Sum sum(bias);
+      const int16_t* const* taps = scratch.taps + c - num_taps / 2;
 #pragma GCC unroll 3
-      for (int64_t k = 0; k < num_taps; ++k) {
-        const int64_t token = strip.token[c + k - radius];
-        sum.add(token < 0 ? zeros : taps + token * stride + k * channels);
-      }
-      sum.store(input_scale, u + c * panel, in + c * panel, panel_stride);
+      for (int64_t k = 0; k < num_taps; ++k) sum.add(taps[k] + k * channels + o);
+      sum.store(input_scale, u + c * Sum::channels, in + c * Sum::channels);
     }
   }
 
-  // Columns of a piece that have no valid token are zero after every layer.
-  void clear_holes(const Strip& strip, Columns columns, int64_t panel_stride, int16_t* u, uint8_t* in) const {
-    for (int64_t c = columns.begin; c < columns.end; ++c)
+  // Columns of a row that have no valid token are zero after every layer.
+  void clear_holes(const Strip& strip, int16_t* u, uint8_t* in) const {
+    for (int64_t c = 0; c < strip.size; ++c)
       if (strip.token[c] < 0)
-        for (int64_t p = 0; p < shape.channels / panel; ++p) {
-          std::fill_n(u + p * panel_stride + c * panel, panel, int16_t(0));
-          std::fill_n(in + p * panel_stride + c * panel, panel, uint8_t(0));
+        for (int64_t o = 0; o < shape.channels; o += int8_block) {
+          const int64_t width = width_of_block(o), at = o * strip.capacity + c * width;
+          std::fill_n(u + at, width, int16_t(0));
+          std::fill_n(in + at, width, uint8_t(0));
         }
   }
 

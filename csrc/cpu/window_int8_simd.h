@@ -21,6 +21,10 @@ struct Int8Output {
   const int16_t *scale, *next_input_scale;
 };
 
+// Channels lie in blocks of int8_tile_panels * panel, the last of which may be one panel: array [channels, columns] has
+// channel o of column c, in a block that begins with channel b, at b * columns + c * width + (o - b), with the width of
+// that block.
+
 #if defined(__AVX512BW__)
 
 constexpr int int8_tile_tokens = 12, int8_tile_panels = 2;
@@ -115,6 +119,8 @@ inline void add_products(Int8Sums& sums, Four inputs, const Weight& weight) {
 
 #endif
 
+constexpr int int8_block = int8_tile_panels * panel;
+
 #if defined(__AVX2__)
 
 inline __m256i load_int16(const int16_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
@@ -126,9 +132,10 @@ inline void store_inputs(__m256i u, const int16_t* scale, uint8_t* inputs) {
   _mm_storeu_si128((__m128i*)inputs, _mm256_castsi256_si128(bytes));
 }
 
-__attribute__((always_inline)) inline void finish_sums(Int8Sums sums, const Int8Output& output, int16_t* u,
+// What a layer does to the sums of a token: adds to its u, and writes its inputs of the next layer.
+__attribute__((always_inline)) inline void finish_sums(const Int8Sums (&sums)[1], const Int8Output& output, int16_t* u,
                                                        uint8_t* inputs) {
-  const __m256i activated = _mm256_max_epi16(shift_to_int16(sums, output.shift), _mm256_setzero_si256());
+  const __m256i activated = _mm256_max_epi16(shift_to_int16(sums[0], output.shift), _mm256_setzero_si256());
   const __m256i total = _mm256_adds_epi16(load_int16(u), _mm256_mulhrs_epi16(activated, load_int16(output.scale)));
   _mm256_storeu_si256((__m256i*)u, total);
   store_inputs(total, output.next_input_scale, inputs);
@@ -136,27 +143,23 @@ __attribute__((always_inline)) inline void finish_sums(Int8Sums sums, const Int8
 
 #if defined(__AVX512BW__)
 
-// Two panels at once. The second lies `panel_stride` elements behind the first.
+// Two panels at once.
 inline __m512i load_wide(const int16_t* p) { return _mm512_loadu_si512(p); }
 __attribute__((always_inline)) inline void store_wide(__m512i u, const int16_t* input_scale, int16_t* to,
-                                                      uint8_t* inputs, int64_t panel_stride) {
-  _mm256_storeu_si256((__m256i*)to, _mm512_castsi512_si256(u));
-  _mm256_storeu_si256((__m256i*)(to + panel_stride), _mm512_extracti64x4_epi64(u, 1));
-  const __m256i bytes = _mm512_cvtusepi16_epi8(_mm512_mulhrs_epi16(u, load_wide(input_scale)));
-  _mm_storeu_si128((__m128i*)inputs, _mm256_castsi256_si128(bytes));
-  _mm_storeu_si128((__m128i*)(inputs + panel_stride), _mm256_extracti128_si256(bytes, 1));
+                                                      uint8_t* inputs) {
+  _mm512_storeu_si512(to, u);
+  _mm256_storeu_si256((__m256i*)inputs, _mm512_cvtusepi16_epi8(_mm512_mulhrs_epi16(u, load_wide(input_scale))));
 }
 
-__attribute__((always_inline)) inline void finish_wide(Int8Sums low, Int8Sums high, const Int8Output& output,
-                                                       int16_t* u, uint8_t* inputs, int64_t panel_stride) {
-  low = _mm512_srav_epi32(low, load_sums(output.shift));
-  high = _mm512_srav_epi32(high, load_sums(output.shift + panel));
+__attribute__((always_inline)) inline void finish_sums(const Int8Sums (&sums)[2], const Int8Output& output, int16_t* u,
+                                                       uint8_t* inputs) {
+  const __m512i low = _mm512_srav_epi32(sums[0], load_sums(output.shift));
+  const __m512i high = _mm512_srav_epi32(sums[1], load_sums(output.shift + panel));
   const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);  // of what packs interleaves by 128 bits
   const __m512i packed = _mm512_permutexvar_epi64(order, _mm512_packs_epi32(low, high));
   const __m512i activated = _mm512_max_epi16(packed, _mm512_setzero_si512());
-  const __m512i before = _mm512_inserti64x4(_mm512_castsi256_si512(load_int16(u)), load_int16(u + panel_stride), 1);
-  store_wide(_mm512_adds_epi16(before, _mm512_mulhrs_epi16(activated, load_wide(output.scale))),
-             output.next_input_scale, u, inputs, panel_stride);
+  store_wide(_mm512_adds_epi16(load_wide(u), _mm512_mulhrs_epi16(activated, load_wide(output.scale))),
+             output.next_input_scale, u, inputs);
 }
 
 // u of layer 0 of two panels, from its bias and taps.
@@ -165,8 +168,8 @@ struct WideTapSum {
   __m512i total;
   explicit WideTapSum(const int16_t* bias) : total(load_wide(bias)) {}
   void add(const int16_t* tap) { total = _mm512_add_epi16(total, load_wide(tap)); }
-  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs, int64_t panel_stride) const {
-    store_wide(_mm512_max_epi16(total, _mm512_setzero_si512()), input_scale, u, inputs, panel_stride);
+  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs) const {
+    store_wide(_mm512_max_epi16(total, _mm512_setzero_si512()), input_scale, u, inputs);
   }
 };
 
@@ -178,7 +181,7 @@ struct TapSum {
   __m256i total;
   explicit TapSum(const int16_t* bias) : total(load_int16(bias)) {}
   void add(const int16_t* tap) { total = _mm256_add_epi16(total, load_int16(tap)); }
-  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs, int64_t) const {
+  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs) const {
     const __m256i positive = _mm256_max_epi16(total, _mm256_setzero_si256());
     _mm256_storeu_si256((__m256i*)u, positive);
     store_inputs(positive, input_scale, inputs);
@@ -193,9 +196,9 @@ inline void store_inputs(const int16_t* u, const int16_t* scale, uint8_t* inputs
   for (int o = 0; o < panel; ++o) inputs[o] = uint8_t(std::min<int16_t>(255, scaled(u[o], scale[o])));
 }
 
-inline void finish_sums(const Int8Sums& sums, const Int8Output& output, int16_t* u, uint8_t* inputs) {
+inline void finish_sums(const Int8Sums (&sums)[1], const Int8Output& output, int16_t* u, uint8_t* inputs) {
   for (int o = 0; o < panel; ++o) {
-    const int32_t activated = std::max(0, std::min(32767, sums.of[o] >> output.shift[o]));
+    const int32_t activated = std::max(0, std::min(32767, sums[0].of[o] >> output.shift[o]));
     u[o] = int16_t(std::min(32767, u[o] + scaled(activated, output.scale[o])));
   }
   store_inputs(u, output.next_input_scale, inputs);
@@ -209,7 +212,7 @@ struct TapSum {
   void add(const int16_t* tap) {
     for (int o = 0; o < panel; ++o) total[o] += tap[o];
   }
-  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs, int64_t) const {
+  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs) const {
     for (int o = 0; o < panel; ++o) u[o] = int16_t(std::max(0, total[o]));
     store_inputs(u, input_scale, inputs);
   }

@@ -17,10 +17,12 @@ namespace {
 
 constexpr int panel = 16;
 constexpr int panel_vectors = panel / lanes;
-// The largest tile: its sums, the weights that they share and one token's value fit the registers, which are 32 vectors
-// of 16 floats, 16 of 8, or 16 of 4.
-constexpr int tile_tokens = lanes == 16 ? 12 : lanes == 8 ? 6 : 3;
-constexpr int tile_panels = lanes == 16 ? 2 : 1;
+// The panels of outputs that a tile computes, where there are as many, and the tokens of the largest one: its sums, and
+// either the weights of an input and one token's value or one vector of weights and the tokens' values, fit the
+// registers, which are 32 vectors of 16 floats, 16 of 8, or 16 of 4.
+constexpr int tile_panels = lanes == 4 ? 1 : 2;
+template <int num_panels>
+constexpr int tile_tokens = lanes == 16 ? 12 : 12 / (num_panels * panel_vectors);
 // One tile: its first token's column in each array, and the taps from k_first to k_last, which lie `dilation` columns
 // apart. The pointers are to the panel that the tile begins with.
 template <class Operand, class Weight>
@@ -70,14 +72,26 @@ struct FloatProduct {
       const float* in = tile.in + k * tile.dilation * panel;
       for (int64_t first = 0; first < tile.channels; first += panel, in += tile.panel_stride)
         for (int i = 0; i < panel; ++i, weight += tile.channels) {
-          Vec w[num_vectors];
+          if constexpr (num_vectors > num_tokens) {
+            Vec x[num_tokens];
 #pragma GCC unroll 4
-          for (int v = 0; v < num_vectors; ++v) w[v] = load(weight + v * lanes);
+            for (int t = 0; t < num_tokens; ++t) x[t] = broadcast(in[t * panel + i]);
+#pragma GCC unroll 4
+            for (int v = 0; v < num_vectors; ++v) {
+              const Vec w = load(weight + v * lanes);
+#pragma GCC unroll 4
+              for (int t = 0; t < num_tokens; ++t) total[t][v] += x[t] * w;
+            }
+          } else {
+            Vec w[num_vectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < num_vectors; ++v) w[v] = load(weight + v * lanes);
 #pragma GCC unroll 16
-          for (int t = 0; t < num_tokens; ++t) {
-            const Vec x = broadcast(in[t * panel + i]);
+            for (int t = 0; t < num_tokens; ++t) {
+              const Vec x = broadcast(in[t * panel + i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < num_vectors; ++v) total[t][v] += x * w[v];
+              for (int v = 0; v < num_vectors; ++v) total[t][v] += x * w[v];
+            }
           }
         }
     }
@@ -85,27 +99,12 @@ struct FloatProduct {
   }
 };
 
-// The tile of so many tokens, 1 to tile_tokens.
-template <class Product, int num_panels, class AnyTile>
+// The tile of so many tokens, 1 to `largest`.
+template <class Product, int num_panels, int largest = tile_tokens<num_panels>, class AnyTile>
 inline void multiply_tile(int64_t num_tokens, const AnyTile& tile) {
-  switch (num_tokens) {
-    case 1: return Product::template multiply<1, num_panels>(tile);
-    case 2: return Product::template multiply<2, num_panels>(tile);
-    case 3: return Product::template multiply<3, num_panels>(tile);
-#if defined(__AVX2__)
-    case 4: return Product::template multiply<4, num_panels>(tile);
-    case 5: return Product::template multiply<5, num_panels>(tile);
-    case 6: return Product::template multiply<6, num_panels>(tile);
-#endif
-#if defined(__AVX512F__)
-    case 7: return Product::template multiply<7, num_panels>(tile);
-    case 8: return Product::template multiply<8, num_panels>(tile);
-    case 9: return Product::template multiply<9, num_panels>(tile);
-    case 10: return Product::template multiply<10, num_panels>(tile);
-    case 11: return Product::template multiply<11, num_panels>(tile);
-    case 12: return Product::template multiply<12, num_panels>(tile);
-#endif
-  }
+  if constexpr (largest > 1)
+    if (num_tokens != largest) return multiply_tile<Product, num_panels, largest - 1>(num_tokens, tile);
+  Product::template multiply<largest, num_panels>(tile);
 }
 
 // The next tiles end here at the latest, so that they leave out the taps that lie outside the row: where a tap enters
@@ -123,42 +122,64 @@ inline int64_t next_cut(int64_t column, int64_t size, int64_t dilation, int64_t 
   return cut;
 }
 
-// Layer j (1 <= j < J) for columns [columns.begin, columns.end) of a piece.
-template <class Product>
-inline void multiply_columns(const Windows& windows, int64_t layer, const typename Product::Weight* weight,
-                             const Piece& piece, Columns columns, int64_t panel_stride,
-                             const typename Product::Operand* in, const float* residual, float* out) {
-  const int64_t channels = windows.channels, radius = windows.radius, dilation = Windows::power_of_2(layer);
-  const int64_t size = piece.last - piece.first, end = columns.end - piece.start;
-  const auto* of_layer = weight + ((layer - 1) * (2 * radius + 1) + radius) * channels * channels;
-  const float* bias = windows.bias + layer * channels;
-  Tile<typename Product::Operand, typename Product::Weight> tile;
-  tile.panel_stride = panel_stride;
-  tile.channels = channels;
-  tile.dilation = dilation;
-  for (int64_t column = columns.begin - piece.start; column < end;) {
-    const int64_t cut = std::min(end, next_cut(column, size, dilation, radius));
-    // As few tiles as there can be, of nearly the same size. A division of 32 bits takes half of one of 64.
-    const uint32_t tiles = uint32_t(cut - column + tile_tokens - 1) / tile_tokens;
-    const uint32_t least = uint32_t(cut - column) / tiles, larger_tiles = uint32_t(cut - column) % tiles;
-    for (uint32_t i = 0; i < tiles; ++i) {
-      const int64_t tokens = least + (i < larger_tiles), at = (piece.start + column) * panel;
-      tile.k_first = std::max(-radius, -Windows::over_power_of_2(column + tokens - 1, layer));
-      tile.k_last = std::min(radius, Windows::over_power_of_2(size - 1 - column, layer));
-      tile.in = in + at;
-      for (int64_t o = 0; o < channels;) {
-        const bool is_wide = o + tile_panels * panel <= channels;
-        tile.weight = of_layer + o * Product::weights_per_output;
-        tile.bias = bias + o;
-        tile.residual = residual + o / panel * panel_stride + at;
-        tile.out = out + o / panel * panel_stride + at;
-        if (is_wide) multiply_tile<Product, tile_panels>(tokens, tile);
-        else multiply_tile<Product, 1>(tokens, tile);
-        o += is_wide ? tile_panels * panel : panel;
+// Calls body(first column in the strip, tokens, k_first, k_last) for the tiles of layer j (1 <= j < J) of a strip:
+// between two cuts as few as there can be, of nearly the same size. The taps of a tile are those that lie inside the
+// row for one of its tokens at least.
+template <int largest, class Body>
+inline void for_tiles(const Windows& windows, int64_t layer, const Strip& strip, const Body& body) {
+  const int64_t radius = windows.radius, dilation = Windows::power_of_2(layer);
+  for (int64_t p = 0; p < strip.num_pieces; ++p) {
+    const Piece& piece = strip.pieces[p];
+    const Columns columns = columns_after(windows, piece, layer);
+    const int64_t size = piece.last - piece.first, end = columns.end - piece.start;
+    for (int64_t column = columns.begin - piece.start; column < end;) {
+      // A division of 32 bits takes half of one of 64.
+      const uint32_t rest = uint32_t(std::min(end, next_cut(column, size, dilation, radius)) - column);
+      const uint32_t tiles = (rest + largest - 1) / largest, least = rest / tiles, larger_tiles = rest % tiles;
+      for (uint32_t i = 0; i < tiles; ++i) {
+        const int64_t tokens = least + (i < larger_tiles);
+        body(piece.start + column, tokens, std::max(-radius, -Windows::over_power_of_2(column + tokens - 1, layer)),
+             std::min(radius, Windows::over_power_of_2(size - 1 - column, layer)));
+        column += tokens;
       }
-      column += tokens;
     }
   }
+}
+
+// Layer j (1 <= j < J) of a strip, for the outputs of the panels from o on.
+template <class Product, int num_panels>
+inline void multiply_outputs(const Windows& windows, int64_t layer, int64_t o, const typename Product::Weight* weight,
+                             const Strip& strip, int64_t panel_stride, const typename Product::Operand* in,
+                             const float* residual, float* out) {
+  Tile<typename Product::Operand, typename Product::Weight> tile;
+  tile.panel_stride = panel_stride;
+  tile.channels = windows.channels;
+  tile.dilation = Windows::power_of_2(layer);
+  tile.weight = weight +
+                ((layer - 1) * (2 * windows.radius + 1) + windows.radius) * windows.channels * windows.channels +
+                o * Product::weights_per_output;
+  tile.bias = windows.bias + layer * windows.channels + o;
+  for_tiles<tile_tokens<num_panels>>(
+      windows, layer, strip, [&](int64_t column, int64_t tokens, int64_t k_first, int64_t k_last) {
+    tile.in = in + column * panel;
+    tile.residual = residual + o / panel * panel_stride + column * panel;
+    tile.out = out + o / panel * panel_stride + column * panel;
+    tile.k_first = k_first;
+    tile.k_last = k_last;
+    multiply_tile<Product, num_panels>(tokens, tile);
+  });
+}
+
+// Layer j (1 <= j < J) of a strip.
+template <class Product>
+inline void multiply_layer(const Windows& windows, int64_t layer, const typename Product::Weight* weight,
+                           const Strip& strip, int64_t panel_stride, const typename Product::Operand* in,
+                           const float* residual, float* out) {
+  int64_t o = 0;
+  for (; o + tile_panels * panel <= windows.channels; o += tile_panels * panel)
+    multiply_outputs<Product, tile_panels>(windows, layer, o, weight, strip, panel_stride, in, residual, out);
+  if (o < windows.channels)
+    multiply_outputs<Product, 1>(windows, layer, o, weight, strip, panel_stride, in, residual, out);
 }
 
 inline void clear_columns(float* u, int64_t begin, int64_t end, int64_t panel_stride, int64_t channels) {
@@ -166,10 +187,10 @@ inline void clear_columns(float* u, int64_t begin, int64_t end, int64_t panel_st
     for (int64_t i = begin * panel; i < end * panel; i += lanes) store(u + p * panel_stride + i, broadcast(0));
 }
 
-// Columns of a piece that have no valid token are zero after every layer.
-inline void clear_holes(const Windows& windows, const Strip& strip, Columns columns, int64_t panel_stride, float* u) {
+// Columns of a row that have no valid token are zero after every layer.
+inline void clear_holes(const Windows& windows, const Strip& strip, int64_t panel_stride, float* u) {
   if (!strip.has_holes) return;
-  for (int64_t c = columns.begin; c < columns.end; ++c)
+  for (int64_t c = 0; c < strip.size; ++c)
     if (strip.token[c] < 0) clear_columns(u, c, c + 1, panel_stride, windows.channels);
 }
 
@@ -193,13 +214,11 @@ struct FloatLayers {
   // Layers 1 to J - 1 of a strip, from u of layer 0 in scratch.u. Returns u of the last one.
   const float* run(const Strip& strip, int64_t panel_stride, Scratch& scratch) const {
     float *u = scratch.u, *next = scratch.next;
-    for (int64_t layer = 1; layer < windows.num_layers; ++layer, std::swap(u, next))
-      for (int64_t p = 0; p < strip.num_pieces; ++p) {
-        const Columns columns = columns_after(windows, strip.pieces[p], layer);
-        multiply_columns<FloatProduct>(windows, layer, static_cast<const float*>(windows.weight), strip.pieces[p],
-                                       columns, panel_stride, u, u, next);
-        clear_holes(windows, strip, columns, panel_stride, next);
-      }
+    for (int64_t layer = 1; layer < windows.num_layers; ++layer, std::swap(u, next)) {
+      multiply_layer<FloatProduct>(
+          windows, layer, static_cast<const float*>(windows.weight), strip, panel_stride, u, u, next);
+      clear_holes(windows, strip, panel_stride, next);
+    }
     return u;
   }
 };

@@ -104,12 +104,9 @@ struct Bfloat16Layers {
     for (int64_t layer = 1; layer < windows.num_layers; ++layer) {
       for (int64_t p = 0; p < windows.channels / panel; ++p)
         Product::round(scratch.u + p * panel_stride, strip.size * panel, rounded + p * panel_stride);
-      for (int64_t p = 0; p < strip.num_pieces; ++p) {
-        const Columns columns = columns_after(windows, strip.pieces[p], layer);
-        multiply_columns<Product>(windows, layer, reinterpret_cast<const Operand*>(packed.data), strip.pieces[p],
-                                  columns, panel_stride, rounded, scratch.u, scratch.u);
-        clear_holes(windows, strip, columns, panel_stride, scratch.u);
-      }
+      multiply_layer<Product>(windows, layer, reinterpret_cast<const Operand*>(packed.data), strip, panel_stride,
+                              rounded, scratch.u, scratch.u);
+      clear_holes(windows, strip, panel_stride, scratch.u);
     }
     return scratch.u;
   }

@@ -75,11 +75,17 @@ inline Columns columns_after(const Windows& windows, const Piece& piece, int64_t
 
 // The columns of a row from its first valid token to its last one.
 inline Columns valid_columns(const Tokens& tokens, int64_t row) {
-  const int64_t start = tokens.row_start(row);
-  Columns columns{0, tokens.row_length(row)};
-  if (tokens.mask_bytes == 0) return columns;
-  while (columns.end > 0 && !is_valid(tokens, start + columns.end - 1)) --columns.end;
-  while (columns.begin < columns.end && !is_valid(tokens, start + columns.begin)) ++columns.begin;
+  const int64_t start = tokens.row_start(row), size = tokens.row_length(row);
+  if (tokens.mask_bytes == 0) return {0, size};
+  Columns columns{0, 0};
+  for (int64_t first = (size - 1) / word_tokens * word_tokens; first >= 0 && columns.end == 0; first -= word_tokens) {
+    const uint64_t bits = valid_bits(tokens, start + first, std::min(word_tokens, size - first));
+    if (bits) columns.end = first + 64 - __builtin_clzll(bits);
+  }
+  for (; columns.begin < columns.end; columns.begin += word_tokens) {
+    const uint64_t bits = valid_bits(tokens, start + columns.begin, std::min(word_tokens, columns.end - columns.begin));
+    if (bits) return {columns.begin + __builtin_ctzll(bits), columns.end};
+  }
   return columns;
 }
 
@@ -110,21 +116,27 @@ inline bool read_plain(const Tokens& tokens, int64_t start, int64_t size, int64_
   }
   return size == 0 || uint64_t(largest) < uint64_t(tokens.vocab_size);
 }
+inline bool read_plain(const Tokens& tokens, int64_t start, int64_t size, int64_t* to) {
+  return tokens.ids.is_int64 ? read_plain<int64_t>(tokens, start, size, to)
+                             : read_plain<int32_t>(tokens, start, size, to);
+}
 
 // Writes the strip's token of each column of a piece. Returns false, and the index is reported, if one is outside its
 // table.
 inline bool read_piece(const Tokens& tokens, const Piece& piece, Strip& strip) {
-  const int64_t start = tokens.row_start(piece.row) + piece.first, size = piece.last - piece.first;
-  int64_t* to = strip.token + piece.start;
-  if (tokens.mask_bytes == 0 && !tokens.token_types.data &&
-      (tokens.ids.is_int64 ? read_plain<int64_t>(tokens, start, size, to)
-                           : read_plain<int32_t>(tokens, start, size, to)))
-    return true;
-  for (int64_t c = 0; c < size; ++c) {
-    const bool valid = is_valid(tokens, start + c);
-    strip.has_holes |= !valid;
-    to[c] = valid ? table_row(tokens, start + c) : -1;
-    if (valid && to[c] < 0) return false;
+  const int64_t start = tokens.row_start(piece.row);
+  for (int64_t first = piece.first; first < piece.last; first += word_tokens) {
+    const int64_t token = start + first, size = std::min(word_tokens, piece.last - first);
+    const uint64_t bits = valid_bits(tokens, token, size);
+    const bool is_whole = bits == low_bits(size);
+    int64_t* to = strip.token + piece.in_strip(first);
+    strip.has_holes |= !is_whole;
+    if (is_whole && !tokens.token_types.data && read_plain(tokens, token, size, to)) continue;
+    for (int64_t c = 0; c < size; ++c) {
+      const bool valid = bits >> c & 1;
+      to[c] = valid ? table_row(tokens, token + c) : -1;
+      if (valid && to[c] < 0) return false;
+    }
   }
   return true;
 }

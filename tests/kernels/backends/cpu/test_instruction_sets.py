@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason="the extension w
 ASCENDING = ["baseline", "avx2", "avx512"] if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
 TESTS = [*(f"tests/kernels/ops/test_{op}.py" for op in ("embed_pool", "dsn_logits", "dsn_logits_folded",
                                                         "dsn_window_logits")),
-         "tests/kernels/backends/cpu/test_windows.py"]
+         "tests/kernels/backends/cpu/test_masks.py", "tests/kernels/backends/cpu/test_windows.py"]
 
 PRINT_INSTRUCTION_SET = "from dendritic_bert.kernels.backends import cpu; print(cpu.instruction_set())"
 
@@ -50,7 +50,8 @@ def test_the_ops_on(name):
     if ASCENDING.index(name) >= ASCENDING.index(best):
         pytest.skip(f"this processor has {best} at most, on which every other test runs")
     done = run_python(name, "import sys, pytest\nfrom dendritic_bert.kernels.backends import cpu\n"
-                     "options = ['-q', '--tb=short', '-p', 'no:cacheprovider', '-k', 'cpu-cpu']\n"
+                     "options = ['-q', '--tb=short', '-p', 'no:cacheprovider']\n"
+                     "options += ['-k', 'cpu-cpu or test_masks or test_windows']\n"
                      "status = pytest.main([*options, *sys.argv[1:]])\n"
                      "print(cpu.instruction_set())\nsys.exit(status)",
                *TESTS)
