@@ -4,19 +4,24 @@ Every timed call gets texts that our tokenizer has not seen, after an untimed ca
 no cache of texts.
 """
 
+import json
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from harness import Implementation, Target, largest_error
 from peers import Pipeline, dendritic_bert, float64_scores, peers, save_dsn_of_bert_tiny, transformers_bert_tiny
 from workload import SEED, SMALL, Texts, sst2
 
-from dendritic_bert import EMBEDDED_MODEL
+from dendritic_bert import EMBEDDED_MODEL, TextClassifier
 from dendritic_bert.inference.tokenization import PackedTokenizer
 
 EMBEDDED, DSN_OF_BERT_TINY = "dendritic-bert, embedded model", "dendritic-bert, DSN of BERT-tiny"
@@ -27,6 +32,11 @@ SHORT_TARGETS = [
     *(Target(DSN_OF_BERT_TINY, peer, at_least=speed) for peer, speed in (
         (TRANSFORMERS, 200), ("model2vec", 15), ("fastText, list", 2), ("fastText, one by one", 2)))]
 BATCH, ROUNDS = (16, 2) if SMALL else (1024, 11)
+# So many that what is done once, a digest of the model and five waits for the disk, takes a tenth of the time or less.
+FILE_TEXTS = 32 if SMALL else 400_000
+ARRAYS, DICTS = "list to arrays", "list to dicts"
+FILES = {"text to JSON Lines": ("txt", "jsonl"), "JSON Lines to JSON Lines": ("jsonl", "jsonl"),
+         "Parquet to Parquet": ("parquet", "parquet")}
 
 
 @pytest.fixture
@@ -151,3 +161,43 @@ def test_threads(compare, texts: Texts, paths: dict[str, str]) -> None:
             baseline=f"{TRANSFORMERS}, 1 thread", targets=[], rounds=rounds,
             conditions=conditions(batches, paths[DSN_OF_BERT_TINY], f"{2 * BATCH} texts per call, for transformers "
                                   f"128; {os.cpu_count()} cores"))
+
+
+def write_files(folder: Path, lines: list[str]) -> None:
+    """The texts as in.txt, in.jsonl and in.parquet."""
+    (folder / "in.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    (folder / "in.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), "utf-8")
+    pa.parquet.write_table(pa.table({"text": lines}), folder / "in.parquet")
+
+
+@pytest.mark.parametrize("name", [EMBEDDED, DSN_OF_BERT_TINY])
+def test_files(compare, texts: Texts, paths: dict[str, str], tmp_path: Path, name: str) -> None:
+    """What reading and writing add to the classification of a list, with one thread and with two."""
+    pool = texts.fresh(FILE_TEXTS if SMALL else 16_000)
+    lines = (pool * (FILE_TEXTS // len(pool)))[:FILE_TEXTS]
+    write_files(tmp_path, lines)
+    classifier = TextClassifier.from_pretrained(paths[name])
+
+    def one_torch_thread() -> tuple[()]:
+        use_threads(1)
+        return ()
+
+    def classify_file(formats: tuple[str, str], threads: int) -> None:
+        classifier.classify_file(tmp_path / f"in.{formats[0]}", tmp_path / f"out.{formats[1]}", threads=threads,
+                                 resume=False)
+
+    implementations: dict[str, Implementation] = {}
+    for threads, suffix in ((1, ""), (2, ", 2 threads")):
+        runs = {ARRAYS: partial(classifier.predict_array, lines, threads=threads),
+                DICTS: partial(classifier, lines, threads=threads),
+                **{kind: partial(classify_file, formats, threads) for kind, formats in FILES.items()}}
+        implementations |= {f"{kind}{suffix}": Implementation(run, one_torch_thread, work=len(lines))
+                            for kind, run in runs.items()}
+    text, json_lines, table = FILES
+    at_most = dict.fromkeys((text, json_lines), 1.25) if name == EMBEDDED else {table: 1 / 0.6}
+    targets = [Target(kind, ARRAYS, at_most=most) for kind, most in at_most.items()]
+    targets += [Target(f"{kind}, 2 threads", kind, at_least=1.6 if kind == DICTS else 1.85) for kind in (
+        ARRAYS, DICTS, *FILES)]
+    compare(implementations, title=f"Lists and files, {name}", unit="text", baseline=ARRAYS, targets=targets,
+            rounds=ROUNDS // 3 + 1, conditions=f"{len(lines)} texts, {len(pool)} different ones, which the tokenizer "
+            f"has seen; files in the cache of the system; one thread unless said; {os.cpu_count()} cores")

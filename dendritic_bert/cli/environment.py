@@ -31,6 +31,7 @@ def describe() -> list[tuple[str, str]]:
         *((package, _version(package)) for package in (*REQUIRED, *OPTIONAL)),
         ("processor", f"{_processor()}, {os.cpu_count()} logical"),
         *_backends(),
+        ("files", _files()),
         *_model(),
     ]
 
@@ -74,6 +75,14 @@ def _backends() -> list[tuple[str, str]]:
     except RuntimeError as error:  # the backend that is forced serves only a GPU
         chosen = f"none on a CPU: {error}"
     return [*lines, ("backend in use", f"{chosen} ({why})")]
+
+
+def _files() -> str:
+    from ..inference.files_extension import files
+
+    if files is not None:
+        return "read and written in C++"
+    return "read and written by Python: the extension is not built (install a C++ compiler, then the package again)"
 
 
 def _model() -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ class KeptRecords:
         self.names, self.name = records.names, records.name
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed with the object
         for batch in records.batches(1024, self.names):
-            pickle.dump(batch, self.file)
+            pickle.dump(batch._replace(columns=dict(batch.columns), arrays={}), self.file)
 
     def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
         """The batches as they were read, whatever ``batch_size`` is."""

@@ -73,7 +73,7 @@ def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | 
     first = None
     if len(set(names)) == len(names) > 1:  # else no rows can be read by their names, or none need be
         first = next(iter(records.batches(SAMPLE_ROWS, names)), None)
-    return choose_columns(names, first.columns if first else {name: [] for name in names}, records.name, text,
+    return choose_columns(names, dict(first.columns) if first else {name: [] for name in names}, records.name, text,
                           text_pair, label)
 
 

@@ -49,9 +49,17 @@ class KeptColumns:
                         for name, type in zip(self.names, types)]
 
     def cells(self, batch: RecordBatch, format: str) -> list[Any]:
-        """The cells of these columns as lists; as arrays of pyarrow those that keep their type in a table."""
-        return [batch.arrays[name] if column.type is not None and format in TABLE_FORMATS else batch.columns[name]
+        """The cells of these columns: as arrays where these are written as they are, else as lists."""
+        return [batch.arrays[name] if _is_written(batch.arrays.get(name), column, format) else batch.columns[name]
                 for name, column in zip(self.names, self.columns)]
+
+
+def _is_written(array: Any, column: Column, format: str) -> bool:
+    """Whether an array of a column is written as it is: texts that were read from lines; of a table, what keeps its
+    type in another, and strings in lines."""
+    if array is None or not hasattr(array, "type"):
+        return array is not None
+    return column.type is not None if format in TABLE_FORMATS else str(array.type) in ("string", "large_string")
 
 
 def _kept_type(type: Any) -> Any:

@@ -9,13 +9,15 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from ..model.files import MODEL_FILES
 from .columns import KeptColumns, text_column
 from .file_formats import OUTPUT_FORMATS, choose_format
-from .formatters import Column, open_formatter
+from .formatters import Column, Labels, open_formatter
 from .readers import Position, RecordBatch, Records, open_records
+from .records import BATCH_BYTES
 from .scores import Answers, NonFiniteScores
 from .streams import PathOrStream
 from .threads import check_positive, map_in_order, thread_count
@@ -73,16 +75,16 @@ def classify_file(
     text_results = [Column("text", "text"), *([Column("text_pair", "text")] if text_pair_column else [])]
     results = [*text_results, *(Column(*column) for column in answers.columns(nested))]
 
-    def classify(batch: RecordBatch | Exception) -> tuple[str | bytes, int]:
+    def classify(batch: RecordBatch | Exception) -> tuple[bytes, int]:
         """The lines or rows of a batch, and how many of its texts were cut."""
         if isinstance(batch, Exception):
             raise batch
-        texts: list[list[Any]] = [batch.columns[name] for name in text_columns]
+        known = texts = [batch.texts(name) for name in text_columns]
         is_known = None
-        known = texts
-        if any(None in column for column in texts):
-            is_known = [None not in cells for cells in zip(*texts)]
-            known = [list(compress(column, is_known)) for column in texts]
+        if any(map(_has_null, texts)):
+            lists = [batch.columns[name] for name in text_columns]
+            is_known = np.array([None not in cells for cells in zip(*lists)])
+            known = [list(compress(column, is_known)) for column in lists]
         try:
             logits, num_truncated = classifier.logits(*known)
         except NonFiniteScores as error:
@@ -104,7 +106,7 @@ def classify_file(
                "on_error": on_error, "delimiter": None if delimiter == "," else delimiter,
                "keep_columns": kept.names or None, "text_pair_column": text_pair_column, **answers.options}
         inputs = _files_to_keep(classifier, records)
-        sink = open_output(output, format, inputs, run, resume and records.can_resume, stack)
+        sink = open_output(output, format, inputs, run, resume and records.can_resume, threads > 1, stack)
         if sink.done is not None and not records.go_to(sink.done):
             raise sink.mismatch("input")
         start = position = sink.done or Position()
@@ -115,7 +117,8 @@ def classify_file(
             file=sys.stderr, disable=_no_bar(progress)))
         batches = _error_last(records.batches(batch_size, kept.names, text_columns))
         # Whoever classifies one text at a time wants each answered before the next is there.
-        work = stack.enter_context(closing(map_in_order(classify, batches, threads, reads_ahead=batch_size > 1)))
+        work = stack.enter_context(closing(map_in_order(classify, batches, threads, reads_ahead=batch_size > 1,
+                                                        is_large=_is_large)))
         for batch, (rows, num_truncated) in work:
             classifier.count_truncated(num_truncated)
             behind = batch.position._replace(num_truncated=position.num_truncated + num_truncated)  # type: ignore[union-attr]
@@ -123,14 +126,29 @@ def classify_file(
             bytes_before, bytes_done = bytes_done, records.bytes_before(behind)
             bar.update(bytes_done - bytes_before)
             position = behind
+            del batch, rows  # before the next ones are in memory
     return FileReport(position.records, start.records, position.num_truncated, position.num_replaced,
                       position.num_malformed, position.first_malformed, text)
 
 
-def _with_nulls(values: list[Any], is_known: list[bool]) -> list[Any]:
-    """The values of the records whose texts are known, with None for the others."""
+def _has_null(texts: Any) -> bool:
+    return bool(texts.null_count) if hasattr(texts, "null_count") else None in texts
+
+
+def _with_nulls(values: Any, is_known: np.ndarray) -> Any:
+    """The cells of the records whose texts are known, with null for the others."""
+    if isinstance(values, Labels):
+        return values._replace(numbers=_spread(values.numbers, is_known, -1))
+    if isinstance(values, np.ndarray):
+        return _spread(values, is_known, np.nan)
     left = iter(values)
     return [next(left) if known else None for known in is_known]
+
+
+def _spread(values: np.ndarray, is_known: np.ndarray, null: float) -> np.ndarray:
+    all_values = np.full(len(is_known), null, values.dtype)
+    all_values[is_known] = values
+    return all_values
 
 
 def _files_to_keep(classifier: TextLogits, records: Records) -> dict[tuple[int, int], str]:
@@ -140,6 +158,12 @@ def _files_to_keep(classifier: TextLogits, records: Records) -> dict[tuple[int, 
     files = {file_id(path.stat()): f"{path}, a file of the model" for path in paths}
     files |= dict.fromkeys(map(file_id, records.statuses), "the input")
     return {key: name for key, name in files.items() if key is not None}
+
+
+def _is_large(batch: RecordBatch | Exception) -> bool:
+    """Whether a batch has a text so long that memory is not to hold several such batches."""
+    return isinstance(batch, RecordBatch) and sum(
+        getattr(array, "nbytes", 0) for array in batch.arrays.values()) > 4 * BATCH_BYTES
 
 
 def _error_last(batches: Iterator[RecordBatch]) -> Iterator[RecordBatch | Exception]:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .file_formats import TABLE_FORMATS
+from .files_extension import files
 
 Quote = Callable[[str], str]
 
@@ -17,14 +20,22 @@ Quote = Callable[[str], str]
 class Column(NamedTuple):
     """A column of the output.
 
-    kind: "text", "label" (a str of few different ones), "score" (six decimals; float32 in a table) or "value" (any
-    value of JSON or Arrow). Each may be None, for null. type: pyarrow's type of a "value", None for text: a str as it
-    is, and JSON of any other value.
+    kind: what its cells are: "text", a list of str or an array of strings of ``TextColumn`` or pyarrow; "label",
+    ``Labels``; "score", ``[B]`` float32, NaN for null (six decimals; float32 in a table); or "value", as "text" or a
+    list of any values of JSON or Arrow. Each may be None, for null. type: pyarrow's type of a "value", None for text: a
+    str as it is, and JSON of any other value.
     """
 
     name: str
     kind: str
     type: Any = None
+
+
+class Labels(NamedTuple):
+    """The labels of B rows. numbers: ``[B]`` int32, each the index of one of ``names``, or -1 for null."""
+
+    numbers: np.ndarray
+    names: Sequence[str]
 
 
 def open_formatter(format: str, columns: Sequence[Column]) -> LineFormatter | ArrowFormatter:
@@ -33,7 +44,7 @@ def open_formatter(format: str, columns: Sequence[Column]) -> LineFormatter | Ar
 
 
 class LineFormatter:
-    """Rows as lines of text; ``format`` is "json", "csv" or "tsv".
+    """Rows as lines of UTF-8; ``format`` is "json", "csv" or "tsv".
 
     Null is null in JSON and an empty field elsewhere. In CSV a text is always quoted, and another field if it must be,
     or if it is an empty string. In TSV nothing is quoted, and a tab or line end becomes a space.
@@ -43,33 +54,43 @@ class LineFormatter:
         self._quote_text, self._quote, delimiter, self._null = _LINES[format]
         self._format, self._kinds = format, [column.kind for column in columns]
         names = [self._quote(column.name) for column in columns]
-        self.header = "" if format == "json" else delimiter.join(names) + "\n"
-        keys = [name.replace("%", "%%") + ": " if format == "json" else "" for name in names]
-        row = delimiter.join(f"{key}%s" for key in keys), delimiter.join(
-            f"{key}{'%.6f' if kind == 'score' else '%s'}" for key, kind in zip(keys, self._kinds))
-        # Of rows without nulls, and of others: as a format, numbers take half the time that they take one by one.
-        self._row_with_nulls, self._row = (f"{{{one}}}\n" if format == "json" else f"{one}\n" for one in row)
+        self.header = b"" if format == "json" else f"{delimiter.join(names)}\n".encode()
+        keys = [f"{name}: " if format == "json" else "" for name in names]
+        first, self._row_end = ("{", "}\n") if format == "json" else ("", "\n")
+        self._before = [f"{delimiter if number else first}{key}" for number, key in enumerate(keys)]
 
-    def rows(self, values: Sequence[Sequence[Any]]) -> str:
+    def rows(self, values: Sequence[Any]) -> bytes:
         """The lines of some rows; ``values`` has the cells of each column."""
-        try:
-            return self._lines(values, self._row, may_be_null=False)
-        except (TypeError, AttributeError):  # to look for None first would take 20 ns a cell
-            return self._lines(values, self._row_with_nulls, may_be_null=True)
+        if files is None:
+            row = "".join(f"{before.replace('%', '%%')}%s" for before in self._before) + self._row_end
+            return "".join(map(row.__mod__, zip(*map(self._fields, self._kinds, values)))).encode()
+        columns = [(before, *self._native(kind, cells)) for before, kind, cells in
+                   zip(self._before, self._kinds, values)]
+        first = values[0].numbers if isinstance(values[0], Labels) else values[0]
+        return files.format_rows(len(first), tuple(columns), self._row_end, self._null)
 
-    def _lines(self, values: Sequence[Sequence[Any]], row: str, may_be_null: bool) -> str:
-        fields = [self._fields(kind, cells, may_be_null) for kind, cells in zip(self._kinds, values)]
-        return "".join(map(row.__mod__, zip(*fields)))
+    def _native(self, kind: str, cells: Any) -> tuple[str, Any, tuple[str, ...]]:
+        """A column as ``format_rows`` takes it."""
+        if isinstance(cells, Labels):
+            return "label", cells.numbers.astype(np.int32).tobytes(), tuple(map(self._quote, cells.names))
+        if isinstance(cells, np.ndarray):
+            return "score", cells.astype(np.float32).tobytes(), ()
+        if hasattr(cells, "__arrow_c_array__"):
+            style = "csv_quoted" if (self._format, kind) == ("csv", "text") else self._format
+            return style, cells, ()
+        return "plain", files.TextColumn(self._fields(kind, cells)), ()
 
-    def _fields(self, kind: str, cells: Sequence[Any], may_be_null: bool) -> Iterable[Any]:
+    def _fields(self, kind: str, cells: Any) -> Iterable[str]:
+        """The cells as they are written."""
         null, quote = self._null, self._quote_text if kind == "text" else self._quote
-        if kind == "score":
-            return [null if cell is None else f"{cell:.6f}" for cell in cells] if may_be_null else cells
-        if kind == "label":
-            return map({cell: null if cell is None else quote(cell) for cell in set(cells)}.__getitem__, cells)
-        if kind == "text":
-            return [null if cell is None else quote(cell) for cell in cells] if may_be_null else map(quote, cells)
-        if self._format == "json":
+        if isinstance(cells, Labels):
+            names = [*map(quote, cells.names), null]
+            return [names[number] for number in cells.numbers.tolist()]
+        if isinstance(cells, np.ndarray):
+            return [null if cell != cell else f"{cell:.6f}" for cell in cells.tolist()]
+        if hasattr(cells, "to_pylist"):
+            cells = cells.to_pylist()
+        if kind == "value" and self._format == "json":
             return [encode_basestring(cell) if type(cell) is str else to_json(cell) for cell in cells]
         return [null if cell is None else quote(to_text(cell)) for cell in cells]
 
@@ -131,8 +152,8 @@ class ArrowFormatter:
                                   for column in columns])
         self.header: bytes = self._schema.serialize().to_pybytes()
 
-    def rows(self, values: Sequence[Sequence[Any]]) -> bytes:
-        """The message of some rows; ``values`` has the cells of each column, as a list or as pyarrow's array."""
+    def rows(self, values: Sequence[Any]) -> bytes:
+        """The message of some rows; ``values`` has the cells of each column; those of a type as pyarrow's array."""
         import pyarrow as pa
 
         arrays = [self._array(field.type, cells, column) for field, cells, column in
@@ -142,8 +163,14 @@ class ArrowFormatter:
     def _array(self, type: Any, cells: Any, column: Column) -> Any:
         import pyarrow as pa
 
-        if isinstance(cells, pa.Array):
-            return cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
+        if isinstance(cells, Labels):
+            return pa.array(cells.names, type).take(pa.array(cells.numbers, mask=cells.numbers < 0))
+        if isinstance(cells, np.ndarray):
+            return pa.array(cells, type, from_pandas=True)  # which makes null of NaN
+        if isinstance(cells, pa.Array) or hasattr(cells, "__arrow_c_array__"):
+            array = pa.array(cells)
+            array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+            return array if column.kind == "value" and column.type is not None else array.cast(type)
         if column.kind == "value" and column.type is None:
             cells = [None if cell is None else to_text(cell) for cell in cells]
         return pa.array(cells, type)

@@ -1,4 +1,8 @@
-"""Reads the records of lines, CSV, TSV and JSON Lines, in batches, with the position in the input after each batch."""
+"""Reads the records of lines, CSV, TSV and JSON Lines, in batches, with the position in the input after each batch.
+
+``RecordScanner`` in C++ reads the records that are plain, a block of bytes at a time. All others, and every record
+where it is not built, are read here one by one.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ import csv
 import json
 import re
 from codecs import BOM_UTF8
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from operator import itemgetter
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+from .line_blocks import LineBlocks
+from .record_collector import RecordCollector
 from .records import BATCH_BYTES, MAX_LINE_BYTES, MalformedRecord, Position, RecordBatch, check_columns
 from .texts import without_surrogates
 
@@ -35,27 +39,23 @@ class LineReader:
     def __init__(self, stream: BinaryIO, name: str, input_format: str, *, on_error: str, delimiter: str,
                  done: Position, digest: Any):
         self.stream, self.name, self.on_error = stream, name, on_error
-        self._done = done  # its digest is brought up to date by position()
+        self._format = input_format
+        self._blocks = LineBlocks(stream, BATCH_BYTES, MAX_LINE_BYTES)
+        self._done = done  # position() brings its lines, bytes and digest up to date
         self._digest = digest
-        self._lines: list[bytes] = []  # the lines read since the digest was brought up to date
-        self._given_out = 0  # how many of them belong to records that were given out; the rest is being read
-        self._bytes = self._bytes_hashed = 0  # size of all lines read, and of those in the digest
+        self._num_lines, self._num_bytes = done.lines, done.input_bytes  # those that were given out
+        self._given_out: list[bytes] = []  # the last of those lines, which are not in the digest yet
+        self._lines: list[bytes] = []  # those of the record that is being read, or that could not be read
         self._replaced = 0  # replaced bytes of the record that is being read
         self._nulls = 0  # malformed records among those of the batch
-        self._ends: list[int] = []  # for each record of the batch, len(self._lines) behind it
-        self._line_numbers: list[int] = []  # those that were among _ends before the digest was brought up to date
         self._at_start = True
-        self._put_back: deque[bytes] = deque()
         self._delimiter = {"csv": delimiter, "tsv": "\t"}.get(input_format)
         self._next_record = {"text": self._next_line, "csv": self._next_of_csv, "tsv": self._next_of_tsv,
                              "jsonl": self._next_of_jsonl}[input_format]
         self._columns: list[str] = []
         self._num_texts = 0  # how many of the columns, the first of them, must hold strings
+        self._fields: list[int] = []  # the columns as numbers of fields
         self._width = 0
-        # The cells of the selected columns in a record: a single one as it is, several as a tuple. Records are not kept
-        # as lists, which the garbage collector would look through again and again (250 ns a record).
-        self._pick: Callable[[Any], Any] = _pick_none
-        self._null: Any = ()  # the same of a record of which nothing could be read
         self._header: list[str] | None = ["text"] if input_format == "text" else None
         if self._delimiter:
             csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # the module's default is 128 KiB
@@ -77,45 +77,35 @@ class LineReader:
         Raises ValueError for a column that a table does not have. Objects of JSON may lack a column, which is null.
         """
         self._columns, self._num_texts = list(dict.fromkeys([*text_columns, *columns])), len({*text_columns})
-        if self._next_record == self._next_of_jsonl:
-            indices = list(range(len(self._columns)))
-        else:
+        if self._format != "jsonl":
             check_columns(self.names, self._columns, self.name, self._delimiter)
-            indices = [self.names.index(column) for column in self._columns]
-        self._pick = itemgetter(*indices) if indices else _pick_none
-        self._null = self._pick([None] * (max(indices, default=0) + 1))
+            self._fields = [self.names.index(column) for column in self._columns]
 
     def position(self) -> Position:
         """The position after the last record that was given out, or after the header."""
-        if self._ends:
-            before = self._done.lines
-            self._line_numbers += [before + end for end in self._ends]
-            self._ends.clear()
-        lines = b"".join(self._lines[:self._given_out])
-        self._digest.update(lines)
-        self._done = self._done._replace(
-            lines=self._done.lines + self._given_out, input_bytes=self._done.input_bytes + len(lines),
-            input_sha256=self._digest.hexdigest())
-        del self._lines[:self._given_out]
-        self._given_out = 0
-        self._bytes_hashed = self._bytes
+        self._hash_lines()
+        self._done = self._done._replace(lines=self._num_lines, input_bytes=self._num_bytes,
+                                         input_sha256=self._digest.hexdigest())
         return self._done
 
     def start_from(self, done: Position, digest: Any) -> None:
         """Take position and digest of the inputs before this one, of which nothing but the header was read."""
         self._done, self._digest = done, digest
+        self._num_lines = done.lines + len(self._given_out)
+        self._num_bytes = done.input_bytes + sum(map(len, self._given_out))
 
     def go_to(self, done: Position) -> bool:
         """Move a stream that can be read again to ``done``; False if the bytes before it have changed since."""
         self.stream.seek(0)
+        self._blocks = LineBlocks(self.stream, BATCH_BYTES, MAX_LINE_BYTES)
         self._lines.clear()
-        self._put_back.clear()
-        self._given_out, self._at_start = 0, not done.lines
+        self._given_out.clear()
+        self._at_start = not done.lines
         left = done.input_bytes
         while left and (block := self.stream.read(min(left, BATCH_BYTES))):
             self._digest.update(block)
             left -= len(block)
-        self._done = done
+        self.start_from(done, self._digest)
         return not left and self._digest.hexdigest() == done.input_sha256
 
     def batches(self, batch_size: int) -> Iterator[RecordBatch]:
@@ -124,89 +114,110 @@ class LineReader:
         Before an error is raised, the records before it are given out. After the last record comes a batch without
         any, if lines followed that belong to none.
         """
-        next_record, lines, ends = self._next_record, self._lines, self._ends  # looked up once: 30 ns each a record
-        records: list[Any] = []
-        given, full = self.position(), self._bytes + BATCH_BYTES
-        while True:
+        collector = RecordCollector(self._format, self._columns, self._num_texts, self._fields, self._width,
+                                    self._delimiter or ",", MAX_LINE_BYTES)
+        given, is_end, error = self.position(), False, None
+        while not is_end and error is None:
             try:
-                record = next_record()
+                is_end = self._collect(collector, batch_size)
+            except Exception as raised:
+                error = raised
+            if len(collector) or (is_end and self.position() != given):
+                batch = self._batch(collector)
+                given = batch.position
+                yield batch
+                del batch  # before the next one is in memory
+        if error is not None:
+            raise error
+
+    def _collect(self, collector: RecordCollector, batch_size: int) -> bool:
+        """Collect the records of a batch; True if they are the last."""
+        full = self._num_bytes + BATCH_BYTES
+        while len(collector) < batch_size and self._num_bytes <= full:
+            if not self._scan(collector, batch_size, full):
+                continue
+            try:
+                record = self._next_record()
                 if record is END:
-                    break
-                self._given_out = end = len(lines)
-                if self._replaced:
-                    self._give_out()
+                    return True
+                self._give_out()
             except MalformedRecord as error:
                 if self.on_error == "stop":
-                    if records:
-                        yield self._batch(records)
                     raise
                 self._leave_out(error)
                 if self.on_error == "skip":
                     continue
-                record = self._null if error.cells is None else self._pick(error.cells)
-                end = self._given_out
+                record = error.cells or [None] * len(self._columns)
                 self._nulls += 1
-            except Exception:
-                if records:
-                    yield self._batch(records)
-                raise
-            records.append(record)
-            ends.append(end)
-            if len(records) == batch_size or self._bytes > full:
-                batch = self._batch(records)
-                given = batch.position
-                yield batch
-                records, full = [], self._bytes + BATCH_BYTES
-        last = self._batch(records)
-        if last.position != given:
-            yield last
+            collector.append(record, self._num_lines)
+        return False
 
-    def _batch(self, records: list[Any]) -> RecordBatch:
-        self._done = self._done._replace(records=self._done.records + len(records) - self._nulls)
-        is_single = len(self._columns) == 1 or not records
-        columns = dict(zip(self._columns, [records] * len(self._columns) if is_single else map(list, zip(*records))))
+    def _scan(self, collector: RecordCollector, most_records: int, full: int) -> bool:
+        """Collect the plain records that follow; True if the next one, or the end, is to be read one by one."""
+        self._hash_lines()
+        blocks = self._blocks
+        if self._at_start:
+            if not blocks.block:
+                blocks.fill()
+            self._at_start = blocks.block.startswith(BOM_UTF8, blocks.place)
+            if self._at_start:
+                return True
+        while True:
+            first = blocks.place
+            end, num_lines, stop = collector.scan(blocks.block, first, self._num_lines, most_records,
+                                                  full + 1 - self._num_bytes)
+            self._digest.update(memoryview(blocks.block)[first:end])
+            self._num_lines += num_lines
+            self._num_bytes += end - first
+            blocks.go_to(end)
+            if stop != "more":
+                return stop == "odd"
+            if not blocks.fill():
+                return True
+
+    def _batch(self, collector: RecordCollector) -> RecordBatch:
+        self._done = self._done._replace(records=self._done.records + len(collector) - self._nulls)
         self._nulls = 0
-        position, numbers = self.position(), self._line_numbers
-        self._line_numbers = []
-        is_whole = numbers and numbers[-1] - numbers[0] == len(numbers) - 1  # no blank lines, none of several lines
-        return RecordBatch(columns, position, self.name,
-                           range(numbers[0], numbers[-1] + 1) if is_whole else numbers)
+        arrays, columns, lines = collector.take()
+        return RecordBatch(columns, self.position(), self.name, lines, "line", arrays)
 
     def _give_out(self) -> None:
-        self._given_out = len(self._lines)
+        """Count the lines just read, those of a record or those that gave none, as done."""
+        self._num_lines += len(self._lines)
+        self._num_bytes += sum(map(len, self._lines))
+        self._given_out += self._lines
+        self._lines.clear()
         if self._replaced:
             self._done = self._done._replace(num_replaced=self._done.num_replaced + self._replaced)
             self._replaced = 0
+        if len(self._given_out) > 1 << 14:  # blank lines, of which not many are to be in memory
+            self._hash_lines()
+
+    def _hash_lines(self) -> None:
+        self._digest.update(b"".join(self._given_out))
+        self._given_out.clear()
 
     def _leave_out(self, error: MalformedRecord) -> None:
         part, self._replaced = self._lines[-1], 0
-        self._count_blank()
+        self._give_out()
         self._done = self._done._replace(num_malformed=self._done.num_malformed + 1,
                                          first_malformed=self._done.first_malformed or str(error))
         while len(part) > MAX_LINE_BYTES and not part.endswith(b"\n"):  # skip the rest of a line that is too long
-            self.position()
-            part = self.stream.readline(MAX_LINE_BYTES + 1)
+            self._hash_lines()
+            part = self._blocks.readline()
             self._digest.update(part)
-            self._done = self._done._replace(input_bytes=self._done.input_bytes + len(part))
-
-    def _count_blank(self) -> None:
-        """Count the lines just read, which gave no text, as done, and do not keep many of them in memory."""
-        self._give_out()
-        if len(self._lines) > 1 << 14 or self._bytes - self._bytes_hashed > BATCH_BYTES:
-            self.position()
+            self._num_bytes += len(part)
 
     def _malformed(self, what: str, cells: list[Any] | None = None) -> MalformedRecord:
-        return MalformedRecord(f"{self.name}, line {self._done.lines + len(self._lines)}: {what}", cells)
+        return MalformedRecord(f"{self.name}, line {self._num_lines + len(self._lines)}: {what}", cells)
 
     def _line(self) -> str | None:
         """The next line with its end, decoded; None at the end of the input."""
-        line = self._put_back.popleft() if self._put_back else self.stream.readline(MAX_LINE_BYTES + 1)
+        line = self._blocks.readline()
         if not line:
             return None
-        size = len(line)
         self._lines.append(line)
-        self._bytes += size
-        if size > MAX_LINE_BYTES:
+        if len(line) > MAX_LINE_BYTES:
             raise self._malformed(f"longer than {MAX_LINE_BYTES >> 20} MiB, split it into several texts.")
         if self._at_start:
             line, self._at_start = line.removeprefix(BOM_UTF8), False
@@ -220,7 +231,7 @@ class LineReader:
 
     def _next_line(self) -> Any:
         line = self._line()
-        return END if line is None else line.rstrip("\r\n")
+        return END if line is None else [line.rstrip("\r\n")] * len(self._columns)
 
     # ---- tables ------------------------------------------------------------------------------------------------------
 
@@ -229,7 +240,7 @@ class LineReader:
         if row is None:
             return END
         if len(row) == self._width:
-            return self._pick(row)
+            return [row[field] for field in self._fields]
         raise self._wrong_width(row, "quote a text that holds a comma or a line end")
 
     def _next_of_tsv(self) -> Any:
@@ -237,7 +248,7 @@ class LineReader:
         if row is None:
             return END
         if len(row) == self._width:
-            return self._pick(row)
+            return [row[field] for field in self._fields]
         raise self._wrong_width(row, "take tabs and line ends out of the texts")
 
     def _wrong_width(self, row: list[str], remedy: str) -> MalformedRecord:
@@ -249,7 +260,7 @@ class LineReader:
         while (line := self._line()) is not None:
             if fields := line.rstrip("\r\n"):
                 return fields.split("\t")
-            self._count_blank()
+            self._give_out()
         return None
 
     def _read_csv(self) -> Iterator[list[str]]:
@@ -260,18 +271,18 @@ class LineReader:
     def _csv_row(self) -> list[str] | None:
         try:
             while (row := next(self._csv_rows, None)) == []:
-                self._count_blank()
+                self._give_out()
             return row
         except csv.Error as error:
-            lines = len(self._lines) - self._given_out
+            lines = len(self._lines)
             where = f" in the record that begins {lines - 1} lines above" if lines > 1 else ""
             malformed = self._malformed(f"not valid CSV ({error}{where}), mend the quotes or pass input_format.")
         except MalformedRecord as error:
             malformed = error
         if self.on_error != "stop":
             # A stray quote makes one record of all lines that follow, so only the first of them is left out.
-            self._put_back.extendleft(reversed(self._lines[self._given_out + 1:]))
-            del self._lines[self._given_out + 1:]
+            self._blocks.put_back(b"".join(self._lines[1:]))
+            del self._lines[1:]
             self._csv_rows = self._read_csv()  # because a csv reader that has raised or ended reads no more
         raise malformed
 
@@ -280,10 +291,10 @@ class LineReader:
     def _peek_at_keys(self) -> list[str]:
         """The keys of the first object, whose line is put back; [] if it is none, or behind too many blank lines."""
         lines, line, left = [], b"", BATCH_BYTES
-        while left > 0 and not line.strip() and (line := self.stream.readline(MAX_LINE_BYTES + 1)):
+        while left > 0 and not line.strip() and (line := self._blocks.readline()):
             lines.append(line)
             left -= len(line)
-        self._put_back.extend(lines)
+        self._blocks.put_back(b"".join(lines))
         try:
             record = json.loads(line.removeprefix(BOM_UTF8).decode(errors="replace"))
         except (ValueError, RecursionError):
@@ -293,13 +304,13 @@ class LineReader:
     def _next_of_jsonl(self) -> Any:
         while (line := self._line()) is not None:
             if not line.isspace():
-                return self._pick(self._cells_of(line))
-            self._count_blank()
+                return self._with_json(self._cells_of(line))
+            self._give_out()
         return END
 
     def _cells_of(self, line: str) -> list[Any]:
         try:
-            record = _from_json(line)
+            record = json.loads(line)
         except json.JSONDecodeError as error:
             raise self._malformed(f"not valid JSON ({error.msg} at character {error.pos + 1}), every line must be one "
                                   "object.") from None
@@ -318,8 +329,13 @@ class LineReader:
     def _no_string(self, record: dict[str, Any], cells: list[Any]) -> MalformedRecord:
         number = self._num_texts
         column, text = next(pair for pair in zip(self._columns, cells) if not isinstance(pair[1], str))
+        known = self._with_json([None] * number + cells[number:])
         return self._malformed(f"column {column!r} is {text!r:.60}, not a string; the object has "
-                               f"{', '.join(record) or 'no columns'}.", [None] * number + cells[number:])
+                               f"{', '.join(record) or 'no columns'}.", known)
+
+    def _with_json(self, cells: list[Any]) -> list[str]:
+        """The cells, with the JSON of those that need not be texts."""
+        return [*cells[:self._num_texts], *map(json.dumps, cells[self._num_texts:])]
 
     def _whole(self, cell: Any) -> Any:
         """A value without lone surrogates, which are replaced and counted."""
@@ -329,20 +345,3 @@ class LineReader:
         self._replaced += whole.count("\ufffd") - cell.count("\ufffd")
         return whole
 
-
-def _from_json(line: str) -> Any:
-    """What json.loads makes of a line, and its errors; without looking for white space, a fifth of the time."""
-    try:
-        record, end = _DECODE(line)
-        if line[end:] in ("\n", "\r\n", ""):
-            return record
-    except ValueError:
-        pass
-    return json.loads(line)
-
-
-_DECODE = json.JSONDecoder().raw_decode
-
-
-def _pick_none(record: Any) -> tuple[()]:
-    return ()

@@ -7,12 +7,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from .file_formats import TABLE_FORMATS, compression_of
 
-Finish = Callable[[Path, BinaryIO], None]
+Finish = Callable[[BinaryIO, BinaryIO], None]
 
 CHUNK = 1 << 20
 GZIP_LEVEL = 6  # that of the program gzip
@@ -22,7 +21,7 @@ GROUP_BYTES = 1 << 25
 
 
 def finish_of(path: str | os.PathLike[str], format: str) -> Finish | None:
-    """What makes the file ``path`` of its lines or rows; None if they are the file.
+    """What makes the file ``path`` (its second argument) of a stream of its lines or rows; None if they are the file.
 
     The same rows give the same bytes, whatever batches they were written in.
     """
@@ -31,36 +30,36 @@ def finish_of(path: str | os.PathLike[str], format: str) -> Finish | None:
     return {None: None, "gzip": _write_gzip, "zstd": _write_zstd}[compression_of(path)]
 
 
-def _write_gzip(source: Path, target: BinaryIO) -> None:
-    with open(source, "rb") as lines, gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0) as file:
+def _write_gzip(lines: BinaryIO, target: BinaryIO) -> None:
+    with gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0) as file:
         shutil.copyfileobj(lines, file, CHUNK)
 
 
-def _write_zstd(source: Path, target: BinaryIO) -> None:
+def _write_zstd(lines: BinaryIO, target: BinaryIO) -> None:
     import pyarrow as pa
 
     # pyarrow closes what it writes to.
-    with open(source, "rb") as lines, open(os.dup(target.fileno()), "wb") as copy, \
-            pa.output_stream(copy, compression="zstd") as file:
+    with open(os.dup(target.fileno()), "wb") as copy, pa.output_stream(copy, compression="zstd") as file:
         shutil.copyfileobj(lines, file, CHUNK)
 
 
-def _write_table(format: str, source: Path, target: BinaryIO) -> None:
+def _write_table(format: str, rows: BinaryIO, target: BinaryIO) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    with open(source, "rb") as file, pa.ipc.open_stream(file) as reader:
+    with pa.ipc.open_stream(rows) as reader:
         if format == "parquet":
             writer: Any = pa.parquet.ParquetWriter(target, reader.schema, compression="zstd")
         else:
             writer = pa.ipc.new_file(target, reader.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         with writer:
-            for group in _groups(reader):
-                writer.write_table(group, len(group))
+            for parts in _groups(reader):
+                group = pa.Table.from_batches(parts).combine_chunks()  # pages of Parquet would end where chunks do
+                writer.write_table(group if format == "parquet" else _copy(group), len(group))
 
 
-def _groups(batches: Any) -> Iterator[Any]:
-    """The rows of ``batches`` in tables, whose ends depend on the rows alone."""
+def _groups(batches: Any) -> Iterator[list[Any]]:
+    """The rows of ``batches`` in groups of batches, whose ends depend on the rows alone."""
     import numpy as np
 
     parts: list[Any] = []
@@ -73,18 +72,17 @@ def _groups(batches: Any) -> Iterator[Any]:
             rows, size = rows + len(parts[-1]), int(sizes[len(parts[-1]) - 1])
             batch = batch[end:]
             if rows == GROUP_ROWS or size >= GROUP_BYTES:
-                yield _copy(parts)
+                yield parts
                 parts, rows, size = [], 0, 0
     if parts:
-        yield _copy(parts)
+        yield parts
 
 
-def _copy(parts: list[Any]) -> Any:
-    """A table of batches, in buffers of its own: a slice's have sizes of what it was cut from, which Arrow writes."""
+def _copy(table: Any) -> Any:
+    """A table in buffers of its own: a slice's have sizes of what it was cut from, which Arrow writes."""
     import numpy as np
     import pyarrow as pa
 
-    table = pa.Table.from_batches(parts).combine_chunks()
     return table.take(pa.array(np.arange(len(table))))
 
 

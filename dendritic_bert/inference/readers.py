@@ -183,6 +183,7 @@ class Records:
                 for batch in reader.batches(batch_size):
                     done = batch.position
                     yield batch
+                    del batch  # before the next one is in memory
 
     def _reader(self, index: int, stack: ExitStack, done: Position) -> Reader:
         if index in self._opened:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 MAX_LINE_BYTES = 1 << 26  # a longer line or cell is a malformed record, so that memory is bounded
@@ -43,21 +43,44 @@ class Position(NamedTuple):
     input: int = 0
 
 
+class LazyColumns(Mapping[str, list[Any]]):
+    """Columns as lists, each of which ``makers`` make when it is first asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], list[Any]]]):
+        self._makers, self._made = makers, dict[str, list[Any]]()
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 class RecordBatch(NamedTuple):
     """Some records of one input.
 
     columns: the cells of each selected column: str of CSV, TSV and text; the values of JSON and Arrow; None for null
     and for a record that is malformed. position: that behind the last record. name: the input. lines: for each record
-    the number of its last line, or of its row in a table. unit: "line" or "row". arrays: the columns of a table as
-    pyarrow's arrays, {} of other formats.
+    the number of its last line, or of its row in a table. unit: "line" or "row". arrays: the same columns as arrays, as
+    far as there are any: those of strings as ``TextColumn`` or, where that is not built, as lists; of a table all, as
+    pyarrow's.
     """
 
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, list[Any]]
     position: Position
     name: str
     lines: Sequence[int]
     unit: str = "line"
     arrays: dict[str, Any] = {}  # noqa: RUF012
+
+    def texts(self, column: str) -> Any:
+        """The cells of a column of strings: its array, or a list if there is none."""
+        return self.arrays[column] if column in self.arrays else self.columns[column]
 
     def place(self, row: int) -> str:
         """Where a record of this batch stands, such as "reviews.csv, line 17"."""

@@ -1,28 +1,31 @@
 """An output file that appears under its name only when it is complete, and that can be resumed after a killed run.
 
 The lines are written to ``OUTPUT.partial``. Before it, the journal ``OUTPUT.partial.json`` is made, which shows that
-the partial file is ours. Its first line of JSON says which run it is. About once a second another line says how far the
-run has come, when everything up to there is on the disk. The next run with the same settings cuts the partial file back
-to what the last line says, and continues from there. The finished file gets its name by a rename, with the mode and the
-owner of the file that it replaces.
+the partial file is ours. Its first line of JSON says which run it is. About once a second a thread puts everything on
+the disk, and adds a line that says how far the run had come. The next run with the same settings cuts the partial file
+back to what the last line says, and continues from there. The finished file gets its name by a rename, with the mode
+and the owner of the file that it replaces.
 
-A compressed output, or a table, is made of the partial file when that has all lines or rows, and is called
-``OUTPUT.partial.whole`` until then.
+A compressed output, or a table, is made of the partial file, and is called ``OUTPUT.partial.whole`` until it has all
+lines or rows. A run with several threads makes it while the partial file grows.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 import time
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..system_errors import NO_LOCKS
+from .growing_file import GrowingFile
 from .output_files import Finish
 from .records import Position
 
@@ -52,14 +55,20 @@ class ResumableOutput:
     """An output file with its partial file and its journal; a context manager.
 
     ``run`` maps names to JSON values that must be the same in a resumed run. ``finish`` makes the output of the partial
-    file, which is the output if it is None. ``done`` is the position up to which an
-    earlier run's output is known to be good; None if there is nothing to resume or ``resume`` is False. Leaving the
-    context finishes the file, or saves the journal after an exception. Raises OSError if ``path`` cannot be written or
-    the files beside it are not ours, and ValueError if the earlier run had other settings; nothing is changed then.
+    file, which is the output if it is None; ``overlap`` lets a thread do so while the file grows. ``done`` is the
+    position up to which an earlier run's output is known to be good; None if there is nothing to resume or ``resume``
+    is False. Leaving the context finishes the file, or saves the journal after an exception. Raises OSError if ``path``
+    cannot be written or the files beside it are not ours, and ValueError if the earlier run had other settings; nothing
+    is changed then.
     """
 
-    def __init__(self, path: Path, run: dict[str, Any], resume: bool, finish: Finish | None = None):
-        self.path, self.run, self._finish = path, run, finish
+    def __init__(self, path: Path, run: dict[str, Any], resume: bool, finish: Finish | None = None,
+                 overlap: bool = False):
+        self.path, self.run, self._finish, self._overlap = path, run, finish, overlap
+        self._threads = ThreadPoolExecutor(2)
+        self._saving: Future[None] | None = None  # the journal, in a thread
+        self._making: Future[Path] | None = None  # the whole file, in a thread, of the growing partial file
+        self._growing: GrowingFile | None = None
         self.partial, self.journal, self.whole = self.beside(path)
         self.done: Position | None = None
         self._file: Any = None
@@ -82,7 +91,7 @@ class ResumableOutput:
         """The partial file, the journal and the finished file of an output."""
         return Path(f"{path}.partial"), Path(f"{path}.partial.json"), Path(f"{path}.partial.whole")
 
-    def begin(self, position: Position, header: str | bytes) -> None:
+    def begin(self, position: Position, header: bytes) -> None:
         """Cut the partial file back to ``done``, or start over with ``header``; ``position`` is that of the reader."""
         try:
             if self.done is None:
@@ -95,19 +104,29 @@ class ResumableOutput:
         if self.done is None:
             self._file.truncate(0)
             self._tail = b""
-            self._append(_as_bytes(header), position._replace(output_bytes=0))
+            self._append(header, position._replace(output_bytes=0))
         else:
             self._position = self.done
             self._file.truncate(self.done.output_bytes)
             self._file.seek(self.done.output_bytes)
         self._saved_at = time.monotonic()
+        if self._finish and self._overlap:
+            self._growing = GrowingFile(self.partial)
+            self._making = self._threads.submit(self._make_whole, io.BufferedReader(self._growing))
+            self._let_it_grow()
 
-    def write(self, rows: str | bytes, position: Position) -> None:
+    def write(self, rows: bytes, position: Position) -> None:
         """Append the lines or rows of one batch; ``position`` is that of the reader after the batch."""
         assert self._position is not None, "begin() comes first"
-        self._append(_as_bytes(rows), position._replace(output_bytes=self._position.output_bytes))
-        if time.monotonic() - self._saved_at >= JOURNAL_SECONDS:
-            self._save()
+        self._append(rows, position._replace(output_bytes=self._position.output_bytes))
+        if time.monotonic() - self._saved_at >= JOURNAL_SECONDS and (self._saving is None or self._saving.done()):
+            self._start_saving()
+        self._let_it_grow()
+
+    def _let_it_grow(self, is_whole: bool = False) -> None:
+        if self._growing is not None and self._position is not None:
+            self._file.flush()
+            self._growing.grow_to(self._position.output_bytes, is_whole)
 
     def mismatch(self, what: str) -> ValueError:
         """The error which says that the earlier run had another ``what``, and what to do."""
@@ -127,12 +146,17 @@ class ResumableOutput:
             return
         try:
             with self._file:
+                self._let_it_grow(is_whole=error_type is None)
                 self._save()
             if error_type is None:
                 self._publish()
         except BaseException:
             self._close_journal(remove=False)
             raise
+        finally:
+            if self._growing is not None:
+                self._growing.give_up()
+            self._threads.shutdown()
         is_empty = error_type is not None and not self._position.records + self._position.num_malformed
         if is_empty:
             self.partial.unlink()
@@ -148,11 +172,24 @@ class ResumableOutput:
         self._position = position._replace(output_bytes=position.output_bytes + len(data))
 
     def _save(self) -> None:
+        """Put everything up to the position on the disk, and say so in the journal."""
+        self._start_saving()
+        if self._saving is not None:
+            self._saving.result()
+
+    def _start_saving(self) -> None:
+        """Let a thread do so, because a disk takes milliseconds. Raises the error of the time before."""
         assert self._position is not None, "begin() comes first"
+        before, self._saving = self._saving, None
+        if before is not None:
+            before.result()
         self._file.flush()
-        os.fsync(self._file.fileno())
-        self._write_journal({"position": self._position._asdict(), "tail": hashlib.sha256(self._tail).hexdigest()})
+        self._saving = self._threads.submit(self._sync, self._position, self._tail)
         self._saved_at = time.monotonic()
+
+    def _sync(self, position: Position, tail: bytes) -> None:
+        os.fsync(self._file.fileno())
+        self._write_journal({"position": position._asdict(), "tail": hashlib.sha256(tail).hexdigest()})
 
     # ---- the journal -------------------------------------------------------------------------------------------------
 
@@ -240,7 +277,7 @@ class ResumableOutput:
 
     def _publish(self) -> None:
         """Give the finished file its name, or copy it if it cannot be renamed, as onto a file that is a mount point."""
-        finished = self._make_whole() if self._finish else self.partial
+        finished = self._finished()
         keeps_owner = not self.path.exists() or _take_over(self.path, finished)
         try:
             if keeps_owner:
@@ -259,13 +296,19 @@ class ResumableOutput:
         finished.unlink()
         self.partial.unlink(missing_ok=True)
 
-    def _make_whole(self) -> Path:
+    def _finished(self) -> Path:
+        """The file that gets the name of the output."""
+        if self._making is not None:
+            return self._making.result()
+        return self._make_whole(open(self.partial, "rb")) if self._finish else self.partial
+
+    def _make_whole(self, partial: BinaryIO) -> Path:
         """The finished file, made of the partial one; where that fails nothing but the latter is left."""
         assert self._finish is not None
         try:
-            with self._create(self.whole) as target:
+            with partial, self._create(self.whole) as target:
                 target.truncate(0)
-                self._finish(self.partial, target)
+                self._finish(partial, target)
                 target.flush()
                 os.fsync(target.fileno())
         except BaseException:
@@ -279,10 +322,6 @@ class ResumableOutput:
 
     def _cannot_write(self, error: OSError) -> OSError:
         return type(error)(f"output {self.path} cannot be written ({error.strerror}), choose another path.")
-
-
-def _as_bytes(rows: str | bytes) -> bytes:
-    return rows.encode() if isinstance(rows, str) else rows
 
 
 def _last_entry(journal: bytes) -> tuple[_Entry | None, int]:

@@ -226,14 +226,16 @@ def _with_head(stream: Any, stack: ExitStack) -> tuple[Any, bytes]:
             head = stream.read(HEAD_BYTES)
             stream.seek(start)
             return stream, head
-        stream = io.BufferedReader(_Adapter(lambda: iter(partial(_some_bytes, stream), b"")))
+        stream = io.BufferedReader(_Adapter(lambda: iter(partial(some_bytes, stream), b"")))
     return stream, stream.peek(HEAD_BYTES)[:HEAD_BYTES]
 
 
-def _some_bytes(stream: Any) -> bytes:
+def some_bytes(stream: Any, size: int = CHUNK) -> bytes:
     """The next bytes; if the stream has a method for it, without waiting for more than are available."""
+    if isinstance(stream, io.RawIOBase):  # its readline takes a byte at a time
+        return stream.read(size) or b""
     read = next(getattr(stream, name) for name in ("read1", "readline", "read") if hasattr(stream, name))
-    return read(CHUNK)
+    return read(size)
 
 
 def _as_utf8(texts: Callable[[], Iterator[str]]) -> BinaryIO:
@@ -263,7 +265,7 @@ def _decode(stream: Any, start: int | None, encoding: str) -> Iterator[str]:
     if start is not None:
         stream.seek(start)
     decoder = codecs.getincrementaldecoder(encoding)("dendritic_bert_undecodable")
-    for block in iter(partial(_some_bytes, stream), b""):
+    for block in iter(partial(some_bytes, stream), b""):
         yield decoder.decode(block)
     yield decoder.decode(b"", final=True)
 

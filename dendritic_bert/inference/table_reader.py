@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.compute
 import pyarrow.ipc
 import pyarrow.parquet
 
-from .records import BATCH_BYTES, MAX_LINE_BYTES, MalformedRecord, Position, RecordBatch, check_columns
+from .records import BATCH_BYTES, MAX_LINE_BYTES, LazyColumns, MalformedRecord, Position, RecordBatch, check_columns
 
 PAGE_BYTES = 1 << 20  # read from each column of a row group at a time
 HEADER_BYTES = 1 << 20  # at most, of what a column of a row group holds beside its cells
@@ -41,6 +42,7 @@ class TableReader:
         self._done, self._digest, self._is_hashed = done, digest, False
         self._columns: list[str] = []
         self._texts: tuple[str, ...] = ()
+        self._valid: dict[str, bool] = {}  # for each column of the table that is being given out, _is_valid()
         self._file: Any = None
         stream.seek(0)
         start = stream.read(6)
@@ -112,8 +114,11 @@ class TableReader:
                 for start in range(0, len(table), batch_size):
                     yield from _small(table[start:start + batch_size])
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self.name} is damaged behind row {self._done.lines} ({_first_line(error)}): fetch it "
-                             "again.") from None
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> ValueError:
+        return ValueError(f"{self.name} is damaged behind row {self._done.lines} ({_first_line(error)}): fetch it "
+                          "again.")
 
     def _parquet_tables(self, batch_size: int, first: int) -> Iterator[pa.RecordBatch]:
         # iter_batches takes the leaves of a nested column by their path, and no name with a dot in it.
@@ -150,6 +155,7 @@ class TableReader:
 
     def _checked(self, table: pa.RecordBatch) -> Iterator[RecordBatch]:
         """A batch without its malformed records or with null for them; or what is before the first, and an error."""
+        self._valid = {name: self._is_valid(table.column(name)) for name in self._columns}
         faults: dict[int, str] = {}
         for column in self._texts:
             texts = table.column(column)
@@ -179,19 +185,42 @@ class TableReader:
     def _batch(self, table: pa.RecordBatch, rows: Sequence[int], num_rows: int, nulls: set[int] | None = None
                ) -> RecordBatch:
         """The batch of ``table``, whose records are ``rows`` of the ``num_rows`` that were read."""
-        before, columns, arrays = self._done.lines, {}, {}
+        before, makers, arrays = self._done.lines, {}, {}
         for name in self._columns:
-            arrays[name] = table.column(name)
-            columns[name] = self._values(arrays[name])
+            array = table.column(name)
             if nulls and name in self._texts:
-                columns[name] = [None if row in nulls else cell for row, cell in enumerate(columns[name])]
+                array = pa.compute.if_else(pa.array([row not in nulls for row in range(len(table))]), array, None)
+            arrays[name], makers[name] = self._column(array, self._valid[name], name in self._texts)
         lines = before + num_rows
         size = self._size * lines // self._num_rows if self._num_rows else self.stream.tell()
         self._done = self._done._replace(records=self._done.records + len(rows) - len(nulls or ()), lines=lines,
                                          input_bytes=size)
         numbers = range(before + 1, before + 1 + len(rows)) if isinstance(rows, range) else [
             before + 1 + row for row in rows]
-        return RecordBatch(columns, self.position(), self.name, numbers, "row", arrays)
+        return RecordBatch(LazyColumns(makers), self.position(), self.name, numbers, "row", arrays)
+
+    def _column(self, array: pa.Array, is_valid: bool, is_text_column: bool
+                ) -> tuple[pa.Array, Callable[[], list[Any]]]:
+        """A column, of which the texts are string or large_string, and what makes a list of it."""
+        if is_text_column and array.type not in (pa.string(), pa.large_string()):
+            array = (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).cast(pa.string())
+        if not is_valid:
+            values = self._values(array)  # now, because the position counts what is replaced
+            return pa.array(values, plain_type(array.type)) if is_text(array.type) else array, lambda: values
+        return array, partial(self._values, array)
+
+    def _is_valid(self, array: pa.Array) -> bool:
+        """Whether the strings of a column are UTF-8, and its values in the range of its type.
+
+        No reader of these formats checks that, nor offsets, of which wrong ones raise ValueError.
+        """
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if is_text(array.type) and "UTF8" not in str(error):
+                raise self._damaged(error) from None
+            return False
+        return True
 
     def _values(self, array: pa.Array) -> list[Any]:
         """The cells of a column as Python has them; dates, times and decimals as text, which keeps all their digits."""
@@ -200,7 +229,7 @@ class TableReader:
             array = (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).cast(pa.string())
         try:
             return array.to_pylist()
-        except UnicodeDecodeError:  # no reader of these formats checks that a string is UTF-8
+        except UnicodeDecodeError:
             if pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             if not is_text(array.type):

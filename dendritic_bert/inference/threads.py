@@ -65,19 +65,20 @@ def without_lost_threads(function: Callable[[Argument], Result], argument: Argum
 
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None,
-    reads_ahead: bool = True,
+    reads_ahead: bool = True, is_large: Callable[[Item], bool] = lambda item: False,
 ) -> Generator[tuple[Item, Result]]:
     """Yield each item with its result, in order.
 
     Worker threads take whole batches and run torch on one thread each, since tokenizer and kernel both release the GIL.
     A single item gets all threads inside the kernel. Torch's number of threads, as the caller has set it, stays as it
     is; if it is the number to run with, the calling thread does the work. ``reads_ahead`` False asks a single worker
-    for each result before the next item is read.
+    for each result before the next item is read, and so does an item that ``is_large``.
     """
     is_alone = threads == 1 or num_items == 1
     if is_alone and threads == torch.get_num_threads():
         for item in items:
             yield item, function(item)
+            del item
         return
     workers, torch_threads = (1, threads) if is_alone else (threads, 1)
     most_running = workers if reads_ahead or not is_alone else 0  # beside the item that waits for the next free worker
@@ -85,8 +86,10 @@ def map_in_order(
         running: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
             running.append((item, pool.submit(function, item)))
-            if len(running) > most_running:
+            while len(running) > (0 if is_large(item) else most_running):
                 done, future = running.popleft()
                 yield done, future.result()
+                del done, future  # which may be large, before the next item is made
+            del item
         for done, future in running:
             yield done, future.result()

@@ -32,18 +32,16 @@ class StreamOutput:
             raise ValueError(f"{name} is a stream, which takes no {format}: name a file, or pass format "
                              f"{'arrow and a binary stream' if format == 'arrow' else 'arrow'}.")
 
-    def begin(self, position: Position, header: str | bytes) -> None:
+    def begin(self, position: Position, header: bytes) -> None:
         """Write ``header``; ``position`` is ignored, because a stream is not resumed."""
         self.write(header, position)
 
-    def write(self, rows: str | bytes, position: Position) -> None:
+    def write(self, rows: bytes, position: Position) -> None:
         """Append the lines or rows of one batch."""
-        if isinstance(rows, bytes):
-            self._write_bytes(rows)
-        elif self._takes_text:
-            self._write_text(rows)
+        if self._takes_text:
+            self._write_text(rows.decode())
         else:
-            self._write_bytes(rows.encode())
+            self._write_bytes(rows)
         if hasattr(self.stream, "flush"):
             self.stream.flush()
 
@@ -72,20 +70,20 @@ class StreamOutput:
 
 def open_output(
     output: PathOrStream | None, format: str, inputs: dict[tuple[int, int], str], run: dict[str, Any], resume: bool,
-    stack: ExitStack,
+    overlap: bool, stack: ExitStack,
 ) -> StreamOutput | ResumableOutput:
     """Open ``output``: a path, "-" or None for standard output, or a stream; ``stack`` closes it.
 
     A path gets what its suffix and ``format`` ask for; a stream takes lines, and Arrow as a stream of Arrow.
 
-    ``inputs`` maps the ``file_id`` of each file that must not be written to its name; ``run`` and ``resume`` are those
-    of ``ResumableOutput``. Raises OSError if the output cannot be written, ValueError if it is one of ``inputs``, and
-    TypeError for what is neither a path nor a stream.
+    ``inputs`` maps the ``file_id`` of each file that must not be written to its name; ``run``, ``resume`` and
+    ``overlap`` are those of ``ResumableOutput``. Raises OSError if the output cannot be written, ValueError if it is
+    one of ``inputs``, and TypeError for what is neither a path nor a stream.
     """
     stack.enter_context(_naming_the_output(output))  # entered first, so that it also sees errors of closing
     descriptor = descriptor_of(output) if isinstance(output, (str, os.PathLike)) and output != "-" else None
     if descriptor is None and isinstance(output, (str, os.PathLike)) and output != "-":
-        sink = _open_path(output, format, inputs, run, resume, stack)
+        sink = _open_path(output, format, inputs, run, resume, overlap, stack)
     else:
         sink = _open_stream(output, descriptor, format, stack)
         if file_id(status_of(sink.stream)) in inputs:
@@ -115,7 +113,7 @@ def _open_stream(output: Any, descriptor: int | None, format: str, stack: ExitSt
 
 
 def _open_path(output: str | os.PathLike[str], format: str, inputs: dict[tuple[int, int], str], run: dict[str, Any],
-               resume: bool, stack: ExitStack) -> StreamOutput | ResumableOutput:
+               resume: bool, overlap: bool, stack: ExitStack) -> StreamOutput | ResumableOutput:
     path = Path(os.path.realpath(output))  # a link stays a link
     if path.is_dir():
         raise IsADirectoryError(f"output {output} is a directory, name a file.")
@@ -128,7 +126,7 @@ def _open_path(output: str | os.PathLike[str], format: str, inputs: dict[tuple[i
             how = "is" if written == path else f"keeps what it has so far in {written}, which is"
             raise ValueError(f"output {output} {how} {name}, choose another path.")
     try:
-        return ResumableOutput(path, run, resume, finish_of(output, format))
+        return ResumableOutput(path, run, resume, finish_of(output, format), overlap)
     except NotWritableHere as error:
         _refuse_compression(output, str(error))
         warnings.warn(f"output {output} is written in place and not resumed: {error}.", stacklevel=5)

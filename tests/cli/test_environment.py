@@ -8,6 +8,7 @@ from command_line import NO_BACKEND, environment_of, run_apart
 from helpers import change_backend
 
 from dendritic_bert import embedded_model
+from dendritic_bert.inference import files_extension
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.kernels import backends
 
@@ -22,6 +23,7 @@ def test_env(run, monkeypatch, model_path):
     assert found["threads"].startswith(str(torch.get_num_threads()))
     assert found["backend reference"] == "available"
     assert found["backend in use"].startswith(backends.choose(None, "dsn_logits", "cpu", torch.float32))
+    assert found["files"] == "read and written in C++"
     assert found["tokenizer"].startswith(TextClassifier.from_pretrained().tokenizer.engine)
     assert found["embedded model"].endswith(model_path)
 
@@ -34,6 +36,7 @@ def test_env_says_what_is_missing_and_how_to_get_it(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr(metadata, "version", version)
     change_backend(monkeypatch, "cpu", missing="no compiler, install one")
+    monkeypatch.setattr(files_extension, "files", None)
     monkeypatch.setattr(embedded_model, "EMBEDDED_MODEL", str(tmp_path))
     status, out, _ = run("env")
     found = environment_of(out)
@@ -41,6 +44,7 @@ def test_env_says_what_is_missing_and_how_to_get_it(run, monkeypatch, tmp_path):
     assert found["accelerate"] == "not installed (pip install 'dendritic-bert[train]')"
     assert found["backend cpu"] == "not available: no compiler, install one"
     assert found["backend in use"].startswith("reference")
+    assert found["files"].startswith("read and written by Python: the extension is not built (install a C++ compiler")
     assert found["embedded model"].startswith(f"not there: {tmp_path} lacks model.safetensors and tokenizer.json")
 
 

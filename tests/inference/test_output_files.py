@@ -20,8 +20,8 @@ LINES = b"".join(b"a line %d\n" % n for n in range(1000))
 def finish(folder, name: str, format: str, data: bytes) -> bytes:
     source, target = folder / "source", folder / name
     source.write_bytes(data)
-    with open(target, "w+b") as file:
-        output_files.finish_of(target, format)(source, file)
+    with open(source, "rb") as rows, open(target, "w+b") as file:
+        output_files.finish_of(target, format)(rows, file)
         assert not file.closed
     return target.read_bytes()
 

@@ -1,5 +1,7 @@
 """An interrupted classify_file, taken up again, ends in the same bytes as one that was not."""
 
+import csv
+import io
 import itertools
 import json
 import multiprocessing
@@ -10,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
@@ -39,6 +43,15 @@ def write_input(path: Path, num_records: int) -> Path:
             words = " ".join(rng.choices(WORDS, k=rng.choice([1, 3, 10, 60])))
             text = words.replace("the", "\n", 1).encode() + BAD_UTF8 * (i % 50 == 7)
             file.write(b'%d,"%s"\r\n' % (i, text))
+    return path
+
+
+def write_table(path: Path, num_records: int) -> Path:
+    """The records of ``write_input`` as Parquet, in row groups that are no whole number of batches."""
+    text = write_input(path.with_suffix(".csv"), num_records).read_text("utf-8", "replace")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    pa.parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=1100)
+    path.with_suffix(".csv").unlink()
     return path
 
 
@@ -280,14 +293,15 @@ def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float,
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.parametrize(("journal_seconds", "threads"), [(0.0, 1), (0.01, 2)])
-def test_kill_at_any_moment(classifier, tmp_path, journal_seconds, threads):
+@pytest.mark.parametrize(("write", "name", "journal_seconds", "threads"), [
+    (write_input, "csv", 0.0, 1), (write_table, "parquet", 0.01, 2)])
+def test_kill_at_any_moment(classifier, tmp_path, write, name, journal_seconds, threads):
     """Five processes end by SIGKILL, each somewhere behind the one before; then one finishes the file."""
-    input, output, folder = write_input(tmp_path / "in.csv", 6000), tmp_path / "out", tmp_path / "model"
+    input, output, folder = write(tmp_path / f"in.{name}", 6000), tmp_path / f"out.{name}", tmp_path / "model"
     classifier.model.save_pretrained(folder)
     hugging_face_tokenizer().save_pretrained(folder)
     survivor = TextClassifier.from_pretrained(folder)
-    whole = classify(survivor, input, tmp_path / "whole")
+    whole = classify(survivor, input, tmp_path / f"whole.{name}")
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # pytest shows it where the test fails
     context = multiprocessing.get_context("fork")  # its children have everything imported already
@@ -302,5 +316,5 @@ def test_kill_at_any_moment(classifier, tmp_path, journal_seconds, threads):
         done.append(last_of(f"{output}.partial.json")["position"]["records"])
     assert done == sorted(set(done)), "every run must get further than the one before"
     assert classify(survivor, input, output) == whole._replace(num_resumed=done[-1])
-    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
-    assert names(tmp_path) == {"in.csv", "model", "out", "whole"}
+    assert output.read_bytes() == (tmp_path / f"whole.{name}").read_bytes()
+    assert names(tmp_path) == {f"in.{name}", "model", f"out.{name}", f"whole.{name}"}

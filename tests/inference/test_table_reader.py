@@ -4,6 +4,7 @@ import datetime
 import decimal
 import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -113,6 +114,20 @@ def test_strings_that_are_not_utf8(format):
     batch, = read(pa.table({"t": bad}), format, text_columns=["t"])
     assert batch.columns == {"t": ["caf\ufffd \ufffd", "ok"]}
     assert batch.position.num_replaced == 2
+
+
+@pytest.mark.parametrize("offsets", [[0, 1 << 28, 2, 3], [0, 3, 1, 3], [0, -5, 1, 3], [0, 1, 2, 1 << 28]], ids=str)
+def test_offsets_that_lead_elsewhere(offsets):
+    """Of a stream of Arrow, which nothing else checks: none of them is followed."""
+    sound = pa.array(["a", "b", "c"])
+    with io.BytesIO() as file:
+        with pa.ipc.new_stream(file, pa.schema({"t": pa.string()})) as writer:
+            writer.write_batch(pa.record_batch({"t": sound}))
+        data = file.getvalue()
+    place = data.index(np.arange(4, dtype=np.int32).tobytes())
+    broken = data[:place] + np.array(offsets, np.int32).tobytes() + data[place + 16:]
+    with pytest.raises(ValueError, match=r"^input is damaged behind row [02] \(.*\): fetch it again\.$"):
+        list(open_records(io.BytesIO(broken), "arrow").batches(10, [], ["t"]))
 
 
 @pytest.mark.parametrize("data", [b"text\na\n", b"PAR1", b"", b"PAR1" + bytes(100)])

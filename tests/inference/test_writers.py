@@ -239,18 +239,19 @@ def test_a_file_system_without_locks(classifier, folder, monkeypatch, number):
     assert len(Path("out.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["out.csv.gz", "out.parquet"])
-def test_a_table_that_could_not_be_finished(classifier, folder, monkeypatch, name):
+def test_a_table_that_could_not_be_finished(classifier, folder, monkeypatch, name, threads):
     """What is classified stays, and the same call does what is left."""
     classifier.classify_file("in.txt", f"whole.{name}")
     with monkeypatch.context() as patch:
         patch.setattr(output_files.shutil, "copyfileobj", no_room)
         patch.setattr(output_files, "_groups", no_room)
         with pytest.raises(OSError, match=rf"output {name} cannot be written \(No space left on device\): make room"):
-            classifier.classify_file("in.txt", name)
+            classifier.classify_file("in.txt", name, threads=threads)
     assert sorted(contents(folder)) == ["in.txt", f"{name}.partial", f"{name}.partial.json", f"whole.{name}"]
     Path(f"{name}.partial.whole").write_bytes(b"half of it")  # as it is left by a process that is killed
-    assert classifier.classify_file("in.txt", name).num_resumed == 2
+    assert classifier.classify_file("in.txt", name, threads=threads).num_resumed == 2
     assert Path(name).read_bytes() == Path(f"whole.{name}").read_bytes()
     assert sorted(contents(folder)) == ["in.txt", name, f"whole.{name}"]
 
