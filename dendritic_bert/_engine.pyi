@@ -1,4 +1,50 @@
-"""The C++ extension of the engine: BERT's tokenizer. It knows no torch and no numpy."""
+"""The C++ extension of the engine: BERT's tokenizer, and models from text to logits. It knows no torch and no numpy.
+
+Memory of numpy's is passed as its address.
+"""
+
+import os
+from typing import Any
+
+def checksum(address: int, size: int) -> int:
+    """XXH64 of memory, with seed 0."""
+
+def apply_scores(function: int, temperature: float, logits: int, scores: int, rows: int, columns: int) -> None:
+    """Scores of float32 logits, from one address to another, which may be the same. ``function`` is a place in
+    ``SCORE_FUNCTIONS``."""
+
+class Model:
+    """Texts to logits; threads may share it.
+
+    address, size: where a file of a model (docs/engine.md) lies, at a multiple of 64. owner: what keeps it there.
+    Raises ValueError, and says why, for what is no such file.
+    """
+
+    labels: list[str]
+    num_positions: int
+    scoring: tuple[int, float]
+    def __new__(cls, address: int, size: int, owner: object) -> Model: ...
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Model:
+        """Map a file into memory. Raises OSError, and ValueError for what is no file of a model."""
+    def logits(self, texts: Any, threads: int) -> tuple[bytearray, int, int, int]:
+        """The logits of a list of str, or of what exports Arrow's C data interface for strings or bytes, float32
+        ``[B, C]``; how many texts were cut; the length of the longest row if the tables are too short for it, so that
+        no logit counts, and else 0; the first text with a logit that is not finite, or -1.
+
+        Raises TypeError for what is no str, UnicodeEncodeError for a lone surrogate, and ValueError for an array with
+        nulls or of another type, and for a text of more than 1 GiB.
+        """
+    def scores(
+        self, texts: Any, threads: int, function: int, temperature: float
+    ) -> tuple[tuple[bytearray, bytearray], int, int, int]:
+        """The scores ``[B, C]`` float32 in the place of the logits, and the label ``[B]`` int32 with the highest."""
+    def answers(
+        self, texts: list[str], threads: int, function: int, temperature: float, labels: list[str]
+    ) -> tuple[list[dict[str, Any]], int] | None:
+        """``{"label": str, "score": float}`` of each text, the label with the highest score, and how many texts were
+        cut. None if a row is too long or a logit not finite."""
+
 
 class Tokenizer:
     """BertNormalizer, BertPreTokenizer and WordPiece; threads may share it.

@@ -45,6 +45,11 @@ def is_served(op: str, device: torch.device, dtype: torch.dtype) -> bool:
     return any(backends.refusal(name, op, device, dtype) is None for name in names)
 
 
+def serving_backend(op: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The name of the backend that computes ``op`` with a word table of ``dtype`` on ``device``."""
+    return backends.choose(None, op, device, dtype)
+
+
 def _channels(table: Tensor) -> int:
     """The size of the last axis, of which a table without any, which validation refuses, has none."""
     return table.shape[-1] if table.dim() else 0

@@ -48,7 +48,7 @@ def test_the_package_has_everything_that_is_not_python(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path], cwd=ROOT, env=environment,
                    check=True, capture_output=True)
     package = tmp_path / "dendritic_bert"
-    expected = ["_cpu.pyi", "_cuda.pyi", "_engine.pyi", "py.typed", "training/sweep.yaml",
+    expected = ["_cpu.pyi", "_cuda.pyi", "_engine.pyi", "_files.pyi", "py.typed", "training/sweep.yaml",
                 *(str(path.relative_to(ROOT / "dendritic_bert"))
                   for path in (ROOT / "dendritic_bert" / "assets").rglob("*") if path.is_file())]
     assert [name for name in expected if not (package / name).is_file()] == []
@@ -159,7 +159,8 @@ def test_architectures_that_are_too_old_are_left_out(load_setup, capsys):
     ("8,0", "TORCH_CUDA_ARCH_LIST is '8,0', expected architectures such as 8.0;9.0+PTX (Unknown CUDA arch (8,0)")])
 def test_lists_that_leave_nothing_to_build_for(load_setup, requested, reason, capsys):
     module = load_setup(TORCH_CUDA_ARCH_LIST=requested)
-    assert [extension.name for extension in module.extensions] == ["dendritic_bert._cpu", "dendritic_bert._engine"]
+    assert [extension.name for extension in module.extensions] == [
+        "dendritic_bert._cpu", "dendritic_bert._engine", "dendritic_bert._files"]
     printed = capsys.readouterr().out
     assert printed.startswith(f"CUDA kernels not built: {reason}")
     assert printed.count("\n") == 1
@@ -221,10 +222,13 @@ def test_an_isolated_build_compiles_nothing_again(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         compiled.append([line for line in log.read_text().splitlines() if line.startswith("-c ")])
         assert (source / "build" / "torch").readlink().parent.name == isolated
-    sources = {Path(word).name for line in compiled[0] for word in line.split() if word.endswith(".cpp")}
+    words = [word for line in compiled[0] for word in line.split() if word.endswith(".cpp")]
+    assert {Path(word).name for word in words if Path(word).parent.name == "files"} == {
+        "json_object.cpp", "python_module.cpp", "record_scanner.cpp", "row_formatter.cpp"}
+    sources = {Path(word).name for word in words if Path(word).parent.name != "files"}
     int8 = {"window_int8.cpp", "window_int8_binding.cpp", "window_int8_dispatch.cpp"}
-    engine = {"python_module.cpp", "tokenizer.cpp", "vocabulary.cpp"}
-    assert sources == {"binding.cpp", "dispatch.cpp", "kernel.cpp", *int8, *engine}
+    plain = {path.name for folder in ("engine", "files") for path in (ROOT / "csrc" / folder).glob("*.cpp")}
+    assert sources == {"binding.cpp", "dispatch.cpp", "kernel.cpp", *int8, *plain}
     assert all(" c++ -m64 " in line for line in compiled[0])
     assert compiled[1] == []
     assert "not compatible with the compiler" not in done.stderr

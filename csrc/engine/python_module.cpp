@@ -1,10 +1,4 @@
 // The Python module dendritic_bert._engine, in Python's limited API of version 3.10. It knows no torch and no numpy.
-#define PY_SSIZE_T_CLEAN
-#ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x030A0000
-#endif
-#include <Python.h>
-
 #include <limits>
 #include <memory>
 #include <new>
@@ -13,46 +7,47 @@
 #include <utility>
 #include <vector>
 
-#include "tokenizer.h"
+#include "model_file.h"
+#include "python_support.h"
+#include "scores.h"
+#include "workspaces.h"
 
 namespace dendritic_bert::engine {
+
+// The bytes of a str, which stay valid as long as it lives. {nullptr, 0} and an exception if it holds a lone surrogate.
+static std::string_view utf8_of(PyObject* text) {
+  Py_ssize_t size = 0;
+  const char* bytes = PyUnicode_AsUTF8AndSize(text, &size);
+  return {bytes, bytes ? size_t(size) : 0};
+}
+
+ListedTexts::ListedTexts(PyObject* list) : tuple_(PyList_AsTuple(list)) {
+  if (!tuple_) return;
+  const Py_ssize_t size = PyTuple_Size(tuple_);
+  views_.reserve(size_t(size));
+  for (Py_ssize_t i = 0; i < size; ++i) {
+    const std::string_view view = utf8_of(PyTuple_GetItem(tuple_, i));
+    views_.push_back(view);
+    if (!view.data()) return;
+    texts_.num_bytes += view.size();
+    if (view.size() > Tokenizer::most_text_bytes) {
+      PyErr_Format(PyExc_ValueError, "texts[%zd] has %zu bytes, expected at most %zu: cut it.", i, view.size(),
+                   Tokenizer::most_text_bytes);
+      return;
+    }
+  }
+  texts_.size = size_t(size);
+  texts_.views = views_.data();
+  is_valid_ = true;
+}
+
 namespace {
 
-// A reference that is given back at the end of its scope.
-struct Owned {
-  PyObject* object;
-  explicit Owned(PyObject* object_) : object(object_) {}
-  ~Owned() { Py_XDECREF(object); }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  operator PyObject*() const { return object; }
-  PyObject* release() {
-    PyObject* given = object;
-    object = nullptr;
-    return given;
-  }
-};
+struct SharedTokenizer {
+  Tokenizer tokenizer;
+  Workspaces workspaces;
 
-// A tokenizer with the workspaces of the threads that have used it. As many are kept as there were calls at once. Both
-// methods are called under the interpreter's lock.
-class SharedTokenizer {
- public:
-  explicit SharedTokenizer(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
-
-  const Tokenizer& tokenizer() const { return tokenizer_; }
-
-  std::unique_ptr<Workspace> borrow() {
-    if (idle_.empty()) return std::make_unique<Workspace>(tokenizer_.make_workspace());
-    std::unique_ptr<Workspace> workspace = std::move(idle_.back());
-    idle_.pop_back();
-    return workspace;
-  }
-
-  void give_back(std::unique_ptr<Workspace> workspace) { idle_.push_back(std::move(workspace)); }
-
- private:
-  Tokenizer tokenizer_;
-  std::vector<std::unique_ptr<Workspace>> idle_;
+  explicit SharedTokenizer(Tokenizer tokenizer_) : tokenizer(std::move(tokenizer_)), workspaces(tokenizer) {}
 };
 
 struct TokenizerObject {
@@ -146,31 +141,10 @@ void delete_tokenizer(PyObject* self) {
   Py_DECREF(type);
 }
 
-// Views of the texts, and their bytes all together; false and an exception for what is no str of UTF-8.
-bool read_texts(PyObject* texts, std::vector<std::string_view>& views, size_t& num_bytes) {
-  const Py_ssize_t size = PyTuple_Size(texts);
-  views.reserve(size_t(size));
-  for (Py_ssize_t i = 0; i < size; ++i) {
-    views.push_back(utf8_of(PyTuple_GetItem(texts, i)));
-    if (!views.back().data()) return false;
-    num_bytes += views.back().size();
-    if (views.back().size() > Tokenizer::most_text_bytes) {
-      PyErr_Format(PyExc_ValueError, "texts[%zd] has %zu bytes, expected at most %zu: cut it.", i, views.back().size(),
-                   Tokenizer::most_text_bytes);
-      return false;
-    }
-  }
-  return true;
-}
-
 template <class T>
 PyObject* copy_to_bytearray(const std::vector<T>& values, size_t size) {
   return PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(values.data()), Py_ssize_t(size * sizeof(T)));
 }
-
-// Another thread may hold the interpreter's lock for 5 ms before it hands it back, so that a few texts are not worth
-// giving it away: these many bytes take about 10 us.
-constexpr size_t bytes_worth_unlocking = 4096;
 
 PyObject* encode(PyObject* self, PyObject* arguments) {
   PyObject* list;
@@ -178,34 +152,24 @@ PyObject* encode(PyObject* self, PyObject* arguments) {
   int keeps_end;
   if (!PyArg_ParseTuple(arguments, "O!np", &PyList_Type, &list, &max_length, &keeps_end)) return nullptr;
   SharedTokenizer& shared = *reinterpret_cast<TokenizerObject*>(self)->shared;
-  if (max_length < Py_ssize_t(shared.tokenizer().num_special_tokens()))
+  const Tokenizer& tokenizer = shared.tokenizer;
+  if (max_length < Py_ssize_t(tokenizer.num_special_tokens()))
     return PyErr_Format(PyExc_ValueError, "max_length is %zd, the special tokens alone take %zu.", max_length,
-                        shared.tokenizer().num_special_tokens());
-  // A tuple, because another thread may change the list.
-  const Owned texts(PyList_AsTuple(list));
-  if (!texts) return nullptr;
+                        tokenizer.num_special_tokens());
   try {
-    std::vector<std::string_view> views;
-    size_t num_bytes = 0;
-    if (!read_texts(texts, views, num_bytes)) return nullptr;
-    std::unique_ptr<Workspace> workspace = shared.borrow();
-    const Truncation truncation = {size_t(max_length), bool(keeps_end)};
-    if (num_bytes < bytes_worth_unlocking) {
-      shared.tokenizer().encode(views, truncation, *workspace);
-    } else {
-      struct Unlocked {
-        PyThreadState* state = PyEval_SaveThread();
-        ~Unlocked() { PyEval_RestoreThread(state); }
-      } unlocked;
-      shared.tokenizer().encode(views, truncation, *workspace);
+    const ListedTexts listed(list);
+    const Texts* texts = listed.texts();
+    if (!texts) return nullptr;
+    const Workspaces::Borrowed workspace(shared.workspaces);
+    {
+      const Unlocked unlocked(texts->num_bytes);
+      tokenizer.encode(*texts, 0, texts->size, {size_t(max_length), bool(keeps_end)}, *workspace);
     }
     const PackedRows& rows = workspace->rows;
     const Owned ids(copy_to_bytearray(rows.ids, rows.num_ids));
     const Owned cu_seqlens(copy_to_bytearray(rows.cu_seqlens, rows.cu_seqlens.size()));
-    const size_t num_truncated = rows.num_truncated;
-    shared.give_back(std::move(workspace));
     if (!ids || !cu_seqlens) return nullptr;
-    return Py_BuildValue("OOn", ids.object, cu_seqlens.object, Py_ssize_t(num_truncated));
+    return Py_BuildValue("OOn", ids.object, cu_seqlens.object, Py_ssize_t(rows.num_truncated));
   } catch (const std::bad_alloc&) { return PyErr_NoMemory(); }
 }
 
@@ -223,17 +187,50 @@ PyType_Slot tokenizer_slots[] = {{Py_tp_new, reinterpret_cast<void*>(make_tokeni
 PyType_Spec tokenizer_spec = {
     "dendritic_bert._engine.Tokenizer", sizeof(TokenizerObject), 0, Py_TPFLAGS_DEFAULT, tokenizer_slots};
 
+// Memory is passed as its address, because the limited API has buffers from version 3.11 on.
+PyObject* checksum_of(PyObject*, PyObject* arguments) {
+  unsigned long long address;
+  Py_ssize_t size;
+  if (!PyArg_ParseTuple(arguments, "Kn", &address, &size)) return nullptr;
+  return PyLong_FromUnsignedLongLong(checksum({reinterpret_cast<const char*>(uintptr_t(address)), size_t(size)}));
+}
+
+PyObject* apply_scores(PyObject*, PyObject* arguments) {
+  int function;
+  float temperature;
+  unsigned long long logits, scores;
+  Py_ssize_t rows, columns;
+  if (!PyArg_ParseTuple(arguments, "ifKKnn", &function, &temperature, &logits, &scores, &rows, &columns))
+    return nullptr;
+  {
+    const Unlocked unlocked(size_t(rows) * sizeof(float));
+    Scoring{ScoreFunction(function), temperature}.apply(reinterpret_cast<const float*>(uintptr_t(logits)), size_t(rows),
+                                                        size_t(columns), reinterpret_cast<float*>(uintptr_t(scores)));
+  }
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+
+PyMethodDef functions[] = {
+    {"checksum", checksum_of, METH_VARARGS, "checksum(address, size) -> XXH64 of memory, with seed 0"},
+    {"apply_scores", apply_scores, METH_VARARGS,
+     "apply_scores(function, temperature, logits, scores, rows, columns): from one address to another, float32"},
+    {nullptr, nullptr, 0, nullptr}};
+
 int add_types(PyObject* module) {
-  const Owned type(PyType_FromSpec(&tokenizer_spec));
-  return type ? PyModule_AddType(module, reinterpret_cast<PyTypeObject*>(type.object)) : -1;
+  for (PyType_Spec* spec : {&tokenizer_spec, &model_spec}) {
+    const Owned type(PyType_FromSpec(spec));
+    if (!type || PyModule_AddType(module, reinterpret_cast<PyTypeObject*>(type.object)) < 0) return -1;
+  }
+  return 0;
 }
 
 PyModuleDef_Slot module_slots[] = {{Py_mod_exec, reinterpret_cast<void*>(add_types)}, {0, nullptr}};
 PyModuleDef module_definition = {PyModuleDef_HEAD_INIT,
                                  "_engine",
-                                 "Texts to token ids, in C++.",
+                                 "Texts to token ids and to logits, in C++.",
                                  0,
-                                 nullptr,
+                                 functions,
                                  module_slots,
                                  nullptr,
                                  nullptr,

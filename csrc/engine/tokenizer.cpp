@@ -36,11 +36,12 @@ Tokenizer::Tokenizer(NormalizerSettings normalizer, Vocabulary vocabulary, Added
       suffix_(std::move(suffix)),
       log2_cache_lines_(log2_cache_lines) {}
 
-void Tokenizer::encode(const std::vector<std::string_view>& texts, Truncation truncation, Workspace& workspace) const {
+void Tokenizer::encode(const Texts& texts, size_t first, size_t last, Truncation truncation,
+                       Workspace& workspace) const {
   PackedRows& rows = workspace.rows;
   rows.clear();
-  for (std::string_view text : texts) {
-    append_row(text, truncation, workspace);
+  for (size_t i = first; i < last; ++i) {
+    append_row(texts[i], truncation, workspace);
     rows.cu_seqlens.push_back(int64_t(rows.num_ids));
   }
   workspace.words.shrink();

@@ -8,6 +8,7 @@
 
 #include "added_tokens.h"
 #include "normalizer.h"
+#include "texts.h"
 #include "vocabulary.h"
 #include "word_cache.h"
 #include "words.h"
@@ -67,9 +68,9 @@ class Tokenizer {
   Workspace make_workspace() const { return Workspace(normalizer_, log2_cache_lines_); }
   size_t num_special_tokens() const { return prefix_.size() + suffix_.size(); }
 
-  // The rows of `texts`, in UTF-8 and of at most most_text_bytes each, into workspace.rows. max_length must leave room
-  // for the special tokens.
-  void encode(const std::vector<std::string_view>& texts, Truncation truncation, Workspace& workspace) const;
+  // The rows of texts [first, last), of at most most_text_bytes each, into workspace.rows. max_length must leave room for
+  // the special tokens.
+  void encode(const Texts& texts, size_t first, size_t last, Truncation truncation, Workspace& workspace) const;
 
  private:
   void append_row(std::string_view text, Truncation truncation, Workspace& workspace) const;

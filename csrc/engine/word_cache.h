@@ -5,7 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+
+#include "huge_pages.h"
 
 namespace dendritic_bert::engine {
 
@@ -55,7 +56,8 @@ class WordCache {
   };
 
   // 2^log2_lines cache lines of two entries each.
-  explicit WordCache(unsigned log2_lines) : shift_(64 - log2_lines), lines_(size_t(1) << log2_lines) {}
+  explicit WordCache(unsigned log2_lines)
+      : shift_(64 - log2_lines), lines_(huge_pages::make_array<Line>(size_t(1) << log2_lines)) {}
 
   struct alignas(64) Line {
     Entry entries[2] = {};  // of length 0, which no word has
@@ -88,7 +90,7 @@ class WordCache {
   }
 
   unsigned shift_;
-  std::vector<Line> lines_;
+  huge_pages::Array<Line> lines_;
 };
 
 }  // namespace dendritic_bert::engine

@@ -1,7 +1,7 @@
-"""Models that run without this package: ONNX files, ``torch.export`` programs and AOTInductor packages.
+"""Models that run without this package: ONNX files, ``torch.export`` programs, AOTInductor packages, engine files.
 
 ``exporting`` is the entry. ``tables`` says what of a model is exported and computes what the results are compared
-with; ``onnx_graph`` and ``torch_program`` each write one kind of file.
+with; ``onnx_graph``, ``torch_program`` and ``engine_file`` each write one kind of file.
 """
 
 from .exporting import FORMATS, ExportReport, export

@@ -14,12 +14,13 @@ from ..atomic_write import atomic_folder, expect_new
 from ..inference.tokenization import PackedTokenizer
 from ..model.convert import model_class_of
 from . import onnx_graph, torch_program
+from .engine_file import write_engine_file
 from .tables import TABLE_DTYPES, describe, make_tables, own_logits, round_words, sample_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "aoti": "model.aoti.pt2"}
+FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "aoti": "model.aoti.pt2"}  # and "engine", a file by itself
 # The largest difference from our logits, as a share of the largest of them and at least of 1. The sums have some
 # hundred terms in another order; float32 has 6e-8.
 TOLERANCE = 1e-5
@@ -36,20 +37,23 @@ class ExportReport(NamedTuple):
 
 def export(
     name_or_path: str | os.PathLike[str], output_dir: str | os.PathLike[str], format: str = "onnx", *,
-    dtype: str = "float32", token_type_ids: bool = True, native: bool = False,
+    dtype: str = "float32", token_type_ids: bool = True, native: bool = False, max_length: int | None = None,
 ) -> ExportReport:
     """Write a model as a program that runs without this package, and its tokenizer beside it.
 
     The folder appears when it is complete. It holds ``FORMATS[format]`` and tokenizer.json, which cuts texts to the
-    model's length and pads a batch.
+    model's length and pads a batch; or, for the engine, one file with all of it.
 
     Args:
         name_or_path: a folder or a hub id of a model of this package (or of a BERT).
-        output_dir: a folder that does not exist or is empty.
-        format: "onnx"; "torch", a ``torch.export`` program; or "aoti", an AOTInductor package.
+        output_dir: a folder that does not exist or is empty; for the engine a file that does not exist.
+        format: "onnx"; "torch", a ``torch.export`` program; "aoti", an AOTInductor package; or "engine", a file for
+            csrc/engine with the tables as a ``TextClassifier`` has them, for single texts.
         dtype: of the word table: "float32", "float16" or "int8" (with a scale per row, a quarter of the bytes).
         token_type_ids: whether the program takes token types, which pairs of texts have; without it all are 0.
         native: compile an AOTInductor package for this processor, not for every one of its architecture.
+        max_length: for the engine, cut texts to this many tokens rather than to those that the model can take. The
+            folded tables of BERT's vocabulary take 0.12 MB for each.
 
     Raises:
         ValueError: an unknown format or dtype; ``output_dir`` is not empty; or the format cannot hold the model, where
@@ -58,11 +62,16 @@ def export(
         ImportError: onnx is not installed.
         RuntimeError: there is no compiler for AOTInductor, or the program's logits are not ours.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format is {format!r}, known are {', '.join(FORMATS)}.")
+    if format not in FORMATS and format != "engine":
+        raise ValueError(f"format is {format!r}, known are {', '.join(FORMATS)}, engine.")
     if dtype not in TABLE_DTYPES:
         raise ValueError(f"dtype is {dtype!r}, a table is exported as {', '.join(TABLE_DTYPES)}.")
+    if max_length is not None and format != "engine":
+        raise ValueError(f"max_length is {max_length}, but only the format \"engine\" takes it: leave it out.")
     output = Path(output_dir)
+    if format == "engine":
+        write_engine_file(name_or_path, output, max_length)
+        return ExportReport(output, output.stat().st_size, 0.0)
     expect_new(output)
     if format == "onnx":
         onnx_graph.require("onnx")

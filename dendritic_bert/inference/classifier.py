@@ -13,7 +13,7 @@ from .scores import Answers, Prediction, label_names
 from .streams import PathOrStream
 from .text_logits import BATCH_SIZE, TextLogits
 from .texts import check_texts, split_pairs
-from .threads import without_lost_threads
+from .threads import check_positive, thread_count, without_lost_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,6 +78,10 @@ class TextClassifier(TextLogits):
         Raises TypeError for a text that is not a str, and ValueError for an argument out of its range and for a score
         that is NaN or infinite, naming the text.
         """
+        if top_k == "" and function_to_apply is None and threshold is None and abstain_below is None:
+            best = self._best(texts, batch_size, threads)
+            if best is not None:
+                return best
         answers = self.answers(top_k=top_k, function_to_apply=function_to_apply, threshold=threshold,
                                abstain_below=abstain_below)
         first, second = split_pairs(texts)
@@ -87,6 +91,21 @@ class TextClassifier(TextLogits):
         if isinstance(texts, Mapping) or (isinstance(texts, str) and answers.is_list):
             return results[0]
         return results
+
+    def _best(self, texts: Any, batch_size: int, threads: int | None) -> list[dict[str, Any]] | None:
+        """The result of a call without options, from the engine; None for what takes the general way."""
+        if type(texts) is str:
+            texts = [texts]
+        elif type(texts) is not list:
+            return None
+        check_positive("batch_size", batch_size)
+        found = self._engine.answers(self, texts, thread_count(threads), *self._answers.rule, self.labels)
+        if found is None:
+            return None
+        answers, num_truncated = found
+        if num_truncated:
+            self.count_truncated(num_truncated)
+        return answers
 
     def predict_array(
         self,
@@ -104,6 +123,14 @@ class TextClassifier(TextLogits):
         same to the bit for any number of threads. The other arguments and the errors are those of a call.
         """
         answers = self.answers(function_to_apply=function_to_apply)
+        check_positive("batch_size", batch_size)
+        if text_pairs is None:
+            found = self._engine.scores(self, texts, thread_count(threads), *answers.rule)
+            if found is not None:
+                scores, labels, num_truncated, row = found
+                self._expect_finite(row)
+                self.count_truncated(num_truncated)
+                return labels, scores
         first = check_texts(texts)
         second = None if text_pairs is None else check_texts(text_pairs, "text_pairs")
         if second is not None and len(second) != len(first):
@@ -114,6 +141,10 @@ class TextClassifier(TextLogits):
             scores[start:start + len(batch)] = batch
             labels[start:start + len(batch)] = batch.argmax(axis=1)
         return labels, scores
+
+    def label_names(self) -> list[str]:
+        """The labels of the logits, in order."""
+        return self.labels
 
     def answers(self, **options: Any) -> Answers:
         """What this model says of a text; ``options`` are those of ``Answers``."""

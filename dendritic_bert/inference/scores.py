@@ -9,8 +9,16 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from .formatters import Labels
 from .texts import without_surrogates
 from .threads import check_positive
+
+try:
+    from .._engine import apply_scores
+except ImportError:  # numpy serves
+    apply_scores = None  # type: ignore[assignment]
+
+SCORE_FUNCTIONS = ("sigmoid", "softmax", "none")  # in the order of their codes in csrc/engine/scores.h
 
 
 class Prediction(NamedTuple):
@@ -66,41 +74,42 @@ def score_function(
     ``temperature`` (Guo et al., On Calibration of Modern Neural Networks, 2017), except in a regression and where no
     function is applied. Raises ValueError for another function and for a temperature that is not positive.
     """
+    return partial(_apply, *score_rule(problem_type, num_labels, function_to_apply, temperature))
+
+
+def score_rule(
+    problem_type: str | None, num_labels: int, function_to_apply: str | None = None, temperature: float = 1.0
+) -> tuple[str, float]:
+    """The name of the function of ``score_function``, and what logits are divided by; with its errors."""
     if function_to_apply is None:
         is_sigmoid = problem_type == "multi_label_classification" or num_labels == 1
         name = "none" if problem_type == "regression" else "sigmoid" if is_sigmoid else "softmax"
     else:
         name = function_to_apply.lower()  # the pipeline takes either case
-    if name not in FUNCTIONS:
-        raise ValueError(f"function_to_apply is {function_to_apply!r}, known are {', '.join(FUNCTIONS)}.")
+    if name not in SCORE_FUNCTIONS:
+        raise ValueError(f"function_to_apply is {function_to_apply!r}, known are {', '.join(SCORE_FUNCTIONS)}.")
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature is {temperature}, expected a positive number: mend it in the model's "
                          "configuration.")
-    function = FUNCTIONS[name]
-    if name == "none" or problem_type == "regression" or temperature == 1:
-        return function
-    return partial(_after_division, function, np.float32(temperature))
+    return name, 1.0 if name == "none" or problem_type == "regression" else temperature
 
 
-def _after_division(function: Callable[[np.ndarray], np.ndarray], by: np.float32, logits: np.ndarray) -> np.ndarray:
-    return function(logits / by)
-
-
-def _identity(logits: np.ndarray) -> np.ndarray:
-    return logits
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # below -88 the exponential is infinite, and its quotient the 0 that it should be
-        return 1.0 / (1.0 + np.exp(-logits))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exp / exp.sum(axis=1, keepdims=True)
-
-
-FUNCTIONS = {"sigmoid": _sigmoid, "softmax": _softmax, "none": _identity}
+def _apply(name: str, temperature: float, logits: np.ndarray) -> np.ndarray:
+    """The function of logits that are divided by the temperature. Exponentials and sums are float64, and a score is
+    rounded once."""
+    if name == "none":
+        return logits
+    if apply_scores is not None:
+        logits = np.ascontiguousarray(logits, np.float32)
+        scores = np.empty_like(logits)
+        apply_scores(SCORE_FUNCTIONS.index(name), temperature, logits.ctypes.data, scores.ctypes.data, *logits.shape)
+        return scores
+    logits = logits / np.float32(temperature)
+    if name == "sigmoid":
+        with np.errstate(over="ignore"):  # below -709 the exponential is infinite, and its quotient 0, as it should be
+            return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+    exp = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
+    return (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 class Answers:
@@ -133,6 +142,7 @@ class Answers:
         all_scores: bool = False,
     ):
         self.labels = labels
+        self.rule = score_rule(problem_type, len(labels), function_to_apply, temperature)
         self.scores = score_function(problem_type, len(labels), function_to_apply, temperature)
         self.is_list = top_k != "" or threshold is not None
         self.num_listed = len(labels)
@@ -150,25 +160,33 @@ class Answers:
 
     def best(self, scores: np.ndarray) -> tuple[list[str | None], np.ndarray]:
         """The best label of each row of scores ``[B, C]``, and its score ``[B]``."""
-        labels = self.labels
-        best = scores.argmax(axis=1)
-        best_scores = scores[np.arange(len(best)), best]
-        names: list[str | None] = [labels[label] for label in best.tolist()]
+        numbers, best = self._best(scores)
+        names = [*self.labels, None]
+        return [names[number] for number in numbers.tolist()], best
+
+    def _best(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers ``[B]`` int32 of the best labels, -1 for None, and their scores ``[B]``."""
+        numbers = scores.argmax(axis=1).astype(np.int32)
+        best = scores[np.arange(len(numbers)), numbers]
         if self.abstain_below is not None:
-            for row in np.flatnonzero(best_scores.astype(np.float64) < self.abstain_below):
-                names[row] = None
-        return names, best_scores
+            numbers[best.astype(np.float64) < self.abstain_below] = -1
+        return numbers, best
+
+    def _ranked(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The numbers and scores ``[B, num_listed]`` of the labels of each row of scores ``[B, C]``, the highest score
+        first; of equal ones, in order. And how many ``[B]`` of them are said."""
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :self.num_listed].astype(np.int32)
+        highest = np.take_along_axis(scores, order, axis=1)
+        if self.threshold is None:
+            return order, highest, np.full(len(scores), self.num_listed)
+        # As Python compares them: rounded to float32, a threshold of 0.7 would let 0.69999999 through.
+        return order, highest, np.count_nonzero(highest.astype(np.float64) >= self.threshold, axis=1)
 
     def ranked(self, scores: np.ndarray) -> list[list[tuple[str, float]]]:
         """The labels that are said of each row of scores ``[B, C]``, the highest score first; of equal ones, in order.
         """
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :self.num_listed]
-        highest = np.take_along_axis(scores, order, axis=1)
-        names = [[self.labels[label] for label in row] for row in order.tolist()]
-        if self.threshold is not None:
-            # As Python compares them: rounded to float32, a threshold of 0.7 would let 0.69999999 through.
-            counts = np.count_nonzero(highest.astype(np.float64) >= self.threshold, axis=1).tolist()
-            names = [row[:count] for row, count in zip(names, counts)]
+        order, highest, counts = self._ranked(scores)
+        names = [[self.labels[label] for label in row[:count]] for row, count in zip(order.tolist(), counts.tolist())]
         return [list(zip(row, values)) for row, values in zip(names, highest.tolist())]
 
     def dicts(self, logits: np.ndarray) -> list[Any]:
@@ -179,26 +197,29 @@ class Answers:
         labels, best = self.best(scores)
         return [{"label": label, "score": score} for label, score in zip(labels, best.tolist())]
 
-    def values(self, logits: np.ndarray, nested: bool) -> list[list[Any]]:
-        """What a file says of logits ``[B, C]``: the B values of each of ``columns(nested)``, None for nothing.
+    def values(self, logits: np.ndarray, nested: bool) -> list[Any]:
+        """What a file says of logits ``[B, C]``: the B cells of each of ``columns(nested)``, as ``formatters.Column``
+        has them.
 
         Scores that are nested in other values have six decimals.
         """
         scores = self.scores(logits)
         if not self.is_list:
-            labels, best = self.best(scores)
-            values: list[list[Any]] = [labels, best.tolist()]
+            numbers, best = self._best(scores)
+            values: list[Any] = [Labels(numbers, self.labels), best]
         elif nested:
             values = [[[{"label": label, "score": round(score, 6)} for label, score in row]
                        for row in self.ranked(scores)]]
         else:
-            nothing = [(None, None)] * self.num_listed
-            rows = [[*row, *nothing[len(row):]] for row in self.ranked(scores)]
-            values = [[row[rank][part] for row in rows] for rank in range(self.num_listed) for part in (0, 1)]
+            order, highest, counts = self._ranked(scores)
+            is_said = np.arange(self.num_listed) < counts[:, None]
+            order, highest = np.where(is_said, order, -1), np.where(is_said, highest, np.float32(np.nan))
+            values = [part for rank in range(self.num_listed)
+                      for part in (Labels(order[:, rank], self.labels), highest[:, rank])]
         if self.all_scores and nested:
             values.append([dict(zip(self.labels, [round(score, 6) for score in row])) for row in scores.tolist()])
         elif self.all_scores:
-            values += scores.T.tolist()
+            values += list(scores.T)
         return values
 
     def columns(self, nested: bool) -> list[tuple[str, str]]:

@@ -76,7 +76,7 @@ class TextEncoder(TextLogits):
         Raises TypeError for a text that is not a str, and ValueError for an argument out of its range and for an
         embedding with NaN or infinite numbers, naming the text.
         """
-        texts = check_texts(texts)
+        texts = self._engine.in_place(self, texts) or check_texts(texts)
         embeddings = np.empty((len(texts), self.dimension), np.float32)
         function = _normalized if normalize else np.asarray
         for start, batch in self._map_logits(function, texts, None, batch_size, threads):

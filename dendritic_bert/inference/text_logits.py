@@ -14,7 +14,9 @@ import torch
 
 from ..embedded_model import find_model
 from ..model.dsn_checkpoint import DsnCheckpoint, table_dtype_of
+from .engine_model import EngineModel
 from .scores import NonFiniteScores
+from .texts import check_texts
 from .threads import check_positive, map_in_order, thread_count, without_lost_threads
 from .tokenization import PackedBatch, PackedTokenizer
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 # The part of a batch that Python itself does runs on one thread at a time. With 1024 texts in a batch the threads would
 # take turns four times as often, and a single thread would spend 13 % of its time on calls.
 BATCH_SIZE = 4096
+ENGINE_TEXTS = 1 << 16  # that the engine is given at a time; it takes blocks of its own
 ENCODER_ROWS = 128  # rows that BERT's encoder takes at a time, each padded to the longest of them
 # Fields of a configuration that say where a checkpoint came from, not what it computes.
 INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map"}
@@ -62,6 +65,8 @@ class TextLogits:
         longest = min(config.longest_row, self.tokenizer.model_max_length)
         self.max_length = None if longest == math.inf else int(longest)
         self.num_truncated = 0
+        self._engine = EngineModel()
+        self._fingerprint: tuple[str, str] | None = None  # of a checkpoint: what it was taken of, and it
 
     @classmethod
     def from_pretrained(
@@ -102,7 +107,7 @@ class TextLogits:
         """The model. A checkpoint's is made now, and from now on it is called."""
         with _LOCK:
             if isinstance(self._source, DsnCheckpoint):
-                self._source = _prepared(self._source.to_model())
+                self._source, self._fingerprint = _prepared(self._source.to_model()), None
             return self._source
 
     @property
@@ -111,15 +116,22 @@ class TextLogits:
         return self._source.config
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"num_truncated": 0}
+        return self.__dict__ | {"num_truncated": 0, "_engine": EngineModel(), "_fingerprint": None}
 
-    @torch.no_grad()
-    def logits(self, texts: list[str], text_pairs: list[str] | None = None) -> tuple[np.ndarray, int]:
-        """The logits ``[B, C]`` float32 of texts or pairs, in one batch on the calling thread, and how many were cut.
+    def logits(self, texts: Any, text_pairs: list[str] | None = None, *,
+               threads: int = 1) -> tuple[np.ndarray, int]:
+        """The logits ``[B, C]`` float32 of texts or pairs, and how many were cut.
 
-        ``num_truncated`` stays as it is. Raises NonFiniteScores if a logit is NaN or infinite, and ValueError for pairs
-        if the model has no embeddings of their token types.
+        ``texts`` is what ``check_texts`` takes. A list of str, or an array of Arrow of type string or large_string
+        without nulls, is read in place where the engine serves, on up to ``threads`` threads of its own; elsewhere the
+        calling thread does the work. ``num_truncated`` stays as it is. Raises NonFiniteScores if a logit is NaN or
+        infinite, and ValueError for pairs if the model has no embeddings of their token types.
         """
+        found = self._engine.logits(self, texts, threads) if text_pairs is None else None
+        if found is not None:
+            logits, num_truncated, row = found
+            self._expect_finite(row)
+            return logits, num_truncated
         if text_pairs is None:
             batch = self.tokenizer(texts, self.max_length)
         else:
@@ -128,11 +140,25 @@ class TextLogits:
             if types is not None and types.max(initial=0) >= num_types:
                 raise ValueError(f"the tokenizer gives a pair token types up to {types.max()}, the model embeds "
                                  f"{num_types}: classify pairs with a model that was trained on pairs.")
-        logits = without_lost_threads(self._logits, batch).float().cpu().numpy()
+        with torch.no_grad():
+            logits = without_lost_threads(self._logits, batch).float().cpu().numpy()
         if not np.isfinite(logits).all():
-            row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-            raise NonFiniteScores(row, f"texts[{row}]", self._why_not_finite())
+            self._expect_finite(int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0]))
         return logits, batch.num_truncated
+
+    def _expect_finite(self, row: int) -> None:
+        """Raise NonFiniteScores for the text of this number, unless it is -1."""
+        if row >= 0:
+            raise NonFiniteScores(row, f"texts[{row}]", self._why_not_finite())
+
+    @property
+    def num_labels(self) -> int:
+        """C, the number of logits of a text."""
+        return int(self._source.num_labels)
+
+    def label_names(self) -> list[str]:
+        """What the logits are called."""
+        return [str(number) for number in range(self.num_labels)]
 
     def count_truncated(self, number: int) -> None:
         """Add to ``num_truncated``; calls may overlap."""
@@ -179,6 +205,9 @@ class TextLogits:
         """``function`` of the logits of each batch of texts, with the number of texts before it, in order."""
         threads = thread_count(threads)
         check_positive("batch_size", batch_size)
+        if second is None and self._engine.current(self) is not None:
+            yield from self._map_engine_logits(function, first, threads)
+            return
 
         def classify(start: int) -> tuple[Result, int]:
             batch = slice(start, start + batch_size)
@@ -194,17 +223,36 @@ class TextLogits:
             self.count_truncated(num_truncated)
             yield start, result
 
+    def _map_engine_logits(self, function: Callable[[np.ndarray], Result], texts: list[str],
+                           threads: int) -> Iterator[tuple[int, Result]]:
+        """As ``_map_logits``, on the engine's threads, for which a batch is ``ENGINE_TEXTS``."""
+        for start in range(0, len(texts), ENGINE_TEXTS):
+            try:
+                logits, num_truncated = self.logits(texts[start:start + ENGINE_TEXTS], threads=threads)
+            except NonFiniteScores as error:
+                raise NonFiniteScores(start + error.row, f"texts[{start + error.row}]", error.why) from None
+            except TypeError:
+                check_texts(texts)  # whose error names the element of all the texts
+                raise
+            self.count_truncated(num_truncated)
+            yield start, function(logits)
+
     def fingerprint(self) -> str:
         """A digest of parameters, configuration and tokenizer, but not of where they are stored or what saved them."""
         tokenizer = self.tokenizer
+        settings = repr((tokenizer.backend.encode_special_tokens, tokenizer.truncation_side, self.max_length))
+        config = repr(sorted((name, str(value)) for name, value in self.config.to_dict().items()
+                             if name not in INCIDENTAL))
+        if self._fingerprint is not None and self._fingerprint[0] == settings + config:
+            return self._fingerprint[1]
         digest = hashlib.sha256(tokenizer.backend.to_str().encode())
-        settings = (tokenizer.backend.encode_special_tokens, tokenizer.truncation_side, self.max_length)
-        digest.update(repr(settings).encode())
-        config = self.config.to_dict().items()
-        digest.update(repr(sorted((name, str(value)) for name, value in config if name not in INCIDENTAL)).encode())
+        digest.update(settings.encode())
+        digest.update(config.encode())
         for name, tensor in sorted(self._source.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        if isinstance(self._source, DsnCheckpoint):  # whose tensors do not change
+            self._fingerprint = settings + config, digest.hexdigest()
         return digest.hexdigest()
 
 

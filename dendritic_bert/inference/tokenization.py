@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from .texts import check_texts, without_surrogates
-from .tokenizer_engines import ENGINES, Encode, Rows, build_engine, cumulative_lengths
+from .tokenizer_engines import ENGINES, Encode, Rows, build_engine, cumulative_lengths, native_settings
 from .tokenizer_files import load_tokenizer
 
 
@@ -125,6 +125,13 @@ class PackedTokenizer:
                 return engine, encode, " ".join(reasons)
             reasons.append(reason)
         raise ValueError(f"engine is {wanted!r}, which cannot serve this tokenizer: {reasons[0]}")
+
+    def native_settings(self) -> dict[str, Any] | None:
+        """The arguments of the native engine's tokenizer; None if that does not serve, or if a token of a single text
+        has another type than 0."""
+        if self.engine != "native" or self._types is not None:
+            return None
+        return native_settings(self.backend, self.prefix, self.suffix)
 
     def __call__(self, texts: Iterable[str], max_length: int | None = None) -> PackedBatch:
         """Tokenize B texts.

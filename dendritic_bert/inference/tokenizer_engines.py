@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -74,20 +74,25 @@ def native_refusal(backend: Tokenizer) -> str | None:
     return None
 
 
-def _native_encoder(backend: Tokenizer, prefix: list[int], suffix: list[int]) -> Encode:
-    from .._engine import Tokenizer as NativeTokenizer
-
+def native_settings(backend: Tokenizer, prefix: list[int], suffix: list[int]) -> dict[str, Any]:
+    """The arguments of the native engine's tokenizer, for one that it does not refuse."""
     model, normalizer = backend.model, backend.normalizer
     splits_special = backend.encode_special_tokens
     strip_accents = normalizer.lowercase if normalizer.strip_accents is None else normalizer.strip_accents
-    tokenizer = NativeTokenizer(
-        vocabulary=backend.get_vocab(with_added_tokens=False), unknown_id=model.token_to_id(model.unk_token),
-        continuing_prefix=model.continuing_subword_prefix, most_characters=model.max_input_chars_per_word,
-        clean_text=normalizer.clean_text, handle_chinese_chars=normalizer.handle_chinese_chars,
-        strip_accents=strip_accents, lowercase=normalizer.lowercase,
-        added_tokens=tuple((token.content, number, splits_special and token.special)
-                           for number, token in backend.get_added_tokens_decoder().items()),
-        prefix=tuple(prefix), suffix=tuple(suffix))
+    return {
+        "vocabulary": backend.get_vocab(with_added_tokens=False), "unknown_id": model.token_to_id(model.unk_token),
+        "continuing_prefix": model.continuing_subword_prefix, "most_characters": model.max_input_chars_per_word,
+        "clean_text": normalizer.clean_text, "handle_chinese_chars": normalizer.handle_chinese_chars,
+        "strip_accents": strip_accents, "lowercase": normalizer.lowercase,
+        "added_tokens": tuple((token.content, number, splits_special and token.special)
+                              for number, token in backend.get_added_tokens_decoder().items()),
+        "prefix": tuple(prefix), "suffix": tuple(suffix)}
+
+
+def _native_encoder(backend: Tokenizer, prefix: list[int], suffix: list[int]) -> Encode:
+    from .._engine import Tokenizer as NativeTokenizer
+
+    tokenizer = NativeTokenizer(**native_settings(backend, prefix, suffix))
 
     def encode(texts: list[str], max_length: int | None, keeps_end: bool) -> Rows:
         ids, cu_seqlens, num_truncated = tokenizer.encode(

@@ -72,13 +72,15 @@ class DsnCheckpoint:
 
     def logits(self, input_ids: Tensor, cu_seqlens: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """The logits ``[B, C]`` float32 of packed ids ``[T]``."""
-        tables = self._tables
-        if tables is None:
-            tables = self._tables = make_tables(
-                self.config, self._tensors, "classifier", self.config.layer_norm_eps, self.config.dendrite_activation,
-                table_dtype_of(self.config))
-        return tables.logits(input_ids, cu_seqlens, self.config.pooling, {
+        if self._tables is None:
+            self._tables = self.make_tables()
+        return self._tables.logits(input_ids, cu_seqlens, self.config.pooling, {
             "attention_mask": None, "token_type_ids": token_type_ids, "position_ids": None})
+
+    def make_tables(self) -> InferenceTables | WindowTables:
+        """The tables that logits are computed from."""
+        return make_tables(self.config, self._tensors, "classifier", self.config.layer_norm_eps,
+                           self.config.dendrite_activation, table_dtype_of(self.config))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors by the names that they have in the model's ``state_dict()``."""

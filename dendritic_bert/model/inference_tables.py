@@ -111,12 +111,26 @@ class InferenceTables:
         if longest > all_positions:
             return None  # dsn_logits raises the error that names the row
         if longest > num_positions:
-            num_positions = min(all_positions, max(FIRST_POSITIONS, 2 ** (longest - 1).bit_length()))
+            num_positions = self._positions_for(longest)
         if folded is None or (num_types, num_positions) != (folded.rstd.shape[0], folded.num_positions):
-            if 4 * num_types * num_positions * self.table.word.shape[0] > LARGEST_RSTD:
+            if self._are_too_large(num_types, num_positions):
                 return None
             folded = self.folded = fold(self.table, self.head, num_positions, num_types)
         return folded
+
+    def folded_for_rows(self, longest: int) -> FoldedDsn | None:
+        """The folded tables of rows of token type 0 and of up to ``longest`` tokens, which are not kept; None where
+        ``logits`` takes the full-width tables for them."""
+        num_positions = self._positions_for(longest)
+        if not self._is_foldable or not self.has_positions or self._are_too_large(1, num_positions):
+            return None
+        return fold(self.table, self.head, num_positions, 1)
+
+    def _positions_for(self, longest: int) -> int:
+        return min(self.table.context.shape[1], max(FIRST_POSITIONS, 2 ** (longest - 1).bit_length()))
+
+    def _are_too_large(self, num_types: int, num_positions: int) -> bool:
+        return 4 * num_types * num_positions * self.table.word.shape[0] > LARGEST_RSTD
 
 
 def _longest_row(input_ids: Tensor, cu_seqlens: Tensor | None, enough: int) -> int:

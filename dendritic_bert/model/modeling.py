@@ -17,8 +17,8 @@ from transformers.utils import TransformersKwargs
 from ..kernels import ops
 from .base import DendriticBertPreTrainedModel, logger
 from .configuration import DendriticBertConfig
-from .embedding_modules import DsnBody, are_plain
-from .inference_tables import InferenceTables
+from .embedding_modules import DsnBody, are_plain, hooks_of
+from .inference_tables import InferenceTables, WindowTables
 from .window_modules import no_windows
 
 # The keywords that BERT's forward accepts in silence: its own, those of all models, and what tokenizers return.
@@ -113,6 +113,12 @@ class DendriticBertForSequenceClassification(DendriticBertPreTrainedModel):
         if return_dict is None:
             return_dict = self.config.return_dict
         return result if return_dict else result.to_tuple()
+
+    def current_tables(self) -> InferenceTables | WindowTables | None:
+        """The tables from which alone ``forward`` computes logits of ids now, or None: in training, where gradients are
+        wanted, and where anything else has a say, such as a hook. They are another object when they have changed."""
+        is_plain = type(self) is DendriticBertForSequenceClassification and "forward" not in vars(self)
+        return None if not is_plain or any(hooks_of(self)) else self._current_tables()
 
     def _pool_in_one_op(
         self,

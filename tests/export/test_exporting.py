@@ -87,7 +87,7 @@ def test_without_onnxruntime_nothing_is_compared(folder, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_exported(folder, encoder, tmp_path):
-    with pytest.raises(ValueError, match=r"format is 'gguf', known are onnx, torch, aoti\."):
+    with pytest.raises(ValueError, match=r"format is 'gguf', known are onnx, torch, aoti, engine\."):
         export(folder, tmp_path / "out", "gguf")
     with pytest.raises(ValueError, match=r"dtype is 'int4', a table is exported as float32, float16, int8\."):
         export(folder, tmp_path / "out", dtype="int4")

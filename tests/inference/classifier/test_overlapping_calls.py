@@ -13,6 +13,7 @@ from small_classifier import WORDS, hugging_face_tokenizer, small_model
 from dendritic_bert.inference import threads as dendritic_threads
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.threads import map_in_order
+from dendritic_bert.inference.tokenization import PackedTokenizer
 
 TEXTS = [*WORDS, "", "the lazy dog " * 20] * 2
 NUM_TRUNCATED = 2
@@ -33,7 +34,13 @@ def number_of_threads():
 
 @pytest.fixture(scope="module")
 def classifier():
-    return TextClassifier(small_model(num_labels=3), hugging_face_tokenizer())
+    """One that the engine does not serve, so that Python's threads do."""
+    return TextClassifier(small_model(num_labels=3), PackedTokenizer(hugging_face_tokenizer(), "tokenizers"))
+
+
+@pytest.fixture(scope="module", params=["native", "tokenizers"])
+def any_classifier(request):
+    return TextClassifier(small_model(num_labels=3), PackedTokenizer(hugging_face_tokenizer(), request.param))
 
 
 def of_a_new_thread() -> int:
@@ -53,9 +60,9 @@ def seen(classifier, monkeypatch):
 
 
 @pytest.mark.parametrize("options", CALLS, ids=str)
-def test_one_call(classifier, options):
-    expected = [classifier(text)[0] for text in TEXTS]
-    for result, other in zip(classifier(TEXTS, **options), expected, strict=True):
+def test_one_call(any_classifier, options):
+    expected = [any_classifier(text)[0] for text in TEXTS]
+    for result, other in zip(any_classifier(TEXTS, **options), expected, strict=True):
         assert result["label"] == other["label"]
         assert result["score"] == pytest.approx(other["score"], rel=1e-5)
 
@@ -104,16 +111,16 @@ def test_a_torch_whose_threads_cannot_be_limited(classifier, monkeypatch):
     assert classifier(TEXTS, batch_size=4, threads=2) == classifier(TEXTS, batch_size=4, threads=1)
 
 
-def test_overlapping_calls(classifier):
+def test_overlapping_calls(any_classifier):
     """Six threads, whose calls begin and end in every order, while new threads ask what they start with."""
-    expected = {str(options): classifier(TEXTS, **options) for options in CALLS}
+    expected = {str(options): any_classifier(TEXTS, **options) for options in CALLS}
     start, done, started_with = threading.Barrier(len(CALLS)), threading.Event(), set()
 
     def call(options):
         before = torch.get_num_threads()
         start.wait()
         for _ in range(15):
-            assert classifier(TEXTS, **options) == expected[str(options)]
+            assert any_classifier(TEXTS, **options) == expected[str(options)]
             assert torch.get_num_threads() == before == NUM_THREADS
 
     def watch():
@@ -180,8 +187,8 @@ class SlowlyCounting(TextClassifier):
         self._count = count
 
 
-def test_every_cut_text_is_counted_once(classifier):
-    counting = SlowlyCounting(classifier.model, classifier.tokenizer)
+def test_every_cut_text_is_counted_once(any_classifier):
+    counting = SlowlyCounting(any_classifier.model, any_classifier.tokenizer)
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(counting, TEXTS, batch_size=4, threads=1 + call % 2) for call in range(24)]:
             future.result()

@@ -1,0 +1,68 @@
+// Arrow's C data interface (arrow.apache.org/docs/format/CDataInterface.html), as far as an array of strings needs it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "texts.h"
+#include "tokenizer.h"
+
+struct ArrowSchema {
+  const char *format, *name, *metadata;
+  int64_t flags, n_children;
+  ArrowSchema **children, *dictionary;
+  void (*release)(ArrowSchema*);
+  void* private_data;
+};
+
+struct ArrowArray {
+  int64_t length, null_count, offset, n_buffers, n_children;
+  const void** buffers;
+  ArrowArray **children, *dictionary;
+  void (*release)(ArrowArray*);
+  void* private_data;
+};
+
+namespace dendritic_bert::engine {
+
+// Whether offsets rise, and no text is longer than the tokenizer takes.
+template <class Offset>
+bool are_offsets(const Offset* offsets, size_t size) {
+  bool are = offsets[0] >= 0;
+  for (size_t i = 0; i < size; ++i) {
+    const auto length = uint64_t(offsets[i + 1]) - uint64_t(offsets[i]);
+    are &= offsets[i + 1] >= offsets[i] && length <= Tokenizer::most_text_bytes;
+  }
+  return are;
+}
+
+// The texts of an array of strings or of bytes, in place; or why not.
+inline std::string read_arrow(const ArrowSchema& schema, const ArrowArray& array, Texts& texts) {
+  const char kind = schema.format[0];
+  if (schema.format[0] == 0 || schema.format[1] != 0 || (kind != 'u' && kind != 'U' && kind != 'z' && kind != 'Z'))
+    return std::string("texts is an Arrow array of format ") + schema.format +
+           ", expected string or large_string: cast it";
+  if (array.null_count != 0) {
+    const auto* valid = static_cast<const uint8_t*>(array.buffers[0]);
+    for (int64_t i = array.offset; valid && i < array.offset + array.length; ++i)
+      if (!(valid[i / 8] >> i % 8 & 1))
+        return "texts[" + std::to_string(i - array.offset) + "] is null: fill it or leave it out";
+  }
+  texts = Texts();
+  texts.size = size_t(array.length);
+  texts.bytes = static_cast<const char*>(array.buffers[2]);
+  if (array.length == 0) return "";
+  bool are_right;
+  if (kind == 'u' || kind == 'z') {
+    texts.offsets = static_cast<const int32_t*>(array.buffers[1]) + array.offset;
+    are_right = are_offsets(texts.offsets, texts.size);
+    texts.num_bytes = size_t(texts.offsets[texts.size] - texts.offsets[0]);
+  } else {
+    texts.large_offsets = static_cast<const int64_t*>(array.buffers[1]) + array.offset;
+    are_right = are_offsets(texts.large_offsets, texts.size);
+    texts.num_bytes = size_t(texts.large_offsets[texts.size] - texts.large_offsets[0]);
+  }
+  return are_right ? "" : "texts is an Arrow array whose offsets fall, or that has a text of more than 1 GiB";
+}
+
+}  // namespace dendritic_bert::engine

@@ -1,0 +1,60 @@
+// A model in memory: raw text to logits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model_file.h"
+#include "scores.h"
+#include "tables.h"
+#include "texts.h"
+#include "workspaces.h"
+
+namespace dendritic_bert::engine {
+
+// What became of the texts of a call.
+struct Outcome {
+  int64_t num_truncated = 0;
+  int64_t longest_row = 0;        // of those that are longer than the tables; 0 if none is, and else no logit counts
+  int64_t first_not_finite = -1;  // the first text with a logit that is NaN or infinite
+};
+
+// Immutable but for the workspaces, and shared by threads.
+class Model {
+ public:
+  // Reads a file, whose bytes must outlive the model. Null, and what is wrong with it, if it is no model.
+  static std::unique_ptr<Model> read(std::string_view bytes, std::string& error);
+
+  const std::vector<std::string>& labels() const { return labels_; }
+  const Scoring& scoring() const { return scoring_; }
+  size_t num_labels() const { return size_t(tables_.head.num_labels); }
+  int64_t num_positions() const { return tables_.num_positions; }
+
+  // The logits [texts.size, C] on at most `threads` threads, to the same bits for any number of them.
+  Outcome classify(const Texts& texts, size_t threads, float* logits) const {
+    return classify(texts, threads, nullptr, logits, nullptr);
+  }
+  // The scores [texts.size, C] instead, and the label [texts.size] with the highest one.
+  Outcome classify(const Texts& texts, size_t threads, const Scoring& scoring, float* scores, int32_t* labels) const {
+    return classify(texts, threads, &scoring, scores, labels);
+  }
+
+ private:
+  explicit Model(ModelFile& file);
+  Outcome classify(const Texts& texts, size_t threads, const Scoring* scoring, float* values, int32_t* labels) const;
+  void classify_block(const Texts& texts, size_t first, size_t last, Workspace& workspace, Outcome& outcome,
+                      float* logits) const;
+
+  Tables tables_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Workspaces> workspaces_;
+  Truncation truncation_ = {};
+  std::vector<std::string> labels_;
+  Scoring scoring_;
+};
+
+}  // namespace dendritic_bert::engine

@@ -1,0 +1,36 @@
+#include "scores.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace dendritic_bert::engine {
+namespace {
+
+// The differences from the largest logit are rounded to float32, as in transformers' pipeline.
+void apply_softmax(const float* logits, size_t columns, float temperature, float* scores) {
+  const float largest = *std::max_element(logits, logits + columns) / temperature;
+  double sum = 0;
+  for (size_t i = 0; i < columns; ++i) sum += std::exp(double(logits[i] / temperature - largest));
+  const double share = 1 / sum;
+  for (size_t i = 0; i < columns; ++i) scores[i] = float(std::exp(double(logits[i] / temperature - largest)) * share);
+}
+
+}  // namespace
+
+void Scoring::apply(const float* logits, size_t rows, size_t columns, float* scores) const {
+  switch (function) {
+    case ScoreFunction::none:
+      for (size_t i = 0; i < rows * columns; ++i) scores[i] = logits[i] / temperature;
+      return;
+    case ScoreFunction::sigmoid:
+      for (size_t i = 0; i < rows * columns; ++i)
+        scores[i] = float(1 / (1 + std::exp(-double(logits[i] / temperature))));
+      return;
+    case ScoreFunction::softmax:
+      for (size_t row = 0; row < rows; ++row)
+        apply_softmax(logits + row * columns, columns, temperature, scores + row * columns);
+      return;
+  }
+}
+
+}  // namespace dendritic_bert::engine

@@ -1,0 +1,237 @@
+"""A model as one file for the engine (csrc/engine), from tables and tokenizer; docs/engine.md has the format."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..kernels import ops
+from ..kernels.contract import ACTIVATION_CODES, POOLING_CODES, QuantisedWindowedDsn
+from ..model.dsn_checkpoint import DsnCheckpoint
+from ..model.inference_tables import InferenceTables, WindowTables
+from .scores import SCORE_FUNCTIONS, score_rule
+from .texts import check_texts, without_surrogates
+from .threads import without_lost_threads
+
+if TYPE_CHECKING:
+    from .._engine import Model
+    from ..model.configuration import DendriticBertConfig
+    from .text_logits import TextLogits
+    from .tokenization import PackedTokenizer
+
+MAGIC, VERSION, ALIGNMENT = b"DSNMODEL", 1, 64
+HEADER, ENTRY = struct.Struct("<8sIIQQ"), struct.Struct("<24sII5qQ")
+# The code of an element type is its place. numpy has no bfloat16; its bits come as uint16.
+ELEMENT_TYPES = (np.uint8, np.int8, np.int16, np.int32, np.int64, np.uint16, np.float16, np.float32, np.float64)
+FORMS = ("full_width", "folded", "windows", "windows_int8")
+NO_LIMIT = 2**63 - 1
+
+
+def model_file(tables: InferenceTables | WindowTables, config: DendriticBertConfig, tokenizer: PackedTokenizer,
+               max_length: int | None, longest: int, labels: list[str]) -> np.ndarray:
+    """The file of a model, uint8 ``[size]``, which begins at a multiple of 64.
+
+    ``longest`` is the number of tokens of the longest row that the tables must serve. Longer texts than ``max_length``
+    tokens are cut to it; None is no limit. The tokenizer must have ``native_settings``.
+    """
+    form, arrays = _table_arrays(tables, longest)
+    name, temperature = score_rule(config.problem_type, len(labels), temperature=getattr(config, "temperature", 1.0))
+    return pack({
+        **arrays, "form": FORMS.index(form), "pooling": POOLING_CODES.get(config.pooling, 0),
+        "labels": labels, "score_function": SCORE_FUNCTIONS.index(name), "temperature": float(temperature),
+        "max_length": NO_LIMIT if max_length is None else max_length,
+        "keeps_end": tokenizer.truncation_side == "left", **_tokenizer_arrays(tokenizer.native_settings() or {})})
+
+
+class EngineModel:
+    """The engine's model of a ``TextLogits``, made when it is first asked for, and again when the tables of its model
+    have changed or a row comes that is longer than those before.
+
+    The engine serves where the kernels of csrc/cpu would, on the ids of single texts from a tokenizer that it has.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[Any, Model | None] = None, None  # what the model was made from, and the model
+
+    def current(self, owner: TextLogits, longest: int = 1) -> Model | None:
+        """The model with tables for rows of ``longest`` tokens, or None where the engine does not serve."""
+        made_from, model = self._made
+        source = owner._source
+        if type(source) is not DsnCheckpoint:  # which does not change
+            source = without_lost_threads(_tables_of, source)
+        key = source, owner.max_length, owner.tokenizer.truncation_side
+        if key != made_from or (model is not None and longest > model.num_positions):
+            model = without_lost_threads(lambda longest: _make_model(owner, source, longest), longest)
+            self._made = key, model
+        return model
+
+    def in_place(self, owner: TextLogits, texts: Any) -> list[str] | None:
+        """The texts themselves if the engine reads them as they are: a list, of which it refuses what is no str, or an
+        array of Arrow. Else None."""
+        is_read = (type(texts) is list or _is_arrow(texts)) and self.current(owner) is not None
+        return texts if is_read else None
+
+    def logits(self, owner: TextLogits, texts: Any, threads: int) -> tuple[np.ndarray, int, int] | None:
+        """Logits ``[B, C]`` of what ``check_texts`` takes, how many texts were cut, and the first text whose logits are
+        not finite, or -1; None where the engine does not serve."""
+        found = self._call(owner, texts, lambda model, texts: model.logits(texts, threads))
+        return None if found is None else (_as_rows(found[0], owner.num_labels), *found[1:])
+
+    def scores(self, owner: TextLogits, texts: Any, threads: int, function: str,
+               temperature: float) -> tuple[np.ndarray, np.ndarray, int, int] | None:
+        """As ``logits``, but scores ``[B, C]``, and the label ``[B]`` int32 with the highest one of each text."""
+        code = SCORE_FUNCTIONS.index(function)
+        found = self._call(owner, texts, lambda model, texts: model.scores(texts, threads, code, temperature))
+        if found is None:
+            return None
+        (scores, labels), num_truncated, not_finite = found
+        return _as_rows(scores, owner.num_labels), np.frombuffer(labels, np.int32), num_truncated, not_finite
+
+    def _call(self, owner: TextLogits, texts: Any, method: Callable[[Model, Any], Any]) -> tuple[Any, int, int] | None:
+        """What a method of the model gives, once the texts are such that it takes them and the tables long enough."""
+        model = self.current(owner)
+        if model is None:
+            return None
+        if type(texts) is not list and not _is_arrow(texts):
+            texts = check_texts(texts)
+        try:
+            values, num_truncated, longest, not_finite = method(model, texts)
+        except TypeError:  # an element is no str
+            return self._call(owner, check_texts(texts), method)
+        except UnicodeEncodeError:  # a lone surrogate
+            return self._call(owner, list(map(without_surrogates, texts)), method)
+        if longest:
+            self.current(owner, longest)
+            return self._call(owner, texts, method)
+        return values, num_truncated, not_finite
+
+    def answers(self, owner: TextLogits, texts: list[Any], threads: int, function: str, temperature: float,
+                labels: list[str]) -> tuple[list[dict[str, Any]], int] | None:
+        """The label with the highest score of each text, as ``{"label", "score"}``, and how many texts were cut; None
+        for what ``logits`` must say."""
+        model = self.current(owner)
+        if model is None:
+            return None
+        try:
+            return model.answers(texts, threads, SCORE_FUNCTIONS.index(function), temperature, labels)
+        except (TypeError, UnicodeEncodeError):
+            return None
+
+
+def _as_rows(values: bytearray, columns: int) -> np.ndarray:
+    return np.frombuffer(values, np.float32).reshape(-1, columns)
+
+
+def _is_arrow(texts: Any) -> bool:
+    """Whether the engine reads these texts in place: an array of strings without nulls, by Arrow's C data interface."""
+    return (hasattr(texts, "__arrow_c_array__") and texts.null_count == 0 and
+            str(getattr(texts, "type", "string")) in ("string", "large_string"))
+
+
+def _tables_of(source: Any) -> InferenceTables | WindowTables | None:
+    """The tables of a model, which are others when its logits may have changed; None for what is not of the one class,
+    as a wrapped one."""
+    if "current_tables" not in vars(type(source)):
+        return None
+    with torch.no_grad():
+        return source.current_tables()
+
+
+def _make_model(owner: TextLogits, source: Any, longest: int) -> Model | None:
+    tokenizer = owner.tokenizer
+    tables = source.make_tables() if isinstance(source, DsnCheckpoint) else source
+    settings = None if tables is None or not _are_for_cpu(tables) else tokenizer.native_settings()
+    if settings is None or max(settings["vocabulary"].values()) >= owner.config.vocab_size:
+        return None
+    max_length = NO_LIMIT if owner.max_length is None else owner.max_length
+    if max_length < len(tokenizer.prefix) + len(tokenizer.suffix):
+        return None  # for which the tokenizer has an error
+    from .._engine import Model
+
+    file = model_file(tables, owner.config, tokenizer, owner.max_length, min(longest, max_length), owner.label_names())
+    return Model(file.ctypes.data, file.nbytes, file)
+
+
+def _are_for_cpu(tables: InferenceTables | WindowTables) -> bool:
+    """Whether the kernels of csrc/cpu compute the logits of packed ids."""
+    if isinstance(tables, InferenceTables):
+        op, table = "dsn_logits", tables.table.word
+        if not tables.has_positions:
+            return False
+    else:
+        table = tables.windowed.window_weight
+        op = "dsn_window_logits_int8" if isinstance(tables.windowed, QuantisedWindowedDsn) else "dsn_window_logits"
+    return table.device.type == "cpu" and ops.serving_backend(op, table.device, table.dtype) == "cpu"
+
+
+def pack(arrays: dict[str, Any]) -> np.ndarray:
+    """The bytes of a file with these arrays: numbers, str, lists of str and arrays of numpy or torch."""
+    from .._engine import checksum
+
+    plain = [(name, array) for name, value in arrays.items() for name, array in _plain(name, value)]
+    place = HEADER.size + len(plain) * ENTRY.size
+    places = []
+    for _, array in plain:
+        place = -(-place // ALIGNMENT) * ALIGNMENT
+        places.append(place)
+        place += array.nbytes
+    room = np.zeros(place + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    file = room[start:start + place]
+    for number, ((name, array), offset) in enumerate(zip(plain, places)):
+        shape = (*array.shape, *[0] * (5 - array.ndim))
+        element_type = ELEMENT_TYPES.index(array.dtype.type)
+        ENTRY.pack_into(file.data, HEADER.size + number * ENTRY.size, name.encode(), element_type, array.ndim, *shape,
+                        offset)
+        file[offset:offset + array.nbytes] = np.frombuffer(np.ascontiguousarray(array), np.uint8)
+    body = file[HEADER.size:]
+    HEADER.pack_into(file.data, 0, MAGIC, VERSION, len(plain), place, checksum(body.ctypes.data, body.nbytes))
+    return file
+
+
+def _plain(name: str, value: Any) -> Iterable[tuple[str, np.ndarray]]:
+    """A value as arrays of the file's element types: a list of str is two, their bytes and where each ends."""
+    if isinstance(value, list) and (not value or isinstance(value[0], str)):
+        encoded = [text.encode() for text in value]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        yield name, np.frombuffer(b"".join(encoded), np.uint8)
+        yield f"{name}_ends", ends
+    elif isinstance(value, str):
+        yield name, np.frombuffer(value.encode(), np.uint8)
+    elif isinstance(value, Tensor):
+        value = value.detach().contiguous()
+        yield name, (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
+    elif isinstance(value, float):
+        yield name, np.array(value, np.float64)
+    elif isinstance(value, int):
+        yield name, np.array(value, np.int64)
+    else:
+        yield name, value
+
+
+def _table_arrays(tables: InferenceTables | WindowTables, longest: int) -> tuple[str, dict[str, Any]]:
+    """The form of the tables, and their arrays by the names that kernels/contract.py gives them."""
+    if isinstance(tables, WindowTables):
+        form = "windows_int8" if isinstance(tables.windowed, QuantisedWindowedDsn) else "windows"
+        named: Any = tables.windowed._asdict()
+    else:
+        folded = tables.folded_for_rows(longest)
+        form = "full_width" if folded is None else "folded"
+        named = {**tables.table._asdict(), **tables.head._asdict()} if folded is None else folded._asdict()
+    named["activation"] = ACTIVATION_CODES[named["activation"]]
+    return form, {name: value for name, value in named.items() if value is not None}
+
+
+def _tokenizer_arrays(settings: dict[str, Any]) -> dict[str, Any]:
+    vocabulary, added = settings["vocabulary"], settings["added_tokens"]
+    numbers = {name: np.array(settings[name], np.int32) for name in ("prefix", "suffix")}
+    return settings | numbers | {
+        "vocabulary": list(vocabulary), "vocabulary_ids": np.fromiter(vocabulary.values(), np.int32),
+        "added_tokens": [content for content, _, _ in added],
+        "added_token_ids": np.array([number for _, number, _ in added], np.int32),
+        "added_tokens_are_text": np.array([is_text for _, _, is_text in added], np.uint8)}

@@ -1,0 +1,67 @@
+"""The file of the engine, by the command line and from Python."""
+
+import numpy as np
+import pytest
+from small_classifier import WORDS, hugging_face_tokenizer, small_model
+from small_encoder import save_encoder, small_encoder
+from windowed_models import KINDS, windowed_model
+
+from dendritic_bert import TextClassifier, TextEncoder
+from dendritic_bert._engine import Model
+from dendritic_bert.cli import main
+from dendritic_bert.export import export
+
+TEXTS = ["", *WORDS, " ".join(WORDS * 2)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = small_model(num_labels=3, id2label={0: "no", 1: "caf\u00e9", 2: "3"})
+    model.save_pretrained(tmp_path / "model")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_command_line(folder, tmp_path, capsys):
+    assert main(["export", str(folder), str(tmp_path / "a.dsn"), "--format", "engine"]) in (0, None)
+    model = Model.open(tmp_path / "a.dsn")
+    assert model.labels == ["no", "caf\u00e9", "3"]
+    assert model.scoring == (1, 1.0)
+    classifier = TextClassifier.from_pretrained(folder)
+    logits, num_truncated, _, _ = model.logits(TEXTS, 2)
+    expected, expected_truncated = classifier.logits(TEXTS)
+    assert np.array_equal(np.frombuffer(logits, np.float32).reshape(expected.shape), expected)
+    assert num_truncated == expected_truncated > 0
+    with pytest.raises(ValueError, match=r"a\.dsn is there already: name a new file"):
+        export(folder, tmp_path / "a.dsn", "engine")
+
+
+def test_max_length(folder, tmp_path):
+    export(folder, tmp_path / "a.dsn", "engine", max_length=7)
+    _, num_truncated, _, _ = Model.open(tmp_path / "a.dsn").logits(["a b c d e", "a b c d e f"], 1)
+    assert num_truncated == 1
+    with pytest.raises(ValueError, match="max_length is 7, but only the format"):
+        export(folder, tmp_path / "b", "onnx", max_length=7)
+
+
+def test_an_encoder(tmp_path):
+    save_encoder(tmp_path / "encoder", small_encoder())
+    export(tmp_path / "encoder", tmp_path / "a.dsn", "engine")
+    expected = TextEncoder.from_pretrained(tmp_path / "encoder").encode(TEXTS, normalize=False)
+    found = np.frombuffer(Model.open(tmp_path / "a.dsn").logits(TEXTS, 1)[0], np.float32)
+    assert np.array_equal(found.reshape(expected.shape), expected)
+
+
+def test_what_the_engine_does_not_have(tmp_path):
+    small_model(dsn=False).save_pretrained(tmp_path / "bert")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
+    with pytest.raises(ValueError, match=r"the engine does not serve .*: pass --format onnx"):
+        export(tmp_path / "bert", tmp_path / "a.dsn", "engine")
+    assert not (tmp_path / "a.dsn").exists()
+
+
+def test_a_windowed_model(tmp_path):
+    windowed_model(**KINDS["recipe"]).save_pretrained(tmp_path / "model")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "model")
+    assert export(tmp_path / "model", tmp_path / "a.dsn", "engine").difference == 0
+    assert Model.open(tmp_path / "a.dsn").logits([" ".join(WORDS * 100)], 1)[1:] == (0, 0, -1)

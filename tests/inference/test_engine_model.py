@@ -1,0 +1,257 @@
+"""The engine's model: the logits of the ops to the bit, when it serves, and files that a stranger has made."""
+
+import random
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from small_classifier import WORDS, hugging_face_tokenizer, small_model
+from windowed_models import KINDS, windowed_model
+
+from dendritic_bert import TextClassifier
+from dendritic_bert._engine import Model, checksum
+from dendritic_bert.inference.engine_model import ENTRY, HEADER, model_file, pack
+from dendritic_bert.inference.scores import NonFiniteScores
+from dendritic_bert.inference.tokenization import PackedTokenizer
+
+TEXTS = ["", "a", "the quick brown fox", "fox brown quick the", "caf\u00e9 \u4e2d\u56fd [SEP] x", *WORDS,
+         " ".join(WORDS * 3), "\U0001f600 " * 700, *["It's a charming journey: ..."] * 150]
+FOLDED = {"hidden_size": 64, "num_attention_heads": 2}
+MODELS = {
+    "full-width": lambda: small_model(),
+    "folded": lambda: small_model(**FOLDED, max_position_embeddings=300),
+    "folded, many labels": lambda: small_model(**FOLDED, hidden_act="relu", num_labels=9, num_dendrites=0),
+    "bfloat16": lambda: small_model().prepare(torch.bfloat16),
+    "float16": lambda: small_model(num_labels=5).prepare(torch.float16),
+    "int8": lambda: small_model(dendrite_activation="gelu").prepare(torch.int8),
+    "sum": lambda: small_model(pooling="sum_all"),
+    **{f"windows, {name}": lambda fields=fields: windowed_model(**fields) for name, fields in KINDS.items()},
+    "windows in bfloat16": lambda: windowed_model(**KINDS["recipe"]).prepare(torch.bfloat16),
+    "windows in int8": lambda: windowed_model(**KINDS["recipe"]).prepare(torch.int8),
+    "wide windows in int8": lambda: windowed_model(**KINDS["wide"]).prepare(torch.int8),
+}
+
+
+def make(model) -> TextClassifier:
+    return TextClassifier(model, hugging_face_tokenizer())
+
+
+def of_the_ops(classifier, texts) -> tuple[np.ndarray, int]:
+    """The logits by the ops on the packed ids, and how many texts were cut."""
+    batch = classifier.tokenizer(texts, classifier.max_length)
+    with torch.no_grad():
+        return classifier._logits(batch).numpy(), batch.num_truncated
+
+
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_the_logits_of_the_ops_to_the_bit(build):
+    classifier = make(build())
+    assert classifier._engine.current(classifier) is not None
+    expected, num_truncated = of_the_ops(classifier, TEXTS)
+    for texts in (TEXTS, pa.array(TEXTS), pa.array(TEXTS, pa.large_string()), pa.array(["x", *TEXTS, None])[1:-1]):
+        for threads in (1, 2, 5):
+            logits, found = classifier.logits(texts, threads=threads)
+            assert np.array_equal(logits, expected)
+            assert found == num_truncated
+
+
+def test_folded_tables_grow_with_the_rows():
+    classifier = make(small_model(**FOLDED, max_position_embeddings=300))
+    for text, positions in (("a", 64), ("a " * 60, 64), ("a " * 100, 128), ("a", 128), ("a " * 500, 300)):
+        assert np.array_equal(classifier.logits([text])[0], of_the_ops(classifier, [text])[0])
+        assert classifier._engine.current(classifier).num_positions == positions
+    assert classifier(["a " * 500, "b"], threads=2) == [classifier("a " * 500)[0], classifier("b")[0]]
+
+
+def test_best_is_the_best_of_the_scores():
+    classifier = make(small_model(num_labels=5))
+    labels, scores = classifier.predict_array(TEXTS)
+    assert [answer["label"] for answer in classifier(TEXTS)] == [classifier.labels[label] for label in labels]
+    assert [answer["score"] for answer in classifier(TEXTS)] == scores.max(axis=1).tolist()
+    assert [[classifier(text)[0]] for text in TEXTS] == classifier(TEXTS, top_k=1)
+
+
+def test_a_model_that_changes():
+    classifier = make(small_model())
+    before, _ = classifier.logits(TEXTS)
+    with torch.no_grad():
+        classifier.model.classifier.bias += 1
+    after, _ = classifier.logits(TEXTS)
+    assert not np.array_equal(before, after)
+    assert np.array_equal(after, of_the_ops(classifier, TEXTS)[0])
+
+
+def test_settings_that_change():
+    classifier = make(small_model())
+    text = " ".join(WORDS)
+    for name, value in (("max_length", 9), ("max_length", 14), ("truncation_side", "left")):
+        setattr(classifier.tokenizer if name == "truncation_side" else classifier, name, value)
+        assert np.array_equal(classifier.logits([text])[0], of_the_ops(classifier, [text])[0])
+
+
+def test_what_it_does_not_serve():
+    hooked = small_model()
+    hooked.register_forward_hook(lambda module, inputs, output: None)
+    for classifier in (make(small_model(dsn=False)), make(hooked),
+                       make(small_model(max_position_embeddings=0, pooling="sum_all")),
+                       TextClassifier(small_model(), PackedTokenizer(hugging_face_tokenizer(), "tokenizers"))):
+        assert classifier._engine.current(classifier) is None
+        assert len(classifier(TEXTS[:5])) == 5
+
+
+@pytest.mark.parametrize("bad", [["a", 3], ["a", None], ["a", b"b"], pa.array(["a", None])])
+def test_what_is_no_text(bad, monkeypatch):
+    monkeypatch.setattr("dendritic_bert.inference.text_logits.ENGINE_TEXTS", 1)
+    classifier = make(small_model())
+    for call in (classifier, classifier.predict_array, classifier.logits):
+        with pytest.raises(TypeError, match=r"texts\[1\] is .*, every text must be a str"):
+            call(bad)
+        with pytest.raises(TypeError, match=r"texts\[1\] is .*, every text must be a str"):
+            call(iter(bad if type(bad) is list else bad.to_pylist()))
+
+
+def test_lone_surrogates_are_read_as_the_replacement_character():
+    classifier = make(small_model())
+    assert classifier(["fox \ud800", "fox"]) == classifier(["fox \ufffd", "fox"])
+
+
+def test_nan_names_the_text():
+    classifier = make(small_model())
+    with torch.no_grad():
+        classifier.model.bert.embeddings.word_embeddings.weight[classifier.tokenizer(["fox"]).input_ids[1]] = torch.nan
+    for texts in (["a", "b", "fox"], ["a"] * 400 + ["fox"]):
+        for call in (classifier, classifier.predict_array):
+            with pytest.raises(NonFiniteScores, match=rf"gives texts\[{len(texts) - 1}\] a score"):
+                call(texts, threads=3)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def file_of(model) -> np.ndarray:
+    classifier = make(model)
+    with torch.no_grad():
+        tables = model.current_tables()
+    return model_file(tables, model.config, classifier.tokenizer, 24, 24, classifier.labels)
+
+
+def opened(file: np.ndarray) -> Model:
+    room = np.zeros(file.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    room[start:start + file.nbytes] = file
+    return Model(room.ctypes.data + start, file.nbytes, room)
+
+
+def signed(file: np.ndarray) -> np.ndarray:
+    """With the checksum that belongs to what is in it, so that what lies behind that check is tried."""
+    struct.pack_into("<Q", file.data, 24, checksum(file[HEADER.size:].ctypes.data, file.nbytes - HEADER.size))
+    return file
+
+
+def xxh64(data: bytes) -> int:
+    """By the steps of doc/xxhash_spec.md."""
+    p1, p2, p3, p4, p5 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63,
+                          0x27D4EB2F165667C5)
+    mask = 2**64 - 1
+
+    def rotl(x, by):
+        return (x << by | x >> 64 - by) & mask
+
+    def round_(lane, value):
+        return rotl((lane + value * p2) & mask, 31) * p1 & mask
+
+    at, lanes = 0, [(p1 + p2) & mask, p2, 0, -p1 & mask]
+    while len(data) - at >= 32:
+        lanes = [round_(lane, value) for lane, value in zip(lanes, struct.unpack_from("<4Q", data, at))]
+        at += 32
+    total = p5
+    if at:
+        total = sum(rotl(lane, by) for lane, by in zip(lanes, (1, 7, 12, 18))) & mask
+        for lane in lanes:
+            total = ((total ^ round_(0, lane)) * p1 + p4) & mask
+    total = (total + len(data)) & mask
+    while len(data) - at >= 8:
+        total = (rotl(total ^ round_(0, struct.unpack_from("<Q", data, at)[0]), 27) * p1 + p4) & mask
+        at += 8
+    while len(data) - at >= 4:
+        total = (rotl(total ^ struct.unpack_from("<I", data, at)[0] * p1 & mask, 23) * p2 + p3) & mask
+        at += 4
+    for byte in data[at:]:
+        total = rotl(total ^ byte * p5 & mask, 11) * p1 & mask
+    for shift, prime in ((33, p2), (29, p3)):
+        total = (total ^ total >> shift) * prime & mask
+    return total ^ total >> 32
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 7, 8, 31, 32, 33, 63, 64, 999])
+def test_checksum(size):
+    data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    assert checksum(data.ctypes.data, size) == xxh64(data.tobytes())
+
+
+def test_the_checksum_of_nothing_is_that_of_the_specification():
+    assert xxh64(b"") == 0xEF46DB3751D8E999
+
+
+@pytest.fixture(scope="module")
+def files():
+    kinds = ("full-width", "folded, many labels", "windows, recipe", "windows in int8")
+    return {kind: file_of(MODELS[kind]()) for kind in kinds}
+
+
+def test_a_file_of_another_kind(files):
+    file = files["full-width"]
+    for change, message in ((lambda data: data[:20], "does not begin with DSNMODEL"),
+                            (lambda data: b"x" + data[1:], "does not begin with DSNMODEL"),
+                            (lambda data: data[:8] + b"\2" + data[9:], "version 2, and this engine reads version 1"),
+                            (lambda data: data[:-1], "should have"), (lambda data: data + b"\0", "should have"),
+                            (lambda data: data[:-9] + b"\xff" + data[-8:], "checksum differs")):
+        with pytest.raises(ValueError, match=message):
+            opened(np.frombuffer(bytearray(change(file.tobytes())), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["full-width", "folded, many labels", "windows, recipe", "windows in int8"])
+def test_hostile_files(files, kind):
+    """Each opens and classifies, or is refused; `make sanitize` sees every read out of bounds."""
+    generator, file = random.Random(kind), files[kind]
+    num_arrays = HEADER.unpack_from(file.data)[2]
+    values = (0, 1, 2, 3, 15, 16, 17, 63, 64, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**64 - 1)
+    refused = 0
+    for trial in range(600):
+        changed = file.copy()
+        if trial % 3 == 0:  # an entry's numbers
+            entry = HEADER.size + generator.randrange(num_arrays) * ENTRY.size
+            place = entry + 24 + 8 * generator.randrange(7)
+            struct.pack_into("<Q", changed.data, place, generator.choice(values))
+        elif trial % 3 == 1:  # a bit of the list of arrays
+            place = generator.randrange(HEADER.size, HEADER.size + num_arrays * ENTRY.size)
+            changed[place] ^= 1 << generator.randrange(8)
+        else:  # a number of an array, more often of a small one
+            *_, size, offset = _extent(file, generator.randrange(num_arrays))
+            if size == 0:
+                continue
+            place = offset + generator.randrange(size)
+            changed[place:place + 8] = np.frombuffer(struct.pack("<Q", generator.choice(values)), np.uint8)[
+                :len(changed[place:place + 8])]
+        try:
+            model = opened(signed(changed))
+        except ValueError:
+            refused += 1
+        else:
+            model.logits(TEXTS[:30], 1)
+    assert refused > 200
+
+
+def _extent(file: np.ndarray, number: int) -> tuple[bytes, int, int]:
+    name, kind, dimensions, *shape, offset = ENTRY.unpack_from(file.data, HEADER.size + number * ENTRY.size)
+    return name, int(np.prod(shape[:dimensions])) * (1, 1, 2, 4, 8, 2, 2, 4, 8)[kind], offset
+
+
+def test_pack_aligns_every_array():
+    file = pack({"a": np.arange(3, dtype=np.int32), "b": "text", "c": ["x", "yz"], "d": 1.5, "e": True})
+    names = [_extent(file, number) for number in range(HEADER.unpack_from(file.data)[2])]
+    assert [name.rstrip(b"\0") for name, _, _ in names] == [b"a", b"b", b"c", b"c_ends", b"d", b"e"]
+    assert all(offset % 64 == 0 for _, _, offset in names)
+    assert file.ctypes.data % 64 == 0
