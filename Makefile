@@ -6,7 +6,7 @@ KERNELS := $(wildcard csrc/*/*)
 CXX_SOURCES := $(filter-out %.py,$(KERNELS)) $(wildcard tests/support/cuda_on_cpu/*.h tests/support/cuda_on_cpu/*.cpp)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint format bench results models encoder docs sanitize wheel gpu roofline mutants clean
+.PHONY: demo test lint format bench results models encoder docs sanitize wheel runtime gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -60,13 +60,14 @@ bench: $(VENV)/extras  ## the figures of bench/results, one thread; about 10 min
 	$(BIN)/python bench/report.py build/bench.json --output bench/results --plot
 
 OPS_TESTS := $(addprefix tests/kernels/,ops/test_embed_pool.py ops/test_dsn_logits.py test_validation.py)
-sanitize: $(VENV)/extras  ## the tests of the kernels and of the engine under AddressSanitizer and UBSan
+sanitize: $(VENV)/extras  ## the tests of all that is C++ under AddressSanitizer and UBSan
 	DENDRITIC_BERT_SANITIZE=1 SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(BIN)/pytest -q $(OPS_TESTS) tests/kernels/ops/test_dsn_logits_folded.py \
 	  tests/kernels/ops/test_dsn_window_logits.py tests/kernels/backends/cpu/test_windows.py \
-	  tests/inference/test_threads.py tests/inference/test_tokenizer_engines.py
+	  tests/inference/test_threads.py tests/inference/test_tokenizer_engines.py \
+	  tests/inference/test_engine_model.py tests/inference/test_record_collector.py tests/inference/test_formatters.py
 
 # Each wheel is made from a library folder of its own, or the first would contain what the second builds. Both share the
 # object files.
@@ -74,6 +75,9 @@ wheel: $(VENV)/built  ## wheels for machines without and with CUDA, and the sour
 	SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-lib build/wheel_cpu bdist_wheel --dist-dir dist/cpu
 	FORCE_CUDA=1 $(BIN)/python setup.py -q build --build-lib build/wheel_cuda bdist_wheel --dist-dir dist/cuda
 	$(BIN)/python setup.py -q sdist --dist-dir dist
+
+runtime: $(VENV)/built  ## dendritic-bert-runtime, a wheel of engine and embedded model without PyTorch, into dist/runtime
+	$(BIN)/python runtime/setup.py -q bdist_wheel --dist-dir $(CURDIR)/dist/runtime
 
 # For a machine with a GPU. compute-sanitizer's initcheck is left out, because torch's allocator hands out memory that has
 # been written before.

@@ -1,0 +1,82 @@
+"""Classification of texts with a model file, as ``dendritic-bert export MODEL FILE --format engine`` writes one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._engine import Model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EMBEDDED_MODEL = Path(__file__).with_name("model.dsn")
+
+
+class TextClassifier:
+    """Classifies texts as dendritic-bert's ``TextClassifier`` does, to the same bits.
+
+    ``path`` is a model file; None is the model that comes with the package, which tells positive from negative
+    sentences of English. ``labels`` are the names of its labels, and ``num_truncated`` counts the texts that were cut
+    to the model's length. Calls may overlap. It can be pickled, and the copy opens the file again.
+
+    Raises OSError if the file cannot be read, and ValueError, with the reason, if it is no model.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = os.fspath(EMBEDDED_MODEL if path is None else path)
+        self._model = Model.open(self.path)
+        self.labels = self._model.labels
+        self.num_truncated = 0
+
+    def __reduce__(self) -> Any:
+        return TextClassifier, (self.path,)
+
+    def __call__(self, texts: str | Iterable[str], threads: int | None = None) -> list[dict[str, Any]]:
+        """One ``{"label": str, "score": float}`` for each text, in order: its best label.
+
+        ``threads`` is the number of threads; None is one for each processor that this process may use. Raises TypeError
+        for a text that is no str, and ValueError for a score that is NaN or infinite.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        function, temperature = self._model.scoring
+        try:
+            found = self._model.answers(texts, _thread_count(threads), function, temperature, self.labels)
+        except UnicodeEncodeError:
+            return self(list(map(_without_surrogates, texts)), threads)
+        if found is None:
+            raise ValueError("the model gives a text a score that is NaN or infinite: load another one.")
+        answers, num_truncated = found
+        self.num_truncated += num_truncated
+        return answers
+
+    def predict_array(self, texts: Any, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The labels ``[B]`` int32, as numbers, and the scores ``[B, C]`` float32 of B texts: a list of str or an array
+        of strings of Arrow. ``threads`` and the errors are those of a call; they do not change a bit."""
+        import numpy as np
+
+        texts = texts if hasattr(texts, "__arrow_c_array__") else list(texts)
+        try:
+            (scores, labels), num_truncated, _, not_finite = self._model.scores(
+                texts, _thread_count(threads), *self._model.scoring)
+        except UnicodeEncodeError:
+            return self.predict_array(list(map(_without_surrogates, texts)), threads)
+        if not_finite >= 0:
+            raise ValueError(f"the model gives texts[{not_finite}] a score that is NaN or infinite: load another one.")
+        self.num_truncated += num_truncated
+        return np.frombuffer(labels, np.int32), np.frombuffer(scores, np.float32).reshape(-1, len(self.labels))
+
+
+def _thread_count(threads: int | None) -> int:
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads < 1:
+        raise ValueError(f"threads is {threads}, it must be at least 1.")
+    return threads
+
+
+def _without_surrogates(text: str) -> str:
+    """Join surrogate pairs, and replace lone surrogates, which UTF-8 cannot hold, by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,52 @@
+"""Builds the wheel dendritic-bert-runtime from this tree: the engine that is built in dendritic_bert/, the embedded
+model as a file for it, and the module beside this file. ``make runtime`` calls it."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from setuptools import Distribution, setup
+
+HERE = Path(__file__).resolve().parent
+TREE, STAGE = HERE.parent, HERE.parent / "build" / "runtime"
+PACKAGE = STAGE / "dendritic_bert_runtime"
+
+
+class BinaryDistribution(Distribution):
+    """One whose wheel is for this platform."""
+
+    def has_ext_modules(self):
+        return True
+
+
+def stage():
+    """Puts the package together in build/runtime."""
+    shutil.rmtree(STAGE, ignore_errors=True)
+    shutil.copytree(HERE / "dendritic_bert_runtime", PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    engine = shutil.copy(next((TREE / "dendritic_bert").glob("_engine*.so")), PACKAGE)
+    shutil.copy(TREE / "dendritic_bert" / "_engine.pyi", PACKAGE)
+    if shutil.which("strip"):  # 12 MB of debug information, which Python's own flags ask for
+        subprocess.run(["strip", engine], check=True)
+    from dendritic_bert import EMBEDDED_MODEL
+    from dendritic_bert.export import export
+
+    export(EMBEDDED_MODEL, PACKAGE / "model.dsn", "engine")
+
+
+stage()
+os.chdir(STAGE)
+setup(
+    name="dendritic-bert-runtime",
+    version=re.search(r'__version__ = "(.*)"', (TREE / "dendritic_bert" / "__init__.py").read_text())[1],
+    description="Text classification by the engine of dendritic-bert, without PyTorch",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    install_requires=["numpy>=1.26,<3"],
+    packages=["dendritic_bert_runtime"],
+    package_data={"dendritic_bert_runtime": ["*.so", "*.pyi", "*.dsn"]},
+    entry_points={"console_scripts": ["dendritic-bert-classify = dendritic_bert_runtime.__main__:main"]},
+    distclass=BinaryDistribution,
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
