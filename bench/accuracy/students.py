@@ -1,4 +1,4 @@
-"""What a student with windows learns from a teacher and texts without labels, on tables of one's own and SST-2.
+"""What a student learns from a teacher and texts without labels, on tables of one's own and SST-2.
 
     python bench/accuracy/students.py --own_dir own --data_dir glue --bert bert-tiny
 
@@ -75,7 +75,7 @@ def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
               f"{row['seconds']:.0f}"] for row in results]
     text.write_text("\n".join([
         "# Students without labels\n",
-        "A model with dendrites on windows that learns from a teacher, BERT-tiny fine-tuned on the training rows, what "
+        "A model on the pretrained encoder that learns from a teacher, BERT-tiny fine-tuned on the training rows, what "
         "it says of their texts: `dendritic-bert distill --teacher FOLDER --text_file FILE` with its defaults. The "
         "accuracy of both on test rows, and how often they agree there, in percent; one seed.\n",
         markdown_table(["table", "texts", "classes", "test rows", "teacher", "student", "agreement", "parameters",
