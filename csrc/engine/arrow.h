@@ -4,24 +4,9 @@
 #include <cstdint>
 #include <string>
 
+#include "../common/arrow_c_data.h"
 #include "texts.h"
 #include "tokenizer.h"
-
-struct ArrowSchema {
-  const char *format, *name, *metadata;
-  int64_t flags, n_children;
-  ArrowSchema **children, *dictionary;
-  void (*release)(ArrowSchema*);
-  void* private_data;
-};
-
-struct ArrowArray {
-  int64_t length, null_count, offset, n_buffers, n_children;
-  const void** buffers;
-  ArrowArray **children, *dictionary;
-  void (*release)(ArrowArray*);
-  void* private_data;
-};
 
 namespace dendritic_bert::engine {
 

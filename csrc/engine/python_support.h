@@ -1,11 +1,7 @@
-// What the Python types of the engine share. The module uses Python's limited API of version 3.10.
+// What the Python types of the engine share.
 #pragma once
 
-#define PY_SSIZE_T_CLEAN
-#ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x030A0000
-#endif
-#include <Python.h>
+#include "../common/python_support.h"
 
 #include <cstddef>
 #include <string_view>
@@ -14,37 +10,6 @@
 #include "tokenizer.h"
 
 namespace dendritic_bert::engine {
-
-// A reference that is given back at the end of its scope.
-struct Owned {
-  PyObject* object;
-  explicit Owned(PyObject* object_) : object(object_) {}
-  ~Owned() { Py_XDECREF(object); }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  operator PyObject*() const { return object; }
-  PyObject* release() {
-    PyObject* given = object;
-    object = nullptr;
-    return given;
-  }
-};
-
-// Lets other threads of Python run until the end of its scope, if there is work enough. Another thread may hold the
-// interpreter's lock for 5 ms before it hands it back, so that a few texts are not worth giving it away: these many bytes
-// take about 10 us.
-class Unlocked {
- public:
-  explicit Unlocked(size_t num_bytes) : state_(num_bytes < 4096 ? nullptr : PyEval_SaveThread()) {}
-  ~Unlocked() {
-    if (state_) PyEval_RestoreThread(state_);
-  }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
-
- private:
-  PyThreadState* state_;
-};
 
 // The texts of a list, which is kept as a tuple, because another thread may change it.
 class ListedTexts {

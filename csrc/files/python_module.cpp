@@ -1,9 +1,5 @@
 // The Python module dendritic_bert._files, in Python's limited API of version 3.10. It knows no torch, numpy or pyarrow.
-#define PY_SSIZE_T_CLEAN
-#ifndef Py_LIMITED_API
-#define Py_LIMITED_API 0x030A0000
-#endif
-#include <Python.h>
+#include "../common/python_support.h"
 
 #include <memory>
 #include <new>
@@ -20,32 +16,6 @@
 
 namespace dendritic_bert::files {
 namespace {
-
-// A reference that is given back at the end of its scope.
-struct Owned {
-  PyObject* object;
-  explicit Owned(PyObject* object_) : object(object_) {}
-  ~Owned() { Py_XDECREF(object); }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  operator PyObject*() const { return object; }
-  PyObject* release() { return std::exchange(object, nullptr); }
-};
-
-// The interpreter's lock is given away for its lifetime, if so many bytes are worth it: another thread may hold the lock
-// for 5 ms before it hands it back.
-class Unlocked {
- public:
-  explicit Unlocked(size_t num_bytes) : state_(num_bytes < 4096 ? nullptr : PyEval_SaveThread()) {}
-  ~Unlocked() {
-    if (state_) PyEval_RestoreThread(state_);
-  }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
-
- private:
-  PyThreadState* state_;
-};
 
 // What `function` gives, or nullptr and Python's exception for the one that it throws.
 template <class Function>

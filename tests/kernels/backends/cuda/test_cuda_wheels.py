@@ -59,7 +59,7 @@ def test_a_wheel_runs_in_an_empty_environment(kind, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert "-cp310-abi3-" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
-    extensions = {"_cpu", "_engine"} | ({"_cuda"} if kind is WITH_CUDA else set())
+    extensions = {"_cpu", "_engine", "_files"} | ({"_cuda"} if kind is WITH_CUDA else set())
     assert {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")} == extensions
 
     python = empty_environment(tmp_path / "environment", wheel)
