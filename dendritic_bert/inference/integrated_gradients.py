@@ -50,6 +50,7 @@ HEAD_RULE = Rule(1e-8, 8)
 # Where steps are everywhere, no rule of a higher order is nearer. For random weights of 5 layers of 32 dendrites, two
 # labels and 2 to 60 tokens, the shares were off by up to 6e-4 of what they add up to, and their sum by up to 3e-4.
 PATH_RULE = Rule(1e-4, 2)
+PATH_ERROR = 1e-3  # of the sum of the magnitudes, by which the shares of a path may miss what they must add up to
 
 # s and weights, both [I, n] -> the weighted sums [I, C, K] of the logits' slopes by the K inputs that move with s.
 SumOfSlopes = Callable[[Tensor, Tensor], Tensor]
@@ -107,7 +108,14 @@ def path_shares(logits: Callable[[Tensor], Tensor], parts: int, rows: int) -> Te
 
     with torch.inference_mode(False), torch.enable_grad():
         ones = torch.ones(parts, dtype=torch.float64)
-        return _integral(slopes, together, ones, ones, PATH_RULE).T
+        at_zeros, at_ones = together(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        rule, missing = PATH_RULE, True
+        while missing and rule.tolerance > HEAD_RULE.tolerance:  # errors of one sign add up in one of some hundred rows
+            shares = _integral(slopes, together, ones, ones, rule).T
+            error = (shares.sum(dim=0) - (at_ones - at_zeros)).abs()
+            missing = bool((error > PATH_ERROR / 2 * shares.abs().sum(dim=0)).any())
+            rule = rule._replace(tolerance=rule.tolerance / 10)
+        return shares
 
 
 def _jacobians(logits: Callable[[Tensor], Tensor], factors: Tensor) -> Tensor:
