@@ -4,7 +4,6 @@ model as a file for it, and the module beside this file. ``make runtime`` calls 
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from setuptools import Distribution, setup
@@ -25,10 +24,8 @@ def stage():
     """Puts the package together in build/runtime."""
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(HERE / "dendritic_bert_runtime", PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-    engine = shutil.copy(next((TREE / "dendritic_bert").glob("_engine*.so")), PACKAGE)
+    shutil.copy(next((TREE / "dendritic_bert").glob("_engine*.so")), PACKAGE)
     shutil.copy(TREE / "dendritic_bert" / "_engine.pyi", PACKAGE)
-    if shutil.which("strip"):  # 12 MB of debug information, which Python's own flags ask for
-        subprocess.run(["strip", engine], check=True)
     from dendritic_bert import EMBEDDED_MODEL
     from dendritic_bert.export import export
 
