@@ -4,13 +4,15 @@
 
 The tables are three of one's own kind (150 intents, news in two columns, ironic tweets), SST-2, and 100 rows of each.
 What a sweep chooses, it chooses on dev rows; every score in the result is on test rows, which decide nothing. Each
-sweep is kept in ``work_dir``, from which an interrupted run continues. Writes own_rows.csv and own_rows.md.
+sweep, and each table's result, is kept in ``work_dir``, from which an interrupted run continues. Writes own_rows.csv
+and own_rows.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import platform
 import shutil
@@ -24,6 +26,7 @@ import torch
 import transformers
 
 from dendritic_bert import __version__
+from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.datasets.glue import read_rows
 from dendritic_bert.datasets.own_rows import OwnRows
 from dendritic_bert.training import TrainingOptions, evaluate, train
@@ -105,6 +108,9 @@ def table_parser(description: str | None, tables: list[str], work_dir: str) -> a
 
 def measure(name: str, table: Table, trials: int, seeds: int, folder: Path) -> dict[str, Any]:
     """Train with the defaults, search for better options on the dev rows, and score both on the test rows."""
+    kept = folder / f"{trials}_trials_{seeds}_seeds.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
     files = write_splits(table, folder)
     data: dict[str, Any] = {"train_file": files["train"], "dev_file": files["dev"], "label_column": table.names[-1]}
     default = [_test_score(TrainingOptions(**data, seeds=[seed], baseline=False, output_dir=str(folder / "model")),
@@ -116,11 +122,14 @@ def measure(name: str, table: Table, trials: int, seeds: int, folder: Path) -> d
     baseline = tfidf_baseline(rows.rows("train"), rows.targets("train"), rows.rows("dev"), rows.targets("dev"),
                               rows.settings["problem_type"])["accuracy"]
     mean = float(np.mean(default))
-    return {"table": name, "train": len(table.rows["train"]), "test": len(table.rows["test"]),
-            "classes": len({row[-1] for row in table.rows["train"]}), "default": mean,
-            "trials": found["trials"], "best_of_sweep": float(np.mean(tuned)),
-            "standard_error": math.sqrt(mean * (1 - mean) / rows.num_dev), "tfidf": baseline,
-            "best": " ".join(f"--{key} {value}" for key, value in found["best"].items())}
+    result = {"table": name, "train": len(table.rows["train"]), "test": len(table.rows["test"]),
+              "classes": len({row[-1] for row in table.rows["train"]}), "default": mean,
+              "trials": found["trials"], "best_of_sweep": float(np.mean(tuned)),
+              "standard_error": math.sqrt(mean * (1 - mean) / rows.num_dev), "tfidf": baseline,
+              "best": " ".join(f"--{key} {value}" for key, value in found["best"].items())}
+    with atomic_path(kept) as unfinished:
+        unfinished.write_text(json.dumps(result))
+    return result
 
 
 def _test_score(options: TrainingOptions, test_file: str) -> float:

@@ -53,3 +53,7 @@ def test_a_small_measurement(folders, tmp_path, monkeypatch):
     assert row["best"] == "--epochs 2 --word_dropout 0.1"
     assert 0 <= float(row["default"]) <= 1
     assert "| irony |" in (tmp_path / "results" / "own_rows.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(own_rows, "train", None)  # what was measured is kept, and not measured again
+    assert own_rows.main(["--own_dir", str(own_dir), "--data_dir", str(data_dir), *flags]) == 0
+    with open(tmp_path / "results" / "own_rows.csv", newline="", encoding="utf-8") as file:
+        assert next(csv.DictReader(file)) == row
