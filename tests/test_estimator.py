@@ -114,6 +114,19 @@ def test_the_model_goes_anywhere(fitted, tmp_path):
     assert not hasattr(clone(fitted), "classifier_")
 
 
+@pytest.mark.parametrize("labels", [["no", "perhaps", "never"], [0, 1], [0, 1, 2, 3]],
+                         ids=["one is known", "as many", "more"])
+def test_going_on_with_other_labels(fitted, tmp_path, labels):
+    """A label that the saved model knows is as it was, and the model has an output for each of the new ones."""
+    fitted.save_pretrained(tmp_path)
+    y = np.array(labels * (60 // len(labels)))
+    model = DendriticBertClassifier(str(tmp_path), epochs=1, batch_size=16, lr=1e-9).fit(TEXTS, y)
+    assert model.classes_.tolist() == sorted(labels)
+    assert model.predict_proba(TEXTS).shape == (60, len(labels))
+    before, after = (found.classifier_.model.classifier.weight for found in (fitted, model))
+    assert ("no" in labels) == torch.allclose(before[0], after[sorted(labels).index(labels[0])], atol=1e-6)
+
+
 def test_pairs():
     """The second text says the label."""
     pairs = pandas.DataFrame({"text": ["one", "two"] * 30, "pair": (["good"] * 2 + ["bad"] * 2) * 15})

@@ -179,6 +179,7 @@ def _load_saved(model_class: Any, options: TrainingOptions, settings: dict[str, 
               file=sys.stderr)
     for name, value in settings.items():
         setattr(config, name, value)
+    model.num_labels = config.num_labels  # which transformers reads when it makes a model, and never again
     config.table_dtype = None  # a form was chosen by the labels that the model gave before
     return model
 
