@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import lzma
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..inference.readers import open_records
+from ..inference.readers import Position, open_records
 from .near_duplicates import DevSentences
+from .row_checks import replaced_bytes
 
 BATCH = 4096
 
@@ -31,12 +33,16 @@ def stream_texts(files: Sequence[str], column: str | None = None) -> Iterator[st
     """The texts of ``files`` in their order, without empty ones; raises as ``read_texts`` does."""
     count = 0
     for file in files:
+        position = Position()
         with open_records(_opened(file), *_format_of(file)) as records:
             name = column or _text_column(records, file)
             for batch in records.batches(BATCH, [], [name]):
                 texts = [stripped for text in batch.columns[name] if (stripped := text.strip())]
                 count += len(texts)
+                position = batch.position
                 yield from texts
+        if position.num_replaced:
+            warnings.warn(f"{file}: {replaced_bytes(position.num_replaced)}.", stacklevel=2)
     if files and not count:
         raise ValueError(f"{', '.join(files)}: no text is found there: name another file.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ class DataReport:
     class_counts: for each class the number of training rows, in the order of the ids; empty for a regression.
     num_train, num_dev: rows. num_skipped: rows that were left out, as they have no text or no label, or,
         among dev rows, a label that no training row has.
+    num_replaced: bytes that were not UTF-8 and became U+FFFD.
     num_empty: rows whose text is empty. num_duplicates: rows with the text of an earlier row.
     num_contradicting: rows whose text stands in the file with other labels too.
     num_shared: training rows whose text stands in the dev rows too.
@@ -42,6 +44,7 @@ class DataReport:
     class_counts: dict[str, int] = field(default_factory=dict)
     label_range: tuple[float, float] | None = None
     num_skipped: int = 0
+    num_replaced: int = 0
     num_empty: int = 0
     num_duplicates: int = 0
     num_contradicting: int = 0
@@ -52,6 +55,12 @@ class DataReport:
     @property
     def small_classes(self) -> list[str]:
         return [name for name, count in self.class_counts.items() if count < 2]
+
+    @property
+    def similar_classes(self) -> list[str]:
+        """The names of classes that differ from another's in case alone."""
+        folded = Counter(map(str.casefold, self.class_counts))
+        return sorted((name for name in self.class_counts if folded[name.casefold()] > 1), key=str.casefold)
 
     def lines(self) -> list[str]:
         """The report in a few lines, what is wrong with the rows last."""
@@ -68,6 +77,9 @@ class DataReport:
         found = (
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
                                       f"{_some(self.small_classes)}"),
+            (len(self.similar_classes), f"classes whose names differ in upper and lower case alone: "
+                                        f"{_some(self.similar_classes)}"),
+            (self.num_replaced, replaced_bytes(self.num_replaced)),
             (self.num_skipped, f"{_count(self.num_skipped, 'row')} left out, which are malformed or have no text, no "
                                "label, or one that no training row has"),
             (self.num_empty, f"{_count(self.num_empty, 'row')} with an empty text"),
@@ -112,9 +124,16 @@ def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.n
         [name for name in train.records.names if name not in train.columns.all], labels.problem_type,
         int(train_rows.sum()), int(dev_rows.sum()), hold_out, dict(zip(labels.names, counts)),
         None if numbers is None else (float(numbers.min()), float(numbers.max())),
-        num_skipped=sum(table.num_skipped for table in tables), num_empty=sum(table.num_empty for table in tables),
+        num_skipped=sum(table.num_skipped for table in tables),
+        num_replaced=sum(table.num_replaced for table in tables), num_empty=sum(table.num_empty for table in tables),
         num_duplicates=len(text_of) - len(first), num_contradicting=int(contradicts[text_of].sum()),
         num_shared=int(np.isin(train.digests[train_rows], dev.digests[dev_rows]).sum()))
+
+
+def replaced_bytes(number: int) -> str:
+    """What is said of bytes that were not UTF-8."""
+    return (f"{_count(number, 'byte')} not of UTF-8, replaced by U+FFFD: where a file has another encoding, "
+            "convert it (iconv -f WINDOWS-1252 -t UTF-8)")
 
 
 def _some(names: list[str]) -> str:

@@ -29,13 +29,13 @@ class Table:
     labels: the labels of the n rows.
     digests: ``[n]`` uint64, equal for equal texts, without the spaces around them.
     num_empty: rows without a text. num_skipped: records that were left out, as they are malformed or have no text, no
-        label or one that may not be.
+        label or one that may not be. num_replaced: bytes that were not UTF-8 and became U+FFFD.
     """
 
     def __init__(self, records: AnyRecords, columns: Columns, is_row: np.ndarray, labels: Labels,
-                 digests: np.ndarray, num_empty: int, num_malformed: int = 0) -> None:
+                 digests: np.ndarray, num_empty: int, num_malformed: int = 0, num_replaced: int = 0) -> None:
         self.records, self.source, self.columns, self.is_row = records, records.name, columns, is_row
-        self.labels, self.digests, self.num_empty = labels, digests, num_empty
+        self.labels, self.digests, self.num_empty, self.num_replaced = labels, digests, num_empty, num_replaced
         self.num_skipped = len(is_row) - len(digests) + num_malformed
 
     def __len__(self) -> int:
@@ -91,14 +91,14 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
         raise ValueError(f"{source} has no column {missing[0]!r}, which the training rows have: its columns are "
                          f"{', '.join(map(repr, names))}.")
     digests, is_row = array("Q"), array("b")
-    num_empty = num_malformed = 0
+    num_empty = num_malformed = num_replaced = 0
     for batch in records.batches(BATCH_ROWS, columns.all):
         texts = [batch.columns[name] for name in columns.texts]
         labels = batch.columns[columns.label] if columns.label else [0] * len(texts[0])
         whole = [_check_row(batch, row, values, columns, collector, on_error)
                  for row, values in enumerate(zip(*texts, labels))]
         is_row.extend(whole)
-        num_malformed = batch.position.num_malformed
+        num_malformed, num_replaced = batch.position.num_malformed, batch.position.num_replaced
         collector.add(list(compress(labels, whole)), partial(_place, batch, np.flatnonzero(whole)))
         for values in compress(zip(*texts), whole):
             parts = [value.strip() for value in values]
@@ -107,7 +107,7 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     if not digests:
         raise ValueError(f"{source} holds no row" + (" with a label." if is_row else ": name a file that does."))
     return Table(records, columns, np.array(is_row, np.bool_), collector.finish(),
-                 np.array(digests, np.uint64), num_empty, num_malformed if on_error == "skip" else 0)
+                 np.array(digests, np.uint64), num_empty, num_malformed if on_error == "skip" else 0, num_replaced)
 
 
 def _place(batch: RecordBatch, rows: np.ndarray, row: int) -> str:

@@ -18,6 +18,7 @@ from .record_collector import RecordCollector
 from .records import BATCH_BYTES, MAX_LINE_BYTES, MalformedRecord, Position, RecordBatch, check_columns
 from .texts import without_surrogates
 
+NAMED_DELIMITER = rb"(?:\xef\xbb\xbf)?sep=([ -!#-~\t])[\r\n]*"  # the whole first line
 END = object()  # what is read behind the last record
 
 
@@ -25,7 +26,8 @@ class LineReader:
     """The records of a stream of UTF-8, in batches.
 
     Lines end in LF or CRLF. "text" has one text per line, and an empty line is an empty text. "csv" is RFC 4180 with a
-    header line, and with ``delimiter`` between the fields. "tsv" has a header line and no quoting. "jsonl" has one
+    header line, and with ``delimiter`` between the fields, or what a line such as sep=; before the header names, which
+    Excel reads, too. "tsv" has a header line and no quoting. "jsonl" has one
     object per line. In the last three a blank line is not a record. Bytes that are not UTF-8, and lone surrogates in
     JSON escapes, become U+FFFD and are counted.
 
@@ -61,6 +63,11 @@ class LineReader:
             csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # the module's default is 128 KiB
             self._csv_rows = self._read_csv()
             self._header = (self._csv_row() if input_format == "csv" else self._tsv_row()) or []
+            if input_format == "csv" and (named := re.fullmatch(NAMED_DELIMITER, b"".join(self._lines))):
+                self._delimiter = named[1].decode()
+                self._give_out()
+                self._csv_rows = self._read_csv()
+                self._header = self._csv_row() or []
             self._width = len(self._header)
             self._give_out()
 

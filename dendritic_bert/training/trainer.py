@@ -166,7 +166,8 @@ def evaluate(
 
     Returns the metrics, standard_error if accuracy is one of them, num_examples, and num_truncated (texts that were cut
     to the model's position table, or to the tokenizer's ``model_max_length`` if that is shorter), and, if there are
-    any, num_skipped, the own rows that ``on_error`` "skip" has left out. Raises ValueError for
+    any, num_skipped, the own rows that ``on_error`` "skip" has left out, and num_replaced, their bytes that were not
+    UTF-8. Raises ValueError for
     a model of another task or a label that it does not know, and as ``glue.read_rows`` or ``OwnRows.open`` does.
     """
     require_extra("sklearn")
@@ -215,8 +216,8 @@ def _evaluate_own_rows(model: Any, benchmark: OwnRows, rows: dict[str, EncodedRo
         found = scores(evaluation.logits, evaluation.labels, evaluation.problem_type, evaluation.temperature)
     else:
         found = write_evaluation(Path(output_dir), evaluation, benchmark.rows("dev"), benchmark.places("dev"))
-    skipped = benchmark.dev[0].num_skipped
-    return {"source": benchmark.source, **found, **({"num_skipped": skipped} if skipped else {})}
+    counts = {name: getattr(benchmark.dev[0], name) for name in ("num_skipped", "num_replaced")}
+    return {"source": benchmark.source, **found, **{name: count for name, count in counts.items() if count}}
 
 
 def open_benchmark(options: TrainingOptions) -> Benchmark:

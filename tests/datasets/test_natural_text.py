@@ -21,6 +21,12 @@ def test_texts_of_files_of_several_forms(tmp_path):
     assert read_texts([]) == []
 
 
+def test_bytes_that_are_not_utf_8_are_said(tmp_path):
+    (tmp_path / "a.txt").write_bytes("café\n".encode("cp1252"))
+    with pytest.warns(UserWarning, match=r"a\.txt: 1 byte not of UTF-8, replaced by U\+FFFD: where a file "):
+        assert read_texts([str(tmp_path / "a.txt")]) == ["caf\ufffd"]
+
+
 def test_the_column_of_a_table(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("title,body\nx,y\n")

@@ -55,6 +55,25 @@ def test_what_is_said():
     assert "vocabulary" not in str(report)
 
 
+def test_labels_that_differ_in_case_alone():
+    labels = ["Good", "bad", "good", "GOOD", "worse"] * 4
+    report = OwnRows(records([f"text {number}" for number in range(20)], labels)).report
+    assert "warning: classes whose names differ in upper and lower case alone: GOOD, Good, good" in report.lines()
+    report.class_counts = {"Good": 4, "bad": 4}
+    assert "case" not in str(report)
+
+
+def test_bytes_that_are_not_utf_8(tmp_path):
+    """Those of all columns that are read, of the training rows and of the dev rows."""
+    rows = "text,label\n" + "".join(f"text {i},{'très bon' if i % 2 else 'mauvais'}\n" for i in range(20))
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.csv").write_bytes(rows.encode("cp1252"))
+    found = OwnRows.open(str(tmp_path / "train.csv"), str(tmp_path / "dev.csv")).report
+    assert found.num_replaced == 2 * rows.count("è")
+    assert ("warning: 20 bytes not of UTF-8, replaced by U+FFFD: where a file has another encoding, convert it "
+            "(iconv -f WINDOWS-1252 -t UTF-8)") in found.lines()
+
+
 @pytest.mark.parametrize(("labels", "line"), [
     ([1, 2] * 9, "labels: 2 classes (problem_type regression takes them as numbers), with their training rows: 1 9, "
                  "2 9"),

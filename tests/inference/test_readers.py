@@ -139,6 +139,29 @@ def test_another_delimiter(folder, delimiter):
     with pytest.raises(ValueError, match=rf"column is 'review', which other.csv does not have: its header .*pass "
                                          rf"delimiter={re.escape(repr(delimiter))} \(--delimiter"):
         open_records("other.csv").check(["review"])
+    shown = repr(delimiter).strip("'")
+    assert [text for _, _, text in rows_of(open_records("other.csv", delimiter=shown))] == TEXTS
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "marked"])
+def test_a_delimiter_that_the_file_names(folder, delimiter, mark):
+    """As Excel reads it: in a line before the names, whatever the delimiter that was passed."""
+    Path("named.csv").write_bytes(mark + f"sep={delimiter}\r\n".encode() + as_csv(delimiter))
+    Path("plain.csv").write_bytes(as_csv(delimiter))
+    for passed in {",", delimiter}:
+        with open_records("named.csv", delimiter=passed) as records:
+            assert records.names == ["n", "review"]
+            batches = list(records.batches(7, ["n"], ["review"]))
+            assert records.go_to(batches[1].position)
+            rest = list(records.batches(100, ["n"], ["review"]))
+        rows = [(*cells, batch.lines[row]) for batch in batches
+                for row, cells in enumerate(zip(batch.columns["n"], batch.columns["review"]))]
+        plain = [(*cells, batch.lines[row] + 1) for batch in open_records("plain.csv", delimiter=delimiter).batches(
+            100, ["n"], ["review"]) for row, cells in enumerate(zip(batch.columns["n"], batch.columns["review"]))]
+        assert rows == plain
+        assert list(rest[0].columns["review"]) == TEXTS[14:]
+        assert rest[-1].position == batches[-1].position
 
 
 @pytest.mark.parametrize("delimiter", ["", ";;", '"', "\n", None])

@@ -89,6 +89,10 @@ def test_a_dev_file_is_scored_and_reported(own_options, reviews, tmp_path):
         evaluate(results["output_dir"], dev_file=str(tmp_path / "odd.csv"), label_column="tone")
     found = evaluate(results["output_dir"], dev_file=str(tmp_path / "odd.csv"), label_column="tone", on_error="skip")
     assert (found["num_examples"], found["num_skipped"]) == (rows.count("\n") - 2, 1)
+    assert "num_replaced" not in found
+    (tmp_path / "odd.csv").write_bytes((reviews / "dev.csv").read_bytes().replace(b"a", b"\xe4", 3))
+    found = evaluate(results["output_dir"], dev_file=str(tmp_path / "odd.csv"), label_column="tone", on_error="skip")
+    assert found["num_replaced"] > 0
 
 
 def test_numbers_and_several_labels(own_options, reviews, tmp_path):
