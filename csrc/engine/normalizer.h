@@ -21,19 +21,28 @@ class Normalizer {
  public:
   explicit Normalizer(NormalizerSettings settings) : settings_(settings) {}
 
-  // Replaces `words` by those of `size` bytes of UTF-8.
-  void split(const char* text, size_t size, Words& words) {
+  // Forgets what waits for the rest of a text.
+  void start(Words& words) {
     words.clear();
+    marks_.clear();
+  }
+
+  // Appends the words of `size` bytes of UTF-8. Where more follows, the last word stays open.
+  void split(const char* text, size_t size, bool more_follows, Words& words) {
     const char* end = text + size;
     while (text < end) {
-      words.reserve(size_t(end - text));
-      text += append_ascii(words, text, size_t(end - text), settings_.lowercase);
+      if (is_plain_ascii(*text)) {
+        append_reordered(words);
+        words.reserve(size_t(end - text));
+        text += append_ascii(words, text, size_t(end - text), settings_.lowercase);
+      }
       while (text < end && !is_plain_ascii(*text)) {
         words.reserve(most_bytes_of_a_character);
         append(decode_utf8(text, end), words);
       }
-      append_reordered(words);
     }
+    if (more_follows) return;
+    append_reordered(words);
     words.end_word();
   }
 
@@ -86,16 +95,21 @@ class Normalizer {
   // Marks that follow one another come in the order of their combining classes, as NFD wants it.
   void append_part(uint32_t code_point, Words& words) {
     const Record& record = find_record(code_point);
-    if (record.combining_rank) return marks_.push_back({record.combining_rank, code_point});
+    if (record.combining_rank) {
+      if (!(record.flags & nonspacing_mark)) marks_.push_back({record.combining_rank, code_point});  // or stripped
+      return;
+    }
     append_reordered(words);
     append_stripped(code_point, record, words);
   }
 
   void append_reordered(Words& words) {
     if (marks_.empty()) return;
-    words.reserve(marks_.size() * 8 + most_bytes_of_a_character);  // what follows the marks needs room, too
     std::stable_sort(marks_.begin(), marks_.end(), [](Mark a, Mark b) { return a.rank < b.rank; });
-    for (Mark mark : marks_) append_stripped(mark.code_point, find_record(mark.code_point), words);
+    for (Mark mark : marks_) {
+      words.reserve(2 * most_bytes_of_a_character);  // what follows the marks needs room, too
+      append_stripped(mark.code_point, find_record(mark.code_point), words);
+    }
     marks_.clear();
   }
 

@@ -16,13 +16,21 @@ constexpr size_t segment_bytes = 4096;
 // long.
 constexpr size_t words_ahead = 64;
 
-// The end of a segment that begins at `text`: a space, across which nothing in BERT's tokenizer looks, or the end.
+// The end of a segment that begins at `text`: a space, across which nothing in BERT's tokenizer looks, or the end; or, in
+// a text without spaces, the beginning of a character.
 const char* end_of_segment(const char* text, const char* end) {
   if (size_t(end - text) <= segment_bytes) return end;
-  for (const char* at = text + segment_bytes; at > text; --at)
+  const char* const last = text + segment_bytes;
+  for (const char* at = last; at > text; --at)
     if (*at == ' ') return at;
-  const void* space = std::memchr(text + segment_bytes, ' ', size_t(end - text) - segment_bytes);
-  return space ? static_cast<const char*>(space) : end;
+  for (const char* at = last; at > last - 4; --at)
+    if ((*at & 0xC0) != 0x80) return at;
+  return last;  // which is no part of a character
+}
+
+// So many bytes of a word have more than `most_characters` characters.
+size_t bytes_of_unknown_word(size_t most_characters) {
+  return most_characters < Tokenizer::most_text_bytes ? 4 * (most_characters + 1) : std::numeric_limits<size_t>::max();
 }
 
 }  // namespace
@@ -77,11 +85,14 @@ void Tokenizer::append_row(std::string_view text, Truncation truncation, Workspa
 
 // Appends the ids of a text without added tokens. Stops, and returns false, once there are more than most_ids.
 bool Tokenizer::append_piece(const char* text, const char* end, size_t most_ids, Workspace& workspace) const {
+  workspace.normalizer.start(workspace.words);
   while (text < end) {
     const char* segment_end = end_of_segment(text, end);
-    workspace.normalizer.split(text, size_t(segment_end - text), workspace.words);
+    const bool more_follows = segment_end < end && *segment_end != ' ';
+    workspace.normalizer.split(text, size_t(segment_end - text), more_follows, workspace.words);
     append_words(workspace);
     if (workspace.rows.num_ids > most_ids) return false;
+    workspace.words.keep_open_word(bytes_of_unknown_word(vocabulary_.most_characters()));
     text = segment_end;
   }
   return true;

@@ -95,6 +95,8 @@ class Vocabulary {
  public:
   Vocabulary(const std::vector<VocabularyEntry>& entries, WordPieceSettings settings);
 
+  size_t most_characters() const { return settings_.most_characters; }
+
   // Writes at most max(1, size) ids of a word of `size` bytes, and returns how many.
   size_t tokenize(const char* word, size_t size, int32_t* ids) const;
 

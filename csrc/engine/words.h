@@ -1,6 +1,7 @@
 // The words that a text falls into: their bytes after normalisation, one behind another, and where each lies.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -31,6 +32,15 @@ class Words {
   // Gives back the memory of a long text.
   void shrink() {
     if (bytes_.size() > most_idle_bytes) *this = Words();
+  }
+
+  // Forgets the words that have ended, and of one that has not what comes behind `most_bytes`.
+  void keep_open_word(size_t most_bytes) {
+    const size_t start = in_word_ ? starts_[num_words_] : num_bytes_;
+    num_bytes_ = std::min(num_bytes_ - start, most_bytes);
+    std::copy_n(bytes_.begin() + int64_t(start), num_bytes_, bytes_.begin());
+    num_words_ = 0;
+    if (in_word_) starts_[0] = 0;
   }
 
   // Makes room for `size` more bytes, each of them a word at most.

@@ -139,6 +139,19 @@ def test_long_texts_are_cut(max_length, side):
     assert num_truncated == sum(len(row) > max_length for row in whole)
 
 
+@pytest.mark.parametrize("settings", SETTINGS[::5], ids=lambda settings: " ".join(map(str, settings.values())))
+def test_long_texts_without_spaces(settings):
+    """A part of them ends within a word, between marks that NFD moves, or before what is deleted."""
+    random.seed(str(settings))
+    pieces = ["a", "fox", "\u00e9", "\u4e16", "!", "\t", "\0", "\x7f", "\u0345\u0334", "\u0301" * 9, "\uac01", "\U0001f600"]
+    texts = ["a" * (4080 + number % 20) + "".join(random.choices(pieces, k=random.choice([9, 40, 3000])))
+             for number in range(60)]
+    alike = ["\u0301\u0345" * 3000 + "fox", "\0" * 9000 + "fox" + "\0" * 9000 + "es", "x" + "\0" * 4095 + "\u0301y", "y" * 5000]
+    words = ["!" * (4090 + shift) + "b" * size + end for shift in range(8) for size in (99, 100, 101) for end in ("", "!")]
+    assert_same_ids(trained(**settings), texts + alike + words)
+    assert_same_ids(tokenizer_of("".join(texts), **settings), texts + alike + words)
+
+
 def test_a_text_of_a_megabyte():
     assert_same_ids(trained(), ["The lazy dog, d\u00e9j\u00e0 vu! \u4e16\u754c" * 40000])
 
