@@ -1,6 +1,6 @@
 """The C++ extension that reads and writes files of texts. It knows no torch, numpy or pyarrow."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 class TextColumn:
@@ -40,9 +40,11 @@ class RecordScanner:
     def take(self) -> tuple[tuple[TextColumn, ...], bytes]:
         """The columns, and int64 numbers of each record's last line; forgets them."""
 
-def format_rows(num_rows: int, columns: tuple[tuple[str, str, Any, tuple[str, ...]], ...], row_end: str, null: str
-                ) -> bytes:
-    """The lines of ``num_rows`` rows.
+def format_rows(
+    num_rows: int, columns: tuple[tuple[str, str, Any, tuple[str, ...]], ...], row_end: str, null: str,
+    write: Callable[[bytes], object] | None = None,
+) -> bytes:
+    """The lines of ``num_rows`` rows; those that come before the last MiB or so go to ``write`` in parts, if given.
 
     A column is what stands before each of its cells; a kind; data; and names. The kinds "plain", "json", "csv_quoted",
     "csv" and "tsv" take an array of strings by ``__arrow_c_array__`` (formats u and U, of valid UTF-8), "label" bytes

@@ -21,6 +21,8 @@ class GrowingBytes {
     return bytes_.get() + size_;
   }
 
+  void clear() { size_ = 0; }
+
   void end_at(const char* end) { size_ = size_t(end - bytes_.get()); }
 
   void append(std::string_view bytes) {

@@ -17,12 +17,17 @@
 namespace dendritic_bert::files {
 namespace {
 
+// An exception of Python's, which is set.
+struct PythonError {};
+
 // What `function` gives, or nullptr and Python's exception for the one that it throws.
 template <class Function>
 PyObject* translate_exceptions(Function function) {
   try {
     return function();
-  } catch (const std::bad_alloc&) { return PyErr_NoMemory(); } catch (const std::exception& error) {
+  } catch (const PythonError&) { return nullptr; } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  } catch (const std::exception& error) {
     PyErr_Format(PyExc_ValueError, "%s.", error.what());
     return nullptr;
   }
@@ -409,10 +414,10 @@ bool read_field(PyObject* column, size_t num_rows, std::vector<std::unique_ptr<O
 
 PyObject* format_rows_of(PyObject*, PyObject* arguments) {
   Py_ssize_t num_rows, end_size, null_size;
-  PyObject* columns;
+  PyObject *columns, *write = Py_None;
   const char *row_end, *null;
   if (!PyArg_ParseTuple(
-          arguments, "nO!s#s#", &num_rows, &PyTuple_Type, &columns, &row_end, &end_size, &null, &null_size))
+          arguments, "nO!s#s#|O", &num_rows, &PyTuple_Type, &columns, &row_end, &end_size, &null, &null_size, &write))
     return nullptr;
   return translate_exceptions([&]() -> PyObject* {
     std::vector<std::unique_ptr<Owned>> capsules;
@@ -420,9 +425,17 @@ PyObject* format_rows_of(PyObject*, PyObject* arguments) {
     for (size_t i = 0; i < fields.size(); ++i)
       if (!read_field(PyTuple_GetItem(columns, Py_ssize_t(i)), size_t(num_rows), capsules, fields[i])) return nullptr;
     GrowingBytes out;
-    {
+    const auto format = [&](const TakePart& take) {
+      format_rows(size_t(num_rows), fields, {row_end, size_t(end_size)}, {null, size_t(null_size)}, out, take);
+    };
+    if (write == Py_None) {
       const Unlocked unlocked(size_t(num_rows) * 64);
-      format_rows(size_t(num_rows), fields, {row_end, size_t(end_size)}, {null, size_t(null_size)}, out);
+      format(nullptr);
+    } else {
+      format([&](std::string_view part) {
+        const Owned done(PyObject_CallFunction(write, "y#", part.data(), Py_ssize_t(part.size())));
+        if (!done) throw PythonError();
+      });
     }
     return PyBytes_FromStringAndSize(out.view().data(), Py_ssize_t(out.view().size()));
   });
@@ -431,7 +444,7 @@ PyObject* format_rows_of(PyObject*, PyObject* arguments) {
 // ---- the module -----------------------------------------------------------------------------------------------------
 
 PyMethodDef module_functions[] = {
-    {"format_rows", format_rows_of, METH_VARARGS, "format_rows(num_rows, columns, row_end, null) -> bytes"},
+    {"format_rows", format_rows_of, METH_VARARGS, "format_rows(num_rows, columns, row_end, null, write=None) -> bytes"},
     {nullptr, nullptr, 0, nullptr}};
 
 int add_types(PyObject* module) {

@@ -11,6 +11,28 @@ namespace dendritic_bert::files {
 namespace {
 
 constexpr size_t most_copied_at_once = 4096;  // of a text, so that little room is asked for
+constexpr size_t part_bytes = size_t(1) << 20;
+
+// Where the lines go.
+struct Lines {
+  GrowingBytes& bytes;
+  const TakePart& take;
+
+  void append(std::string_view text) { bytes.append(text); }
+
+  void end_part() {
+    if (!take || bytes.view().size() < part_bytes) return;
+    take(bytes.view());
+    bytes.clear();
+  }
+};
+
+// How many bytes of a text are copied at once: whole characters.
+size_t copied_at_once(std::string_view text) {
+  size_t size = std::min(text.size(), most_copied_at_once);
+  while (size < text.size() && size > most_copied_at_once - 4 && (text[size] & 0xC0) == 0x80) --size;
+  return size;
+}
 
 char* write_json_escape(char byte, char* out) {
   *out++ = '\\';
@@ -62,16 +84,19 @@ char* write_on_one_line(std::string_view text, char* out) {
                         [](char byte) { return byte == '\t' || byte == '\r' || byte == '\n' ? ' ' : byte; });
 }
 
+char* write_as_it_is(std::string_view text, char* out) { return std::copy(text.begin(), text.end(), out); }
+
 template <class Write>
-void append_in_parts(std::string_view text, size_t most_growth, Write write, GrowingBytes& out) {
+void append_in_parts(std::string_view text, size_t most_growth, Write write, Lines& out) {
   while (!text.empty()) {
-    const std::string_view part = text.substr(0, most_copied_at_once);
-    out.end_at(write(part, out.make_room(part.size() * most_growth)));
+    const std::string_view part = text.substr(0, copied_at_once(text));
+    out.bytes.end_at(write(part, out.bytes.make_room(part.size() * most_growth)));
     text.remove_prefix(part.size());
+    out.end_part();
   }
 }
 
-void append_text(FieldKind kind, std::string_view text, GrowingBytes& out) {
+void append_text(FieldKind kind, std::string_view text, Lines& out) {
   if (kind == FieldKind::csv)
     kind = text.empty() || text.find_first_of("\",\r\n") != std::string_view::npos ? FieldKind::csv_quoted
                                                                                    : FieldKind::plain;
@@ -87,7 +112,7 @@ void append_text(FieldKind kind, std::string_view text, GrowingBytes& out) {
       out.append("\"");
       return;
     case FieldKind::tsv: append_in_parts(text, 1, write_on_one_line, out); return;
-    default: out.append(text);
+    default: append_in_parts(text, 1, write_as_it_is, out);
   }
 }
 
@@ -134,14 +159,14 @@ T number_at(const char* numbers, size_t row) {
   return number;
 }
 
-void append_field(const Field& field, size_t row, std::string_view null, GrowingBytes& out) {
+void append_field(const Field& field, size_t row, std::string_view null, Lines& out) {
   if (field.kind == FieldKind::label) {
     const auto label = number_at<int32_t>(field.numbers, row);
     out.append(label < 0 || size_t(label) >= field.names.size() ? null : field.names[size_t(label)]);
   } else if (field.kind == FieldKind::score) {
     const auto score = number_at<float>(field.numbers, row);
     if (std::isnan(score)) out.append(null);
-    else out.end_at(write_score(score, out.make_room(48)));
+    else out.bytes.end_at(write_score(score, out.bytes.make_room(48)));
   } else if (field.texts.is_null(row)) {
     out.append(null);
   } else {
@@ -152,21 +177,23 @@ void append_field(const Field& field, size_t row, std::string_view null, Growing
 }  // namespace
 
 void format_rows(size_t num_rows, const std::vector<Field>& fields, std::string_view row_end, std::string_view null,
-                 GrowingBytes& out) {
+                 GrowingBytes& out, const TakePart& take) {
   if (!num_rows) return;  // an empty array of Arrow may have no offsets
-  // What the rows take if nothing must be escaped: a text may have 64 MiB, of which there is to be one copy here.
+  // What the rows take if nothing must be escaped, so that there is one copy here.
   size_t size = num_rows * row_end.size() + most_copied_at_once * 6;
   for (const Field& field : fields) {
     size += num_rows * (field.before.size() + 16);
     if (field.kind < FieldKind::label) size += field.texts.num_bytes(num_rows);
   }
-  out.make_room(size);
+  out.make_room(take ? std::min(size, part_bytes + most_copied_at_once * 6) : size);
+  Lines lines = {out, take};
   for (size_t row = 0; row < num_rows; ++row) {
     for (const Field& field : fields) {
-      out.append(field.before);
-      append_field(field, row, null, out);
+      lines.append(field.before);
+      append_field(field, row, null, lines);
     }
-    out.append(row_end);
+    lines.append(row_end);
+    lines.end_part();
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -52,8 +53,11 @@ struct Field {
   const char* numbers;                  // the int32 of labels, or the float32 of scores, which need not be aligned
 };
 
-// Appends the lines of `num_rows` rows.
+// Takes a part of the lines, which ends where a character does.
+using TakePart = std::function<void(std::string_view)>;
+
+// Appends the lines of `num_rows` rows. With `take`, it is given them in parts of about 1 MiB, and `out` has the last.
 void format_rows(size_t num_rows, const std::vector<Field>& fields, std::string_view row_end, std::string_view null,
-                 GrowingBytes& out);
+                 GrowingBytes& out, const TakePart& take = nullptr);
 
 }  // namespace dendritic_bert::files

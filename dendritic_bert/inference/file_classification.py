@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from ..model.files import MODEL_FILES
 from .columns import KeptColumns, text_column
 from .file_formats import OUTPUT_FORMATS, choose_format
-from .formatters import Column, Labels, open_formatter
+from .formatters import Column, Labels, Write, open_formatter
 from .readers import Position, RecordBatch, Records, open_records
 from .records import BATCH_BYTES
 from .scores import Answers, NonFiniteScores
@@ -75,8 +76,8 @@ def classify_file(
     text_results = [Column("text", "text"), *([Column("text_pair", "text")] if text_pair_column else [])]
     results = [*text_results, *(Column(*column) for column in answers.columns(nested))]
 
-    def classify(batch: RecordBatch | Exception) -> tuple[bytes, int]:
-        """The lines or rows of a batch, and how many of its texts were cut."""
+    def classify(batch: RecordBatch | Exception) -> tuple[Callable[[Write], bytes], int]:
+        """What makes the lines or rows of a batch, and how many of its texts were cut."""
         if isinstance(batch, Exception):
             raise batch
         known = texts = [batch.texts(name) for name in text_columns]
@@ -93,7 +94,11 @@ def classify_file(
         values = answers.values(logits, nested)
         if is_known is not None:
             values = [_with_nulls(column, is_known) for column in values]
-        return formatter.rows([*kept.cells(batch, format), *texts, *values]), num_truncated
+        cells = [*kept.cells(batch, format), *texts, *values]
+        if _is_large(batch):
+            return partial(formatter.rows, cells), num_truncated  # when they are written, part by part
+        rows = formatter.rows(cells)
+        return lambda write: rows, num_truncated
 
     with ExitStack() as stack:
         records = stack.enter_context(open_records(input, input_format, on_error, delimiter))
@@ -122,7 +127,7 @@ def classify_file(
         for batch, (rows, num_truncated) in work:
             classifier.count_truncated(num_truncated)
             behind = batch.position._replace(num_truncated=position.num_truncated + num_truncated)  # type: ignore[union-attr]
-            sink.write(rows, behind)
+            sink.write(rows(sink.write_part), behind)
             bytes_before, bytes_done = bytes_done, records.bytes_before(behind)
             bar.update(bytes_done - bytes_before)
             position = behind
@@ -163,7 +168,7 @@ def _files_to_keep(classifier: TextLogits, records: Records) -> dict[tuple[int, 
 def _is_large(batch: RecordBatch | Exception) -> bool:
     """Whether a batch has a text so long that memory is not to hold several such batches."""
     return isinstance(batch, RecordBatch) and sum(
-        getattr(array, "nbytes", 0) for array in batch.arrays.values()) > 4 * BATCH_BYTES
+        getattr(array, "nbytes", 0) for array in batch.arrays.values()) > 2 * BATCH_BYTES
 
 
 def _error_last(batches: Iterator[RecordBatch]) -> Iterator[RecordBatch | Exception]:

@@ -15,6 +15,7 @@ from .file_formats import TABLE_FORMATS
 from .files_extension import files
 
 Quote = Callable[[str], str]
+Write = Callable[[bytes], None]
 
 
 class Column(NamedTuple):
@@ -59,15 +60,18 @@ class LineFormatter:
         first, self._row_end = ("{", "}\n") if format == "json" else ("", "\n")
         self._before = [f"{delimiter if number else first}{key}" for number, key in enumerate(keys)]
 
-    def rows(self, values: Sequence[Any]) -> bytes:
-        """The lines of some rows; ``values`` has the cells of each column."""
+    def rows(self, values: Sequence[Any], write: Write | None = None) -> bytes:
+        """The lines of some rows; ``values`` has the cells of each column.
+
+        Of lines that take more than a MiB the first may go to ``write``, if it is given, in parts; the others follow.
+        """
         if files is None:
             row = "".join(f"{before.replace('%', '%%')}%s" for before in self._before) + self._row_end
             return "".join(map(row.__mod__, zip(*map(self._fields, self._kinds, values)))).encode()
         columns = [(before, *self._native(kind, cells)) for before, kind, cells in
                    zip(self._before, self._kinds, values)]
         first = values[0].numbers if isinstance(values[0], Labels) else values[0]
-        return files.format_rows(len(first), tuple(columns), self._row_end, self._null)
+        return files.format_rows(len(first), tuple(columns), self._row_end, self._null, write)
 
     def _native(self, kind: str, cells: Any) -> tuple[str, Any, tuple[str, ...]]:
         """A column as ``format_rows`` takes it."""
@@ -152,8 +156,8 @@ class ArrowFormatter:
                                   for column in columns])
         self.header: bytes = self._schema.serialize().to_pybytes()
 
-    def rows(self, values: Sequence[Any]) -> bytes:
-        """The message of some rows; ``values`` has the cells of each column; those of a type as pyarrow's array."""
+    def rows(self, values: Sequence[Any], write: Write | None = None) -> bytes:
+        """The message of some rows, as a whole; those of a type as pyarrow's array."""
         import pyarrow as pa
 
         arrays = [self._array(field.type, cells, column) for field, cells, column in

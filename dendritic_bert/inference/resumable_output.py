@@ -73,7 +73,8 @@ class ResumableOutput:
         self.done: Position | None = None
         self._file: Any = None
         self._position: Position | None = None
-        self._tail, self._saved_at, self._journal_length = b"", 0.0, 0
+        self._tail, self._saved_at, self._journal_length = b"", 0.0, 0  # the tail is that before the position
+        self._num_bytes, self._last_bytes = 0, b""  # of the file, with the parts of a batch that is being written
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(f"output {path} is write-protected, choose another path.")
         self._is_new = self._open_journal()
@@ -104,9 +105,10 @@ class ResumableOutput:
         if self.done is None:
             self._file.truncate(0)
             self._tail = b""
-            self._append(header, position._replace(output_bytes=0))
+            self._append(header, position)
         else:
             self._position = self.done
+            self._num_bytes, self._last_bytes = self.done.output_bytes, self._tail
             self._file.truncate(self.done.output_bytes)
             self._file.seek(self.done.output_bytes)
         self._saved_at = time.monotonic()
@@ -116,12 +118,19 @@ class ResumableOutput:
             self._let_it_grow()
 
     def write(self, rows: bytes, position: Position) -> None:
-        """Append the lines or rows of one batch; ``position`` is that of the reader after the batch."""
+        """Append the lines or rows of one batch, or what parts have left of them; ``position`` is that of the reader
+        after the batch."""
         assert self._position is not None, "begin() comes first"
-        self._append(rows, position._replace(output_bytes=self._position.output_bytes))
+        self._append(rows, position)
         if time.monotonic() - self._saved_at >= JOURNAL_SECONDS and (self._saving is None or self._saving.done()):
             self._start_saving()
         self._let_it_grow()
+
+    def write_part(self, rows: bytes) -> None:
+        """Append some bytes of one batch, which is resumed as a whole."""
+        self._file.write(rows)
+        self._last_bytes = (self._last_bytes + rows[-TAIL_BYTES:])[-TAIL_BYTES:]
+        self._num_bytes += len(rows)
 
     def _let_it_grow(self, is_whole: bool = False) -> None:
         if self._growing is not None and self._position is not None:
@@ -167,9 +176,8 @@ class ResumableOutput:
         return open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600 if self.path.exists() else 0o666), "r+b")
 
     def _append(self, data: bytes, position: Position) -> None:
-        self._file.write(data)
-        self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
-        self._position = position._replace(output_bytes=position.output_bytes + len(data))
+        self.write_part(data)
+        self._tail, self._position = self._last_bytes, position._replace(output_bytes=self._num_bytes)
 
     def _save(self) -> None:
         """Put everything up to the position on the disk, and say so in the journal."""

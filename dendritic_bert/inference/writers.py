@@ -37,13 +37,17 @@ class StreamOutput:
         self.write(header, position)
 
     def write(self, rows: bytes, position: Position) -> None:
-        """Append the lines or rows of one batch."""
+        """Append the lines or rows of one batch, or what parts have left of them."""
+        self.write_part(rows)
+        if hasattr(self.stream, "flush"):
+            self.stream.flush()
+
+    def write_part(self, rows: bytes) -> None:
+        """Append some bytes of one batch, which end where a character does."""
         if self._takes_text:
             self._write_text(rows.decode())
         else:
             self._write_bytes(rows)
-        if hasattr(self.stream, "flush"):
-            self.stream.flush()
 
     def _write_text(self, lines: str) -> None:
         try:

@@ -88,6 +88,27 @@ def test_cpp_writes_what_python_writes(monkeypatch, format, kind, hold):
     assert native == formatter.rows([texts, texts[::-1]])
 
 
+@pytest.mark.parametrize("format", ["json", "csv", "tsv"])
+@pytest.mark.parametrize("kind", ["text", "value"])
+@pytest.mark.parametrize("first", range(4))
+def test_long_lines_are_written_in_parts(format, kind, first):
+    """Parts of about a MiB that end where a character does are the lines that are made at once."""
+    texts = ["x" * first + "é世😀" * 300_000, "short", None, "plain " * 200_000, '"\n\x01' * 200_000]
+    formatter, parts = LineFormatter(format, [Column("a", kind), Column("b", "text")]), []
+    parts.append(formatter.rows([pa.array(texts), pa.array(texts[::-1])], parts.append))
+    assert max(map(len, parts)) < 1.1 * 2**20
+    assert len(parts) > 8
+    assert "".join(part.decode() for part in parts).encode() == formatter.rows([pa.array(texts), pa.array(texts[::-1])])
+
+
+def test_an_error_while_a_part_is_written():
+    def write(part: bytes) -> None:
+        raise OSError("No space left")
+
+    with pytest.raises(OSError, match="No space left"):
+        LineFormatter("json", [Column("a", "text")]).rows([pa.array(["x" * (3 << 20)])], write)
+
+
 @pytest.mark.parametrize("texts", [pa.array([], pa.string()), pa.array([], pa.large_string()), TextColumn([]), []])
 def test_no_rows(texts):
     assert LineFormatter("json", [Column("a", "text")]).rows([texts]) == b""

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
-from dendritic_bert.inference import resumable_output
+from dendritic_bert.inference import file_classification, resumable_output
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.threads import limit_threads
 
@@ -116,6 +116,30 @@ def test_what_the_journal_does_not_vouch_for_is_cut_off(classifier, tmp_path):
         file.write(b'{"text": "of a later batch", "label": "LABEL_0", "score": 0.5}\n' * 1000 + b'{"text": "torn')
     classify(classifier, input, output)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv.gz"])
+def test_a_run_that_ends_within_a_long_record(classifier, tmp_path, monkeypatch, name):
+    """Lines of a long text are written in parts, of which the journal knows nothing."""
+    monkeypatch.setattr(file_classification, "BATCH_BYTES", 1 << 20)
+    input, whole = tmp_path / "in.txt", tmp_path / f"whole_{name}"
+    input.write_text(f"fox\n{'fox ' * (1 << 20)}\ndog\n{'dog ' * (1 << 20)}\n")
+    classifier.classify_file(input, whole, batch_size=1)
+    parts = iter(range(100))
+
+    def write_part(self, rows):
+        if next(parts) == 10:
+            raise KeyboardInterrupt
+        write(self, rows)
+
+    write = resumable_output.ResumableOutput.write_part
+    monkeypatch.setattr(resumable_output.ResumableOutput, "write_part", write_part)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.classify_file(input, tmp_path / name, batch_size=1)
+    done = last_of(tmp_path / f"{name}.partial.json")["position"]
+    assert (tmp_path / f"{name}.partial").stat().st_size > done["output_bytes"] + (1 << 20)
+    assert classifier.classify_file(input, tmp_path / name, batch_size=1).num_resumed == done["records"] == 3
+    assert (tmp_path / name).read_bytes() == whole.read_bytes()
 
 
 def test_a_run_that_was_killed_after_the_rename(classifier, tmp_path):
