@@ -42,6 +42,15 @@ def find_cuda_home():
     return str(Path(top[1]).resolve()) if top else str(Path(nvcc).resolve().parent.parent)
 
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc" / "cpu"))
+from instruction_sets import (  # noqa: E402
+    CXX_FLAGS,
+    DISPATCH_SOURCES,
+    instruction_sets,
+    int8_instruction_sets,
+    kernel_sources,
+)
+
 CUDA_HOME = find_cuda_home()
 if CUDA_HOME is not None:
     os.environ["CUDA_HOME"] = CUDA_HOME  # which torch reads when it is imported below
@@ -54,26 +63,14 @@ from torch.utils.cpp_extension import (  # noqa: E402
     include_paths,
 )
 
-# -O3 with -ffp-contract=fast lets one source use fused multiply-adds where the instruction set has them. -g0 takes back
-# the -g that Python was built with: debugging information is nine tenths of an extension.
-CXX_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wall"]
 # -Wextra is for the kernels alone: they include no header of torch, whose warnings would drown the others. GCC 12
 # reports a false -Wmaybe-uninitialized inside its AVX-512 intrinsics. Python's own flags have -fwrapv, with which it
 # knows less about loops: the int8 windows took 1.07 of the time.
 KERNEL_FLAGS = ["-Wextra", "-Wno-maybe-uninitialized", "-Wno-uninitialized", "-fno-wrapv"]
-INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
-if platform.machine() in ("x86_64", "AMD64"):
-    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
-    INSTRUCTION_SETS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"]
-# The int8 windows alone are compiled for these too.
-INT8_INSTRUCTION_SETS = dict(INSTRUCTION_SETS)
-if "avx512" in INSTRUCTION_SETS:
-    INT8_INSTRUCTION_SETS["avx2_vnni"] = [*INSTRUCTION_SETS["avx2"], "-mavxvnni"]
-    INT8_INSTRUCTION_SETS["avx512_vnni"] = [*INSTRUCTION_SETS["avx512"], "-mavx512vnni"]
-DISPATCH_SOURCES = ["csrc/cpu/dispatch.cpp", "csrc/cpu/window_int8_dispatch.cpp"]
-DISPATCH_FLAGS = [f"-DHAVE_{name.upper()}" for name in INT8_INSTRUCTION_SETS]
+INSTRUCTION_SETS = instruction_sets(platform.machine())
+INT8_INSTRUCTION_SETS = int8_instruction_sets(platform.machine())
 WITH_KERNELS = ("dendritic_bert._cpu", "dendritic_bert._engine")
-KERNEL_SOURCES = {"csrc/cpu/kernel.cpp": INSTRUCTION_SETS, "csrc/cpu/window_int8.cpp": INT8_INSTRUCTION_SETS}
+KERNEL_SOURCES = kernel_sources(platform.machine())
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10
 # The architectures that a wheel has machine code for, each with the PTX that it is made from. The last PTX is shipped
 # too, for architectures to come. The sources use nothing newer than sm_90's 16-byte atomic additions, and the gather
@@ -125,7 +122,7 @@ class BuildKernels(BuildExtension):
         if ext.name in WITH_KERNELS:
             if not self.kernels:
                 dispatch = self.compiler.compile(DISPATCH_SOURCES, output_dir=self.build_temp, depends=ext.depends,
-                                                 extra_postargs=[*CXX_FLAGS, *KERNEL_FLAGS, *DISPATCH_FLAGS])
+                                                 extra_postargs=[*CXX_FLAGS, *KERNEL_FLAGS])
                 with ThreadPoolExecutor(os.cpu_count()) as pool:
                     self.kernels = [path for paths in (dispatch, *pool.map(compile_kernels, INT8_INSTRUCTION_SETS))
                                     for path in paths]

@@ -11,6 +11,7 @@
 
 #include "arguments.h"
 #include "head.h"
+#include "processor.h"
 #include "rows_over_threads.h"
 #include "simd.h"
 #include "window_layers.h"
@@ -266,8 +267,8 @@ inline void dsn_window_logits(const WindowLogitsArguments& arguments) {
   const Windows& windows = arguments.windows;
   if (windows.weight_type == WordType::float32) return compute_window_logits(arguments, FloatLayers(windows));
 #if defined(__AVX512F__)
-  if (__builtin_cpu_supports("avx512bf16"))
-    return compute_window_logits(arguments, Bfloat16Layers<Bfloat16Product>(windows));
+  static const bool multiplies_bfloat16 = Processor().avx512_bf16;
+  if (multiplies_bfloat16) return compute_window_logits(arguments, Bfloat16Layers<Bfloat16Product>(windows));
 #endif
   compute_window_logits(arguments, Bfloat16Layers<EmulatedBfloat16Product>(windows));
 }

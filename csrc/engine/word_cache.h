@@ -65,7 +65,7 @@ class WordCache {
     const Entry* find(const WordKey& key) const {
       const bool first = is_of(entries[0], key), second = is_of(entries[1], key);
       // Which of the two it is cannot be predicted, that it is one of them can.
-      return first | second ? entries + second : nullptr;
+      return (first | second) ? entries + second : nullptr;
     }
 
     // The word must not be there. The older of the two entries of its line is forgotten.
