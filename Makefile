@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM = false
 # Where it is set, each of the processes that tests start compiles 800 modules anew: 11 s of imports in place of 5.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format bench results models encoder docs sanitize wheel runtime gpu roofline mutants clean
+.PHONY: demo test lint format bench results models encoder docs sanitize wheel runtime cross wasm browser gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -81,6 +81,15 @@ wheel: $(VENV)/built  ## wheels for machines without and with CUDA, and the sour
 runtime: $(VENV)/built  ## dendritic-bert-runtime, a wheel of engine and embedded model without PyTorch, into dist/runtime
 	$(BIN)/python runtime/setup.py -q bdist_wheel --dist-dir $(CURDIR)/dist/runtime
 
+# zig compiles for all of these; qemu-user and libc6-arm64-cross of Debian run the tests for aarch64.
+cross: $(VENV)/cross  ## the runtime's wheel for x86-64 and aarch64 (glibc 2.28), the engine for these and musl, into dist/
+	$(BIN)/python runtime/cross.py x86_64-linux-gnu aarch64-linux-gnu x86_64-linux-musl aarch64-linux-musl
+	$(BIN)/pytest -q tests/portability/check_cross.py -k "not wasm32"
+
+wasm: $(VENV)/cross  ## the engine for WebAssembly (wasm32-wasi), into dist/engine; tested in wasmtime
+	$(BIN)/python runtime/cross.py wasm32-wasi
+	$(BIN)/pytest -q tests/portability/check_cross.py -k wasm32
+
 # For a machine with a GPU. compute-sanitizer's initcheck is left out, because torch's allocator hands out memory that has
 # been written before.
 gpu: $(VENV)/extras  ## on a GPU: build, all tests, compute-sanitizer, benches
@@ -130,6 +139,11 @@ $(VENV)/built: $(KERNELS) | $(VENV)/installed
 # nothing again.
 $(VENV)/extras: pyproject.toml | $(VENV)/built
 	$(INSTALL) "dendritic-bert[train,test,bench]"
+	touch $@
+
+# make cross, wasm and browser alone need these.
+$(VENV)/cross: pyproject.toml | $(VENV)/extras
+	$(INSTALL) "dendritic-bert[cross]"
 	touch $@
 
 # make docs alone needs these: it reads the sources, and runs none of them.

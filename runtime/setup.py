@@ -1,5 +1,6 @@
 """Builds the wheel dendritic-bert-runtime from this tree: the engine that is built in dendritic_bert/, the embedded
-model as a file for it, and the module beside this file. ``make runtime`` calls it."""
+model as a file for it, and the module beside this file. ``make runtime`` calls it; ENGINE_EXTENSION is the path of an
+extension for another machine, which cross.py sets."""
 
 import os
 import re
@@ -24,7 +25,8 @@ def stage():
     """Puts the package together in build/runtime."""
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(HERE / "dendritic_bert_runtime", PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(next((TREE / "dendritic_bert").glob("_engine*.so")), PACKAGE)
+    built = os.environ.get("ENGINE_EXTENSION") or next((TREE / "dendritic_bert").glob("_engine*.so"))
+    shutil.copy(built, PACKAGE)
     shutil.copy(TREE / "dendritic_bert" / "_engine.pyi", PACKAGE)
     from dendritic_bert import EMBEDDED_MODEL
     from dendritic_bert.export import export

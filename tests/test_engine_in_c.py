@@ -1,9 +1,12 @@
-"""The engine as a library for C: the example in examples/engine, compiled, gives what Python gives."""
+"""The engine as a library for C: the example in examples/engine, and the program that tests it on other machines,
+compiled here, give what Python gives."""
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+from engine_cases import MODELS, write_case
 from helpers import REPOSITORY
 
 from dendritic_bert import TextClassifier
@@ -15,21 +18,35 @@ OBJECTS = REPOSITORY / "build" / "temp"
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory):
-    """The path of the example, linked with the engine's sources and the kernels that setup.py has compiled."""
+def library(tmp_path_factory):
+    """The path of the library, linked from the engine's sources and the kernels that setup.py has compiled."""
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler on this machine")
-    folder = tmp_path_factory.mktemp("engine")
     objects = [OBJECTS / "csrc" / "cpu" / "dispatch.o", OBJECTS / "csrc" / "cpu" / "window_int8_dispatch.o",
                *OBJECTS.glob("*/csrc/cpu/*kernel.o"), *OBJECTS.glob("*/csrc/cpu/window_int8.o")]
     sources = [path for path in (REPOSITORY / "csrc" / "engine").glob("*.cpp") if not path.stem.startswith("python_")]
-    library = folder / "libdendritic_bert.so"
+    library = tmp_path_factory.mktemp("engine") / "libdendritic_bert.so"
     subprocess.run(["c++", "-O1", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", *sources,
                     *objects, "-o", library], check=True)
-    subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", REPOSITORY / "examples" / "engine" / "classify.c",
-                    f"-I{REPOSITORY / 'csrc' / 'engine'}", library, f"-Wl,-rpath,{folder}", "-o", folder / "classify"],
-                   check=True)
-    return folder / "classify"
+    return library
+
+
+def compiled(source: Path, library: Path) -> Path:
+    """The path of a program in C, beside the library that it uses."""
+    program = library.with_name(source.stem)
+    subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-Werror", source, f"-I{REPOSITORY / 'csrc' / 'engine'}",
+                    library, f"-Wl,-rpath,{library.parent}", "-lm", "-o", program], check=True)
+    return program
+
+
+@pytest.fixture(scope="module")
+def example(library):
+    return compiled(REPOSITORY / "examples" / "engine" / "classify.c", library)
+
+
+@pytest.fixture(scope="module")
+def conformance(library):
+    return compiled(REPOSITORY / "tests" / "portability" / "conformance.c", library)
 
 
 def test_labels_and_scores_are_pythons(example, tmp_path):
@@ -49,3 +66,22 @@ def test_what_is_no_model(example, tmp_path):
         done = subprocess.run([example, tmp_path / path], capture_output=True, text=True)
         assert done.returncode == 1
         assert message in done.stderr
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_form_passes_the_test_for_other_machines(conformance, model, tmp_path):
+    case = write_case(model, tmp_path)
+    done = subprocess.run([conformance, case.model, case.cases, "0"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("texts, largest difference 0\n")
+
+
+def test_the_test_for_other_machines_can_fail(conformance, tmp_path):
+    case = write_case("full_width", tmp_path)
+    other = write_case("full_width_float16", tmp_path)
+    for model, cases in ((case.model, other.cases), (other.model, case.cases)):
+        assert subprocess.run([conformance, model, cases, "1e-5"], capture_output=True).returncode == 1
+    changed = bytearray(case.cases.read_bytes())
+    changed[32 + 8 * (int.from_bytes(changed[:8], "little") + 1) + 2] ^= 0x40  # a bit of the first logit
+    case.cases.write_bytes(changed)
+    assert subprocess.run([conformance, case.model, case.cases, "1e-5"], capture_output=True).returncode == 1
