@@ -25,7 +25,11 @@ struct dendritic_bert_model {
 
 namespace {
 
+#ifdef DENDRITIC_BERT_NO_THREADS
+std::string last_error;
+#else
 thread_local std::string last_error;
+#endif
 
 // Gives `failed` and keeps the error, or what `work` gives. No exception leaves a function of C.
 template <class Result, class Work>

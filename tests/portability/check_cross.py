@@ -79,7 +79,7 @@ def run_in_wasmtime(program: Path, *arguments: object, folder: Path) -> subproce
         start(store)
     except wasmtime.ExitTrap as exit:
         status = exit.code
-    return subprocess.CompletedProcess(wasi.argv, status, (folder / "stdout").read_text(),
+    return subprocess.CompletedProcess([program], status, (folder / "stdout").read_text(),
                                        (folder / "stderr").read_text())
 
 
