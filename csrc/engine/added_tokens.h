@@ -16,6 +16,7 @@ struct AddedToken {
   std::string content;  // not empty
   int32_t id;
   bool is_text;  // found, so that it hides what overlaps it, and then read as text
+  bool takes_spaces_before = false, takes_spaces_behind = false;  // into its span; the ids are the same
 };
 
 // Of the tokens that begin at the first place where one does, the longest counts, as in the library's automaton

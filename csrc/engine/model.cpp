@@ -23,7 +23,25 @@ std::vector<int32_t> read_ids(ModelFile& file, const char* name, int64_t vocab_s
   return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
-std::unique_ptr<Tokenizer> read_tokenizer(ModelFile& file, int64_t vocab_size) {
+// What the row of a pair is made of; nothing if the file is not for pairs.
+std::vector<PairPart> read_pair(ModelFile& file, const Tables& tables) {
+  std::vector<PairPart> pair;
+  if (!file.has("pair")) return pair;
+  const Array<int32_t> ids = file.array<int32_t>("pair", 1), types = file.array<int32_t>("pair_types", 1);
+  file.expect(ids.size == types.size, "its pair and pair_types are not of one size");
+  if (!file.is_valid()) return pair;
+  for (int64_t i = 0; i < ids.size; ++i) {
+    pair.push_back({ids.data[i], types.data[i]});
+    file.expect(pair[i].id >= PairPart::a_text && pair[i].id < tables.vocab_size && pair[i].type >= 0 &&
+                    pair[i].type < tables.num_types,
+                "an id or a type of its pair is not in its tables");
+  }
+  file.expect(Tokenizer::is_pair(pair), "its pair has not two texts");
+  return pair;
+}
+
+std::unique_ptr<Tokenizer> read_tokenizer(ModelFile& file, const Tables& tables) {
+  const int64_t vocab_size = tables.vocab_size;
   const std::vector<std::string_view> tokens = file.strings("vocabulary"), added = file.strings("added_tokens");
   const std::vector<int32_t> ids = read_ids(file, "vocabulary_ids", vocab_size);
   const std::vector<int32_t> added_ids = read_ids(file, "added_token_ids", vocab_size);
@@ -36,6 +54,7 @@ std::unique_ptr<Tokenizer> read_tokenizer(ModelFile& file, int64_t vocab_size) {
   const NormalizerSettings normalizer = {
       file.flag("clean_text"), file.flag("handle_chinese_chars"), file.flag("strip_accents"), file.flag("lowercase")};
   std::vector<int32_t> prefix = read_ids(file, "prefix", vocab_size), suffix = read_ids(file, "suffix", vocab_size);
+  std::vector<PairPart> pair = read_pair(file, tables);
   if (!file.is_valid()) return nullptr;
   std::vector<VocabularyEntry> entries;
   for (size_t i = 0; i < tokens.size(); ++i) entries.push_back({tokens[i], ids[i]});
@@ -43,7 +62,8 @@ std::unique_ptr<Tokenizer> read_tokenizer(ModelFile& file, int64_t vocab_size) {
   for (size_t i = 0; i < added.size(); ++i)
     if (!added[i].empty()) added_tokens.push_back({std::string(added[i]), added_ids[i], added_are_text.data[i] != 0});
   return std::make_unique<Tokenizer>(normalizer, Vocabulary(entries, std::move(pieces)),
-                                     AddedTokens(std::move(added_tokens)), std::move(prefix), std::move(suffix));
+                                     AddedTokens(std::move(added_tokens)), std::move(prefix), std::move(suffix),
+                                     std::move(pair));
 }
 
 bool are_finite(const float* values, size_t size) {
@@ -68,7 +88,7 @@ std::unique_ptr<Model> Model::read(std::string_view bytes, std::string& error) {
 }
 
 Model::Model(ModelFile& file) : tables_(read_tables(file)) {
-  tokenizer_ = read_tokenizer(file, tables_.vocab_size);
+  tokenizer_ = read_tokenizer(file, tables_);
   const int64_t max_length = file.integer("max_length", 0, std::numeric_limits<int64_t>::max());
   truncation_ = {size_t(max_length), file.flag("keeps_end")};
   for (std::string_view label : file.strings("labels")) labels_.emplace_back(label);
@@ -76,21 +96,23 @@ Model::Model(ModelFile& file) : tables_(read_tables(file)) {
   scoring_ = {ScoreFunction(file.integer("score_function", 0, 2)), float(file.number("temperature"))};
   file.expect(scoring_.temperature > 0, "its temperature is not positive");
   if (!file.is_valid()) return;
-  file.expect(truncation_.max_length >= tokenizer_->num_special_tokens(),
+  file.expect(truncation_.max_length >= tokenizer_->num_special_tokens() &&
+                  (!has_pairs() || truncation_.max_length >= tokenizer_->num_special_tokens_of_pair()),
               "its max_length leaves no room for the special tokens");
   workspaces_ = std::make_unique<Workspaces>(*tokenizer_);
 }
 
-Outcome Model::classify(const Texts& texts, size_t threads, const Scoring* scoring, float* values,
-                        int32_t* labels) const {
+Outcome Model::classify(const Texts& texts, const Texts* second_texts, size_t threads, const Scoring* scoring,
+                        float* values, int32_t* labels) const {
+  const size_t num_bytes = texts.num_bytes + (second_texts ? second_texts->num_bytes : 0);
   std::atomic<size_t> next_block{0};
   std::atomic<int64_t> num_truncated{0}, longest_row{0}, first_not_finite{std::numeric_limits<int64_t>::max()};
-  run_on_threads(std::min(threads, texts.num_bytes / bytes_per_thread + 1), [&] {
+  run_on_threads(std::min(threads, num_bytes / bytes_per_thread + 1), [&] {
     const Workspaces::Borrowed workspace(*workspaces_);
     Outcome own;
     for (size_t first; (first = block_texts * next_block++) < texts.size;) {
       const size_t last = std::min(first + block_texts, texts.size), columns = num_labels();
-      classify_block(texts, first, last, *workspace, own, values);
+      classify_block(texts, second_texts, first, last, *workspace, own, values);
       if (!scoring || own.longest_row) continue;
       scoring->apply(values + first * columns, last - first, columns, values + first * columns);
       for (size_t i = first; i < last; ++i) labels[i] = int32_t(largest_of(values + i * columns, columns));
@@ -106,9 +128,10 @@ Outcome Model::classify(const Texts& texts, size_t threads, const Scoring* scori
   return {num_truncated, longest_row, first == std::numeric_limits<int64_t>::max() ? -1 : first};
 }
 
-void Model::classify_block(const Texts& texts, size_t first, size_t last, Workspace& workspace, Outcome& outcome,
-                           float* logits) const {
-  tokenizer_->encode(texts, first, last, truncation_, workspace);
+void Model::classify_block(const Texts& texts, const Texts* second_texts, size_t first, size_t last,
+                           Workspace& workspace, Outcome& outcome, float* logits) const {
+  if (second_texts) tokenizer_->encode_pairs(texts, *second_texts, first, last, truncation_, workspace);
+  else tokenizer_->encode(texts, first, last, truncation_, workspace);
   const PackedRows& rows = workspace.rows;
   outcome.num_truncated += int64_t(rows.num_truncated);
   const int64_t* bounds = rows.cu_seqlens.data();
@@ -118,7 +141,8 @@ void Model::classify_block(const Texts& texts, size_t first, size_t last, Worksp
   }
   if (outcome.longest_row) return;
   float* block_logits = logits + first * num_labels();
-  compute_logits(tables_, {rows.ids.data(), nullptr, bounds, int64_t(last - first)}, block_logits);
+  const int32_t* token_types = rows.token_types.empty() ? nullptr : rows.token_types.data();
+  compute_logits(tables_, {rows.ids.data(), token_types, bounds, int64_t(last - first)}, block_logits);
   if (are_finite(block_logits, (last - first) * num_labels())) return;
   for (size_t i = first; i < last && outcome.first_not_finite < 0; ++i)
     if (!are_finite(logits + i * num_labels(), num_labels())) outcome.first_not_finite = int64_t(i);

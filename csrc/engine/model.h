@@ -33,21 +33,25 @@ class Model {
   const Scoring& scoring() const { return scoring_; }
   size_t num_labels() const { return size_t(tables_.head.num_labels); }
   int64_t num_positions() const { return tables_.num_positions; }
+  bool has_pairs() const { return tokenizer_->has_pairs(); }
 
-  // The logits [texts.size, C] on at most `threads` threads, to the same bits for any number of them.
-  Outcome classify(const Texts& texts, size_t threads, float* logits) const {
-    return classify(texts, threads, nullptr, logits, nullptr);
+  // The logits [texts.size, C] on at most `threads` threads, to the same bits for any number of them. `second_texts` are
+  // those of pairs, which the model must have, and as many; null for single texts.
+  Outcome classify(const Texts& texts, size_t threads, float* logits, const Texts* second_texts = nullptr) const {
+    return classify(texts, second_texts, threads, nullptr, logits, nullptr);
   }
   // The scores [texts.size, C] instead, and the label [texts.size] with the highest one.
-  Outcome classify(const Texts& texts, size_t threads, const Scoring& scoring, float* scores, int32_t* labels) const {
-    return classify(texts, threads, &scoring, scores, labels);
+  Outcome classify(const Texts& texts, size_t threads, const Scoring& scoring, float* scores, int32_t* labels,
+                   const Texts* second_texts = nullptr) const {
+    return classify(texts, second_texts, threads, &scoring, scores, labels);
   }
 
  private:
   explicit Model(ModelFile& file);
-  Outcome classify(const Texts& texts, size_t threads, const Scoring* scoring, float* values, int32_t* labels) const;
-  void classify_block(const Texts& texts, size_t first, size_t last, Workspace& workspace, Outcome& outcome,
-                      float* logits) const;
+  Outcome classify(const Texts& texts, const Texts* second_texts, size_t threads, const Scoring* scoring, float* values,
+                   int32_t* labels) const;
+  void classify_block(const Texts& texts, const Texts* second_texts, size_t first, size_t last, Workspace& workspace,
+                      Outcome& outcome, float* logits) const;
 
   Tables tables_;
   std::unique_ptr<Tokenizer> tokenizer_;

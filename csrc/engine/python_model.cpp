@@ -104,6 +104,30 @@ class TextsArgument {
   const Texts* texts_ = nullptr;
 };
 
+// The texts of a call, and the second ones of pairs.
+class PairArguments {
+ public:
+  // `second` may be None. texts() is null, and an exception set, if they cannot be read, or if they are pairs and the
+  // model has none.
+  PairArguments(const Model& model, PyObject* first, PyObject* second) : first_(first) {
+    if (first_.texts() && second != Py_None) {
+      if (model.has_pairs()) second_.emplace(second);
+      else PyErr_SetString(PyExc_ValueError, "the model is not for pairs of texts.");
+    }
+    is_valid_ =
+        first_.texts() && (second == Py_None || (second_texts() && are_pairs(*first_.texts(), *second_texts())));
+  }
+
+  const Texts* texts() const { return is_valid_ ? first_.texts() : nullptr; }
+  const Texts* second_texts() const { return second_ ? second_->texts() : nullptr; }
+  size_t num_bytes() const { return texts()->num_bytes + (second_texts() ? second_texts()->num_bytes : 0); }
+
+ private:
+  TextsArgument first_;
+  std::optional<TextsArgument> second_;
+  bool is_valid_;
+};
+
 template <class T>
 PyObject* make_bytearray(size_t size) {
   return PyByteArray_FromStringAndSize(nullptr, Py_ssize_t(size * sizeof(T)));
@@ -117,36 +141,36 @@ T* data_of(PyObject* bytearray) {
 static_assert(sizeof(long long) == sizeof(int64_t));  // as which Py_BuildValue reads the numbers of an Outcome
 
 PyObject* logits(PyObject* self, PyObject* arguments) {
-  PyObject* given;
+  PyObject *first, *second = Py_None;
   Py_ssize_t threads;
-  if (!PyArg_ParseTuple(arguments, "On", &given, &threads)) return nullptr;
+  if (!PyArg_ParseTuple(arguments, "On|O", &first, &threads, &second)) return nullptr;
   const Model& model = model_of(self);
   try {
-    const TextsArgument argument(given);
-    const Texts* texts = argument.texts();
+    const PairArguments given(model, first, second);
+    const Texts* texts = given.texts();
     if (!texts) return nullptr;
     const Owned made(make_bytearray<float>(texts->size * model.num_labels()));
     if (!made) return nullptr;
     Outcome outcome;
     {
       auto* const values = data_of<float>(made);
-      const Unlocked unlocked(texts->num_bytes);
-      outcome = model.classify(*texts, size_t(threads), values);
+      const Unlocked unlocked(given.num_bytes());
+      outcome = model.classify(*texts, size_t(threads), values, given.second_texts());
     }
     return Py_BuildValue("OLLL", made.object, outcome.num_truncated, outcome.longest_row, outcome.first_not_finite);
   } catch (const std::bad_alloc&) { return PyErr_NoMemory(); }
 }
 
 PyObject* scores(PyObject* self, PyObject* arguments) {
-  PyObject* given;
+  PyObject *first, *second = Py_None;
   Py_ssize_t threads;
   int function;
   float temperature;
-  if (!PyArg_ParseTuple(arguments, "Onif", &given, &threads, &function, &temperature)) return nullptr;
+  if (!PyArg_ParseTuple(arguments, "Onif|O", &first, &threads, &function, &temperature, &second)) return nullptr;
   const Model& model = model_of(self);
   try {
-    const TextsArgument argument(given);
-    const Texts* texts = argument.texts();
+    const PairArguments given(model, first, second);
+    const Texts* texts = given.texts();
     if (!texts) return nullptr;
     const Owned made(make_bytearray<float>(texts->size * model.num_labels())),
         labels(make_bytearray<int32_t>(texts->size));
@@ -155,9 +179,9 @@ PyObject* scores(PyObject* self, PyObject* arguments) {
     {
       auto* const values = data_of<float>(made);
       auto* const of_texts = data_of<int32_t>(labels);
-      const Unlocked unlocked(texts->num_bytes);
-      outcome =
-          model.classify(*texts, size_t(threads), Scoring{ScoreFunction(function), temperature}, values, of_texts);
+      const Unlocked unlocked(given.num_bytes());
+      outcome = model.classify(*texts, size_t(threads), Scoring{ScoreFunction(function), temperature}, values, of_texts,
+                               given.second_texts());
     }
     return Py_BuildValue(
         "(OO)LLL", made.object, labels.object, outcome.num_truncated, outcome.longest_row, outcome.first_not_finite);
@@ -224,6 +248,8 @@ PyObject* labels(PyObject* self, void*) {
 
 PyObject* num_positions(PyObject* self, void*) { return PyLong_FromLongLong(model_of(self).num_positions()); }
 
+PyObject* has_pairs(PyObject* self, void*) { return PyBool_FromLong(model_of(self).has_pairs()); }
+
 PyObject* scoring(PyObject* self, void*) {
   const Scoring& of_model = model_of(self).scoring();
   return Py_BuildValue("id", int(of_model.function), double(of_model.temperature));
@@ -231,15 +257,18 @@ PyObject* scoring(PyObject* self, void*) {
 
 PyMethodDef methods[] = {
     {"open", open_model, METH_O | METH_CLASS, "open(path) -> the model in a file. Raises OSError and ValueError."},
-    {"logits", logits, METH_VARARGS, "logits(texts, threads) -> (logits, num_truncated, longest_row, not_finite)"},
+    {"logits", logits, METH_VARARGS,
+     "logits(texts, threads, second_texts=None) -> (logits, num_truncated, longest_row, not_finite)"},
     {"scores", scores, METH_VARARGS,
-     "scores(texts, threads, function, temperature) -> ((scores, labels), num_truncated, longest_row, not_finite)"},
+     "scores(texts, threads, function, temperature, second_texts=None) -> "
+     "((scores, labels), num_truncated, longest_row, not_finite)"},
     {"answers", answers, METH_VARARGS,
      "answers(texts, threads, function, temperature, labels) -> (answers, num_truncated)"},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef properties[] = {{"labels", labels, nullptr, "The names of the labels.", nullptr},
                             {"num_positions", num_positions, nullptr, "The longest row of its tables.", nullptr},
+                            {"has_pairs", has_pairs, nullptr, "Whether it takes pairs of texts.", nullptr},
                             {"scoring", scoring, nullptr, "The code of the score function, the temperature.", nullptr},
                             {nullptr, nullptr, nullptr, nullptr, nullptr}};
 

@@ -26,6 +26,9 @@ class ListedTexts {
   bool is_valid_ = false;
 };
 
+// Whether there are as many second texts; else an exception is set.
+bool are_pairs(const Texts& texts, const Texts& second_texts);
+
 // The type dendritic_bert._engine.Model.
 extern PyType_Spec model_spec;
 

@@ -1,4 +1,4 @@
-// Texts to the ids of BERT's tokenizer, packed: the same as those of Hugging Face's tokenizers.
+// Texts, and pairs of texts, to the ids of BERT's tokenizer, packed: the same as those of Hugging Face's tokenizers.
 #pragma once
 
 #include <cstddef>
@@ -21,14 +21,28 @@ struct Truncation {
   bool keeps_end;
 };
 
+// What the row of a pair is made of: special tokens, and either text in its turn, whose tokens have one type.
+struct PairPart {
+  static constexpr int32_t a_text = -1;  // in the place of an id
+  int32_t id, type;
+};
+
+// A token of a text. It comes from the characters [begin, end) of the text, and belongs to one of its words, of which an
+// added token is one.
+struct Span {
+  int32_t id, word, begin, end;
+};
+
 // Rows one behind another. Used again and again, so that it keeps its memory.
 struct PackedRows {
-  std::vector<int32_t> ids;  // the first num_ids count
+  std::vector<int32_t> ids;          // the first num_ids count
+  std::vector<int32_t> token_types;  // of pairs; empty where all are 0
   std::vector<int64_t> cu_seqlens;
   size_t num_ids, num_truncated;
 
   void clear() {
     cu_seqlens.assign(1, 0);
+    token_types.clear();
     num_ids = num_truncated = 0;
   }
 
@@ -62,25 +76,46 @@ class Tokenizer {
   static constexpr unsigned default_log2_cache_lines = 16;
   static constexpr size_t most_text_bytes = size_t(1) << 30;  // places within a text are of 32 bits
 
+  // `pair` has two texts, or no part at all: then there are no pairs.
   Tokenizer(NormalizerSettings normalizer, Vocabulary vocabulary, AddedTokens added_tokens, std::vector<int32_t> prefix,
-            std::vector<int32_t> suffix, unsigned log2_cache_lines = default_log2_cache_lines);
+            std::vector<int32_t> suffix, std::vector<PairPart> pair = {},
+            unsigned log2_cache_lines = default_log2_cache_lines);
+  static bool is_pair(const std::vector<PairPart>& parts);
 
   Workspace make_workspace() const { return Workspace(normalizer_, log2_cache_lines_); }
   size_t num_special_tokens() const { return prefix_.size() + suffix_.size(); }
+  bool has_pairs() const { return !pair_.empty(); }
+  size_t num_special_tokens_of_pair() const { return pair_.size() - 2; }
 
   // The rows of texts [first, last), of at most most_text_bytes each, into workspace.rows. max_length must leave room for
   // the special tokens.
   void encode(const Texts& texts, size_t first, size_t last, Truncation truncation, Workspace& workspace) const;
 
+  // The same of pairs, of which there must be two parts. Of a row that is too long the longer text is cut until both are
+  // of one length, and then both are: "longest_first".
+  void encode_pairs(const Texts& texts, const Texts& second_texts, size_t first, size_t last, Truncation truncation,
+                    Workspace& workspace) const;
+
+  // The tokens of a text, without special tokens around it, and where in the text they come from.
+  std::vector<Span> find_spans(std::string_view text) const;
+
  private:
   void append_row(std::string_view text, Truncation truncation, Workspace& workspace) const;
+  void append_pair(std::string_view first, std::string_view second, Truncation truncation, Workspace& workspace) const;
+  void append_text(std::string_view text, size_t most_ids, Workspace& workspace) const;
+  template <class OnText, class OnToken>
+  void for_each_part(std::string_view text, AddedTokenFinder& finder, const OnText& on_text,
+                     const OnToken& on_token) const;
   bool append_piece(const char* text, const char* end, size_t most_ids, Workspace& workspace) const;
   void append_words(Workspace& workspace) const;
+  void append_spans(const AlignedWords& words, std::vector<Span>& spans) const;
 
   NormalizerSettings normalizer_;
   Vocabulary vocabulary_;
   AddedTokens added_tokens_;
   std::vector<int32_t> prefix_, suffix_;
+  std::vector<PairPart> pair_;
+  bool pair_has_types_;  // other than 0
   unsigned log2_cache_lines_;
 };
 

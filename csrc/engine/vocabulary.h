@@ -99,8 +99,13 @@ class Vocabulary {
 
   // Writes at most max(1, size) ids of a word of `size` bytes, and returns how many.
   size_t tokenize(const char* word, size_t size, int32_t* ids) const;
+  // Writes also behind which byte of the word each of its pieces ends.
+  size_t tokenize(const char* word, size_t size, int32_t* ids, uint32_t* ends) const;
 
  private:
+  template <class Write>
+  size_t for_each_piece(const char* word, size_t size, const Write& write) const;
+
   WordPieceSettings settings_;
   PrefixTable initial_, continuing_;
 };

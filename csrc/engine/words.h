@@ -16,6 +16,7 @@ constexpr size_t block_bytes = 64;
 
 class Words {
  public:
+  static constexpr bool knows_characters = false;  // from which its words come, as AlignedWords does
   static constexpr size_t most_idle_bytes = 1 << 17;
 
   const char* bytes() const { return bytes_.data(); }
@@ -71,6 +72,10 @@ class Words {
     append_character(code_point);
     end_word();
   }
+
+  // What AlignedWords is told.
+  void enter_nfd() {}
+  void leave_nfd(bool) {}
 
   friend size_t append_ascii(Words&, const char*, size_t, bool);
 

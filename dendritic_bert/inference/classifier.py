@@ -124,13 +124,12 @@ class TextClassifier(TextLogits):
         """
         answers = self.answers(function_to_apply=function_to_apply)
         check_positive("batch_size", batch_size)
-        if text_pairs is None:
-            found = self._engine.scores(self, texts, thread_count(threads), *answers.rule)
-            if found is not None:
-                scores, labels, num_truncated, row = found
-                self._expect_finite(row)
-                self.count_truncated(num_truncated)
-                return labels, scores
+        found = self._engine.scores(self, texts, text_pairs, thread_count(threads), *answers.rule)
+        if found is not None:
+            scores, labels, num_truncated, row = found
+            self._expect_finite(row)
+            self.count_truncated(num_truncated)
+            return labels, scores
         first = check_texts(texts)
         second = None if text_pairs is None else check_texts(text_pairs, "text_pairs")
         if second is not None and len(second) != len(first):

@@ -30,44 +30,50 @@ HEADER, ENTRY = struct.Struct("<8sIIQQ"), struct.Struct("<24sII5qQ")
 ELEMENT_TYPES = (np.uint8, np.int8, np.int16, np.int32, np.int64, np.uint16, np.float16, np.float32, np.float64)
 FORMS = ("full_width", "folded", "windows", "windows_int8")
 NO_LIMIT = 2**63 - 1
+Columns = dict[str, Any]  # the texts of a call, and the second ones of pairs, by the names that errors call them
 
 
 def model_file(tables: InferenceTables | WindowTables, config: DendriticBertConfig, tokenizer: PackedTokenizer,
-               max_length: int | None, longest: int, labels: list[str]) -> np.ndarray:
+               max_length: int | None, longest: int, labels: list[str], pairs: bool = False) -> np.ndarray:
     """The file of a model, uint8 ``[size]``, which begins at a multiple of 64.
 
     ``longest`` is the number of tokens of the longest row that the tables must serve. Longer texts than ``max_length``
-    tokens are cut to it; None is no limit. The tokenizer must have ``native_settings``.
+    tokens are cut to it; None is no limit. The tokenizer must have ``native_settings``. With ``pairs`` the model takes
+    pairs of texts as well, for which the tables have every token type.
     """
-    form, arrays = _table_arrays(tables, longest)
+    pair = tokenizer.pair if pairs else None
+    form, arrays = _table_arrays(tables, longest, pair is not None and any(pair.types))
     name, temperature = score_rule(config.problem_type, len(labels), temperature=getattr(config, "temperature", 1.0))
     return pack({
         **arrays, "form": FORMS.index(form), "pooling": POOLING_CODES.get(config.pooling, 0),
         "labels": labels, "score_function": SCORE_FUNCTIONS.index(name), "temperature": float(temperature),
         "max_length": NO_LIMIT if max_length is None else max_length,
-        "keeps_end": tokenizer.truncation_side == "left", **_tokenizer_arrays(tokenizer.native_settings() or {})})
+        "keeps_end": tokenizer.truncation_side == "left",
+        **_tokenizer_arrays(tokenizer.native_settings() or {}, pairs)})
 
 
 class EngineModel:
     """The engine's model of a ``TextLogits``, made when it is first asked for, and again when the tables of its model
-    have changed or a row comes that is longer than those before.
+    have changed or a row comes that is longer than those before. Pairs have one of their own, as folded tables of all
+    token types are twice as large.
 
-    The engine serves where the kernels of csrc/cpu would, on the ids of single texts from a tokenizer that it has.
+    The engine serves where the kernels of csrc/cpu would, on the ids of texts and pairs from a tokenizer that it has.
     """
 
     def __init__(self) -> None:
-        self._made: tuple[Any, Model | None] = None, None  # what the model was made from, and the model
+        # For single texts and for pairs: what the model was made from, and the model.
+        self._made: dict[bool, tuple[Any, Model | None]] = {False: (None, None), True: (None, None)}
 
-    def current(self, owner: TextLogits, longest: int = 1) -> Model | None:
+    def current(self, owner: TextLogits, longest: int = 1, pairs: bool = False) -> Model | None:
         """The model with tables for rows of ``longest`` tokens, or None where the engine does not serve."""
-        made_from, model = self._made
+        made_from, model = self._made[pairs]
         source = owner._source
         if type(source) is not DsnCheckpoint:  # which does not change
             source = without_lost_threads(_tables_of, source)
         key = source, owner.max_length, owner.tokenizer.truncation_side
         if key != made_from or (model is not None and longest > model.num_positions):
-            model = without_lost_threads(lambda longest: _make_model(owner, source, longest), longest)
-            self._made = key, model
+            model = without_lost_threads(lambda longest: _make_model(owner, source, longest, pairs), longest)
+            self._made[pairs] = key, model
         return model
 
     def in_place(self, owner: TextLogits, texts: Any) -> list[str] | None:
@@ -76,38 +82,48 @@ class EngineModel:
         is_read = (type(texts) is list or _is_arrow(texts)) and self.current(owner) is not None
         return texts if is_read else None
 
-    def logits(self, owner: TextLogits, texts: Any, threads: int) -> tuple[np.ndarray, int, int] | None:
+    def logits(self, owner: TextLogits, texts: Any, text_pairs: Any,
+               threads: int) -> tuple[np.ndarray, int, int] | None:
         """Logits ``[B, C]`` of what ``check_texts`` takes, how many texts were cut, and the first text whose logits are
-        not finite, or -1; None where the engine does not serve."""
-        found = self._call(owner, texts, lambda model, texts: model.logits(texts, threads))
+        not finite, or -1; None where the engine does not serve. ``text_pairs`` are the second texts of pairs, or None.
+        Raises ValueError if there are not as many."""
+        found = self._call(owner, _columns(texts, text_pairs),
+                           lambda model, texts, second=None: model.logits(texts, threads, second))
         return None if found is None else (_as_rows(found[0], owner.num_labels), *found[1:])
 
-    def scores(self, owner: TextLogits, texts: Any, threads: int, function: str,
+    def scores(self, owner: TextLogits, texts: Any, text_pairs: Any, threads: int, function: str,
                temperature: float) -> tuple[np.ndarray, np.ndarray, int, int] | None:
         """As ``logits``, but scores ``[B, C]``, and the label ``[B]`` int32 with the highest one of each text."""
         code = SCORE_FUNCTIONS.index(function)
-        found = self._call(owner, texts, lambda model, texts: model.scores(texts, threads, code, temperature))
+        found = self._call(
+            owner, _columns(texts, text_pairs),
+            lambda model, texts, second=None: model.scores(texts, threads, code, temperature, second))
         if found is None:
             return None
         (scores, labels), num_truncated, not_finite = found
         return _as_rows(scores, owner.num_labels), np.frombuffer(labels, np.int32), num_truncated, not_finite
 
-    def _call(self, owner: TextLogits, texts: Any, method: Callable[[Model, Any], Any]) -> tuple[Any, int, int] | None:
+    def _call(self, owner: TextLogits, columns: Columns, method: Callable[..., Any]) -> tuple[Any, int, int] | None:
         """What a method of the model gives, once the texts are such that it takes them and the tables long enough."""
-        model = self.current(owner)
+        pairs = len(columns) > 1
+        model = self.current(owner, pairs=pairs)
         if model is None:
             return None
-        if type(texts) is not list and not _is_arrow(texts):
-            texts = check_texts(texts)
+        columns = {name: texts if type(texts) is list or _is_arrow(texts) else check_texts(texts, name)
+                   for name, texts in columns.items()}
+        if pairs and len(columns["text_pairs"]) != len(columns["texts"]):
+            raise ValueError(f"text_pairs has {len(columns['text_pairs'])} texts and texts {len(columns['texts'])}: "
+                             "pass one for each.")
         try:
-            values, num_truncated, longest, not_finite = method(model, texts)
+            values, num_truncated, longest, not_finite = method(model, *columns.values())
         except TypeError:  # an element is no str
-            return self._call(owner, check_texts(texts), method)
+            return self._call(owner, {name: check_texts(texts, name) for name, texts in columns.items()}, method)
         except UnicodeEncodeError:  # a lone surrogate
-            return self._call(owner, list(map(without_surrogates, texts)), method)
+            return self._call(owner, {name: list(map(without_surrogates, check_texts(texts, name)))
+                                      for name, texts in columns.items()}, method)
         if longest:
-            self.current(owner, longest)
-            return self._call(owner, texts, method)
+            self.current(owner, longest, pairs)
+            return self._call(owner, columns, method)
         return values, num_truncated, not_finite
 
     def answers(self, owner: TextLogits, texts: list[Any], threads: int, function: str, temperature: float,
@@ -121,6 +137,10 @@ class EngineModel:
             return model.answers(texts, threads, SCORE_FUNCTIONS.index(function), temperature, labels)
         except (TypeError, UnicodeEncodeError):
             return None
+
+
+def _columns(texts: Any, text_pairs: Any) -> Columns:
+    return {"texts": texts} if text_pairs is None else {"texts": texts, "text_pairs": text_pairs}
 
 
 def _as_rows(values: bytearray, columns: int) -> np.ndarray:
@@ -142,18 +162,20 @@ def _tables_of(source: Any) -> InferenceTables | WindowTables | None:
         return source.current_tables()
 
 
-def _make_model(owner: TextLogits, source: Any, longest: int) -> Model | None:
+def _make_model(owner: TextLogits, source: Any, longest: int, pairs: bool) -> Model | None:
     tokenizer = owner.tokenizer
     tables = source.make_tables() if isinstance(source, DsnCheckpoint) else source
     settings = None if tables is None or not _are_for_cpu(tables) else tokenizer.native_settings()
     if settings is None or max(settings["vocabulary"].values()) >= owner.config.vocab_size:
         return None
     max_length = NO_LIMIT if owner.max_length is None else owner.max_length
-    if max_length < len(tokenizer.prefix) + len(tokenizer.suffix):
-        return None  # for which the tokenizer has an error
+    template = tokenizer.pair if pairs else tokenizer.single
+    if template is None or max_length < template.num_special or max(template.types) >= owner.config.type_vocab_size:
+        return None  # for which there is an error
     from .._engine import Model
 
-    file = model_file(tables, owner.config, tokenizer, owner.max_length, min(longest, max_length), owner.label_names())
+    file = model_file(tables, owner.config, tokenizer, owner.max_length, min(longest, max_length), owner.label_names(),
+                      pairs)
     return Model(file.ctypes.data, file.nbytes, file)
 
 
@@ -214,24 +236,26 @@ def _plain(name: str, value: Any) -> Iterable[tuple[str, np.ndarray]]:
         yield name, value
 
 
-def _table_arrays(tables: InferenceTables | WindowTables, longest: int) -> tuple[str, dict[str, Any]]:
+def _table_arrays(tables: InferenceTables | WindowTables, longest: int, has_types: bool) -> tuple[str, dict[str, Any]]:
     """The form of the tables, and their arrays by the names that kernels/contract.py gives them."""
     if isinstance(tables, WindowTables):
         form = "windows_int8" if isinstance(tables.windowed, QuantisedWindowedDsn) else "windows"
         named: Any = tables.windowed._asdict()
     else:
-        folded = tables.folded_for_rows(longest)
+        folded = tables.folded_for_rows(longest, has_types)
         form = "full_width" if folded is None else "folded"
         named = {**tables.table._asdict(), **tables.head._asdict()} if folded is None else folded._asdict()
     named["activation"] = ACTIVATION_CODES[named["activation"]]
     return form, {name: value for name, value in named.items() if value is not None}
 
 
-def _tokenizer_arrays(settings: dict[str, Any]) -> dict[str, Any]:
+def _tokenizer_arrays(settings: dict[str, Any], pairs: bool) -> dict[str, Any]:
     vocabulary, added = settings["vocabulary"], settings["added_tokens"]
     numbers = {name: np.array(settings[name], np.int32) for name in ("prefix", "suffix")}
-    return settings | numbers | {
+    pair = np.array(settings.pop("pair"), np.int32).reshape(-1, 2).T
+    return settings | numbers | ({"pair": pair[0].copy(), "pair_types": pair[1].copy()} if pairs else {}) | {
         "vocabulary": list(vocabulary), "vocabulary_ids": np.fromiter(vocabulary.values(), np.int32),
-        "added_tokens": [content for content, _, _ in added],
-        "added_token_ids": np.array([number for _, number, _ in added], np.int32),
-        "added_tokens_are_text": np.array([is_text for _, _, is_text in added], np.uint8)}
+        "added_tokens": [content for content, *_ in added],
+        "added_token_ids": np.array([number for _, number, *_ in added], np.int32),
+        "added_tokens_are_text": np.array([is_text for _, _, is_text, *_ in added], np.uint8)}
+

@@ -28,8 +28,7 @@ from .explained_model import ExplainedModel
 from .integrated_gradients import head_logits, mean_gradient, path_shares
 from .scores import NonFiniteScores
 from .texts import without_surrogates
-from .tokenization import PackedBatch
-from .tokenizer_engines import cumulative_lengths
+from .tokenizer_engines import A_TEXT, PackedBatch, Spans, cumulative_lengths, share_room
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier
@@ -186,34 +185,33 @@ def _read(classifier: TextClassifier, text: str, text_pair: str | None) -> _Row:
     tokenizer = classifier.tokenizer
     batch = (tokenizer(texts, classifier.max_length) if text_pair is None else
              tokenizer.pairs(texts[:1], texts[1:], classifier.max_length))
-    whole: Any = tokenizer.backend.encode(texts[0], texts[1] if len(texts) > 1 else None)
-    kept = _kept(np.array([-1 if owner is None else owner for owner in whole.sequence_ids]), len(batch.input_ids),
-                 tokenizer.truncation_side)
-    assert np.array_equal(np.array(whole.ids)[kept], batch.input_ids), "the engine gives the ids of the backend"
-    places: Any = list(zip(whole.sequence_ids, whole.word_ids))  # special tokens have neither
-    words = {}
-    for sequence, word in dict.fromkeys(place for place in places if None not in place):
-        start, end = whole.word_to_chars(word, sequence)
-        words[sequence, word] = Span(texts[sequence][start:end], start, end, sequence)
-    read = {places[token] for token in kept}
-    numbers = {place: number for number, place in enumerate(place for place in words if place in read)}
-    return _Row(texts, batch, [whole.tokens[token] for token in kept],
-                np.array([numbers.get(places[token], -1) for token in kept], np.int64),
-                [words[place] for place in numbers], [span for place, span in words.items() if place not in numbers])
+    template = tokenizer.single if text_pair is None or tokenizer.pair is None else tokenizer.pair
+    spans = [tokenizer.spans(value) for value in texts]
+    whole = np.array([[len(of_text.ids)] for of_text in spans])
+    counts = share_room(whole, len(batch.input_ids) - template.num_special)[:, 0].tolist()
+    words: list[Span] = []
+    not_read: list[Span] = []
+    parts = []
+    for sequence, (of_text, count) in enumerate(zip(spans, counts)):
+        every, word_of_token = _words(texts[sequence], of_text, sequence)
+        cut = len(of_text.ids) - count
+        kept = word_of_token[cut:] if tokenizer.truncation_side == "left" else word_of_token[:count]
+        first, last = (kept[0], kept[-1] + 1) if count else (0, 0)
+        parts.append(kept - first + len(words))
+        words += every[first:last]
+        not_read += every[:first] + every[last:]
+    of_texts = iter(parts)
+    word = np.concatenate([next(of_texts) if part == A_TEXT else [-1] for part in template.ids])
+    tokens = [str(tokenizer.backend.id_to_token(number)) for number in batch.input_ids.tolist()]
+    return _Row(texts, batch, tokens, word.astype(np.int64), words, not_read)
 
 
-def _kept(owners: np.ndarray, length: int, truncation_side: str) -> np.ndarray:
-    """Which tokens of a whole row are left if it is cut to ``length``; ``owners`` is 0 or 1 for the tokens of the first
-    and second text, -1 for special tokens."""
-    counts = [np.count_nonzero(owners == text) for text in (0, 1)]
-    room = length - np.count_nonzero(owners == -1)
-    shorter = min(*counts, room // 2)  # the longer text is cut first: "longest_first" of transformers
-    kept = [shorter, room - shorter] if counts[0] <= counts[1] else [room - shorter, shorter]
-    is_kept = owners == -1
-    for text, count in enumerate(kept):
-        of_text = np.flatnonzero(owners == text)
-        is_kept[of_text[len(of_text) - count:] if truncation_side == "left" else of_text[:count]] = True
-    return np.flatnonzero(is_kept)
+def _words(text: str, spans: Spans, sequence: int) -> tuple[list[Span], np.ndarray]:
+    """The words of a text, and the index of the word to which each of its tokens belongs."""
+    _, first, word_of_token = np.unique(spans.words, return_index=True, return_inverse=True)
+    last = np.append(first, len(spans.ids))[1:] - 1
+    places = zip(spans.starts[first].tolist(), spans.ends[last].tolist())
+    return [Span(text[start:end], start, end, sequence) for start, end in places], word_of_token
 
 
 def _shares(model: ExplainedModel, row: _Row, labels: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

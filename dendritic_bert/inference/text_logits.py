@@ -118,16 +118,16 @@ class TextLogits:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"num_truncated": 0, "_engine": EngineModel(), "_fingerprint": None}
 
-    def logits(self, texts: Any, text_pairs: list[str] | None = None, *,
-               threads: int = 1) -> tuple[np.ndarray, int]:
+    def logits(self, texts: Any, text_pairs: Any = None, *, threads: int = 1) -> tuple[np.ndarray, int]:
         """The logits ``[B, C]`` float32 of texts or pairs, and how many were cut.
 
-        ``texts`` is what ``check_texts`` takes. A list of str, or an array of Arrow of type string or large_string
-        without nulls, is read in place where the engine serves, on up to ``threads`` threads of its own; elsewhere the
-        calling thread does the work. ``num_truncated`` stays as it is. Raises NonFiniteScores if a logit is NaN or
-        infinite, and ValueError for pairs if the model has no embeddings of their token types.
+        ``texts``, and the second texts ``text_pairs``, are what ``check_texts`` takes. A list of str, or an array of
+        Arrow of type string or large_string without nulls, is read in place where the engine serves, on up to
+        ``threads`` threads of its own; elsewhere the calling thread does the work. ``num_truncated`` stays as it is.
+        Raises NonFiniteScores if a logit is NaN or infinite, and ValueError for pairs if the model has no embeddings of
+        their token types.
         """
-        found = self._engine.logits(self, texts, threads) if text_pairs is None else None
+        found = self._engine.logits(self, texts, text_pairs, threads)
         if found is not None:
             logits, num_truncated, row = found
             self._expect_finite(row)
@@ -205,8 +205,8 @@ class TextLogits:
         """``function`` of the logits of each batch of texts, with the number of texts before it, in order."""
         threads = thread_count(threads)
         check_positive("batch_size", batch_size)
-        if second is None and self._engine.current(self) is not None:
-            yield from self._map_engine_logits(function, first, threads)
+        if self._engine.current(self, pairs=second is not None) is not None:
+            yield from self._map_engine_logits(function, first, second, threads)
             return
 
         def classify(start: int) -> tuple[Result, int]:
@@ -223,12 +223,14 @@ class TextLogits:
             self.count_truncated(num_truncated)
             yield start, result
 
-    def _map_engine_logits(self, function: Callable[[np.ndarray], Result], texts: list[str],
+    def _map_engine_logits(self, function: Callable[[np.ndarray], Result], texts: list[str], second: list[str] | None,
                            threads: int) -> Iterator[tuple[int, Result]]:
         """As ``_map_logits``, on the engine's threads, for which a batch is ``ENGINE_TEXTS``."""
         for start in range(0, len(texts), ENGINE_TEXTS):
+            batch = slice(start, start + ENGINE_TEXTS)
             try:
-                logits, num_truncated = self.logits(texts[start:start + ENGINE_TEXTS], threads=threads)
+                logits, num_truncated = self.logits(texts[batch], None if second is None else second[batch],
+                                                    threads=threads)
             except NonFiniteScores as error:
                 raise NonFiniteScores(start + error.row, f"texts[{start + error.row}]", error.why) from None
             except TypeError:

@@ -118,13 +118,13 @@ class InferenceTables:
             folded = self.folded = fold(self.table, self.head, num_positions, num_types)
         return folded
 
-    def folded_for_rows(self, longest: int) -> FoldedDsn | None:
-        """The folded tables of rows of token type 0 and of up to ``longest`` tokens, which are not kept; None where
-        ``logits`` takes the full-width tables for them."""
-        num_positions = self._positions_for(longest)
-        if not self._is_foldable or not self.has_positions or self._are_too_large(1, num_positions):
+    def folded_for_rows(self, longest: int, has_types: bool) -> FoldedDsn | None:
+        """The folded tables of rows of up to ``longest`` tokens, which are not kept; None where ``logits`` takes the
+        full-width tables for them. All tokens are of type 0 unless the rows have types."""
+        num_positions, num_types = self._positions_for(longest), self.table.context.shape[0] if has_types else 1
+        if not self._is_foldable or not self.has_positions or self._are_too_large(num_types, num_positions):
             return None
-        return fold(self.table, self.head, num_positions, 1)
+        return fold(self.table, self.head, num_positions, num_types)
 
     def _positions_for(self, longest: int) -> int:
         return min(self.table.context.shape[1], max(FIRST_POSITIONS, 2 ** (longest - 1).bit_length()))

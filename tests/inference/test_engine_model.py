@@ -27,6 +27,7 @@ MODELS = {
     "float16": lambda: small_model(num_labels=5).prepare(torch.float16),
     "int8": lambda: small_model(dendrite_activation="gelu").prepare(torch.int8),
     "sum": lambda: small_model(pooling="sum_all"),
+    "one token type": lambda: small_model(type_vocab_size=1),
     **{f"windows, {name}": lambda fields=fields: windowed_model(**fields) for name, fields in KINDS.items()},
     "windows in bfloat16": lambda: windowed_model(**KINDS["recipe"]).prepare(torch.bfloat16),
     "windows in int8": lambda: windowed_model(**KINDS["recipe"]).prepare(torch.int8),
@@ -55,6 +56,52 @@ def test_the_logits_of_the_ops_to_the_bit(build):
             logits, found = classifier.logits(texts, threads=threads)
             assert np.array_equal(logits, expected)
             assert found == num_truncated
+
+
+SECOND = [*TEXTS[7:], *TEXTS[:7]]
+
+
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_pairs_have_the_logits_of_the_ops_to_the_bit(build):
+    model = build()
+    classifier = make(model)
+    if model.config.type_vocab_size == 1:
+        assert classifier._engine.current(classifier, pairs=True) is None
+        with pytest.raises(ValueError, match="token types up to 1, the model embeds 1"):
+            classifier.logits(TEXTS, SECOND)
+        return
+    batch = classifier.tokenizer.pairs(TEXTS, SECOND, classifier.max_length)
+    assert batch.token_type_ids.any()
+    with torch.no_grad():
+        expected = classifier._logits(batch).numpy()
+    assert classifier._engine.current(classifier, pairs=True).has_pairs
+    second = pa.array(SECOND)
+    for threads in (1, 2, 5):
+        for texts, text_pairs in ((TEXTS, SECOND), (pa.array(TEXTS), second), (TEXTS, second), (tuple(TEXTS), second)):
+            logits, num_truncated = classifier.logits(texts, text_pairs, threads=threads)
+            assert np.array_equal(logits, expected)
+            assert num_truncated == batch.num_truncated
+    assert np.array_equal(classifier.predict_array(TEXTS, second)[1], classifier.answers().scores(expected))
+    assert classifier.num_truncated == batch.num_truncated
+    of_dicts = classifier([{"text": text, "text_pair": pair} for text, pair in zip(TEXTS, SECOND)])
+    assert [answer["score"] for answer in of_dicts] == classifier.answers().scores(expected).max(axis=1).tolist()
+    assert np.array_equal(classifier.logits(TEXTS)[0], of_the_ops(classifier, TEXTS)[0])
+
+
+def test_pairs_that_are_none():
+    classifier = make(small_model())
+    for call in (classifier.logits, classifier.predict_array):
+        with pytest.raises(ValueError, match=r"^text_pairs has 1 texts and texts 2: pass one for each\.$"):
+            call(["a", "b"], ["c"])
+        with pytest.raises(TypeError, match=r"^text_pairs\[1\] is 3 of type int, every text must be a str"):
+            call(["a", "b"], ["c", 3])
+        assert np.array_equal(call(["fox \ud800"], pa.array(["a"]))[-1], call(["fox \ufffd"], ["a"])[-1])
+    single = opened(file_of(small_model()))
+    assert not single.has_pairs
+    with pytest.raises(ValueError, match=r"^the model is not for pairs of texts\.$"):
+        single.logits(["a"], 1, ["b"])
+    with pytest.raises(ValueError, match=r"^first has 2 texts and second 1: pass one of each for every pair\.$"):
+        classifier._engine.current(classifier, pairs=True).logits(["a", "b"], 1, ["c"])
 
 
 def test_folded_tables_grow_with_the_rows():
@@ -130,11 +177,11 @@ def test_nan_names_the_text():
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def file_of(model) -> np.ndarray:
+def file_of(model, pairs: bool = False) -> np.ndarray:
     classifier = make(model)
     with torch.no_grad():
         tables = model.current_tables()
-    return model_file(tables, model.config, classifier.tokenizer, 24, 24, classifier.labels)
+    return model_file(tables, model.config, classifier.tokenizer, 24, 24, classifier.labels, pairs)
 
 
 def opened(file: np.ndarray) -> Model:
@@ -198,7 +245,8 @@ def test_the_checksum_of_nothing_is_that_of_the_specification():
 @pytest.fixture(scope="module")
 def files():
     kinds = ("full-width", "folded, many labels", "windows, recipe", "windows in int8")
-    return {kind: file_of(MODELS[kind]()) for kind in kinds}
+    return {kind: file_of(model, pairs=model.config.type_vocab_size > 1)
+            for kind, model in ((kind, MODELS[kind]()) for kind in kinds)}
 
 
 def test_a_file_of_another_kind(files):
@@ -240,8 +288,25 @@ def test_hostile_files(files, kind):
         except ValueError:
             refused += 1
         else:
-            model.logits(TEXTS[:30], 1)
+            model.logits(TEXTS[:30], 1, TEXTS[5:35] if model.has_pairs else None)
     assert refused > 200
+
+
+def test_a_file_whose_pair_is_none(files):
+    """Ids and types that the tables have not, or not two texts."""
+    names = [_extent(files["full-width"], number)[0].rstrip(b"\0") for number in range(
+        HEADER.unpack_from(files["full-width"].data)[2])]
+    for name, place, value, message in ((b"pair", 0, 600, "an id or a type of its pair is not in its tables"),
+                                        (b"pair", 0, -2, "an id or a type of its pair is not in its tables"),
+                                        (b"pair_types", 1, 2, "an id or a type of its pair is not in its tables"),
+                                        (b"pair_types", 1, -1, "an id or a type of its pair is not in its tables"),
+                                        (b"pair", 0, -1, "its pair has not two texts"),
+                                        (b"pair", 1, 5, "its pair has not two texts"),
+                                        (b"max_length", 0, 2, "leaves no room for the special tokens")):
+        changed = files["full-width"].copy()
+        struct.pack_into("<i", changed.data, _extent(changed, names.index(name))[2] + 4 * place, value)
+        with pytest.raises(ValueError, match=message):
+            opened(signed(changed))
 
 
 def _extent(file: np.ndarray, number: int) -> tuple[bytes, int, int]:

@@ -1,4 +1,5 @@
-"""The engines against Hugging Face's tokenizer: settings, code points, added tokens, long texts, caches and threads."""
+"""The engines against Hugging Face's tokenizer: ids and offsets for settings, code points, added tokens and long texts;
+pairs; caches and threads."""
 
 import itertools
 import random
@@ -9,10 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from small_classifier import SPECIAL_TOKENS, train_tokenizer
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from dendritic_bert._engine import Tokenizer as NativeTokenizer
-from dendritic_bert.inference.tokenizer_engines import build_engine, native_refusal
+from dendritic_bert.inference.tokenizer_engines import (
+    A_TEXT,
+    ENGINES,
+    NativeEngine,
+    Template,
+    build_engine,
+    native_refusal,
+)
 from dendritic_bert.inference.tokenizer_test_strings import TEST_STRINGS
 
 SETTINGS = [{"lowercase": lowercase, "strip_accents": strip, "clean_text": clean, "handle_chinese_chars": chinese}
@@ -38,20 +46,32 @@ def tokenizer_of(characters: str, **settings) -> Tokenizer:
     return tokenizer
 
 
-def native(tokenizer: Tokenizer):
-    """The function of the engine; small_classifier's [CLS] is 4 and its [SEP] 3."""
-    frame = ([], []) if tokenizer.post_processor is None else ([4], [3])
-    reason, encode = build_engine("native", tokenizer, *frame)
+BARE, FRAMED = Template((A_TEXT,), (0,)), Template((4, A_TEXT, 3), (0, 0, 0))  # [CLS] is 4, [SEP] is 3
+PAIR = Template((4, A_TEXT, 3, A_TEXT, 3), (0, 0, 0, 1, 1))
+
+
+def native(tokenizer: Tokenizer) -> NativeEngine:
+    reason, engine = build_engine("native", tokenizer, BARE if tokenizer.post_processor is None else FRAMED, PAIR)
     assert reason == ""
-    return encode
+    assert isinstance(engine, NativeEngine)
+    return engine
 
 
-def assert_same_ids(tokenizer: Tokenizer, texts: list[str]) -> None:
-    ids, cu_seqlens, num_truncated = native(tokenizer)(texts, None, False)
+def assert_same(tokenizer: Tokenizer, texts: list[str]) -> None:
+    """The ids of the rows; and of each text without special tokens around it ids, numbers of words, and offsets."""
+    engine = native(tokenizer)
+    ids, cu_seqlens, types, num_truncated = engine.encode(texts, None, False)
     expected = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
     wrong = [text for text, row, want in zip(texts, np.split(ids, cu_seqlens[1:-1]), expected) if row.tolist() != want]
     assert [ascii(text) for text in wrong[:5]] == []
-    assert (len(cu_seqlens), num_truncated) == (len(texts) + 1, 0)
+    assert (len(cu_seqlens), types, num_truncated) == (len(texts) + 1, None, 0)
+    wrong = []
+    for text, want in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False)):
+        spans = np.stack(engine.spans(text), axis=1)
+        places = zip(want.ids, want.word_ids, want.offsets)
+        if spans.tolist() != [[number, word, *place] for number, word, place in places]:
+            wrong.append(text)
+    assert [ascii(text) for text in wrong[:5]] == []
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(map(str, settings.values())))
@@ -59,32 +79,36 @@ def test_every_setting(settings):
     random.seed(str(settings))
     pieces = [*TEST_STRINGS, *SPECIAL_TOKENS, *" \t\n\r\0\x0b\x1f\x7f\x85'#[]aZ9\u0345\u302e\u4e16", "\u0334\u0301"]
     texts = ["".join(random.choices(pieces, k=random.randrange(9))) for _ in range(300)]
-    assert_same_ids(trained(**settings), texts)
-    assert_same_ids(tokenizer_of("".join(TEST_STRINGS), **settings), texts)
+    assert_same(trained(**settings), texts)
+    assert_same(tokenizer_of("".join(TEST_STRINGS), **settings), texts)
 
 
 @pytest.mark.parametrize("settings", [
     {"lowercase": True}, {"lowercase": False, "strip_accents": True, "clean_text": False},
     {"lowercase": True, "strip_accents": False, "handle_chinese_chars": False}], ids=str)
 def test_code_points(settings):
-    """A tenth of them, every one below U+0800: alone, inside a word, and between marks that NFD moves."""
+    """A tenth of them, with every one below U+0800 and every one that decomposes, but for Hangul: alone, inside a word,
+    and between marks that NFD moves."""
     scalars = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
-    characters = [*scalars[:0x800], *random.Random(5).sample(scalars[0x800:0x3400], 3000),
+    decomposing = [character for character in scalars if unicodedata.normalize("NFD", character) != character
+                   and not "\uac00" <= character <= "\ud7a3"]
+    characters = [*scalars[:0x800], *decomposing, *random.Random(5).sample(scalars[0x800:0x3400], 3000),
                   *random.Random(6).sample(scalars[0x3400:], 3000)]
     texts = [form for character in characters
              for form in (character, f"a{character}B", f"a\u0345{character}\u0334\u0301")]
-    assert_same_ids(tokenizer_of("".join(characters), **settings), texts)
+    assert_same(tokenizer_of("".join(characters), **settings), texts)
 
 
 # ---- added tokens ----------------------------------------------------------------------------------------------------
 
-AROUND = ["", " ", "x", "[", "]", "the ", "\u0301", "\n[SEP", "\u4e16"]
+AROUND = ["", " ", " \u3000\t", "\x85", "x", "[", "]", "the ", "\u0301", "\n[SEP", "\u4e16"]
 
 
 @pytest.mark.parametrize("splits_special", [True, False])
 @pytest.mark.parametrize("added", [
     [], ["[SEP][SEP]", "[CLS"], ["P][CLS]x", "\u4e16[", "[PAD][PAD][PAD]"],
-    [AddedToken("<m>", lstrip=True, rstrip=True, normalized=False, special=True)]], ids=str)
+    [AddedToken("<m>", lstrip=True, rstrip=True, normalized=False, special=True),
+     AddedToken("<l", lstrip=True, normalized=False), AddedToken("r>", rstrip=True, normalized=False)]], ids=str)
 def test_added_tokens(added, splits_special):
     """Tokens that begin, contain or overlap one another: the first counts, and of those the longest."""
     tokenizer = train_tokenizer()
@@ -93,13 +117,13 @@ def test_added_tokens(added, splits_special):
     tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     drawn = random.Random(str(tokens))
     texts = ["".join(drawn.choice(choices) for choices in (tokens, AROUND) * drawn.randrange(6)) for _ in range(400)]
-    assert_same_ids(tokenizer, texts)
+    assert_same(tokenizer, texts)
 
 
 def test_a_long_text_of_added_tokens():
     tokenizer = train_tokenizer()
     tokenizer.add_tokens([AddedToken(f"{chr(code)}<", normalized=False) for code in range(0x61, 0x71)])
-    assert_same_ids(tokenizer, ["[SEP]" * 20000, "a<" * 20000, "[SEP" * 20000])
+    assert_same(tokenizer, ["[SEP]" * 20000, "a<" * 20000, "[SEP" * 20000])
 
 
 # ---- long words and texts --------------------------------------------------------------------------------------------
@@ -118,7 +142,7 @@ def test_long_words(most, prefix):
     lengths = [*range(1, 20), 62, 63, 64, 65, most - 1, most, most + 1]
     words = [piece * length for piece in ("a", "ab", "\u00df", "\u4e16", "\U0001f600") for length in lengths]
     texts = [f"{word} {word}c a{word}" for word in words]
-    assert_same_ids(tokenizer, texts)
+    assert_same(tokenizer, texts)
 
 
 LONG_TEXTS = ["the quick brown fox " * 1500, "fox" * 10000, "\u4e16" * 10000, "x " * 10000, " " * 10000 + "fox",
@@ -130,10 +154,10 @@ LONG_TEXTS = ["the quick brown fox " * 1500, "fox" * 10000, "\u4e16" * 10000, "x
 def test_long_texts_are_cut(max_length, side):
     """A text is read in parts of 4,096 bytes."""
     tokenizer = train_tokenizer()
-    encode = native(tokenizer)
+    engine = native(tokenizer)
     whole = [encoding.ids for encoding in tokenizer.encode_batch(LONG_TEXTS)]
     tokenizer.enable_truncation(max_length, direction=side)
-    ids, cu_seqlens, num_truncated = encode(LONG_TEXTS, max_length, side == "left")
+    ids, cu_seqlens, _, num_truncated = engine.encode(LONG_TEXTS, max_length, side == "left")
     assert [row.tolist() for row in np.split(ids, cu_seqlens[1:-1])] == [
         encoding.ids for encoding in tokenizer.encode_batch(LONG_TEXTS)]
     assert num_truncated == sum(len(row) > max_length for row in whole)
@@ -149,12 +173,55 @@ def test_long_texts_without_spaces(settings):
     alike = ["\u0301\u0345" * 3000 + "fox", "\0" * 9000 + "fox" + "\0" * 9000 + "es", "x" + "\0" * 4095 + "\u0301y"]
     words = [f"{'!' * (4090 + shift)}{'b' * size}{end}" for shift in range(8) for size in (99, 100, 101, 5000)
              for end in ("", "!")]
-    assert_same_ids(trained(**settings), texts + alike + words)
-    assert_same_ids(tokenizer_of("".join(texts), **settings), texts + alike + words)
+    assert_same(trained(**settings), texts + alike + words)
+    assert_same(tokenizer_of("".join(texts), **settings), texts + alike + words)
 
 
 def test_a_text_of_a_megabyte():
-    assert_same_ids(trained(), ["The lazy dog, d\u00e9j\u00e0 vu! \u4e16\u754c" * 40000])
+    assert_same(trained(), ["The lazy dog, d\u00e9j\u00e0 vu! \u4e16\u754c" * 40000])
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def random_pairs(count: int) -> list[tuple[str, str]]:
+    """Of all lengths, so that none, one or both of the texts are cut."""
+    drawn = random.Random(count)
+    pieces = [*TEST_STRINGS[:40], *SPECIAL_TOKENS, "fox", " ", "jumps over"]
+    return [tuple("".join(drawn.choices(pieces, k=drawn.choice((0, 1, 2, 5, 30)))) for _ in range(2))
+            for _ in range(count)]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("max_length", [3, 4, 5, 10, 11, 40, 500, None])
+def test_pairs(max_length, side):
+    tokenizer = train_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 4), ("[SEP]", 3)])
+    engines = [build_engine(name, Tokenizer.from_str(tokenizer.to_str()), FRAMED, PAIR)[1] for name in ENGINES]
+    pairs = random_pairs(300)
+    whole = tokenizer.encode_batch_fast(pairs)
+    if max_length is not None:
+        tokenizer.enable_truncation(max_length, direction=side)
+    expected = tokenizer.encode_batch_fast(pairs)
+    first, second = map(list, zip(*pairs))
+    for engine in engines:
+        ids, cu_seqlens, types, num_truncated = engine.encode_pairs(first, second, max_length, side == "left")
+        assert [row.tolist() for row in np.split(ids, cu_seqlens[1:-1])] == [row.ids for row in expected]
+        assert [row.tolist() for row in np.split(types, cu_seqlens[1:-1])] == [row.type_ids for row in expected]
+        assert num_truncated == sum(len(row.ids) > max_length for row in whole if max_length is not None)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("max_length", [3, 4, 5, 500, 40000])
+def test_long_pairs(max_length, side):
+    """Of which both engines keep the same; with truncation, `tokenizers` makes all pairs of the parts of two texts."""
+    first, second = map(list, zip(*itertools.product(LONG_TEXTS[:5], LONG_TEXTS[3:])))
+    tokenizer = train_tokenizer()
+    ours, theirs = (build_engine(name, tokenizer, FRAMED, PAIR)[1].encode_pairs(
+        first, second, max_length, side == "left") for name in ENGINES)
+    for found, expected in zip(ours, theirs):
+        assert np.array_equal(found, expected)
 
 
 # ---- cache, threads and the extension --------------------------------------------------------------------------------
@@ -180,22 +247,22 @@ BATCHES = [[f"fox{number} dog{number % 7} {'long' * 20} {text}" for text in TEST
 def test_a_cache_of_four_words(monkeypatch):
     """Words push one another out all the time."""
     tokenizer = train_tokenizer()
-    small, encode = engine_of(tokenizer, monkeypatch, log2_cache_lines=1), native(tokenizer)
+    small, engine = engine_of(tokenizer, monkeypatch, log2_cache_lines=1), native(tokenizer)
     for batch in BATCHES:
         ids, cu_seqlens, _ = small.encode(batch, sys.maxsize, False)
-        expected = encode(batch, None, False)
+        expected = engine.encode(batch, None, False)
         assert ids == expected.input_ids.tobytes()
         assert cu_seqlens == expected.cu_seqlens.tobytes()
 
 
 def test_threads_share_a_tokenizer():
     """Batches of more than the 4,096 bytes for which the interpreter's lock is given away."""
-    encode = native(train_tokenizer())
+    engine = native(train_tokenizer())
     batches = [batch * 5 for batch in BATCHES]
-    expected = [encode(batch, None, False).input_ids.tolist() for batch in batches]
+    expected = [engine.encode(batch, None, False).input_ids.tolist() for batch in batches]
     with ThreadPoolExecutor(6) as pool:
         for _ in range(3):
-            found = pool.map(lambda batch: encode(batch, None, False), batches)
+            found = pool.map(lambda batch: engine.encode(batch, None, False), batches)
             assert [rows.input_ids.tolist() for rows in found] == expected
 
 
@@ -210,6 +277,22 @@ def test_what_the_extension_refuses(monkeypatch):
         tokenizer.encode("fox", 8, False)
     with pytest.raises(ValueError, match=r"^max_length is 1, the special tokens alone take 2\.$"):
         tokenizer.encode(["fox"], 1, False)
+    with pytest.raises(UnicodeEncodeError):
+        tokenizer.spans("\ud800")
+    with pytest.raises(TypeError):
+        tokenizer.spans(["fox"])
+    for first, second in ((["\ud800"], ["fox"]), (["fox"], ["\ud800"])):
+        with pytest.raises(UnicodeEncodeError):
+            tokenizer.encode_pairs(first, second, 8, False)
+    with pytest.raises(ValueError, match=r"^first has 2 texts and second 1: pass one of each for every pair\.$"):
+        tokenizer.encode_pairs(["fox", "dog"], ["fox"], 8, False)
+    with pytest.raises(ValueError, match=r"^max_length is 2, the special tokens alone take 3\.$"):
+        tokenizer.encode_pairs(["fox"], ["fox"], 2, False)
+    with pytest.raises(ValueError, match=r"^the tokenizer was made without a pair\.$"):
+        engine_of(train_tokenizer(), monkeypatch, pair=()).encode_pairs([], [], 8, False)
+    for pair in (((4, 0), (-1, 0)), ((-1, 0), (-1, 0), (-1, 1)), ((4, 0),)):
+        with pytest.raises(ValueError, match=r"^pair has not two texts, whose id is -1\.$"):
+            engine_of(train_tokenizer(), monkeypatch, pair=pair)
     with pytest.raises(ValueError, match=r"^log2_cache_lines is 25, expected 1 to 24\.$"):
         engine_of(train_tokenizer(), monkeypatch, log2_cache_lines=25)
     with pytest.raises(TypeError):
@@ -232,8 +315,8 @@ def test_an_engine_that_differs_is_not_taken(monkeypatch):
             return ids, cu_seqlens, cut
 
     monkeypatch.setattr("dendritic_bert._engine.Tokenizer", Wrong)
-    reason, encode = build_engine("native", train_tokenizer(), [4], [3])
-    assert encode is None
+    reason, engine = build_engine("native", train_tokenizer(), FRAMED, PAIR)
+    assert engine is None
     assert reason == "The native engine differs from Hugging Face's tokenizer on the test strings."
 
 

@@ -80,7 +80,7 @@ def test_every_setting_is_copied(build, used):
     assert copied.num_truncated > 0
     assert copied.fingerprint() == classifier.fingerprint()
     assert (copied.labels, copied.max_length) == (classifier.labels, classifier.max_length)
-    for name in ("engine", "reason", "truncation_side", "model_max_length", "prefix", "suffix"):
+    for name in ("engine", "reason", "truncation_side", "model_max_length", "single", "pair"):
         assert getattr(copied.tokenizer, name) == getattr(classifier.tokenizer, name)
 
 
