@@ -36,7 +36,7 @@ class Model {
   bool has_pairs() const { return tokenizer_->has_pairs(); }
 
   // The logits [texts.size, C] on at most `threads` threads, to the same bits for any number of them. `second_texts` are
-  // those of pairs, which the model must have, and as many; null for single texts.
+  // as many, of pairs, for a model that has them; null for single texts.
   Outcome classify(const Texts& texts, size_t threads, float* logits, const Texts* second_texts = nullptr) const {
     return classify(texts, second_texts, threads, nullptr, logits, nullptr);
   }

@@ -158,8 +158,8 @@ void Tokenizer::append_text(std::string_view text, size_t most_ids, Workspace& w
   }, [&](const char*, const AddedToken& token) { workspace.rows.append({token.id}); });
 }
 
-// Calls on_text(begin, end) for what lies before, between and behind the added tokens of a text, which may be nothing, and
-// on_token(begin, token) for each of those, until on_text gives false.
+// Calls on_text(begin, end) for what lies before, between and behind the added tokens of a text, which may be nothing,
+// and on_token(begin, token) for each of those, until on_text gives false.
 template <class OnText, class OnToken>
 void Tokenizer::for_each_part(std::string_view text, AddedTokenFinder& finder, const OnText& on_text,
                               const OnToken& on_token) const {

@@ -27,8 +27,8 @@ struct PairPart {
   int32_t id, type;
 };
 
-// A token of a text. It comes from the characters [begin, end) of the text, and belongs to one of its words, of which an
-// added token is one.
+// A token of a text: from which of its characters, [begin, end), it comes, and to which of its words it belongs, where an
+// added token is a word.
 struct Span {
   int32_t id, word, begin, end;
 };
@@ -91,8 +91,8 @@ class Tokenizer {
   // the special tokens.
   void encode(const Texts& texts, size_t first, size_t last, Truncation truncation, Workspace& workspace) const;
 
-  // The same of pairs, of which there must be two parts. Of a row that is too long the longer text is cut until both are
-  // of one length, and then both are: "longest_first".
+  // The rows of pairs, if the tokenizer has them. Of a row that is too long the longer text is cut until both are of one
+  // length, and then both are: "longest_first" of transformers.
   void encode_pairs(const Texts& texts, const Texts& second_texts, size_t first, size_t last, Truncation truncation,
                     Workspace& workspace) const;
 
