@@ -17,14 +17,15 @@ class Model:
     """Texts to logits; threads may share it.
 
     address, size: where a file of a model (docs/engine.md) lies, at a multiple of 64. owner: what keeps it there.
-    Raises ValueError, and says why, for what is no such file.
+    tokenizer: one that it shares, in the place of the file's own, which then need not be there. Raises ValueError, and
+    says why, for what is no such file.
     """
 
     labels: list[str]
     num_positions: int
     has_pairs: bool
     scoring: tuple[int, float]
-    def __new__(cls, address: int, size: int, owner: object) -> Model: ...
+    def __new__(cls, address: int, size: int, owner: object, tokenizer: Tokenizer | None = None) -> Model: ...
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Model:
         """Map a file into memory. Raises OSError, and ValueError for what is no file of a model."""
@@ -58,6 +59,7 @@ class Tokenizer:
     log2_cache_lines: 2 to this power is the number of cache lines, of two words each, that every thread remembers.
     """
 
+    largest_id: int
     def __new__(
         cls, vocabulary: dict[str, int], unknown_id: int, continuing_prefix: str, most_characters: int,
         clean_text: bool, handle_chinese_chars: bool, strip_accents: bool, lowercase: bool,

@@ -36,6 +36,12 @@ class AddedTokens {
 
   size_t num_groups() const { return groups_.size(); }
 
+  int32_t largest_id() const {  // -1 if there is none
+    int32_t largest = -1;
+    for (const AddedToken& token : tokens_) largest = std::max(largest, token.id);
+    return largest;
+  }
+
   // The first place of [text, end) where a token of a group begins, and that token; {end, nullptr} if there is none.
   std::pair<const char*, const AddedToken*> find_in_group(size_t group, const char* text, const char* end) const {
     for (const char* at = text; at < end; ++at) {

@@ -23,8 +23,8 @@ std::vector<int32_t> read_ids(ModelFile& file, const char* name, int64_t vocab_s
   return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
-// What the row of a pair is made of; nothing if the file is not for pairs.
-std::vector<PairPart> read_pair(ModelFile& file, const Tables& tables) {
+// What the row of a pair is made of; nothing if the file has no pairs.
+std::vector<PairPart> read_pair(ModelFile& file, int64_t vocab_size) {
   std::vector<PairPart> pair;
   if (!file.has("pair")) return pair;
   const Array<int32_t> ids = file.array<int32_t>("pair", 1), types = file.array<int32_t>("pair_types", 1);
@@ -32,16 +32,14 @@ std::vector<PairPart> read_pair(ModelFile& file, const Tables& tables) {
   if (!file.is_valid()) return pair;
   for (int64_t i = 0; i < ids.size; ++i) {
     pair.push_back({ids.data[i], types.data[i]});
-    file.expect(pair[i].id >= PairPart::a_text && pair[i].id < tables.vocab_size && pair[i].type >= 0 &&
-                    pair[i].type < tables.num_types,
-                "an id or a type of its pair is not in its tables");
+    file.expect(pair[i].id >= PairPart::a_text && pair[i].id < vocab_size && pair[i].type >= 0,
+                "an id or a type of its pair is out of range");
   }
-  file.expect(Tokenizer::is_pair(pair), "its pair has not two texts");
+  file.expect(pair.empty() || Tokenizer::is_pair(pair), "its pair has not two texts");
   return pair;
 }
 
-std::unique_ptr<Tokenizer> read_tokenizer(ModelFile& file, const Tables& tables) {
-  const int64_t vocab_size = tables.vocab_size;
+std::shared_ptr<SharedTokenizer> read_tokenizer(ModelFile& file, int64_t vocab_size) {
   const std::vector<std::string_view> tokens = file.strings("vocabulary"), added = file.strings("added_tokens");
   const std::vector<int32_t> ids = read_ids(file, "vocabulary_ids", vocab_size);
   const std::vector<int32_t> added_ids = read_ids(file, "added_token_ids", vocab_size);
@@ -54,16 +52,16 @@ std::unique_ptr<Tokenizer> read_tokenizer(ModelFile& file, const Tables& tables)
   const NormalizerSettings normalizer = {
       file.flag("clean_text"), file.flag("handle_chinese_chars"), file.flag("strip_accents"), file.flag("lowercase")};
   std::vector<int32_t> prefix = read_ids(file, "prefix", vocab_size), suffix = read_ids(file, "suffix", vocab_size);
-  std::vector<PairPart> pair = read_pair(file, tables);
+  std::vector<PairPart> pair = read_pair(file, vocab_size);
   if (!file.is_valid()) return nullptr;
   std::vector<VocabularyEntry> entries;
   for (size_t i = 0; i < tokens.size(); ++i) entries.push_back({tokens[i], ids[i]});
   std::vector<AddedToken> added_tokens;
   for (size_t i = 0; i < added.size(); ++i)
     if (!added[i].empty()) added_tokens.push_back({std::string(added[i]), added_ids[i], added_are_text.data[i] != 0});
-  return std::make_unique<Tokenizer>(normalizer, Vocabulary(entries, std::move(pieces)),
-                                     AddedTokens(std::move(added_tokens)), std::move(prefix), std::move(suffix),
-                                     std::move(pair));
+  return std::make_shared<SharedTokenizer>(Tokenizer(normalizer, Vocabulary(entries, std::move(pieces)),
+                                                     AddedTokens(std::move(added_tokens)), std::move(prefix),
+                                                     std::move(suffix), std::move(pair)));
 }
 
 bool are_finite(const float* values, size_t size) {
@@ -79,16 +77,17 @@ bool are_finite(const float* values, size_t size) {
 
 }  // namespace
 
-std::unique_ptr<Model> Model::read(std::string_view bytes, std::string& error) {
+std::unique_ptr<Model> Model::read(std::string_view bytes, std::string& error,
+                                   std::shared_ptr<SharedTokenizer> tokenizer) {
   ModelFile file(bytes);
   std::unique_ptr<Model> model;
-  if (file.is_valid()) model.reset(new Model(file));
+  if (file.is_valid()) model.reset(new Model(file, std::move(tokenizer)));
   error = file.error();
   return file.is_valid() ? std::move(model) : nullptr;
 }
 
-Model::Model(ModelFile& file) : tables_(read_tables(file)) {
-  tokenizer_ = read_tokenizer(file, tables_);
+Model::Model(ModelFile& file, std::shared_ptr<SharedTokenizer> shared)
+    : tables_(read_tables(file)), tokenizer_(shared ? std::move(shared) : read_tokenizer(file, tables_.vocab_size)) {
   const int64_t max_length = file.integer("max_length", 0, std::numeric_limits<int64_t>::max());
   truncation_ = {size_t(max_length), file.flag("keeps_end")};
   for (std::string_view label : file.strings("labels")) labels_.emplace_back(label);
@@ -96,10 +95,12 @@ Model::Model(ModelFile& file) : tables_(read_tables(file)) {
   scoring_ = {ScoreFunction(file.integer("score_function", 0, 2)), float(file.number("temperature"))};
   file.expect(scoring_.temperature > 0, "its temperature is not positive");
   if (!file.is_valid()) return;
-  file.expect(truncation_.max_length >= tokenizer_->num_special_tokens() &&
-                  (!has_pairs() || truncation_.max_length >= tokenizer_->num_special_tokens_of_pair()),
-              "its max_length leaves no room for the special tokens");
-  workspaces_ = std::make_unique<Workspaces>(*tokenizer_);
+  const Tokenizer& tokenizer = tokenizer_->tokenizer;
+  file.expect(tokenizer.largest_id() < tables_.vocab_size, "its tokenizer has an id that is not in its tables");
+  file.expect(
+      truncation_.max_length >= tokenizer.num_special_tokens(), "its max_length leaves no room for the special tokens");
+  has_pairs_ = tokenizer.has_pairs() && tokenizer.largest_type() < tables_.num_types &&
+               truncation_.max_length >= tokenizer.num_special_tokens_of_pair();
 }
 
 Outcome Model::classify(const Texts& texts, const Texts* second_texts, size_t threads, const Scoring* scoring,
@@ -108,7 +109,7 @@ Outcome Model::classify(const Texts& texts, const Texts* second_texts, size_t th
   std::atomic<size_t> next_block{0};
   std::atomic<int64_t> num_truncated{0}, longest_row{0}, first_not_finite{std::numeric_limits<int64_t>::max()};
   run_on_threads(std::min(threads, num_bytes / bytes_per_thread + 1), [&] {
-    const Workspaces::Borrowed workspace(*workspaces_);
+    const Workspaces::Borrowed workspace(tokenizer_->workspaces);
     Outcome own;
     for (size_t first; (first = block_texts * next_block++) < texts.size;) {
       const size_t last = std::min(first + block_texts, texts.size), columns = num_labels();
@@ -130,8 +131,9 @@ Outcome Model::classify(const Texts& texts, const Texts* second_texts, size_t th
 
 void Model::classify_block(const Texts& texts, const Texts* second_texts, size_t first, size_t last,
                            Workspace& workspace, Outcome& outcome, float* logits) const {
-  if (second_texts) tokenizer_->encode_pairs(texts, *second_texts, first, last, truncation_, workspace);
-  else tokenizer_->encode(texts, first, last, truncation_, workspace);
+  const Tokenizer& tokenizer = tokenizer_->tokenizer;
+  if (second_texts) tokenizer.encode_pairs(texts, *second_texts, first, last, truncation_, workspace);
+  else tokenizer.encode(texts, first, last, truncation_, workspace);
   const PackedRows& rows = workspace.rows;
   outcome.num_truncated += int64_t(rows.num_truncated);
   const int64_t* bounds = rows.cu_seqlens.data();

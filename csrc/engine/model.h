@@ -26,14 +26,16 @@ struct Outcome {
 // Immutable but for the workspaces, and shared by threads.
 class Model {
  public:
-  // Reads a file, whose bytes must outlive the model. Null, and what is wrong with it, if it is no model.
-  static std::unique_ptr<Model> read(std::string_view bytes, std::string& error);
+  // Reads a file, whose bytes must outlive the model. Null, and what is wrong with it, if it is no model. With a tokenizer
+  // that others use, too, that of the file is not read, and need not be there.
+  static std::unique_ptr<Model> read(std::string_view bytes, std::string& error,
+                                     std::shared_ptr<SharedTokenizer> tokenizer = nullptr);
 
   const std::vector<std::string>& labels() const { return labels_; }
   const Scoring& scoring() const { return scoring_; }
   size_t num_labels() const { return size_t(tables_.head.num_labels); }
   int64_t num_positions() const { return tables_.num_positions; }
-  bool has_pairs() const { return tokenizer_->has_pairs(); }
+  bool has_pairs() const { return has_pairs_; }
 
   // The logits [texts.size, C] on at most `threads` threads, to the same bits for any number of them. `second_texts` are
   // as many, of pairs, for a model that has them; null for single texts.
@@ -47,16 +49,16 @@ class Model {
   }
 
  private:
-  explicit Model(ModelFile& file);
+  Model(ModelFile& file, std::shared_ptr<SharedTokenizer> tokenizer);
   Outcome classify(const Texts& texts, const Texts* second_texts, size_t threads, const Scoring* scoring, float* values,
                    int32_t* labels) const;
   void classify_block(const Texts& texts, const Texts* second_texts, size_t first, size_t last, Workspace& workspace,
                       Outcome& outcome, float* logits) const;
 
   Tables tables_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<Workspaces> workspaces_;
+  std::shared_ptr<SharedTokenizer> tokenizer_;
   Truncation truncation_ = {};
+  bool has_pairs_ = false;
   std::vector<std::string> labels_;
   Scoring scoring_;
 };

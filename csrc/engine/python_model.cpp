@@ -23,9 +23,10 @@ struct ModelObject {
 
 Model& model_of(PyObject* self) { return *reinterpret_cast<ModelObject*>(self)->model; }
 
-PyObject* wrap(PyTypeObject* type, std::string_view bytes, const char* name, MappedFile* file, PyObject* owner) {
+PyObject* wrap(PyTypeObject* type, std::string_view bytes, const char* name, MappedFile* file, PyObject* owner,
+               std::shared_ptr<SharedTokenizer> tokenizer) {
   std::string error;
-  std::unique_ptr<Model> model = Model::read(bytes, error);
+  std::unique_ptr<Model> model = Model::read(bytes, error, std::move(tokenizer));
   if (!model) return PyErr_Format(PyExc_ValueError, "%s cannot be read: %s.", name, error.c_str());
   auto allocate = reinterpret_cast<allocfunc>(PyType_GetSlot(type, Py_tp_alloc));
   auto* object = reinterpret_cast<ModelObject*>(allocate(type, 0));
@@ -40,12 +41,15 @@ PyObject* wrap(PyTypeObject* type, std::string_view bytes, const char* name, Map
 PyObject* make_model(PyTypeObject* type, PyObject* arguments, PyObject*) {
   unsigned long long address;
   Py_ssize_t size;
-  PyObject* owner;
-  if (!PyArg_ParseTuple(arguments, "KnO", &address, &size, &owner)) return nullptr;
+  PyObject *owner, *tokenizer = Py_None;
+  if (!PyArg_ParseTuple(arguments, "KnO|O", &address, &size, &owner, &tokenizer)) return nullptr;
   if (address % ModelFile::alignment != 0)
     return PyErr_Format(PyExc_ValueError, "address is %llu, expected a multiple of 64.", address);
   try {
-    return wrap(type, {reinterpret_cast<const char*>(uintptr_t(address)), size_t(size)}, "the model", nullptr, owner);
+    std::shared_ptr<SharedTokenizer> shared;
+    if (tokenizer != Py_None && !(shared = tokenizer_of(tokenizer))) return nullptr;
+    return wrap(type, {reinterpret_cast<const char*>(uintptr_t(address)), size_t(size)}, "the model", nullptr, owner,
+                std::move(shared));
   } catch (const std::bad_alloc&) { return PyErr_NoMemory(); }
 }
 
@@ -56,8 +60,8 @@ PyObject* open_model(PyObject* type, PyObject* path) {
   try {
     auto file = std::make_unique<MappedFile>();
     if (!file->open(PyBytes_AsString(name))) return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
-    PyObject* model =
-        wrap(reinterpret_cast<PyTypeObject*>(type), file->bytes(), PyBytes_AsString(name), file.get(), nullptr);
+    PyObject* model = wrap(
+        reinterpret_cast<PyTypeObject*>(type), file->bytes(), PyBytes_AsString(name), file.get(), nullptr, nullptr);
     if (model) file.release();
     return model;
   } catch (const std::bad_alloc&) { return PyErr_NoMemory(); }

@@ -54,15 +54,8 @@ bool are_pairs(const Texts& texts, const Texts& second_texts) {
 
 namespace {
 
-struct SharedTokenizer {
-  Tokenizer tokenizer;
-  Workspaces workspaces;
-
-  explicit SharedTokenizer(Tokenizer tokenizer_) : tokenizer(std::move(tokenizer_)), workspaces(tokenizer) {}
-};
-
 struct TokenizerObject {
-  PyObject_HEAD SharedTokenizer* shared;
+  PyObject_HEAD std::shared_ptr<SharedTokenizer>* shared;
 };
 
 // An id, or -1 and an exception.
@@ -144,9 +137,9 @@ PyObject* make_tokenizer(PyTypeObject* type, PyObject* arguments, PyObject* keyw
         std::string(continuing_prefix, size_t(continuing_size)), unknown_id, size_t(most_characters)};
     NormalizerSettings normalizer = {
         bool(clean_text), bool(handle_chinese_chars), bool(strip_accents), bool(lowercase)};
-    auto shared = std::make_unique<SharedTokenizer>(Tokenizer(normalizer, Vocabulary(entries, std::move(pieces)),
-                                                              AddedTokens(std::move(added)), std::move(prefix),
-                                                              std::move(suffix), std::move(pair), log2_cache_lines));
+    auto shared = std::make_unique<std::shared_ptr<SharedTokenizer>>(std::make_shared<SharedTokenizer>(
+        Tokenizer(normalizer, Vocabulary(entries, std::move(pieces)), AddedTokens(std::move(added)), std::move(prefix),
+                  std::move(suffix), std::move(pair), log2_cache_lines)));
     auto allocate = reinterpret_cast<allocfunc>(PyType_GetSlot(type, Py_tp_alloc));
     auto* object = reinterpret_cast<TokenizerObject*>(allocate(type, 0));
     if (object) object->shared = shared.release();
@@ -166,7 +159,7 @@ PyObject* copy_to_bytearray(const std::vector<T>& values, size_t size) {
   return PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(values.data()), Py_ssize_t(size * sizeof(T)));
 }
 
-SharedTokenizer& shared_of(PyObject* self) { return *reinterpret_cast<TokenizerObject*>(self)->shared; }
+SharedTokenizer& shared_of(PyObject* self) { return **reinterpret_cast<TokenizerObject*>(self)->shared; }
 
 // Whether a row may be so short; else an exception is set.
 bool has_room(Py_ssize_t max_length, size_t num_special_tokens) {
@@ -251,9 +244,15 @@ PyMethodDef tokenizer_methods[] = {
     {"spans", spans, METH_O, "spans(text) -> (id, word, begin, end) of its tokens, a bytearray of int32"},
     {nullptr, nullptr, 0, nullptr}};
 
+PyObject* largest_id(PyObject* self, void*) { return PyLong_FromLong(shared_of(self).tokenizer.largest_id()); }
+
+PyGetSetDef tokenizer_properties[] = {{"largest_id", largest_id, nullptr, "The largest id of a token.", nullptr},
+                                      {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
 PyType_Slot tokenizer_slots[] = {{Py_tp_new, reinterpret_cast<void*>(make_tokenizer)},
                                  {Py_tp_dealloc, reinterpret_cast<void*>(delete_tokenizer)},
                                  {Py_tp_methods, tokenizer_methods},
+                                 {Py_tp_getset, tokenizer_properties},
                                  {0, nullptr}};
 PyType_Spec tokenizer_spec = {
     "dendritic_bert._engine.Tokenizer", sizeof(TokenizerObject), 0, Py_TPFLAGS_DEFAULT, tokenizer_slots};
@@ -308,6 +307,14 @@ PyModuleDef module_definition = {PyModuleDef_HEAD_INIT,
                                  nullptr};
 
 }  // namespace
+
+std::shared_ptr<SharedTokenizer> tokenizer_of(PyObject* object) {
+  if (PyType_GetSlot(Py_TYPE(object), Py_tp_new) == reinterpret_cast<void*>(make_tokenizer))
+    return *reinterpret_cast<TokenizerObject*>(object)->shared;
+  PyErr_SetString(PyExc_TypeError, "tokenizer is no Tokenizer of the engine.");
+  return nullptr;
+}
+
 }  // namespace dendritic_bert::engine
 
 PyMODINIT_FUNC PyInit__engine() { return PyModuleDef_Init(&dendritic_bert::engine::module_definition); }

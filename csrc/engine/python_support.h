@@ -4,10 +4,11 @@
 #include "../common/python_support.h"
 
 #include <cstddef>
+#include <memory>
 #include <string_view>
 #include <vector>
 
-#include "tokenizer.h"
+#include "workspaces.h"
 
 namespace dendritic_bert::engine {
 
@@ -28,6 +29,9 @@ class ListedTexts {
 
 // Whether there are as many second texts; else an exception is set.
 bool are_pairs(const Texts& texts, const Texts& second_texts);
+
+// What an object of the type dendritic_bert._engine.Tokenizer holds; null, and an exception set, for any other.
+std::shared_ptr<SharedTokenizer> tokenizer_of(PyObject* object);
 
 // The type dendritic_bert._engine.Model.
 extern PyType_Spec model_spec;

@@ -69,11 +69,24 @@ Tokenizer::Tokenizer(NormalizerSettings normalizer, Vocabulary vocabulary, Added
       prefix_(std::move(prefix)),
       suffix_(std::move(suffix)),
       pair_(std::move(pair)),
-      pair_has_types_(std::any_of(pair_.begin(), pair_.end(), [](PairPart part) { return part.type != 0; })),
       log2_cache_lines_(log2_cache_lines) {}
 
 bool Tokenizer::is_pair(const std::vector<PairPart>& parts) {
   return std::count_if(parts.begin(), parts.end(), [](PairPart part) { return part.id == PairPart::a_text; }) == 2;
+}
+
+int32_t Tokenizer::largest_id() const {
+  int32_t largest = std::max(vocabulary_.largest_id(), added_tokens_.largest_id());
+  for (const int32_t id : prefix_) largest = std::max(largest, id);
+  for (const int32_t id : suffix_) largest = std::max(largest, id);
+  for (const PairPart part : pair_) largest = std::max(largest, part.id);
+  return largest;
+}
+
+int32_t Tokenizer::largest_type() const {
+  int32_t largest = 0;
+  for (const PairPart part : pair_) largest = std::max(largest, part.type);
+  return largest;
 }
 
 void Tokenizer::encode(const Texts& texts, size_t first, size_t last, Truncation truncation,
@@ -135,6 +148,7 @@ void Tokenizer::append_pair(std::string_view first, std::string_view second, Tru
   kept[!first_is_longer] = std::min(counts[!first_is_longer], room - shorter);
   int32_t *const ids = rows.ids.data(), *out = ids + row;
   int text = 0;
+  const bool has_types = largest_type() > 0;
   for (const PairPart part : pair_) {
     size_t count = 1;
     if (part.id == PairPart::a_text) {
@@ -146,7 +160,7 @@ void Tokenizer::append_pair(std::string_view first, std::string_view second, Tru
       *out = part.id;
     }
     out += count;
-    if (pair_has_types_) rows.token_types.insert(rows.token_types.end(), count, part.type);
+    if (has_types) rows.token_types.insert(rows.token_types.end(), count, part.type);
   }
   rows.num_ids = size_t(out - ids);
 }

@@ -87,6 +87,10 @@ class Tokenizer {
   bool has_pairs() const { return !pair_.empty(); }
   size_t num_special_tokens_of_pair() const { return pair_.size() - 2; }
 
+  // The largest that an id or a token type may be.
+  int32_t largest_id() const;
+  int32_t largest_type() const;
+
   // The rows of texts [first, last), of at most most_text_bytes each, into workspace.rows. max_length must leave room for
   // the special tokens.
   void encode(const Texts& texts, size_t first, size_t last, Truncation truncation, Workspace& workspace) const;
@@ -115,7 +119,6 @@ class Tokenizer {
   AddedTokens added_tokens_;
   std::vector<int32_t> prefix_, suffix_;
   std::vector<PairPart> pair_;
-  bool pair_has_types_;  // other than 0
   unsigned log2_cache_lines_;
 };
 

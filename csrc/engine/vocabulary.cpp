@@ -1,5 +1,6 @@
 #include "vocabulary.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "unicode.h"
@@ -8,9 +9,11 @@ namespace dendritic_bert::engine {
 
 Vocabulary::Vocabulary(const std::vector<VocabularyEntry>& entries, WordPieceSettings settings)
     : settings_(std::move(settings)), initial_(entries.size()), continuing_(entries.size()) {
+  largest_id_ = settings_.unknown_id;
   const std::string_view prefix = settings_.continuing_prefix;
   for (const VocabularyEntry& entry : entries) {
     if (entry.token.empty()) continue;
+    largest_id_ = std::max(largest_id_, entry.id);
     initial_.insert(entry.token, entry.id);
     if (entry.token.size() > prefix.size() && entry.token.substr(0, prefix.size()) == prefix)
       continuing_.insert(entry.token.substr(prefix.size()), entry.id);

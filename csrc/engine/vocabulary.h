@@ -101,6 +101,7 @@ class Vocabulary {
   size_t tokenize(const char* word, size_t size, int32_t* ids) const;
   // Writes also behind which byte of the word each of its pieces ends.
   size_t tokenize(const char* word, size_t size, int32_t* ids, uint32_t* ends) const;
+  int32_t largest_id() const { return largest_id_; }
 
  private:
   template <class Write>
@@ -108,6 +109,7 @@ class Vocabulary {
 
   WordPieceSettings settings_;
   PrefixTable initial_, continuing_;
+  int32_t largest_id_;
 };
 
 }  // namespace dendritic_bert::engine

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <utility>
 
 #include "tokenizer.h"
 
@@ -57,6 +58,14 @@ class Workspaces {
 
   const Tokenizer& tokenizer_;
   std::array<std::atomic<Workspace*>, most_idle> idle_ = {};
+};
+
+// A tokenizer with the workspaces of all who use it.
+struct SharedTokenizer {
+  const Tokenizer tokenizer;
+  Workspaces workspaces;
+
+  explicit SharedTokenizer(Tokenizer tokenizer_) : tokenizer(std::move(tokenizer_)), workspaces(tokenizer) {}
 };
 
 }  // namespace dendritic_bert::engine

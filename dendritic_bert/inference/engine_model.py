@@ -34,22 +34,26 @@ Columns = dict[str, Any]  # the texts of a call, and the second ones of pairs, b
 
 
 def model_file(tables: InferenceTables | WindowTables, config: DendriticBertConfig, tokenizer: PackedTokenizer,
-               max_length: int | None, longest: int, labels: list[str], pairs: bool = False) -> np.ndarray:
+               max_length: int | None, longest: int, labels: list[str]) -> np.ndarray:
     """The file of a model, uint8 ``[size]``, which begins at a multiple of 64.
 
     ``longest`` is the number of tokens of the longest row that the tables must serve. Longer texts than ``max_length``
-    tokens are cut to it; None is no limit. The tokenizer must have ``native_settings``. With ``pairs`` the model takes
-    pairs of texts as well, for which the tables have every token type.
+    tokens are cut to it; None is no limit. ``tokenizer.native`` must be there.
     """
-    pair = tokenizer.pair if pairs else None
-    form, arrays = _table_arrays(tables, longest, pair is not None and any(pair.types))
+    arrays = _model_arrays(tables, config, max_length, longest, labels, has_types=False)
+    return pack({**arrays, "keeps_end": tokenizer.truncation_side == "left",
+                 **_tokenizer_arrays(tokenizer.native_settings())})
+
+
+def _model_arrays(tables: InferenceTables | WindowTables, config: DendriticBertConfig, max_length: int | None,
+                  longest: int, labels: list[str], has_types: bool) -> dict[str, Any]:
+    """All but what the tokenizer says."""
+    form, arrays = _table_arrays(tables, longest, has_types)
     name, temperature = score_rule(config.problem_type, len(labels), temperature=getattr(config, "temperature", 1.0))
-    return pack({
+    return {
         **arrays, "form": FORMS.index(form), "pooling": POOLING_CODES.get(config.pooling, 0),
         "labels": labels, "score_function": SCORE_FUNCTIONS.index(name), "temperature": float(temperature),
-        "max_length": NO_LIMIT if max_length is None else max_length,
-        "keeps_end": tokenizer.truncation_side == "left",
-        **_tokenizer_arrays(tokenizer.native_settings() or {}, pairs)})
+        "max_length": NO_LIMIT if max_length is None else max_length}
 
 
 class EngineModel:
@@ -163,20 +167,22 @@ def _tables_of(source: Any) -> InferenceTables | WindowTables | None:
 
 
 def _make_model(owner: TextLogits, source: Any, longest: int, pairs: bool) -> Model | None:
-    tokenizer = owner.tokenizer
+    """A model that shares the tokenizer of ``owner``; with ``pairs`` its tables have all token types."""
+    config, tokenizer = owner.config, owner.tokenizer
     tables = source.make_tables() if isinstance(source, DsnCheckpoint) else source
-    settings = None if tables is None or not _are_for_cpu(tables) else tokenizer.native_settings()
-    if settings is None or max(settings["vocabulary"].values()) >= owner.config.vocab_size:
+    native = None if tables is None or not _are_for_cpu(tables) else tokenizer.native
+    if native is None or native.largest_id >= config.vocab_size:
         return None
     max_length = NO_LIMIT if owner.max_length is None else owner.max_length
-    template = tokenizer.pair if pairs else tokenizer.single
-    if template is None or max_length < template.num_special or max(template.types) >= owner.config.type_vocab_size:
-        return None  # for which there is an error
+    if max_length < tokenizer.single.num_special:
+        return None  # for which the tokenizer has an error
     from .._engine import Model
 
-    file = model_file(tables, owner.config, tokenizer, owner.max_length, min(longest, max_length), owner.label_names(),
-                      pairs)
-    return Model(file.ctypes.data, file.nbytes, file)
+    has_types = pairs and tokenizer.pair is not None and any(tokenizer.pair.types)
+    arrays = _model_arrays(tables, config, owner.max_length, min(longest, max_length), owner.label_names(), has_types)
+    file = pack({**arrays, "keeps_end": tokenizer.truncation_side == "left"})
+    model = Model(file.ctypes.data, file.nbytes, file, native)
+    return model if model.has_pairs or not pairs else None
 
 
 def _are_for_cpu(tables: InferenceTables | WindowTables) -> bool:
@@ -249,11 +255,11 @@ def _table_arrays(tables: InferenceTables | WindowTables, longest: int, has_type
     return form, {name: value for name, value in named.items() if value is not None}
 
 
-def _tokenizer_arrays(settings: dict[str, Any], pairs: bool) -> dict[str, Any]:
+def _tokenizer_arrays(settings: dict[str, Any]) -> dict[str, Any]:
     vocabulary, added = settings["vocabulary"], settings["added_tokens"]
     numbers = {name: np.array(settings[name], np.int32) for name in ("prefix", "suffix")}
-    pair = np.array(settings.pop("pair"), np.int32).reshape(-1, 2).T
-    return settings | numbers | ({"pair": pair[0].copy(), "pair_types": pair[1].copy()} if pairs else {}) | {
+    numbers["pair"], numbers["pair_types"] = np.array(settings["pair"], np.int32).reshape(-1, 2).T.copy()
+    return settings | numbers | {
         "vocabulary": list(vocabulary), "vocabulary_ids": np.fromiter(vocabulary.values(), np.int32),
         "added_tokens": [content for content, *_ in added],
         "added_token_ids": np.array([number for _, number, *_ in added], np.int32),

@@ -6,13 +6,26 @@ import math
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
 from .texts import check_texts, without_surrogates
-from .tokenizer_engines import A_TEXT, ENGINES, Engine, PackedBatch, Spans, Template, build_engine, native_settings
+from .tokenizer_engines import (
+    A_TEXT,
+    ENGINES,
+    Engine,
+    NativeEngine,
+    PackedBatch,
+    Spans,
+    Template,
+    build_engine,
+    native_settings,
+)
 from .tokenizer_files import load_tokenizer
+
+if TYPE_CHECKING:
+    from .._engine import Tokenizer as NativeTokenizer
 
 
 class PackedTokenizer:
@@ -103,11 +116,14 @@ class PackedTokenizer:
             reasons.append(reason)
         raise ValueError(f"engine is {wanted!r}, which cannot serve this tokenizer: {reasons[0]}")
 
-    def native_settings(self) -> dict[str, Any] | None:
-        """The arguments of the native engine's tokenizer; None if that does not serve, or if a token of a single text
-        has another type than 0."""
-        if self.engine != "native" or any(self.single.types):
-            return None
+    @property
+    def native(self) -> NativeTokenizer | None:
+        """The engine's tokenizer, for a model of the engine; None if it does not serve, or if a token of a single text
+        has another type than 0, which such a model does not know."""
+        return self._engine.tokenizer if isinstance(self._engine, NativeEngine) and not any(self.single.types) else None
+
+    def native_settings(self) -> dict[str, Any]:
+        """The arguments of that tokenizer."""
         return native_settings(self.backend, self.single, self.pair)
 
     def __call__(self, texts: Iterable[str], max_length: int | None = None) -> PackedBatch:

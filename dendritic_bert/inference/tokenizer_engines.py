@@ -81,11 +81,11 @@ class NativeEngine:
         from .._engine import Tokenizer as NativeTokenizer
 
         self._single, self._pair = single, pair
-        self._tokenizer = NativeTokenizer(**native_settings(backend, single, pair))
+        self.tokenizer = NativeTokenizer(**native_settings(backend, single, pair))
 
     def encode(self, texts: list[str], max_length: int | None, keeps_end: bool) -> PackedBatch:
         """A row longer than ``max_length`` keeps its special tokens, and the beginning of its text or the end."""
-        ids, cu_seqlens, num_truncated = self._tokenizer.encode(texts, _limit(max_length), keeps_end)
+        ids, cu_seqlens, num_truncated = self.tokenizer.encode(texts, _limit(max_length), keeps_end)
         ends = np.frombuffer(cu_seqlens, np.int64)
         types = None
         if any(self._single.types):
@@ -97,14 +97,14 @@ class NativeEngine:
     def encode_pairs(self, first: list[str], second: list[str], max_length: int | None, keeps_end: bool) -> PackedBatch:
         """Of a row that is too long the longer text is cut until both are of one length, and then both are."""
         assert self._pair is not None
-        ids, cu_seqlens, types, num_truncated = self._tokenizer.encode_pairs(
+        ids, cu_seqlens, types, num_truncated = self.tokenizer.encode_pairs(
             first, second, _limit(max_length), keeps_end)
         return PackedBatch(np.frombuffer(ids, np.int32), np.frombuffer(cu_seqlens, np.int64),
                            np.frombuffer(types, np.int32) if any(self._pair.types) else None, num_truncated)
 
     def spans(self, text: str) -> Spans:
         """The tokens of a text, and where they come from."""
-        return Spans(*np.frombuffer(self._tokenizer.spans(text), np.int32).reshape(-1, 4).T)
+        return Spans(*np.frombuffer(self.tokenizer.spans(text), np.int32).reshape(-1, 4).T)
 
 
 class TokenizersEngine:

@@ -11,7 +11,7 @@ from small_classifier import WORDS, hugging_face_tokenizer, small_model
 from windowed_models import KINDS, windowed_model
 
 from dendritic_bert import TextClassifier
-from dendritic_bert._engine import Model, checksum
+from dendritic_bert._engine import Model, Tokenizer, checksum
 from dendritic_bert.inference.engine_model import ENTRY, HEADER, model_file, pack
 from dendritic_bert.inference.scores import NonFiniteScores
 from dendritic_bert.inference.tokenization import PackedTokenizer
@@ -96,8 +96,8 @@ def test_pairs_that_are_none():
         with pytest.raises(TypeError, match=r"^text_pairs\[1\] is 3 of type int, every text must be a str"):
             call(["a", "b"], ["c", 3])
         assert np.array_equal(call(["fox \ud800"], pa.array(["a"]))[-1], call(["fox \ufffd"], ["a"])[-1])
-    single = opened(file_of(small_model()))
-    assert not single.has_pairs
+    single = opened(file_of(MODELS["folded"]()))
+    assert not single.has_pairs, "its tables have one token type"
     with pytest.raises(ValueError, match=r"^the model is not for pairs of texts\.$"):
         single.logits(["a"], 1, ["b"])
     with pytest.raises(ValueError, match=r"^first has 2 texts and second 1: pass one of each for every pair\.$"):
@@ -177,11 +177,11 @@ def test_nan_names_the_text():
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def file_of(model, pairs: bool = False) -> np.ndarray:
+def file_of(model) -> np.ndarray:
     classifier = make(model)
     with torch.no_grad():
         tables = model.current_tables()
-    return model_file(tables, model.config, classifier.tokenizer, 24, 24, classifier.labels, pairs)
+    return model_file(tables, model.config, classifier.tokenizer, 24, 24, classifier.labels)
 
 
 def opened(file: np.ndarray) -> Model:
@@ -245,8 +245,7 @@ def test_the_checksum_of_nothing_is_that_of_the_specification():
 @pytest.fixture(scope="module")
 def files():
     kinds = ("full-width", "folded, many labels", "windows, recipe", "windows in int8")
-    return {kind: file_of(model, pairs=model.config.type_vocab_size > 1)
-            for kind, model in ((kind, MODELS[kind]()) for kind in kinds)}
+    return {kind: file_of(MODELS[kind]()) for kind in kinds}
 
 
 def test_a_file_of_another_kind(files):
@@ -292,21 +291,49 @@ def test_hostile_files(files, kind):
     assert refused > 200
 
 
-def test_a_file_whose_pair_is_none(files):
-    """Ids and types that the tables have not, or not two texts."""
-    names = [_extent(files["full-width"], number)[0].rstrip(b"\0") for number in range(
-        HEADER.unpack_from(files["full-width"].data)[2])]
-    for name, place, value, message in ((b"pair", 0, 600, "an id or a type of its pair is not in its tables"),
-                                        (b"pair", 0, -2, "an id or a type of its pair is not in its tables"),
-                                        (b"pair_types", 1, 2, "an id or a type of its pair is not in its tables"),
-                                        (b"pair_types", 1, -1, "an id or a type of its pair is not in its tables"),
-                                        (b"pair", 0, -1, "its pair has not two texts"),
-                                        (b"pair", 1, 5, "its pair has not two texts"),
-                                        (b"max_length", 0, 2, "leaves no room for the special tokens")):
-        changed = files["full-width"].copy()
-        struct.pack_into("<i", changed.data, _extent(changed, names.index(name))[2] + 4 * place, value)
-        with pytest.raises(ValueError, match=message):
-            opened(signed(changed))
+def changed_number(file: np.ndarray, name: bytes, place: int, value: int) -> np.ndarray:
+    """The file with another number of 4 bytes at this place of an array."""
+    extents = (_extent(file, number) for number in range(HEADER.unpack_from(file.data)[2]))
+    offset = next(offset for of_array, _, offset in extents if of_array.rstrip(b"\0") == name)
+    changed = file.copy()
+    struct.pack_into("<i", changed.data, offset + 4 * place, value)
+    return signed(changed)
+
+
+@pytest.mark.parametrize(("name", "place", "value", "message"), [
+    (b"pair", 0, 600, "an id or a type of its pair is out of range"),
+    (b"pair", 0, -2, "an id or a type of its pair is out of range"),
+    (b"pair_types", 1, -1, "an id or a type of its pair is out of range"),
+    (b"pair", 0, -1, "its pair has not two texts"), (b"pair", 1, 5, "its pair has not two texts")])
+def test_a_file_whose_pair_is_none(files, name, place, value, message):
+    with pytest.raises(ValueError, match=message):
+        opened(changed_number(files["full-width"], name, place, value))
+
+
+@pytest.mark.parametrize(("name", "place", "value"), [(b"pair_types", 3, 2), (b"max_length", 0, 2)])
+def test_a_file_for_single_texts_alone(files, name, place, value):
+    """A type that the tables have not, and no room for the special tokens of a pair."""
+    assert opened(files["full-width"]).has_pairs
+    model = opened(changed_number(files["full-width"], name, place, value))
+    assert not model.has_pairs
+    model.logits(TEXTS, 1)
+
+
+def test_a_shared_tokenizer(files):
+    """The logits of the file's own; one with ids beyond the tables is refused."""
+    tokenizer = PackedTokenizer(hugging_face_tokenizer())
+    model = small_model()
+    with torch.no_grad():
+        tables = model.current_tables()
+    file = model_file(tables, model.config, tokenizer, 24, 24, ["0", "1"])
+    shared = Model(file.ctypes.data, file.nbytes, file, tokenizer.native)
+    del tokenizer
+    assert shared.logits(TEXTS, 1) == opened(file).logits(TEXTS, 1)
+    settings = PackedTokenizer(hugging_face_tokenizer()).native_settings() | {"unknown_id": 600}
+    with pytest.raises(ValueError, match="its tokenizer has an id that is not in its tables"):
+        Model(file.ctypes.data, file.nbytes, file, Tokenizer(**settings))
+    with pytest.raises(TypeError, match=r"^tokenizer is no Tokenizer of the engine\.$"):
+        Model(file.ctypes.data, file.nbytes, file, object())
 
 
 def _extent(file: np.ndarray, number: int) -> tuple[bytes, int, int]:
