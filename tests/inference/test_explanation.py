@@ -1,6 +1,6 @@
 """Explanations: shares against the formula of the reference in float64, or with windows against slopes of the model in
-float64; words against transformers' tokenizer, and what a text loses without a word against the classifier on that
-text."""
+float64; words against those of transformers' tokenizer, by both engines; and what a text loses without a word against
+the classifier on that text."""
 
 import copy
 import json
@@ -11,10 +11,13 @@ import torch
 from cases import case_id, covering_sample, generator
 from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
 from small_encoder import BAG, WINDOWS, small_encoder
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
 from windowed_models import KINDS, expected_logits, windowed_model
 
 from dendritic_bert import TextClassifier, TextEncoder
 from dendritic_bert.inference.explanation import Word
+from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.inference.tokenizer_engines import ENGINES
 from dendritic_bert.kernels.reference import dendritic_linear_ref, embed_pool_ref
 from dendritic_bert.model.dsn_checkpoint import DsnCheckpoint
 
@@ -193,6 +196,42 @@ def test_words_by_hand(classifier):
     words = classifier.explain("It's naïve, 世界👍🏽").words
     assert [word.text for word in words] == ["It", "'", "s", "naïve", ",", "世", "界", "👍🏽"]
     assert [word.start for word in words] == [0, 2, 3, 5, 10, 12, 13, 14]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("texts", [
+    (TEXT,), (LONG,), (TEXT, LONG), (LONG, ""), ("e\u0301\u0345\u0334 \u1e69", "x <m> \t")])
+def test_both_engines_find_the_same_words(texts, side):
+    tokenizer = hugging_face_tokenizer()
+    tokenizer.truncation_side = side
+    tokenizer.add_tokens([AddedToken("<m>", lstrip=True, rstrip=True, normalized=False)])
+    model = model_with_dendrites(vocab_size=601)
+    native, other = (TextClassifier(model, PackedTokenizer(tokenizer, engine)) for engine in ENGINES)
+    assert native.tokenizer.engine == "native"
+    assert native.explain(*texts).to_dict() == other.explain(*texts).to_dict()
+
+
+def byte_level_tokenizer() -> Tokenizer:
+    """As RoBERTa's, which the native engine does not serve: a word begins with a space, which is no part of it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator([TEXT, LONG], trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=False)
+    return tokenizer
+
+
+def test_a_tokenizer_of_another_make():
+    """Places are those of the library's encoding of the pair."""
+    tokenizer = byte_level_tokenizer()
+    explanation = TextClassifier(model_with_dendrites(max_position_embeddings=300), tokenizer).explain(TEXT, LONG)
+    encoding = tokenizer.encode(TEXT, LONG)
+    places = dict.fromkeys(place for place in zip(encoding.sequence_ids, encoding.word_ids) if None not in place)
+    expected = [(sequence, *encoding.word_to_chars(word, sequence)) for sequence, word in places]
+    assert [(word.sequence, word.start, word.end) for word in explanation.words] == expected
+    assert [token for word in explanation.words for token in word.tokens] == [
+        token for token, owner in zip(encoding.tokens, encoding.sequence_ids) if owner is not None]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
