@@ -90,6 +90,10 @@ wasm: $(VENV)/cross  ## the engine for WebAssembly (wasm32-wasi), into dist/engi
 	$(BIN)/python runtime/cross.py wasm32-wasi
 	$(BIN)/pytest -q tests/portability/check_cross.py -k wasm32
 
+browser: $(VENV)/cross  ## a page that classifies what one types, into dist/browser; tested in a headless Chromium
+	$(BIN)/python runtime/browser.py
+	$(BIN)/pytest -q tests/portability/check_browser.py
+
 # For a machine with a GPU. compute-sanitizer's initcheck is left out, because torch's allocator hands out memory that has
 # been written before.
 gpu: $(VENV)/extras  ## on a GPU: build, all tests, compute-sanitizer, benches

@@ -34,7 +34,11 @@ static const Int8Kernel* choose_int8_kernel(const char* at_most) {
 }
 
 static const Int8Kernel*& chosen_kernel() {
+#ifdef __x86_64__
   static const Int8Kernel* chosen = choose_int8_kernel(std::getenv("DENDRITIC_BERT_CPU"));
+#else
+  static const Int8Kernel* chosen = &int8_kernel_baseline;  // without asking: a page has no environment
+#endif
   return chosen;
 }
 
