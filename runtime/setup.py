@@ -43,6 +43,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     install_requires=["numpy>=1.26,<3"],
+    extras_require={"files": ["pyarrow>=17,<27"]},
     packages=["dendritic_bert_runtime"],
     package_data={"dendritic_bert_runtime": ["*.so", "*.pyi", "*.dsn"]},
     entry_points={"console_scripts": ["dendritic-bert-classify = dendritic_bert_runtime.__main__:main"]},

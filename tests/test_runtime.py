@@ -1,5 +1,7 @@
 """The runtime without PyTorch: the results of the package, from numpy and the engine alone."""
 
+import gzip
+import io
 import json
 import pickle
 import shutil
@@ -8,6 +10,8 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
 from helpers import REPOSITORY
 from small_classifier import WORDS
@@ -78,11 +82,153 @@ def test_the_command_needs_no_torch_and_for_labels_no_numpy(folder):
 
     done = run(input=b"a charming journey\r\ndull \xff\n")
     assert done.stderr.decode().strip() == "[]"
-    answers = [json.loads(line) for line in done.stdout.decode().splitlines()]
-    texts = ["a charming journey", "dull \ufffd"]
-    assert answers == [{"text": text, "label": answer["label"], "score": round(answer["score"], 6)}
-                       for text, answer in zip(texts, TextClassifier.from_pretrained("tiny")(texts))]
+    output = io.BytesIO()
+    TextClassifier.from_pretrained("tiny").classify_file(io.BytesIO(b"a charming journey\r\ndull \xff\n"), output)
+    assert done.stdout == output.getvalue()
     assert run("dull", input=b"").stdout.startswith(b'{"text": "dull", "label": ')
+    assert json.loads(run("a \udcff", input=b"").stdout)["text"] == "a \ufffd"
     done = run("--model", str(folder / "none"), "dull")
     assert done.returncode == 1
     assert b"No such file or directory" in done.stderr
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+RECORDS = [text for text in TEXTS if "\ud800" not in text] * 200  # several batches
+TABLE = pa.table({"number": range(len(RECORDS)), "review": RECORDS})
+LINES = ['a "charming" journey', "", "dull\tand bleak", "caf\u00e9, \U0001f600", *WORDS] * 300
+
+
+def csv_bytes(delimiter: str) -> bytes:
+    cells = [line.replace('"', '""') if delimiter == "," else line.replace("\t", " ") for line in LINES]
+    quote = '"' if delimiter == "," else ""
+    rows = [f"{number}{delimiter}{quote}{cell}{quote}" for number, cell in enumerate(cells)]
+    return "\r\n".join([f"number{delimiter}review", *rows, ""]).encode()
+
+
+def write_table(write, table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    write(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def write_arrow(table: pa.Table, sink) -> None:
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, 500)
+
+
+def write_arrow_stream(table: pa.Table, sink) -> None:
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, 500)
+
+
+INPUTS = {
+    "lines.txt": lambda: b"\xef\xbb\xbf" + "\n".join(LINES).encode() + b"\nlast \xff\r\n",
+    "multi-line.csv": lambda: csv_bytes(",") + b'7,"two\nlines"\n\n8,\n',
+    "plain.tsv": lambda: csv_bytes("\t"),
+    "not_utf8.csv": lambda: b"number,review\n1,caf\xe9\n2,b\n",
+    "lines.jsonl.gz": lambda: gzip.compress("".join(
+        json.dumps({"review": line, "number": 1}, ensure_ascii=bool(number % 2)) + "\n\n"
+        for number, line in enumerate([*LINES, "lone \ud800"])).encode("utf-8", "replace")),
+    "lines.csv.zst": lambda: pa.compress(csv_bytes(","), "zstd", asbytes=True),
+    "table.parquet": lambda: write_table(pa.parquet.write_table, TABLE),
+    "large.arrow": lambda: write_table(write_arrow, TABLE.cast(
+        pa.schema([("number", pa.int64()), ("review", pa.large_string())]))),
+    "dictionary.arrow": lambda: write_table(write_arrow_stream, TABLE.set_column(
+        1, "review", TABLE["review"].dictionary_encode())),
+}
+
+
+@pytest.fixture
+def classify_file(runtime):
+    from dendritic_bert_runtime.files import classify_file
+
+    return classify_file
+
+
+@pytest.fixture(scope="module")
+def ours():
+    classifier = TextClassifier.from_pretrained("tiny")
+    classifier.max_length = MAX_LENGTH
+    return classifier
+
+
+def read_output(path):
+    return pa.table(feather.read_table(path) if path.suffix == ".arrow" else pq.read_table(path))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "out.tsv.gz", "out.parquet", "out.arrow"])
+def test_files_are_the_packages(runtime, classify_file, ours, tmp_path, name, output):
+    input, found, expected = tmp_path / name, tmp_path / output, tmp_path / f"expected_{output}"
+    input.write_bytes(INPUTS[name]())
+    column = None if name == "lines.txt" else "review"
+    count = classify_file(runtime.TextClassifier(), input, found, column, threads=2)
+    assert count == ours.classify_file(input, expected, column=column, progress=False).num_records
+    if output.endswith(("parquet", "arrow")):
+        assert read_output(found).to_pydict() == read_output(expected).to_pydict()
+    elif output.endswith(".gz"):
+        assert gzip.decompress(found.read_bytes()) == gzip.decompress(expected.read_bytes())
+    else:
+        assert found.read_bytes() == expected.read_bytes()
+
+
+def test_the_column_is_found(runtime, classify_file, tmp_path):
+    for name, content in {"a.csv": b"text,b\nx,1\n", "b.csv": b"review\nx\n", "c.jsonl": b'{"text": "x"}\n',
+                          "d.parquet": INPUTS["table.parquet"]()}.items():
+        (tmp_path / name).write_bytes(content)
+        output = io.BytesIO()
+        assert classify_file(runtime.TextClassifier(), tmp_path / name, output) > 0
+        assert json.loads(output.getvalue().splitlines()[0])["text"] in ("x", RECORDS[0])
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.csv", b"a,b\n1,2\n", r"a\.csv has no column 'text' of texts.*: a, b\. Pass --column"),
+    ("a.csv", b"text,text\n1,2\n", "or two of them"),
+    ("a.csv", b"text,b\n1,2,3\n", r"a\.csv cannot be read as csv \(CSV parse error: Expected 2 columns, got 3"),
+    ("a.csv", b"", r"cannot be read as csv \(Empty CSV file\)"),
+    ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"line 2 of .*a\.jsonl has no text under 'text'"),
+    ("a.jsonl", b'{"text": "x"}\n\n{"text"\n', r"line 3 of .*a\.jsonl is not JSON"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-9], r"cannot be read as jsonl \("),
+    ("a.parquet", b"PAR1", r"a\.parquet cannot be read as parquet \("),
+    ("a.arrow", b"ARROW1", r"a\.arrow cannot be read as arrow \("),
+    ("a.xlsx", b"", r"suffix of input .*a\.xlsx is none of \.txt"),
+    ("a.parquet.gz", b"", "where they hold lines"),
+    ("a.parquet", write_table(pq.write_table, pa.table({"text": ["x", None]})), r"record 2 of .* has no text"),
+])
+def test_what_cannot_be_read(runtime, classify_file, tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        classify_file(runtime.TextClassifier(), tmp_path / name, tmp_path / "out.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_what_cannot_be_written(runtime, classify_file, tmp_path):
+    (tmp_path / "a.txt").write_text("a\n")
+    with pytest.raises(OSError, match=r"output .*none.out\.csv cannot be written \(No such file or directory\)"):
+        classify_file(runtime.TextClassifier(), tmp_path / "a.txt", tmp_path / "none" / "out.csv")
+    with pytest.raises(ValueError, match="is the input, choose another"):
+        classify_file(runtime.TextClassifier(), tmp_path / "a.txt", tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "a\n"
+
+
+def test_the_command_reads_files_if_there_is_pyarrow(folder, tmp_path):
+    (tmp_path / "in.csv").write_text("review\ndull\n")
+    environment = {"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"}
+
+    def run(before: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; {before}; from dendritic_bert_runtime.__main__ import main; sys.exit(main())"
+        return subprocess.run([sys.executable, "-c", code, *arguments], env=environment, cwd=tmp_path, text=True,
+                              capture_output=True)
+
+    done = run("pass", "--file", "in.csv", "--output", "out.jsonl")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "out.jsonl").read_text() == run("pass", "dull").stdout == run("pass", "-f", "in.csv").stdout
+    done = run("sys.modules['pyarrow'] = None", "--file", "in.csv")
+    assert done.returncode == 1
+    assert 'pip install "dendritic-bert-runtime[files]"' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    done = run("pass", "--file", "in.csv", "--column", "x")
+    assert done.returncode == 1
+    assert "in.csv has no column 'x' of texts" in done.stderr
+    assert run("pass", "--column", "x").returncode == run("pass", "--file", "in.csv", "dull").returncode == 2

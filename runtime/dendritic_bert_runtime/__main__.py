@@ -1,14 +1,15 @@
-"""``dendritic-bert-classify``: labels of texts from the command line or of the lines of standard input."""
+"""``dendritic-bert-classify``: labels of texts from the command line, a file or the lines of standard input."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from collections.abc import Iterable
 from itertools import islice
 
-from .classifier import TextClassifier
+from .classifier import TextClassifier, without_surrogates
+from .lines import decode_lines, json_line
 
 BATCH_SIZE = 4096  # lines that are read before they are answered, where they do not come from a terminal
 
@@ -16,26 +17,55 @@ BATCH_SIZE = 4096  # lines that are read before they are answered, where they do
 def main() -> int:
     """Write a line of JSON with text, label and score for each text, in order."""
     parser = argparse.ArgumentParser(prog="dendritic-bert-classify", description=main.__doc__)
-    parser.add_argument("text", nargs="*", metavar="TEXT", help="texts; without any, the lines of standard input")
-    parser.add_argument("--model", metavar="FILE", help="a file of `dendritic-bert export MODEL FILE --format engine`")
-    parser.add_argument("--threads", type=int, metavar="N", help="number of threads (default: one for each processor)")
+    add = parser.add_argument
+    add("text", nargs="*", metavar="TEXT", help="texts; without any, the lines of standard input")
+    add("--file", "-f", metavar="F", help="read the texts from this file: lines of text, CSV, TSV or JSON Lines, plain "
+                                          "or compressed by gzip or zstd, Parquet or Arrow, as its suffix says")
+    add("--column", metavar="NAME", help="column, or key of the JSON objects, that holds the text (default: text, or "
+                                         "the only column of strings)")
+    add("--output", "-o", metavar="O", help="write to this file, in any of these formats (default: standard output)")
+    add("--model", metavar="FILE", help="a file of `dendritic-bert export MODEL FILE --format engine`")
+    add("--threads", type=int, metavar="N", help="number of threads (default: one for each processor)")
     args = parser.parse_args()
+    if args.file is None and (args.column or args.output):
+        parser.error("--column and --output go with --file")
+    if args.file is not None and args.text:
+        parser.error("TEXT and --file are both given, pass one of them")
     try:
         classifier = TextClassifier(args.model)
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-        lines = iter(args.text or (line.rstrip("\r\n") for line in sys.stdin))
-        while texts := list(islice(lines, 1 if sys.stdin.isatty() else BATCH_SIZE)):
-            for text, answer in zip(texts, classifier(texts, args.threads)):
-                answer["score"] = round(answer["score"], 6)
-                print(json.dumps({"text": text, **answer}, ensure_ascii=False))
-            sys.stdout.flush()
+        if args.file is not None:
+            classify_file(classifier, args)
+        elif args.text:
+            write_lines(classifier, map(without_surrogates, args.text), args.threads, len(args.text))
+        else:
+            is_typed = sys.stdin.isatty()
+            write_lines(classifier, decode_lines(sys.stdin.buffer), args.threads, 1 if is_typed else BATCH_SIZE)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"dendritic-bert-classify: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def write_lines(classifier: TextClassifier, texts: Iterable[str], threads: int | None, batch_size: int) -> None:
+    """Write a line for each text to standard output, after every ``batch_size`` texts."""
+    left = iter(texts)
+    while batch := list(islice(left, batch_size)):
+        answers = classifier(batch, threads)
+        lines = (json_line(text, answer["label"], answer["score"]) for text, answer in zip(batch, answers))
+        sys.stdout.buffer.write("".join(lines).encode())
+        sys.stdout.buffer.flush()
+
+
+def classify_file(classifier: TextClassifier, args: argparse.Namespace) -> None:
+    """Write the labels of the file that ``args`` name. Raises ImportError if there is no pyarrow."""
+    try:
+        from . import files
+    except ImportError:
+        raise ImportError('pyarrow is missing, which reads files: pip install "dendritic-bert-runtime[files]", or pass '
+                          "lines of text on standard input.") from None
+    files.classify_file(classifier, args.file, args.output or sys.stdout.buffer, args.column, args.threads)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class TextClassifier:
         try:
             found = self._model.answers(texts, _thread_count(threads), function, temperature, self.labels)
         except UnicodeEncodeError:
-            return self(list(map(_without_surrogates, texts)), threads)
+            return self(list(map(without_surrogates, texts)), threads)
         if found is None:
             raise ValueError("the model gives a text a score that is NaN or infinite: load another one.")
         answers, num_truncated = found
@@ -62,7 +62,7 @@ class TextClassifier:
             (scores, labels), num_truncated, _, not_finite = self._model.scores(
                 texts, _thread_count(threads), *self._model.scoring)
         except UnicodeEncodeError:
-            return self.predict_array(list(map(_without_surrogates, texts)), threads)
+            return self.predict_array(list(map(without_surrogates, texts)), threads)
         if not_finite >= 0:
             raise ValueError(f"the model gives texts[{not_finite}] a score that is NaN or infinite: load another one.")
         self.num_truncated += num_truncated
@@ -77,6 +77,6 @@ def _thread_count(threads: int | None) -> int:
     return threads
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Join surrogate pairs, and replace lone surrogates, which UTF-8 cannot hold, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

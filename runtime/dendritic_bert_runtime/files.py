@@ -1,0 +1,238 @@
+"""Files of texts to files of labels, with pyarrow (the extra ``files``): lines of text, CSV, TSV, JSON Lines, Parquet
+and Arrow, those of lines plain or compressed by gzip or zstd. Records and results are those of dendritic-bert's
+``classify_file``; an interrupted run starts over."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from .classifier import without_surrogates
+from .lines import decode_lines, json_line
+
+if TYPE_CHECKING:
+    from .classifier import TextClassifier
+
+SUFFIXES = {".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl",
+            ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow",
+            ".feather": "arrow", ".ipc": "arrow"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+BATCH_SIZE, BLOCK_BYTES = 4096, 1 << 22
+SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("score", pa.float32())])
+
+
+def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], output: str | os.PathLike[str] | IO[bytes],
+                  column: str | None = None, threads: int | None = None) -> int:
+    """Write text, label and score of each record of ``input`` to ``output``, in order, and return their number.
+
+    The suffixes of the paths say what they hold; a stream takes lines of JSON. ``column`` holds the texts; None is the
+    column ``text``, or the only one of strings. A path gets its file when that is complete. Bytes that are not UTF-8
+    become U+FFFD.
+
+    Raises ValueError for what cannot be read, a record without text, or a file that is input and output; OSError if a
+    file cannot be opened or written.
+    """
+    count = 0
+    with ExitStack() as stack:
+        batches = open_texts(Path(input), column, stack)
+        if isinstance(output, (str, os.PathLike)):
+            write = stack.enter_context(_open_output(Path(output), Path(input)))
+        else:
+            write = LineWriter("jsonl", output)
+        for texts in batches:
+            numbers, scores = classifier.predict_array(texts, threads)
+            labels = pa.array(classifier.labels).take(pa.array(numbers))
+            write(pa.record_batch([texts, labels, scores.max(axis=1)], SCHEMA))
+            count += len(texts)
+    return count
+
+
+# ---- input -----------------------------------------------------------------------------------------------------------
+
+
+def open_texts(path: Path, column: str | None, stack: ExitStack) -> Iterator[pa.Array]:
+    """The texts of a file in batches, as arrays of strings; ``stack`` closes it."""
+    format, compression = kind_of("input", path)
+    stream = stack.enter_context(pa.input_stream(stack.enter_context(path.open("rb")), compression=compression))
+    readers: dict[str, Callable[..., Iterator[Any]]] = {
+        "text": _lines, "jsonl": _json_lines, "parquet": _parquet, "arrow": _arrow}
+    batches = readers.get(format, _delimited)(stream, path, column)
+
+    def read() -> Iterator[pa.Array]:
+        count = 0
+        try:
+            for texts in batches:
+                if texts.null_count:
+                    record = count + texts.is_null().to_pylist().index(True) + 1
+                    raise ValueError(f"record {record} of {path} has no text: fill it or leave it out.")
+                count += len(texts)
+                if len(texts):
+                    yield _as_strings(texts)
+        except (pa.ArrowException, EOFError, OSError) as error:
+            first_line = str(error).partition("\n")[0].rstrip(".")
+            raise ValueError(f"{path} cannot be read as {format} ({first_line}): give it the suffix of what it is, or "
+                             "fetch it again if it is cut off.") from None
+
+    return read()
+
+
+def kind_of(which: str, path: Path) -> tuple[str, str | None]:
+    """Format and compression that the suffixes of a path name."""
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    suffix = (Path(path.stem) if compression else path).suffix.lower()
+    format = SUFFIXES.get(suffix)
+    if format is None or (compression and format in ("parquet", "arrow")):
+        raise ValueError(f"the suffix of {which} {path} is none of {', '.join(SUFFIXES)}, or of these with "
+                         f"{', '.join(COMPRESSIONS)} where they hold lines: rename or convert it.")
+    return format, compression
+
+
+def _lines(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+    lines = decode_lines(io.BufferedReader(stream, BLOCK_BYTES))
+    while batch := list(islice(lines, BATCH_SIZE)):
+        yield pa.array(batch, pa.string())
+
+
+def _json_lines(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+    def texts() -> Iterator[str]:
+        for number, line in enumerate(decode_lines(io.BufferedReader(stream, BLOCK_BYTES)), 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} of {path} is not JSON ({error}): mend it.") from None
+            text = record.get(column or "text") if isinstance(record, dict) else None
+            if not isinstance(text, str):
+                raise ValueError(f"line {number} of {path} has no text under {column or 'text'!r}: mend it, or pass "
+                                 "--column.")
+            yield text if text.isascii() else without_surrogates(text)
+
+    found = texts()
+    while batch := list(islice(found, BATCH_SIZE)):
+        yield pa.array(batch, pa.string())
+
+
+def _delimited(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+    format, compression = kind_of("input", path)
+    parse = pa.csv.ParseOptions(delimiter="\t", quote_char=False) if format == "tsv" else pa.csv.ParseOptions(
+        newlines_in_values=True)
+    read = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
+    with pa.input_stream(path, compression=compression) as header:
+        names = pa.csv.open_csv(header, read, parse).schema.names
+    name = _choose(names, names, column, path)
+    convert = pa.csv.ConvertOptions(include_columns=[name], column_types={name: pa.binary()}, strings_can_be_null=False)
+    for batch in pa.csv.open_csv(stream, read, parse, convert):
+        yield batch.column(0)
+
+
+def _parquet(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+    file = pa.parquet.ParquetFile(stream)
+    name = _choose(file.schema_arrow.names, _text_columns(file.schema_arrow), column, path)
+    for batch in file.iter_batches(BATCH_SIZE, columns=[name]):
+        yield batch.column(0)
+
+
+def _arrow(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+    if stream.read(6) == b"ARROW1":
+        file = pa.ipc.open_file(stream)
+        batches = map(file.get_batch, range(file.num_record_batches))
+    else:
+        stream.seek(0)
+        file = batches = pa.ipc.open_stream(stream)
+    name = _choose(file.schema.names, _text_columns(file.schema), column, path)
+    for batch in batches:
+        yield batch.column(name)
+
+
+def _text_columns(schema: pa.Schema) -> list[str]:
+    """The columns that hold strings, dictionaries of strings included."""
+    types = {field.name: getattr(field.type, "value_type", field.type) for field in schema}
+    return [name for name, type in types.items() if str(type) in ("string", "large_string", "string_view")]
+
+
+def _choose(names: list[str], text_columns: list[str], column: str | None, path: Path) -> str:
+    """The column of the texts. Raises ValueError where there is none of its name, or none of strings."""
+    wanted = column or ("text" if "text" in names or len(text_columns) != 1 else text_columns[0])
+    if names.count(wanted) != 1 or wanted not in text_columns:
+        raise ValueError(f"{path} has no column {wanted!r} of texts, or two of them; columns that may hold texts: "
+                         f"{', '.join(text_columns) or 'none'}. Pass --column.")
+    return wanted
+
+
+def _as_strings(texts: pa.Array) -> pa.Array:
+    """The same texts as an array of strings, where what is not UTF-8 becomes U+FFFD."""
+    try:
+        return texts.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([text.decode(errors="replace") for text in texts.to_pylist()], pa.string())
+
+
+# ---- output ----------------------------------------------------------------------------------------------------------
+
+Write = Callable[[pa.RecordBatch], object]
+
+
+class LineWriter:
+    """Writes records as lines of JSON, CSV or TSV to a stream."""
+
+    def __init__(self, format: str, stream: IO[bytes]):
+        self._stream, self._make_line = stream, _LINES[format]
+        if format != "jsonl":
+            stream.write(("\t" if format == "tsv" else ",").join(SCHEMA.names).encode() + b"\n")
+
+    def __call__(self, batch: pa.RecordBatch) -> None:
+        cells = zip(*(column.to_pylist() for column in batch.columns))
+        self._stream.write("".join(self._make_line(*record) for record in cells).encode())
+        self._stream.flush()
+
+
+def _csv_line(text: str, label: str, score: float) -> str:
+    def quote(field: str) -> str:
+        return '"' + field.replace('"', '""') + '"'
+
+    must_be_quoted = not label or re.search('[",\r\n]', label)
+    return f"{quote(text)},{quote(label) if must_be_quoted else label},{score:.6f}\n"
+
+
+def _tsv_line(text: str, label: str, score: float) -> str:
+    return "\t".join(re.sub("[\t\r\n]", " ", field) for field in (text, label)) + f"\t{score:.6f}\n"
+
+
+_LINES = {"jsonl": json_line, "csv": _csv_line, "tsv": _tsv_line}
+
+
+@contextmanager
+def _open_output(path: Path, input: Path) -> Iterator[Write]:
+    """What writes records to a file beside ``path``, which takes its place at the end and is removed after an error."""
+    format, compression = kind_of("output", path)
+    format = "jsonl" if format == "text" else format
+    if path.exists() and path.samefile(input):
+        raise ValueError(f"output {path} is the input, choose another.")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(unfinished.open("wb"))
+            except OSError as error:
+                raise OSError(f"output {path} cannot be written ({error.strerror}): name a file that can.") from None
+            if format == "parquet":
+                yield stack.enter_context(pa.parquet.ParquetWriter(file, SCHEMA)).write_batch
+            elif format == "arrow":
+                yield stack.enter_context(pa.ipc.new_file(file, SCHEMA)).write_batch
+            else:
+                yield LineWriter(format, stack.enter_context(pa.output_stream(file, compression=compression)))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
