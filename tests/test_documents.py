@@ -5,7 +5,7 @@ import re
 import pytest
 from helpers import REPOSITORY
 
-FOLDERS = ("bench", "csrc", "dendritic_bert", "docs", "examples", "kernels", "tests")
+FOLDERS = ("bench", "csrc", "dendritic_bert", "docs", "examples", "kernels", "runtime", "tests")
 PATTERNS = ("*.md", "docs/*.md", "docs/*/*.md", "kernels/README.md", "tests/README.md", "tests/*/*/README.md")
 DOCUMENTS = sorted(path for pattern in PATTERNS for path in REPOSITORY.glob(pattern)
                    if "results" not in path.parts and not path.is_symlink())

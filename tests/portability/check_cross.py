@@ -137,3 +137,17 @@ def test_the_wheel(target, tmp_path):
         done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path)}, capture_output=True,
                               text=True, check=True)
         assert done.stdout.strip() == str(TextClassifier.from_pretrained()(["a charming journey", "dull"]))
+
+
+def test_the_library_serves_a_program_in_c(tmp_path):
+    """That for the C library of this machine, and any compiler."""
+    library = REPOSITORY / "dist" / "engine" / f"{platform.machine()}-linux-gnu"
+    if platform.libc_ver()[0] != "glibc" or not library.exists() or shutil.which("cc") is None:
+        pytest.skip("no library for this machine, or no C compiler")
+    program = tmp_path / "conformance"
+    subprocess.run(["cc", REPOSITORY / "tests" / "portability" / "conformance.c", f"-I{library}", f"-L{library}",
+                    "-ldendritic_bert", "-lm", f"-Wl,-rpath,{library}", "-o", program], check=True)
+    case = write_case("folded", tmp_path)
+    done = subprocess.run([program, case.model, case.cases, str(case.tolerance)], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
