@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := $(wildcard csrc/*/*)
-CXX_SOURCES := $(filter-out %.py,$(KERNELS)) $(wildcard tests/support/cuda_on_cpu/*.h tests/support/cuda_on_cpu/*.cpp)
+CXX_SOURCES := $(filter-out %.py,$(KERNELS)) \
+  $(wildcard $(foreach folder,tests/support/cuda_on_cpu tests/fuzz bench/analysis,$(folder)/*.h $(folder)/*.cpp))
 export TOKENIZERS_PARALLELISM = false
 # Where it is set, each of the processes that tests start compiles 800 modules anew: 11 s of imports in place of 5.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format bench results models encoder docs sanitize wheel runtime cross wasm browser gpu roofline mutants clean
+.PHONY: demo test lint format bench results models encoder docs sanitize fuzz tsan soak wheel runtime cross wasm browser \
+  gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -70,6 +72,46 @@ sanitize: $(VENV)/extras  ## the tests of all that is C++ under AddressSanitizer
 	  tests/kernels/ops/test_dsn_window_logits.py tests/kernels/backends/cpu/test_windows.py \
 	  tests/inference/test_threads.py tests/inference/test_tokenizer_engines.py \
 	  tests/inference/test_engine_model.py tests/inference/test_record_collector.py tests/inference/test_formatters.py
+
+# The engine as a library, the kernels compiled for every x86-64 alone, and what reads and writes records.
+ENGINE_SOURCES := $(filter-out csrc/engine/python_%,$(wildcard csrc/engine/*.cpp)) \
+  $(addprefix csrc/cpu/,kernel.cpp dispatch.cpp window_int8.cpp window_int8_dispatch.cpp)
+RECORD_SOURCES := $(filter-out %/python_module.cpp,$(wildcard csrc/files/*.cpp))
+CHECKED := -g -O1 -std=c++17 -pthread -DINSTRUCTION_SET=baseline -DHAVE_BASELINE
+
+FUZZ_TARGETS := text model_file arrow records
+FUZZ_SECONDS ?= 600
+FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+fuzz: build/fuzz/seeds $(FUZZ_TARGETS:%=build/fuzz/%)  ## libFuzzer on what strangers send, 10 minutes for each of its targets
+	for target in $(FUZZ_TARGETS); do \
+	  $(BIN)/python -m zipfile -e tests/fuzz/corpus/$$target.zip build/fuzz/corpus/$$target || exit 1; \
+	  DENDRITIC_BERT_FUZZ_MODEL=build/fuzz/seeds/model_file/folded build/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) \
+	    -timeout=20 -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- build/fuzz/corpus/$$target \
+	    build/fuzz/seeds/$$target || exit 1; \
+	done
+
+$(FUZZ_TARGETS:%=build/fuzz/%): build/fuzz/%: tests/fuzz/%.cpp tests/fuzz/input.h build/fuzz/sources.a
+	clang++ $(CHECKED) $(FUZZ_FLAGS) $< build/fuzz/sources.a -o $@
+
+build/fuzz/sources.a: $(KERNELS)
+	mkdir -p build/fuzz/objects
+	@echo 'extern "C" int LLVMFuzzerTestOneInput(void*, long) { return 0; }' | \
+	  clang++ $(FUZZ_FLAGS) -x c++ - -o build/fuzz/objects/probe 2> /dev/null || \
+	  { echo "make fuzz needs clang++ with libFuzzer: the Debian packages clang and libclang-rt-14-dev."; exit 1; }
+	cd build/fuzz/objects && clang++ $(CHECKED) $(subst =fuzzer,=fuzzer-no-link,$(FUZZ_FLAGS)) \
+	  -c $(addprefix $(CURDIR)/,$(ENGINE_SOURCES) $(RECORD_SOURCES))
+	rm -f $@ && ar rcs $@ build/fuzz/objects/*.o
+
+build/fuzz/seeds: tests/support/fuzz_seeds.py dendritic_bert/inference/engine_model.py | $(VENV)/extras
+	$(BIN)/python tests/support/fuzz_seeds.py $@
+
+tsan: build/fuzz/seeds  ## several users and threads of one model under ThreadSanitizer
+	$(CXX) $(CHECKED) -fsanitize=thread tests/fuzz/threads.cpp $(ENGINE_SOURCES) -o build/fuzz/threads
+	for model in build/fuzz/seeds/model_file/*; do build/fuzz/threads $$model || exit 1; done
+
+SOAK_MINUTES ?= 20
+soak: $(VENV)/built  ## texts of new words from several threads, for 20 minutes; memory must stay flat
+	$(BIN)/python tests/fuzz/soak.py --minutes $(SOAK_MINUTES)
 
 # Each wheel is made from a library folder of its own, or the first would contain what the second builds. Both share the
 # object files.

@@ -47,7 +47,7 @@ def test_no_test_file_imports_another():
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_every_test_file_is_named_after_what_it_tests(path):
     name = path.relative_to(TESTS)
-    if len(name.parts) == 1 or name.parts[0] in ("support", "mutation"):
+    if len(name.parts) == 1 or name.parts[0] in ("support", "mutation", "fuzz"):
         return
     source = find_source(path.parent)
     assert source.exists()

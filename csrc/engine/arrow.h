@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "../common/arrow_c_data.h"
 #include "texts.h"
@@ -27,6 +28,9 @@ inline std::string read_arrow(const ArrowSchema& schema, const ArrowArray& array
   if (schema.format[0] == 0 || schema.format[1] != 0 || (kind != 'u' && kind != 'U' && kind != 'z' && kind != 'Z'))
     return std::string("texts is an Arrow array of format ") + schema.format +
            ", expected string or large_string: cast it";
+  if (array.length < 0 || array.offset < 0 || array.n_buffers != 3)
+    return "texts is an Arrow array of " + std::to_string(array.length) + " strings from place " +
+           std::to_string(array.offset) + " on in " + std::to_string(array.n_buffers) + " buffers, expected three";
   if (array.null_count != 0) {
     const auto* valid = static_cast<const uint8_t*>(array.buffers[0]);
     for (int64_t i = array.offset; valid && i < array.offset + array.length; ++i)
@@ -37,17 +41,14 @@ inline std::string read_arrow(const ArrowSchema& schema, const ArrowArray& array
   texts.size = size_t(array.length);
   texts.bytes = static_cast<const char*>(array.buffers[2]);
   if (array.length == 0) return "";
-  bool are_right;
-  if (kind == 'u' || kind == 'z') {
-    texts.offsets = static_cast<const int32_t*>(array.buffers[1]) + array.offset;
-    are_right = are_offsets(texts.offsets, texts.size);
-    texts.num_bytes = size_t(texts.offsets[texts.size] - texts.offsets[0]);
-  } else {
-    texts.large_offsets = static_cast<const int64_t*>(array.buffers[1]) + array.offset;
-    are_right = are_offsets(texts.large_offsets, texts.size);
-    texts.num_bytes = size_t(texts.large_offsets[texts.size] - texts.large_offsets[0]);
-  }
-  return are_right ? "" : "texts is an Arrow array whose offsets fall, or that has a text of more than 1 GiB";
+  const auto read_offsets = [&](const auto*& offsets) -> std::string {
+    offsets = static_cast<std::decay_t<decltype(offsets)>>(array.buffers[1]) + array.offset;
+    if (!are_offsets(offsets, texts.size))
+      return "texts is an Arrow array whose offsets fall, or that has a text of more than 1 GiB";
+    texts.num_bytes = size_t(offsets[texts.size] - offsets[0]);
+    return "";
+  };
+  return kind == 'u' || kind == 'z' ? read_offsets(texts.offsets) : read_offsets(texts.large_offsets);
 }
 
 }  // namespace dendritic_bert::engine
