@@ -126,7 +126,7 @@ INPUTS = {
     "lines.txt": lambda: b"\xef\xbb\xbf" + "\n".join(LINES).encode() + b"\nlast \xff\r\n",
     "multi-line.csv": lambda: csv_bytes(",") + b'7,"two\nlines"\n\n8,\n',
     "plain.tsv": lambda: csv_bytes("\t"),
-    "not_utf8.csv": lambda: b"number,review\n1,caf\xe9\n2,b\n",
+    "not_utf8.csv": lambda: b"number,review\n1,caf\xe9\n2,b\xe4\xb8 \xff\xfe\n",
     "lines.jsonl.gz": lambda: gzip.compress("".join(
         json.dumps({"review": line, "number": 1}, ensure_ascii=bool(number % 2)) + "\n\n"
         for number, line in enumerate([*LINES, "lone \ud800"])).encode("utf-8", "replace")),
@@ -185,8 +185,12 @@ def test_the_column_is_found(runtime, classify_file, tmp_path):
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.csv", b"a,b\n1,2\n", r"a\.csv has no column 'text' of texts.*: a, b\. Pass --column"),
     ("a.csv", b"text,text\n1,2\n", "or two of them"),
-    ("a.csv", b"text,b\n1,2,3\n", r"a\.csv cannot be read as csv \(CSV parse error: Expected 2 columns, got 3"),
-    ("a.csv", b"", r"cannot be read as csv \(Empty CSV file\)"),
+    ("a.csv", b"text,b\n1,2,3\n", r"line 2 of .*a\.csv ends a record of 3 fields, the header has 2: mend it"),
+    ("a.csv", b'text,b\nx,1\n"open,1\ny,2\n', r"line 4 of .*a\.csv is not CSV \(unexpected end of data\): mend its q"),
+    ("a.csv", b'text,b\n"x"y,1\n', r"line 2 of .*a\.csv is not CSV \("),
+    ("a.tsv", b"text\tb\nx\n", r"line 2 of .*a\.tsv ends a record of 1 fields, the header has 2"),
+    ("a.csv", b"", r"a\.csv has no column 'text' of texts.*: none\. Pass --column"),
+    ("a.csv.gz", gzip.compress(b"text\n" + b"x\n" * 999)[:-9], r"cannot be read as csv \("),
     ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"line 2 of .*a\.jsonl has no text under 'text'"),
     ("a.jsonl", b'{"text": "x"}\n\n{"text"\n', r"line 3 of .*a\.jsonl is not JSON"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999)[:-9], r"cannot be read as jsonl \("),
