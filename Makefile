@@ -9,8 +9,8 @@ export TOKENIZERS_PARALLELISM = false
 # Where it is set, each of the processes that tests start compiles 800 modules anew: 11 s of imports in place of 5.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format bench results models encoder docs sanitize fuzz tsan soak wheel runtime cross wasm browser \
-  gpu roofline mutants clean
+.PHONY: demo test lint format bench results models encoder docs sanitize fuzz tsan kills soak wheel runtime cross wasm \
+  browser gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
@@ -108,6 +108,9 @@ build/fuzz/seeds: tests/support/fuzz_seeds.py dendritic_bert/inference/engine_mo
 tsan: build/fuzz/seeds  ## several users and threads of one model under ThreadSanitizer
 	$(CXX) $(CHECKED) -fsanitize=thread tests/fuzz/threads.cpp $(ENGINE_SOURCES) -o build/fuzz/threads
 	for model in build/fuzz/seeds/model_file/*; do build/fuzz/threads $$model || exit 1; done
+
+kills: $(VENV)/extras  ## a hundred SIGKILLs at random moments of a run of each format, none of which loses a record
+	DENDRITIC_BERT_KILLS=100 $(BIN)/pytest -n logical tests/inference/test_resumable_output.py -k kill_at_any_moment
 
 SOAK_MINUTES ?= 20
 soak: $(VENV)/built  ## texts of new words from several threads, for 20 minutes; memory must stay flat

@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +44,23 @@ def write_input(path: Path, num_records: int) -> Path:
             words = " ".join(rng.choices(WORDS, k=rng.choice([1, 3, 10, 60])))
             text = words.replace("the", "\n", 1).encode() + BAD_UTF8 * (i % 50 == 7)
             file.write(b'%d,"%s"\r\n' % (i, text))
+    return path
+
+
+def write_lines(path: Path, num_records: int) -> Path:
+    """The texts of ``write_input``, a line each."""
+    return _write_again(path, num_records, lambda row: " ".join(row["text"].split()))
+
+
+def write_objects(path: Path, num_records: int) -> Path:
+    """The records of ``write_input`` as JSON Lines."""
+    return _write_again(path, num_records, json.dumps)
+
+
+def _write_again(path: Path, num_records: int, line_of: Callable[[dict[str, str]], str]) -> Path:
+    text = write_input(path.with_suffix(".csv"), num_records).read_text("utf-8", "replace")
+    path.write_text("".join(f"{line_of(row)}\n" for row in csv.DictReader(io.StringIO(text, newline=""))))
+    path.with_suffix(".csv").unlink()
     return path
 
 
@@ -298,14 +316,16 @@ def test_two_runs_into_one_output(classifier, tmp_path, monkeypatch):
 
 
 def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float, threads: int, seed: int) -> None:
-    """Classify, and die at a random moment after 20 to 45 batches."""
+    """Classify, and die at a random moment, up to 25 batches after the journal has said how far this run has come."""
     limit_threads(1)  # OpenMP's threads stayed in the parent process
     rng = random.Random(seed)
     classifier = TextClassifier.from_pretrained(folder)
-    logits, calls, doomed_call = classifier.logits, itertools.count(1), rng.randint(20, 45)
+    logits, calls, doomed_call = classifier.logits, itertools.count(1), rng.randint(1, 25)
+    journal = Path(f"{output}.partial.json")
+    lines_before = journal.read_bytes().count(b"\n") if journal.exists() else 1
 
     def slow_logits(texts):
-        if next(calls) == doomed_call:
+        if journal.read_bytes().count(b"\n") > lines_before and next(calls) == doomed_call:
             threading.Timer(rng.uniform(0, 0.02), os.kill, (os.getpid(), signal.SIGKILL)).start()
         time.sleep(0.002)  # so that neither the end nor the death comes before a journal
         return logits(texts)
@@ -315,22 +335,28 @@ def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float,
     classify(classifier, input, output, threads=threads, progress=False)
 
 
-@pytest.mark.slow
+# `make kills` kills a run of each format a hundred times.
+KILLS = int(os.environ.get("DENDRITIC_BERT_KILLS", "5"))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.parametrize(("write", "name", "journal_seconds", "threads"), [
-    (write_input, "csv", 0.0, 1), (write_table, "parquet", 0.01, 2)])
-def test_kill_at_any_moment(classifier, tmp_path, write, name, journal_seconds, threads):
-    """Five processes end by SIGKILL, each somewhere behind the one before; then one finishes the file."""
-    input, output, folder = write(tmp_path / f"in.{name}", 6000), tmp_path / f"out.{name}", tmp_path / "model"
+@pytest.mark.parametrize(("write", "input_name", "output_name", "journal_seconds", "threads"), [
+    (write_input, "in.csv", "out.csv", 0.0, 1), (write_lines, "in.txt", "out.jsonl", 0.01, 2),
+    (write_objects, "in.jsonl", "out.csv.gz", 0.01, 2), (write_input, "in.csv", "out.tsv", 0.0, 2),
+    (write_objects, "in.jsonl", "out.json.zst", 0.01, 1), (write_table, "in.parquet", "out.parquet", 0.01, 2),
+    (write_lines, "in.txt", "out.arrow", 0.01, 2)])
+def test_kill_at_any_moment(classifier, tmp_path, write, input_name, output_name, journal_seconds, threads):
+    """Processes end by SIGKILL, each somewhere behind the one before; then one finishes the file."""
+    input, output, folder = write(tmp_path / input_name, 1500 * KILLS), tmp_path / output_name, tmp_path / "model"
     classifier.model.save_pretrained(folder)
     hugging_face_tokenizer().save_pretrained(folder)
     survivor = TextClassifier.from_pretrained(folder)
-    whole = classify(survivor, input, tmp_path / f"whole.{name}")
+    whole = classify(survivor, input, tmp_path / f"whole_{output_name}")
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # pytest shows it where the test fails
     context = multiprocessing.get_context("fork")  # its children have everything imported already
     done = [0]
-    for kill in range(5):
+    for kill in range(KILLS):
         process = context.Process(target=_doomed_run,
                                   args=(folder, input, output, journal_seconds, threads, seed + kill))
         process.start()
@@ -340,5 +366,5 @@ def test_kill_at_any_moment(classifier, tmp_path, write, name, journal_seconds, 
         done.append(last_of(f"{output}.partial.json")["position"]["records"])
     assert done == sorted(set(done)), "every run must get further than the one before"
     assert classify(survivor, input, output) == whole._replace(num_resumed=done[-1])
-    assert output.read_bytes() == (tmp_path / f"whole.{name}").read_bytes()
-    assert names(tmp_path) == {f"in.{name}", "model", f"out.{name}", f"whole.{name}"}
+    assert output.read_bytes() == (tmp_path / f"whole_{output_name}").read_bytes()
+    assert names(tmp_path) == {input_name, "model", output_name, f"whole_{output_name}"}
