@@ -2,8 +2,10 @@
 //
 //     driver MODEL TEXTS THREADS SECONDS
 //
-// goes over them for so long, but once at least. It prints the fewest microseconds a text that a pass took, and a number
-// that depends on the bits of all logits.
+// goes over them for so long, but once at least. It prints the fewest microseconds a text that a pass took, by the clock
+// and of the processor, and a number that depends on the bits of all logits.
+#include <time.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -17,7 +19,7 @@
 
 namespace {
 
-constexpr size_t texts_per_call = 512;
+constexpr size_t texts_per_call = 4096;
 
 struct Lines {
   std::vector<std::string> texts;
@@ -34,6 +36,13 @@ Lines read_lines(const char* path) {
     lines.lengths.push_back(text.size());
   }
   return lines;
+}
+
+// Of all threads of this process.
+double processor_seconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return double(time.tv_sec) + double(time.tv_nsec) * 1e-9;
 }
 
 uint32_t mix(uint32_t sum, const std::vector<float>& logits, size_t count) {
@@ -58,10 +67,11 @@ int main(int num_arguments, char** arguments) {
   const std::chrono::duration<double> seconds(std::strtod(arguments[4], nullptr));
   const auto begin = std::chrono::steady_clock::now();
   std::vector<float> logits(texts_per_call * columns);
-  double fewest = 1e30;
+  double fewest = 1e30, fewest_of_processor = 1e30;
   uint32_t sum = 0;
   do {
     const auto start = std::chrono::steady_clock::now();
+    const double processor_start = processor_seconds();
     sum = 0;
     for (size_t first = 0; first < lines.texts.size(); first += texts_per_call) {
       const size_t count = std::min(texts_per_call, lines.texts.size() - first);
@@ -74,7 +84,9 @@ int main(int num_arguments, char** arguments) {
     }
     const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
     fewest = std::min(fewest, took.count() / double(lines.texts.size()));
+    fewest_of_processor =
+        std::min(fewest_of_processor, (processor_seconds() - processor_start) * 1e6 / double(lines.texts.size()));
   } while (std::chrono::steady_clock::now() - begin < seconds);
-  std::printf("%.6f %08x\n", fewest, sum);
+  std::printf("%.6f %.6f %08x\n", fewest, fewest_of_processor, sum);
   dendritic_bert_close(model);
 }

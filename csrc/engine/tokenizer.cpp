@@ -200,8 +200,8 @@ bool Tokenizer::append_piece(const char* text, const char* end, size_t most_ids,
     workspace.normalizer.split(text, size_t(segment_end - text), more_follows, workspace.words);
     append_words(workspace);
     if (workspace.rows.num_ids > most_ids) return false;
-    workspace.words.keep_open_word(bytes_of_unknown_word(vocabulary_.most_characters()));
     text = segment_end;
+    if (text < end) workspace.words.keep_open_word(bytes_of_unknown_word(vocabulary_.most_characters()));
   }
   return true;
 }

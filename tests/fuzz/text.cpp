@@ -77,8 +77,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::string_view> views;
   while (input.left()) {
     std::string text(input.take_until('\xff'));
-    if (copies.empty() && repeats > 223)
-      for (const std::string once = text; !once.empty() && text.size() < size_t(repeats) * 32;) text += once;
+    if (copies.empty() && repeats > 239)
+      for (const std::string once = text; !once.empty() && text.size() < size_t(repeats) * 20;) text += once;
     copies.emplace_back(text.data(), text.size());
     views.push_back({copies.back().data.get(), text.size()});
   }
