@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-KERNELS := $(wildcard csrc/*/*)
+KERNELS := $(filter-out %/__pycache__,$(wildcard csrc/*/*))
 CXX_SOURCES := $(filter-out %.py,$(KERNELS)) \
   $(wildcard $(foreach folder,tests/support/cuda_on_cpu tests/fuzz bench/analysis,$(folder)/*.h $(folder)/*.cpp))
 export TOKENIZERS_PARALLELISM = false
