@@ -1,4 +1,5 @@
-// Bytes of any kind through the tokenizer, with all its settings, added tokens and truncation.
+// Bytes of any kind through the tokenizer, with all its settings, added tokens and truncation: as single texts, as pairs,
+// and as tokens with their places in the text.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@ using fuzz::check;
 constexpr int32_t num_ids = 40;  // all that a tokenizer below gives are less
 constexpr size_t no_limit = size_t(1) << 40;
 const std::vector<int32_t> prefix = {30, 31}, suffix = {32};
+const std::vector<PairPart> pair = {{30, 0}, {PairPart::a_text, 0}, {31, 1}, {PairPart::a_text, 1}, {32, 1}};
 
 std::vector<VocabularyEntry> vocabulary() {
   static const char* const tokens[] = {
@@ -39,8 +41,8 @@ const Tokenizer& tokenizer_of(unsigned bits) {
   static std::unique_ptr<const Tokenizer> made[64];
   if (!made[bits]) {
     const NormalizerSettings settings = {bool(bits & 1), bool(bits & 2), bool(bits & 4), bool(bits & 8)};
-    made[bits] = std::make_unique<Tokenizer>(
-        settings, Vocabulary(vocabulary(), {"##", 0, 9}), AddedTokens(added_tokens(bits >> 4)), prefix, suffix, 4);
+    made[bits] = std::make_unique<Tokenizer>(settings, Vocabulary(vocabulary(), {"##", 0, 9}),
+                                             AddedTokens(added_tokens(bits >> 4)), prefix, suffix, pair, 4);
   }
   return *made[bits];
 }
@@ -59,6 +61,52 @@ std::vector<int32_t> cut(const std::vector<int32_t>& whole, Truncation truncatio
   row.insert(row.end(), first, first + room);
   row.insert(row.end(), suffix.begin(), suffix.end());
   return row;
+}
+
+// The ids of a text, without those around it.
+std::vector<int32_t> text_of(const PackedRows& whole, size_t row) {
+  const std::vector<int32_t> ids = row_of(whole, row);
+  return {ids.begin() + int64_t(prefix.size()), ids.end() - int64_t(suffix.size())};
+}
+
+// The tokens of a text are those of its row, its words have numbers in their order, and no place is beyond its bytes.
+void check_spans(const std::vector<Span>& spans, const std::vector<int32_t>& ids, std::string_view text) {
+  check(spans.size() == ids.size());
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const Span span = spans[i];
+    check(span.id == ids[i] && span.begin >= 0 && span.begin < span.end && size_t(span.end) <= text.size());
+    check(i == 0 ? span.word == 0 : span.word == spans[i - 1].word || span.word == spans[i - 1].word + 1);
+  }
+}
+
+// What is left of a text that may have so many tokens.
+std::vector<int32_t> left_of(const std::vector<int32_t>& ids, size_t count, bool keeps_end) {
+  const auto first = ids.begin() + int64_t(keeps_end ? ids.size() - count : 0);
+  return {first, first + int64_t(count)};
+}
+
+// The row of a pair has as much of each text as "longest_first" of Hugging Face's tokenizers leaves of it.
+void check_pair(const PackedRows& rows, size_t row, const std::vector<int32_t>& first,
+                const std::vector<int32_t>& second, Truncation truncation) {
+  size_t counts[2] = {first.size(), second.size()};
+  const size_t room = truncation.max_length - 3, longer = counts[0] > counts[1] ? 0 : 1, shorter = 1 - longer;
+  if (counts[0] + counts[1] > room) {
+    counts[longer] = counts[shorter] > room ? counts[shorter] : std::max(counts[shorter], room - counts[shorter]);
+    if (counts[0] + counts[1] > room) {
+      counts[shorter] = room / 2;
+      counts[longer] = room - room / 2;
+    }
+  }
+  std::vector<int32_t> expected = {30}, types = {0};
+  for (const int32_t id : left_of(first, counts[0], truncation.keeps_end)) expected.push_back(id);
+  types.resize(expected.size(), 0);
+  expected.push_back(31);
+  for (const int32_t id : left_of(second, counts[1], truncation.keeps_end)) expected.push_back(id);
+  expected.push_back(32);
+  types.resize(expected.size(), 1);
+  check(row_of(rows, row) == expected);
+  const auto* const begin = rows.token_types.data() + rows.cu_seqlens[row];
+  check(std::equal(types.begin(), types.end(), begin));
 }
 
 }  // namespace
@@ -94,6 +142,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (int round = 0; round < 2; ++round) {  // the second time from the cache
     tokenizer.encode(texts, 0, texts.size, truncation, used);
     for (size_t row = 0; row < texts.size; ++row) check(row_of(used.rows, row) == cut(row_of(whole, row), truncation));
+  }
+  for (size_t row = 0; row < texts.size; ++row)
+    check_spans(tokenizer.find_spans(views[row]), text_of(whole, row), views[row]);
+  std::vector<std::string_view> others(views.rbegin(), views.rend());
+  Texts second_texts = texts;
+  second_texts.views = others.data();
+  for (const Truncation limit :
+       {Truncation{no_limit, false}, Truncation{truncation.max_length, truncation.keeps_end}}) {
+    tokenizer.encode_pairs(texts, second_texts, 0, texts.size, limit, used);
+    for (size_t row = 0; row < texts.size; ++row)
+      check_pair(used.rows, row, text_of(whole, row), text_of(whole, texts.size - 1 - row), limit);
   }
   return 0;
 }
