@@ -124,6 +124,7 @@ def write_results(results: list[dict[str, str]], output: Path) -> list[Path]:
     for row in results:
         grouped.setdefault((row["table"], int(row["rows_of_a_class"])), {}).setdefault(row["method"], []).append(
             100 * float(row["accuracy"]))
+    grouped = dict(sorted(grouped.items(), key=lambda item: (item[0][0], item[0][1] == ALL, item[0][1])))
     methods = [name for name in NAMES if any(name in found for found in grouped.values())]
     lines = [[table, str(rows or "all"), *(_mean(found.get(method)) for method in methods)]
              for (table, rows), found in grouped.items()]
