@@ -264,4 +264,3 @@ def _tokenizer_arrays(settings: dict[str, Any]) -> dict[str, Any]:
         "added_tokens": [content for content, *_ in added],
         "added_token_ids": np.array([number for _, number, *_ in added], np.int32),
         "added_tokens_are_text": np.array([is_text for _, _, is_text, *_ in added], np.uint8)}
-

@@ -167,8 +167,8 @@ def evaluate(
     Returns the metrics, standard_error if accuracy is one of them, num_examples, and num_truncated (texts that were cut
     to the model's position table, or to the tokenizer's ``model_max_length`` if that is shorter), and, if there are
     any, num_skipped, the own rows that ``on_error`` "skip" has left out, and num_replaced, their bytes that were not
-    UTF-8. Raises ValueError for
-    a model of another task or a label that it does not know, and as ``glue.read_rows`` or ``OwnRows.open`` does.
+    UTF-8. Raises ValueError for a model of another task or a label that it does not know, and as ``glue.read_rows`` or
+    ``OwnRows.open`` does.
     """
     require_extra("sklearn")
     benchmark: Benchmark
