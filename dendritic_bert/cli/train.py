@@ -88,6 +88,8 @@ def _options(args: argparse.Namespace, command: str) -> Any:
 
 def run_train(args: argparse.Namespace) -> None:
     """Train, and print the results."""
+    import torch
+
     from ..training.trainer import train
 
     options = _options(args, "train")
@@ -95,6 +97,8 @@ def run_train(args: argparse.Namespace) -> None:
     results = train(options)
     if os.environ.get("RANK", "0") == "0":  # torchrun runs this in every process
         print_json(results)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # gloo's threads may abort a process that ends while they live
 
 
 def run_distill(args: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Errors in one line, warnings, tracebacks, and a program without arguments."""
 
+import os
 import runpy
 import sys
 import warnings
@@ -58,3 +59,13 @@ def test_without_a_command(capsys, monkeypatch):
         runpy.run_module("dendritic_bert", run_name="__main__")
     assert end.value.code == 0
     assert environment_of(capsys.readouterr().out)["dendritic-bert"].startswith(dendritic_bert.__version__)
+
+
+@pytest.mark.parametrize(("set_before", "expected"), [(None, "10000"), ("300000", "300000")])
+def test_waiting_threads_sleep_soon_unless_told_otherwise(run, monkeypatch, set_before, expected):
+    """What libgomp reads when torch loads it; with its own default, trainings side by side wait for one another."""
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if set_before:
+        monkeypatch.setenv("GOMP_SPINCOUNT", set_before)
+    run("--version")
+    assert os.environ["GOMP_SPINCOUNT"] == expected

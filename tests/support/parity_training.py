@@ -84,6 +84,7 @@ def main(folder: Path) -> None:
         assert type(growing.trainer.model_wrapped) is torch.nn.parallel.DistributedDataParallel
         result = {"weights": growing.trainer.model.state_dict(), "rows": log.rows}
         torch.save(result, folder / f"{rule}-{growing.trainer.args.process_index}.pt")
+    torch.distributed.destroy_process_group()  # gloo's threads may abort a process that ends while they live
 
 
 if __name__ == "__main__":
