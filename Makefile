@@ -35,9 +35,9 @@ results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README'
 	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output bench/results/accuracy --readme README.md \
 	$(if $(wildcard $(DATA)/data/sst2_distill),--text_dir $(DATA)/data/sst2_distill)
 	for script in own_rows calibration; do OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/$$script.py \
-	  --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --output bench/results/accuracy || exit 1; done
-	OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/students.py --own_dir $(DATA)/data/own \
-	  --data_dir $(DATA)/data/glue --bert $(DATA)/models/bert-tiny --output bench/results/accuracy
+	  --jobs $(shell nproc) --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --output bench/results/accuracy || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/students.py --jobs $(shell nproc) \
+	  --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --bert $(DATA)/models/bert-tiny --output bench/results/accuracy
 	$(BIN)/python bench/accuracy/sentence_similarity.py --data_dir $(DATA)/data/glue --teacher $(TEACHER) \
 	  --output bench/results/accuracy
 

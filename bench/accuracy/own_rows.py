@@ -17,13 +17,14 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import transformers
+from experiments import in_parallel
 
 from dendritic_bert import __version__
 from dendritic_bert.atomic_write import atomic_path
@@ -106,6 +107,19 @@ def table_parser(description: str | None, tables: list[str], work_dir: str) -> a
     return parser
 
 
+def measure_tables(measure: Callable[..., dict[str, Any]], calls: list[tuple[Any, ...]],
+                   jobs: int) -> list[dict[str, Any]]:
+    """What ``measure`` returns for the arguments in each of ``calls``, a name and a Table first, in their order.
+
+    ``jobs`` tables are measured at a time, those with the most training rows first.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    for result in in_parallel(measure, sorted(calls, key=lambda call: -len(call[1].rows["train"])), jobs):
+        results[result["table"]] = result
+        print(result, file=sys.stderr, flush=True)
+    return [results[name] for name, *_ in calls]
+
+
 def measure(name: str, table: Table, trials: int, seeds: int, folder: Path) -> dict[str, Any]:
     """Train with the defaults, search for better options on the dev rows, and score both on the test rows."""
     kept = folder / f"{trials}_trials_{seeds}_seeds.json"
@@ -169,14 +183,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = table_parser(__doc__, tables, "build/own_rows")
     parser.add_argument("--trials", type=int, default=20, help="trainings of a sweep (default: 20)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings that are averaged (default: 3)")
+    parser.add_argument("--jobs", type=int, default=1, help="tables that are measured at a time (default: 1)")
     args = parser.parse_args(argv)
-    results = []
+    calls = []
     for name in args.tables:
         table = read_table(name.removesuffix(f"-{SAMPLE}"), args.own_dir, args.data_dir)
         if name.endswith(f"-{SAMPLE}"):
             table = take_sample(table)
-        results.append(measure(name, table, args.trials, args.seeds, args.work_dir / name))
-        print(results[-1], file=sys.stderr, flush=True)
+        calls.append((name, table, args.trials, args.seeds, args.work_dir / name))
+    results = measure_tables(measure, calls, args.jobs)
     print(*write_results(results, args.seeds, args.output), sep="\n")
     return 0
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from own_rows import OWN_TABLES, Table, read_table, table_parser, write_splits
+from own_rows import OWN_TABLES, Table, measure_tables, read_table, table_parser, write_splits
 
 from dendritic_bert import TextClassifier, __version__
 from dendritic_bert.training import TrainingOptions, train
@@ -90,12 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and print the paths of what was written."""
     parser = table_parser(__doc__, [*OWN_TABLES, "sst2"], "build/students")
     parser.add_argument("--bert", required=True, help="BERT-tiny, which becomes the teacher: a folder or a hub id")
+    parser.add_argument("--jobs", type=int, default=1, help="tables that are measured at a time (default: 1)")
     args = parser.parse_args(argv)
-    results = []
-    for name in args.tables:
-        table = read_table(name, args.own_dir, args.data_dir)
-        results.append(measure(name, table, args.bert, args.work_dir / name))
-        print(results[-1], file=sys.stderr, flush=True)
+    results = measure_tables(measure, [(name, read_table(name, args.own_dir, args.data_dir), args.bert,
+                                        args.work_dir / name) for name in args.tables], args.jobs)
     print(*write_results(results, args.output), sep="\n")
     return 0
 

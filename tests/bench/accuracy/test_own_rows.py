@@ -57,3 +57,15 @@ def test_a_small_measurement(folders, tmp_path, monkeypatch):
     assert own_rows.main(["--own_dir", str(own_dir), "--data_dir", str(data_dir), *flags]) == 0
     with open(tmp_path / "results" / "own_rows.csv", newline="", encoding="utf-8") as file:
         assert next(csv.DictReader(file)) == row
+
+
+def measure_rows(name, table, factor):
+    return {"table": name, "rows": factor * len(table.rows["train"])}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_tables_measured_side_by_side_keep_their_order(jobs):
+    calls = [(name, own_rows.Table([], {"train": [["text", "label"]] * size}), 3)
+             for name, size in (("small", 1), ("large", 5), ("middle", 2))]
+    assert own_rows.measure_tables(measure_rows, calls, jobs) == [
+        {"table": "small", "rows": 3}, {"table": "large", "rows": 15}, {"table": "middle", "rows": 6}]
