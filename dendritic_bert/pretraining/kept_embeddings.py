@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..file_lock import locked
 from .sentence_encoder import SentenceEncoder
 from .texts import Texts
 
@@ -26,24 +27,30 @@ def embed_texts(teacher: SentenceEncoder, texts: Texts, folder: Path) -> np.ndar
     """The embeddings ``[len(texts), D]``, a float16 memory map of a file in ``folder``.
 
     The name of the file is made of the digests of teacher and texts: the same ones find what an earlier call has left
-    there. Progress goes to standard error. Raises OSError if the disk becomes full.
+    there. Progress goes to standard error. Raises OSError if the disk becomes full, and BlockingIOError if another
+    process embeds the same texts there.
     """
     key = hashlib.sha256(f"{teacher.digest} {texts.digest} {BATCH_TEXTS}".encode()).hexdigest()
     path = folder / f"embeddings-{key[:16]}.f16"
     folder.mkdir(parents=True, exist_ok=True)
     shape = len(texts), teacher.dimension
-    batch_bytes = BATCH_TEXTS * teacher.dimension * np.dtype(np.float16).itemsize
-    if not path.exists() or path.stat().st_size < shape[0] * batch_bytes // BATCH_TEXTS:
-        with open(path, "ab") as file:
-            done = file.tell() // batch_bytes
-            os.ftruncate(file.fileno(), done * batch_bytes)
-            progress = _Progress(done * BATCH_TEXTS, len(texts))
-            for batch in texts.batches(BATCH_TEXTS, done * BATCH_TEXTS):
-                file.write(teacher.encode(batch).astype(np.float16).tobytes())
-                file.flush()
-                progress.add(len(batch))
-            progress.bar.close()
+    with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
+        if not path.exists() or path.stat().st_size < np.prod(shape) * np.dtype(np.float16).itemsize:
+            _append_missing(teacher, texts, path)
     return np.asarray(np.memmap(path, np.float16, "r", shape=shape))
+
+
+def _append_missing(teacher: SentenceEncoder, texts: Texts, path: Path) -> None:
+    batch_bytes = BATCH_TEXTS * teacher.dimension * np.dtype(np.float16).itemsize
+    with open(path, "ab") as file:
+        done = file.tell() // batch_bytes
+        os.ftruncate(file.fileno(), done * batch_bytes)
+        progress = _Progress(done * BATCH_TEXTS, len(texts))
+        for batch in texts.batches(BATCH_TEXTS, done * BATCH_TEXTS):
+            file.write(teacher.encode(batch).astype(np.float16).tobytes())
+            file.flush()
+            progress.add(len(batch))
+        progress.bar.close()
 
 
 class _Progress:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..embedded_model import find_model
+from ..file_lock import locked
 from .data_options import DataOptions
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
@@ -79,7 +80,8 @@ def label_texts(
 
     They are kept in ``folder``, where later calls with the same weights find them, those of an interrupted call too.
     The columns follow ``names``, those of the classes, or, where none are given, the outputs. Raises ValueError if the
-    classifier's number of labels is not ``num_labels``, or their names are not ``names``.
+    classifier's number of labels is not ``num_labels``, or their names are not ``names``, and BlockingIOError if
+    another process keeps logits there.
     """
     config = teacher_config(name)
     if config.num_labels != num_labels:
@@ -87,9 +89,12 @@ def label_texts(
                          "model trained on it.")
     columns = _columns_of(config, names, name)
     key = f"{fingerprint(name)} {num_labels} {max_length} {bf16}".encode()
-    kept = KeptLogits(folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.kept", num_labels)
-    if missing := kept.missing(texts):
-        _label(name, missing, max_length, bf16, kept)
+    path = folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.kept"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
+        kept = KeptLogits(path, num_labels)
+        if missing := kept.missing(texts):
+            _label(name, missing, max_length, bf16, kept)
     return kept.of(texts)[:, columns]
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..atomic_write import atomic_path
+from ..file_lock import locked
 from ..model.files import MODEL_FILES
-from ..system_errors import NO_LOCKS, NO_SPACE
+from ..system_errors import NO_SPACE
 
 MODEL_TYPE = "dendritic_bert"
 FOLDER = ".unfinished"
@@ -107,42 +105,35 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
-    lock = FileLock(output / f"{FOLDER}.lock")
-    if is_main:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise BlockingIOError(f"output_dir {output} is in use by another training: wait for it or name another "
-                                  "folder.") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            warnings.warn(f"the file system of output_dir {output} has no locks ({error.strerror}): a second training "
-                          "there would not be noticed.", stacklevel=4)
     try:
-        workspace = Workspace(folder, training, is_main)
-        try:
-            yield workspace
+        with locked(output / f"{FOLDER}.lock", f"output_dir {output}") if is_main else nullcontext():
+            workspace = Workspace(folder, training, is_main)
+            with _keeping_what_can_be_resumed(workspace, output):
+                yield workspace
+                if is_main:
+                    workspace.publish(output)
             if is_main:
-                workspace.publish(output)
-        except BaseException as error:
-            if is_main and not workspace.can_be_resumed:
-                shutil.rmtree(folder)
-            if isinstance(error, KeyboardInterrupt) and workspace.can_be_resumed:
-                raise KeyboardInterrupt(f"({workspace.kept}the same command goes on where this one ended)") from None
-            if is_disk_full(error):
-                kept = f"; the last good checkpoint is in {folder}" if workspace.can_be_resumed else ""
-                raise OSError(f"output_dir {output} has no room for the next checkpoint{kept}: free some space and run "
-                              "the same command again.") from error
-            raise
-        if is_main:
-            folder.rmdir()
+                folder.rmdir()
     finally:
-        lock.release()
-        if is_main:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            if is_new and output.is_dir() and not any(output.iterdir()):
-                output.rmdir()
+        if is_main and is_new and output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+
+
+@contextmanager
+def _keeping_what_can_be_resumed(workspace: Workspace, output: Path) -> Iterator[None]:
+    """After an error, delete what no training can go on from, and name what there is in the error."""
+    try:
+        yield
+    except BaseException as error:
+        if workspace.is_main and not workspace.can_be_resumed:
+            shutil.rmtree(workspace.folder)
+        if isinstance(error, KeyboardInterrupt) and workspace.can_be_resumed:
+            raise KeyboardInterrupt(f"({workspace.kept}the same command goes on where this one ended)") from None
+        if is_disk_full(error):
+            kept = f"; the last good checkpoint is in {workspace.folder}" if workspace.can_be_resumed else ""
+            raise OSError(f"output_dir {output} has no room for the next checkpoint{kept}: free some space and run "
+                          "the same command again.") from error
+        raise
 
 
 def _refuse_files_of_others(output: Path, folder: Path) -> None:

@@ -77,3 +77,15 @@ def test_progress_has_rate_and_time_left(texts, tmp_path, monkeypatch, capsys):
     assert lines[0].startswith("teacher: 128 of 500 texts, ")
     assert lines[-1].startswith("teacher: 500 of 500 texts, ")
     assert lines[-1].endswith(" a second, 0 min left")
+
+
+def test_two_trainings_do_not_write_one_file(texts, tmp_path):
+    """Their batches would come one behind the other, each twice, and every row from there on in a wrong place."""
+    class Interrupting(CountedTeacher):
+        def encode(self, batch):
+            with pytest.raises(BlockingIOError, match=r"^teacher_dir .*both is in use by another training: "):
+                embed_texts(CountedTeacher(), texts, tmp_path / "both")
+            return super().encode(batch)
+
+    found = embed_texts(Interrupting(), texts, tmp_path / "both")
+    assert found.tobytes() == embed_texts(CountedTeacher(), texts, tmp_path / "one").tobytes()

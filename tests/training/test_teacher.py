@@ -1,5 +1,7 @@
 """A teacher's logits are those of transformers, and each text is labelled once."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +66,20 @@ def test_interrupted_labelling_goes_on(bert, tmp_path, monkeypatch):
     with torch.no_grad():
         monkeypatch.setattr(BertForSequenceClassification, "forward", None)
         assert np.array_equal(label_texts(str(tmp_path / "bert"), texts[::-1], 2, 20, tmp_path / "labels"), found[::-1])
+
+
+def test_two_trainings_do_not_keep_logits_in_one_file(bert, tmp_path, monkeypatch):
+    """While one labels, the other ends with an error, before the file is touched."""
+    ask = partial(label_texts, str(tmp_path / "bert"), ["good"], 2, 20, tmp_path / "labels")
+    label, errors = teacher_module._label, []
+
+    def label_while_another_asks(*args):
+        with pytest.raises(BlockingIOError, match=r"^teacher_dir .*labels is in use by another training: ") as error:
+            ask()
+        errors.append(error)
+        label(*args)
+
+    monkeypatch.setattr(teacher_module, "_label", label_while_another_asks)
+    found = ask()
+    assert len(errors) == 1
+    assert np.array_equal(ask(), found)
