@@ -108,7 +108,7 @@ def target_line(comparison: dict[str, Any], target: dict[str, Any]) -> list[str]
     cells = [f"{implementation} / {baseline}", comparison["title"], limit]
     absent = [name for name in (implementation, baseline) if name not in comparison["implementations"]]
     if absent:
-        return [*cells, f"not measured: no {' and no '.join(absent)}", "-"]
+        return [*cells, f"not measured: {' and '.join(absent)} not run", "-"]
     low, middle, high = ratios(comparison, *((baseline, implementation) if is_speed else (implementation, baseline)))
     is_met = middle >= target["at_least"] if is_speed else middle <= target["at_most"]
     return [*cells, f"**{_digits(middle)}x** ({_digits(low)} - {_digits(high)})", "yes" if is_met else "**no**"]

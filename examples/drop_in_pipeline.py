@@ -16,7 +16,8 @@ predictions = pipeline("text-classification", model=model, tokenizer=tokenizer)(
 for text, prediction in zip(texts, predictions):
     print(f"{prediction['label']:8}  {prediction['score']:.4f}  {text}")
 
-# TextClassifier gives the same labels and scores without the padding and the Python work of the pipeline, which takes
-# longer than the model itself: it hands the texts to the kernel as one packed array of ids.
+# TextClassifier needs neither the padding nor the Python work of the pipeline, which takes longer than the model: it
+# hands the texts to the kernel as packed ids. It computes this model in int8: scores differ in the fourth decimal, and
+# 99.7 % of the labels are the same.
 classifier = dendritic_bert.TextClassifier.from_pretrained()
 assert [prediction["label"] for prediction in classifier(texts)] == [prediction["label"] for prediction in predictions]

@@ -12,7 +12,7 @@ from dendritic_bert.training.trainer import train
 
 file, folder = sys.argv[1:]
 
-# Columns and labels are found, a tenth of the rows is held out, and the size of the vocabulary, the batch and the rest
+# Columns and labels are found, a tenth of the rows is held out, and batch size, epochs, learning rate and the rest
 # follow the number of rows; each can be given, under the name that it has in `dendritic-bert train --help`.
 results = train(TrainingOptions(train_file=[file], output_dir=folder))
 

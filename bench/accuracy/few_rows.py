@@ -133,8 +133,8 @@ def write_results(results: list[dict[str, str]], output: Path) -> list[Path]:
     text.write_text("\n".join([
         "# Few rows\n",
         f"Accuracy on all test rows in percent: the mean of {most} draws of so many rows of each class, and their "
-        "standard deviation; all rows are one training. The pretrained encoder and random numbers are what "
-        "`dendritic-bert train` starts from, each with the defaults. fastText has words and pairs of words; the frozen "
+        "standard deviation; a figure without one is a single training. The pretrained encoder and random numbers are "
+        "what `dendritic-bert train` starts from, each with the defaults. fastText has words and pairs of words; the frozen "
         "sentence encoder is under a logistic regression.\n",
         "![Accuracy against rows of a class](few_rows.png)\n",
         markdown_table(["table", "rows of a class", *methods], lines),

@@ -57,8 +57,9 @@ The teacher is all-mpnet-base-v2 (Apache-2.0), fine-tuned on the training rows o
 is 93.3 to 93.9 %. Its margins came with the texts: the training rows of SST-2 (67,349 phrases and sentences, GLUE),
 3,972 quotes of reviews (subjectivity corpus, Pang and Lee 2004), 57,997 sentences of film reviews (polarity corpus 2.0,
 Pang and Lee 2004) and 300,000 sentences of the Large Movie Review Dataset (Maas et al. 2011), which are published for
-research and of which nothing is contained here but the vocabulary. No text shares six words in a row with a dev or a
-test sentence.
+research and of which nothing is contained here but the vocabulary. None of the texts beside the training rows shares
+six words in a row with a dev or a test sentence. The training rows are as GLUE has them: of 67,349, 148 share six words
+in a row with one of the 872 dev sentences.
 """
 
 

@@ -22,7 +22,8 @@ where that run ended."""
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``classify``."""
-    add_text_flags(parser)
+    add_text_flags(parser, "folder or hub id of a model, or tiny, the smaller of the two that come with the package "
+                           "(default: the larger one)")
     add = parser.add_argument
     add("--text-pair-column", metavar="NAME", help="column of the second texts, for a model that was trained on pairs")
     add("--top-k", type=number_or_all, metavar="K",

@@ -20,7 +20,7 @@ Parquet and Arrow it is a list of float32. Texts, files and interruptions are th
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``encode``."""
-    add_text_flags(parser)
+    add_text_flags(parser, "folder or hub id of an encoder (default: the one that comes with the package)")
     parser.add_argument("--no-windows", dest="windows", action="store_false",
                         help="of an encoder in two forms take the gated bag of words, which is faster and less exact")
     parser.add_argument("--no-normalize", dest="normalize", action="store_false",

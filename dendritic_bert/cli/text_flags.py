@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 _OF_FILES = ("input_format", "column", "text_pair_column", "keep_columns", "delimiter")
 
 
-def add_text_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say where texts come from, where results go to, and what happens on the way."""
+def add_text_flags(parser: argparse.ArgumentParser, model: str) -> None:
+    """Add the flags that say where texts come from, where results go to, and what happens on the way; ``model`` is the
+    help of --model."""
     add = parser.add_argument
     add("texts", nargs="*", metavar="TEXT", help="a text, or - for standard input; after --, a TEXT may begin with a "
                                                  "dash")
@@ -42,8 +43,7 @@ def add_text_flags(parser: argparse.ArgumentParser) -> None:
                                             "if O ends in .gz or .zst")
     add("--format", choices=["json", "csv", "tsv", "parquet", "arrow"],
         help="format of the output (default: what the suffix says; json, one object per line, without a suffix)")
-    add("--model", metavar="M", help="folder or hub id of a model, or tiny, a smaller classifier that comes with the "
-                                     "package (default: the model that comes with the package)")
+    add("--model", metavar="M", help=model)
     add("--revision", metavar="R", help="branch, tag or commit of a hub id (default: its main branch)")
     add("--device", metavar="D", help="where the model computes, such as cuda (default: cpu)")
     add("--batch-size", type=positive_number, default=4096, metavar="N",

@@ -70,9 +70,17 @@ def option_flags(command: str) -> argparse.ArgumentParser:
     """A parser with a flag for each field of the options of ``command``."""
     from transformers import HfArgumentParser
 
-    parser = HfArgumentParser(_options_class(command), add_help=False)
+    options_class = _options_class(command)
+    parser = HfArgumentParser(options_class, add_help=False)
     for action in parser._actions:
-        if action.default is not None and action.default is not False and not action.required:
+        if action.dest in options_class.unused:
+            action.help = argparse.SUPPRESS
+        elif action.option_strings[0].startswith("--no_"):
+            action.help = f"turn --{action.dest} off"
+        elif action.dest in options_class.own_defaults:
+            text = str(action.help).rpartition(" (default: ")[0] or action.help
+            action.help = f"{text} (default: {options_class.own_defaults[action.dest]})"
+        elif action.default not in (None, []) and action.default is not False and "(default: " not in str(action.help):
             action.help = f"{action.help} (default: %(default)s)"
     return parser
 

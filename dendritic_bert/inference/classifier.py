@@ -269,4 +269,6 @@ class TextClassifier(TextLogits):
         if config.window_layers:
             form = f"{config.window_layers} layers of {config.window_dendrites} dendrites on windows"
             dtype = "bfloat16" if dtype == "bfloat16" else "float32"  # as model/inference_tables.py has it
-        return f"TextClassifier({len(self.labels)} labels, {form} in {config.table_dtype or dtype})"
+        prepared = getattr(self._source, "_table_dtype", None)
+        stored = str(prepared).removeprefix("torch.") if prepared else config.table_dtype or dtype
+        return f"TextClassifier({len(self.labels)} labels, {form} in {stored})"

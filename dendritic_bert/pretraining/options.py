@@ -16,6 +16,9 @@ RECIPE: dict[str, Any] = {
     "epochs": 5, "batch_size": 512, "lr": 3e-3, "weight_decay": 0.01, "word_dropout": 0.0, "head_lr_factor": 1.0,
     "label_smoothing": 0.0, "hidden_size": 96, "vocab_size": 16000, "max_length": 64, "pooling": "gated_mean",
     "embedding_norm": "none", "max_position_embeddings": 0}
+# What is refused: there are texts in the place of rows, and a projection in that of a head.
+OF_ROWS = ("train_file", "dev_file", "dataset_name", "data_dir", "hold_out")
+OF_HEAD = ("dendrites", "num_dendrites", "head_hidden")
 
 
 @dataclass
@@ -26,6 +29,8 @@ class PretrainingOptions(TrainingOptions):
     """
 
     command: ClassVar[str] = "pretrain"
+    own_defaults: ClassVar[dict[str, Any]] = RECIPE | {"window_dendrites": 0, "window_layers": 0}
+    unused: ClassVar[tuple[str, ...]] = (*OF_ROWS, *OF_HEAD)
 
     teacher: str | None = field(default=None, metadata={
         "help": "sentence encoder whose embeddings are learnt, a folder or a hub id of a transformers model"})
@@ -62,10 +67,10 @@ class PretrainingOptions(TrainingOptions):
             raise ValueError("teacher is not given: name the sentence encoder to learn from.")
         if not self.text_file:
             raise ValueError("text_file is not given: name files of texts.")
-        if self.dendrites or self.num_dendrites or self.head_hidden:
-            name = next(name for name in ("dendrites", "num_dendrites", "head_hidden") if getattr(self, name))
-            raise ValueError(f"{name} is {getattr(self, name)}, but the head of an encoder is a projection: leave it "
-                             "out, and pass it when you train on a table.")
+        for name in OF_HEAD:
+            if getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)}, but the head of an encoder is a projection: leave "
+                                 "it out, and pass it when you train on a table.")
         if self.joint and not (self.has_windows and self.model_name is None and self.embedding_norm == "none"):
             raise ValueError("joint is True, but two models with one word table are trained from the start, with "
                              "windows and without LayerNorm: pass window_dendrites and window_layers and leave "
@@ -86,7 +91,7 @@ class PretrainingOptions(TrainingOptions):
 
     def _choose_recipe(self) -> None:
         """The values of ``RECIPE`` in the fields that were left out, and the texts in the place of rows."""
-        for name in ("train_file", "dev_file", "dataset_name", "data_dir", "hold_out"):
+        for name in OF_ROWS:
             if getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, but pretraining reads text_file: leave it out.")
         self.benchmark, self.dsn = "own", True

@@ -44,6 +44,8 @@ class TrainingOptions(DataOptions):
     """
 
     command: ClassVar[str] = "train"
+    own_defaults: ClassVar[dict[str, Any]] = {}  # of fields whose help has another command's
+    unused: ClassVar[tuple[str, ...]] = ()  # fields that the command refuses
 
     model_name: str | None = field(default=None, metadata={
         "help": "model to start from, a folder or a hub id: a BERT checkpoint, a pretrained encoder or a model of this "

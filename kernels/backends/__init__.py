@@ -1,8 +1,7 @@
 """Which backend serves a call. An explicit choice raises where it cannot serve; the automatic one goes on to the next.
 
-The choice looks at devices and dtypes alone, and is made before anything is computed or recorded, so that autograd and
-torch.compile see one operator.
-"""
+The choice looks at devices, dtypes and numbers of channels alone, and is made before anything is computed or recorded,
+so that autograd and torch.compile see one operator."""
 
 import os
 import warnings

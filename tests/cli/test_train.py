@@ -1,5 +1,6 @@
 """`train` and `evaluate`, from flags to results."""
 
+import argparse
 import dataclasses
 import json
 
@@ -8,6 +9,8 @@ from command_line import from_json
 from transformers import AutoConfig
 
 from dendritic_bert import embedded_model
+from dendritic_bert.cli.train import option_flags
+from dendritic_bert.pretraining.options import PretrainingOptions
 from dendritic_bert.training.trainer import TrainingOptions
 
 
@@ -86,6 +89,21 @@ def test_train_has_a_flag_for_every_option(run):
     for field in dataclasses.fields(TrainingOptions):
         assert f" --{field.name} " in out
         assert field.metadata["help"].split()[0] in out
+
+
+def test_help_of_pretrain_has_its_own_defaults():
+    """What an option is when it is left out, and no flag that pretraining refuses."""
+    helps = {action.dest: action.help for action in option_flags("pretrain")._actions}
+    options = PretrainingOptions(teacher="teacher", text_file=["texts.txt"])
+    for name in PretrainingOptions.own_defaults:
+        value = getattr(options, name)
+        assert str(helps[name]).endswith(f" (default: {0 if value is None else value})")
+        assert str(helps[name]).count("(default: ") == 1
+    for name, value in {"train_file": ["x"], "dev_file": ["x"], "dataset_name": "x", "data_dir": "x", "hold_out": 0.2,
+                        "dendrites": 1, "num_dendrites": 1, "head_hidden": 8}.items():
+        assert helps[name] == argparse.SUPPRESS
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            PretrainingOptions(teacher="teacher", text_file=["texts.txt"], **{name: value})
 
 
 @pytest.mark.parametrize(("command", "message"), [

@@ -1,4 +1,4 @@
-"""From tensors to launches of the backward kernels: the gradients of ``embed_pool``, with the schema of ``ops``.
+"""From tensors to launches of the backward kernels: the gradients of ``embed_pool``, by its schema in ``registration``.
 
 They are computed in one of three forms:
 

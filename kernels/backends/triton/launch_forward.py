@@ -1,4 +1,4 @@
-"""From tensors to launches of the forward kernels: implementations of ops, each with the schema of ``ops``.
+"""From tensors to launches of the forward kernels: implementations of ops, each with the schema of ``registration``.
 
 Nothing here reads a value of a tensor: nothing waits for the GPU, and a CUDA graph captures every call. Strided views
 are copied. Calls that do not fit raise the RuntimeError of ``validation``, except for indices, which kernels check.

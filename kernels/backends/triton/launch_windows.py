@@ -1,4 +1,4 @@
-"""From tensors to launches of ``windows``: the implementation of ``dsn_window_logits``, with the schema of ``ops``.
+"""From tensors to launches of ``windows``: ``dsn_window_logits``, with its schema in ``registration``.
 
 As in ``launch_forward``, nothing here reads a value of a tensor.
 """
