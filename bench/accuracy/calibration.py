@@ -55,8 +55,8 @@ def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
     text.write_text("\n".join([
         "# Calibration\n",
         "A Dendritic Semantic Network (DSN) on the pretrained encoder with the default options: its accuracy on test "
-        "rows in percent, the temperature that `--calibrate` fits on the dev rows, and the expected calibration error (ECE, "
-        "15 bins) and the log loss of the test rows without and with it.\n",
+        "rows in percent, the temperature that `--calibrate` fits on the dev rows, and the expected calibration error "
+        "(ECE, 15 bins) and the log loss of the test rows without and with it.\n",
         markdown_table(["table", "training rows", "dev rows", "test rows", "accuracy", "temperature", "ECE without",
                         "ECE with", "log loss without", "log loss with"], lines),
         f"Made by `python bench/accuracy/calibration.py` with dendritic-bert {__version__}, torch {torch.__version__}, "

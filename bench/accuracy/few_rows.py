@@ -134,8 +134,8 @@ def write_results(results: list[dict[str, str]], output: Path) -> list[Path]:
         "# Few rows\n",
         f"Accuracy on all test rows in percent: the mean of {most} draws of so many rows of each class, and their "
         "standard deviation; a figure without one is a single training. The pretrained encoder and random numbers are "
-        "what `dendritic-bert train` starts from, each with the defaults. fastText has words and pairs of words; the frozen "
-        "sentence encoder is under a logistic regression.\n",
+        "what `dendritic-bert train` starts from, each with the defaults. fastText has words and pairs of words; the "
+        "frozen sentence encoder is under a logistic regression.\n",
         "![Accuracy against rows of a class](few_rows.png)\n",
         markdown_table(["table", "rows of a class", *methods], lines),
         f"Made by `python bench/accuracy/few_rows.py` with dendritic-bert {__version__}, torch {torch.__version__}, "

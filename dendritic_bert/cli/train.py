@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -78,7 +79,7 @@ def option_flags(command: str) -> argparse.ArgumentParser:
         elif action.option_strings[0].startswith("--no_"):
             action.help = f"turn --{action.dest} off"
         elif action.dest in options_class.own_defaults:
-            text = str(action.help).rpartition(" (default: ")[0] or action.help
+            text = re.sub(r" \(default: [^()]*\)", "", str(action.help))
             action.help = f"{text} (default: {options_class.own_defaults[action.dest]})"
         elif action.default not in (None, []) and action.default is not False and "(default: " not in str(action.help):
             action.help = f"{action.help} (default: %(default)s)"
