@@ -31,6 +31,7 @@ from .files import CARD, CONFIG, PROJECTION, TOKENIZER, TOKENIZER_FILES, WEIGHTS
 HEAD, WINDOWS = "classifier.", "bert.windows."
 PROJECTED = "projection."  # before the names of a projection beside other tensors
 WORDS, WORD_SCALE = "bert.embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.scale"
+PACKED_AS = "written as int8 (words, with a float32 scale for each row) and float16"  # what its card says
 # What a configuration says of a folder or of a head, not of an encoder.
 _LEFT_OUT = ("architectures", "auto_map", "id2label", "label2id", "transformers_version")
 
@@ -109,9 +110,12 @@ def pack_encoder(
     settings = {name: value for name, value in config.to_diff_dict().items() if name not in _LEFT_OUT}
     text = json.dumps(settings | {"dtype": "float32", "num_labels": config.num_labels}, indent=2, sort_keys=True)
     (target / CONFIG).write_text(f"{text}\n", encoding="utf-8")
-    for name in (*TOKENIZER_FILES, CARD):
+    for name in TOKENIZER_FILES:
         if Path(folder, name).is_file():
             shutil.copy(Path(folder, name), target / name)
+    if Path(folder, CARD).is_file():
+        card = Path(folder, CARD).read_text(encoding="utf-8")
+        (target / CARD).write_text(card.replace("written as float32", PACKED_AS), encoding="utf-8")
     tokenizer = json.loads((target / TOKENIZER).read_text(encoding="utf-8"))  # without the spaces, 30 % of the file
     (target / TOKENIZER).write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 

@@ -37,7 +37,10 @@ def test_the_numbers_of_a_packed_folder(tmp_path, config):
     """A word's numbers by a formula of numpy in float64: none is further from the model's than half a step of its row,
     and every other number is the float16 nearest to the model's."""
     model = small_encoder(**config)
-    pack_encoder(save_encoder(tmp_path / "plain", model), tmp_path / "packed")
+    save_encoder(tmp_path / "plain", model)
+    (tmp_path / "plain" / "README.md").write_text("Live parameters: 7, written as float32.", encoding="utf-8")
+    pack_encoder(tmp_path / "plain", tmp_path / "packed")
+    assert "written as int8 (words, " in (tmp_path / "packed" / "README.md").read_text(encoding="utf-8")
     checkpoint = DsnCheckpoint.find(str(tmp_path / "packed"))
     packed, plain = checkpoint.state_dict(), model.state_dict()
     assert packed.keys() == plain.keys()
