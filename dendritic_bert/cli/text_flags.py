@@ -31,8 +31,8 @@ def add_text_flags(parser: argparse.ArgumentParser, model: str) -> None:
              "standard input, and compressed by gzip or zstd")
     add("--input-format", choices=["text", "csv", "tsv", "jsonl", "parquet", "arrow"],
         help="format of the input (default: what the suffix says; text, one per line, without a suffix)")
-    add("--column", metavar="NAME", help="column, or key of the JSON objects, that holds the text (default: text, or "
-                                         "the only column of strings)")
+    add("--column", metavar="NAME", help="column, or key of the JSON objects, that holds the text (default: the one "
+                                         "that the model was trained on, text, or the only column of strings)")
     add("--keep-columns", metavar="A,B", help="columns to write before the text, or all for every other one; one with "
                                               "the name of a result is written as input_NAME")
     add("--delimiter", metavar="C", help="character between the fields of CSV, tab for a tab (default: ,)")
@@ -77,8 +77,8 @@ def write_results(args: argparse.Namespace, done: str, load: Callable[[], TextLo
         if to_file and isinstance(source, list) and "-" not in source:
             raise KeyboardInterrupt("(the same command goes on where this one ended)") from None
         raise
-    if column is None and report.column != "text":
-        say(f"the texts are those of column {report.column}, the only one of strings")
+    if column is None:
+        _say_columns(report, model)
     _say_report(report, done, args.output if to_file else None, model.max_length, args.on_error)
 
 
@@ -115,6 +115,17 @@ def _texts(args: argparse.Namespace) -> tuple[list[str] | BinaryIO, str | None, 
                           "file, but TEXT is given")
     # As JSON, because an argument may hold line ends, and bytes that are not UTF-8 (as lone surrogates).
     return io.BytesIO("".join(json.dumps({"text": text}) + "\n" for text in args.texts).encode()), "jsonl", "text"
+
+
+def _say_columns(report: FileReport, model: TextLogits) -> None:
+    """Say which columns were taken where none was named, unless it is the column "text"."""
+    trained = getattr(model.config, "training_columns", None) or {}
+    first, second = report.column, report.text_pair_column
+    why = "on which the model was trained" if trained.get("text_column") == first else "the only one of strings"
+    if second is not None:
+        say(f"the texts are pairs of the columns {first} and {second}")
+    elif first != "text":
+        say(f"the texts are those of column {first}, {why}")
 
 
 def _say_report(report: FileReport, done: str, output: str | None, max_length: int | None, on_error: str) -> None:

@@ -8,7 +8,7 @@ if rows are held out) tokenizes, and two make a vocabulary where that is asked f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..inference.columns import recall_text_columns, warn_of_other_texts
 from ..inference.readers import open_records
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from ..training.evaluation import MAIN_METRIC, majority_share, scores
 from .benchmark import Benchmark
+from .column_choice import Columns
 from .held_out import HOLD_OUT, draw_held_out
 from .label_kinds import REGRESSION, SEVERAL, LabelCollector
 from .other_records import AnyRecords, KeptRecords, ListedRecords, load_from_hub
@@ -50,6 +52,8 @@ class OwnRows(Benchmark):
         problem_type: one of ``label_kinds.PROBLEM_TYPES``; None to tell from the labels.
         known_labels: names of classes that come first, in this order: those of the model that training goes on from. If
             ``train`` is None, other labels are an error.
+        trained: the ``training_columns`` of the model that is scored: what is not given is taken from there, where the
+            rows have these columns.
         hold_out: share of the rows that is held out if ``dev`` is None, stratified by class.
         fraction: share of the training rows to train on.
         seed: seed of the two draws.
@@ -65,13 +69,17 @@ class OwnRows(Benchmark):
     def __init__(self, train: AnyRecords | None, dev: AnyRecords | None = None, *,
                  text_column: str | None = None, text_pair_column: str | None = None, label_column: str | None = None,
                  label_separator: str | None = None, problem_type: str | None = None, known_labels: Sequence[str] = (),
-                 hold_out: float = HOLD_OUT, fraction: float = 1.0, seed: int = 0, folder: str | Path | None = None,
-                 on_error: str = "stop") -> None:
+                 trained: Mapping[str, str] | None = None, hold_out: float = HOLD_OUT, fraction: float = 1.0,
+                 seed: int = 0, folder: str | Path | None = None, on_error: str = "stop") -> None:
         first = dev if train is None else train
         if first is None:
             raise ValueError("train_file and dev_file are not given: name one of the two.")
         self.folder = folder
-        self.columns = find_columns(first, text_column, text_pair_column, label_column)
+        if label_separator is None:
+            label_separator = (trained or {}).get("label_separator")
+        self.columns = find_columns(first, *_recall_columns(trained, first.names, text_column, text_pair_column,
+                                                            label_column))
+        warn_of_other_texts(trained, first.name, self.columns.text, self.columns.text_pair)
         column = str(self.columns.label)
         collector = LabelCollector(column, first.name, label_separator, problem_type, known_labels,
                                    is_closed=train is None and problem_type != REGRESSION)
@@ -99,6 +107,8 @@ class OwnRows(Benchmark):
         self.source = first.name
         self.labels = list(labels.names)
         self._describe(labels.problem_type, labels.num_labels, hold_out)
+        if not isinstance(first, ListedRecords):  # whose columns have no names of the user's
+            self.settings["training_columns"] = _training_columns(self.columns, label_separator)
 
     @classmethod
     def open(cls, train_file: Any = None, dev_file: Any = None, *, input_format: str | None = None,
@@ -186,7 +196,8 @@ class OwnRows(Benchmark):
 
     def _describe(self, problem_type: str, num_labels: int, hold_out: float) -> None:
         """Set the attributes that follow from the rows."""
-        self.settings: dict[str, Any] = {"num_labels": num_labels, "problem_type": problem_type}
+        self.settings: dict[str, Any] = {"num_labels": num_labels, "problem_type": problem_type,
+                                         "training_columns": None}
         if self.labels:
             self.settings["id2label"] = dict(enumerate(self.labels))
             self.settings["label2id"] = {label: number for number, label in enumerate(self.labels)}
@@ -215,6 +226,23 @@ class _Texts:
 
 def _texts(part: tuple[Table, np.ndarray] | None) -> Iterator[tuple[list[str], ...]]:
     return iter(()) if part is None else part[0].texts(part[1])
+
+
+def _training_columns(columns: Columns, label_separator: str | None) -> dict[str, str]:
+    """``training_columns`` of the configuration of a model."""
+    found = {"text_column": columns.text, "text_pair_column": columns.text_pair, "label_column": columns.label,
+             "label_separator": label_separator}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _recall_columns(trained: Mapping[str, str] | None, names: Sequence[str], text: str | None, text_pair: str | None,
+                    label: str | None) -> tuple[str | None, str | None, str | None]:
+    """The columns that are given, else those that a model was trained on, where they are there and of no other use."""
+    text, text_pair = recall_text_columns(trained, [name for name in names if name != label], text, text_pair)
+    remembered = (trained or {}).get("label_column")
+    if label is None and remembered in names and remembered not in (text, text_pair):
+        label = remembered
+    return text, text_pair, label
 
 
 def _take_fraction(is_row: np.ndarray, fraction: float, seed: int) -> np.ndarray:

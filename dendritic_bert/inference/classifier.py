@@ -199,10 +199,11 @@ class TextClassifier(TextLogits):
                 of a path that ends in .gz or .zst are compressed.
             input_format: "text" (one text per line), "csv", "tsv", "jsonl", "parquet" or "arrow" (Feather, too); None
                 is what the suffix says, and "text" without a suffix.
-            column: the column, or the key of each JSON object, that holds the text; None is "text", or where there is
-                none of this name the only column of strings.
+            column: the column, or the key of each JSON object, that holds the text; None is the one that the model
+                was trained on, where that is there and known (see ``training_columns`` of the configuration), or else
+                "text", or the only column of strings.
             text_pair_column: the column of the second texts, for a model that was trained on pairs; they are written as
-                text_pair.
+                text_pair. Where neither it nor ``column`` is given, it is the one that the model was trained on, too.
             top_k, function_to_apply, threshold, abstain_below: as in a call. Instead of label and score, a list of
                 labels is in "labels" of each JSON object, as ``{"label", "score"}``, and elsewhere in the columns
                 label_1, score_1, label_2, ..., which are null (empty) behind the last of them. A label that is None is

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .file_formats import TABLE_FORMATS
@@ -14,16 +15,62 @@ TEXT = "text"
 ALL = "all"
 
 
-def text_column(records: Records, column: str | None) -> str:
-    """The column of the texts: ``column``; or "text", or where there is none the only column of strings."""
+def choose_text_columns(records: Records, column: str | None, text_pair_column: str | None,
+                        trained: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The column of the texts and, for pairs, that of the second ones.
+
+    They are those that are given; or those of ``trained``, the ``training_columns`` of a model; or "text", or where
+    there is none the only column of strings. Warns where the model was trained on pairs and the texts are single, or
+    the reverse. Raises ValueError, which says what to pass, where none of these is there.
+    """
+    column, text_pair_column = recall_text_columns(trained, records.names, column, text_pair_column)
+    text = text_column(records, column, trained)
+    warn_of_other_texts(trained, records.name, text, text_pair_column)
+    return (text,) if text_pair_column is None else (text, text_pair_column)
+
+
+def recall_text_columns(trained: Mapping[str, str] | None, names: Sequence[str], text: str | None,
+                        text_pair: str | None) -> tuple[str | None, str | None]:
+    """``text`` and ``text_pair`` if they are given, else the columns that a model was trained on and ``names`` hold. A
+    ``text`` that is given alone is no pair."""
+    remembered = (trained or {}).get("text_column")
+    if text is not None or remembered not in names or remembered == text_pair:
+        return text, text_pair
+    second = (trained or {}).get("text_pair_column")
+    return remembered, text_pair or (second if second in names else None)
+
+
+def text_column(records: Records, column: str | None, trained: Mapping[str, str] | None = None) -> str:
+    """The column of the texts: ``column``; or "text", or where there is none the only column of strings. Raises
+    ValueError where there are others alone."""
     names = records.names
     if column is not None:
         return TEXT if records.is_text else column
     # A header that is one column of several names, by a delimiter that was not given, is no column of strings.
-    if TEXT in names or (len(names) == 1 and set(names[0]) & set(DELIMITERS)):
+    if TEXT in names or not names or (len(names) == 1 and set(names[0]) & set(DELIMITERS)):
         return TEXT
     strings = records.string_columns()
-    return strings[0] if len(strings) == 1 else TEXT
+    if len(strings) == 1:
+        return strings[0]
+    if "jsonl" in records.format:  # whose later objects may have other keys, and whose first may be malformed
+        return TEXT
+    missing = f"{trained['text_column']!r}, on which the model was trained" if trained else repr(TEXT)
+    raise ValueError(f"{records.name} has no column {missing}: pass column (--column), one of {', '.join(names)}.")
+
+
+def warn_of_other_texts(trained: Mapping[str, str] | None, source: str, text: str, text_pair: str | None) -> None:
+    """Warn where a model was trained on pairs and single texts are read, or the reverse."""
+    second = (trained or {}).get("text_pair_column")
+    if not trained or (second is None) == (text_pair is None):
+        return
+    if text_pair is None:
+        warnings.warn(f"the model was trained on pairs, of the columns {trained['text_column']!r} and {second!r}, but "
+                      f"single texts are read from {source}, of the column {text!r}: name the second column with "
+                      "text_pair_column (--text-pair-column).", stacklevel=3)
+    else:
+        warnings.warn(f"the model was trained on single texts, of the column {trained['text_column']!r}, but pairs are "
+                      f"read from {source}, of the columns {text!r} and {text_pair!r}: name one column of texts alone.",
+                      stacklevel=3)
 
 
 class KeptColumns:

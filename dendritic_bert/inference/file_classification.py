@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..model.files import MODEL_FILES
-from .columns import KeptColumns, text_column
+from .columns import KeptColumns, choose_text_columns
 from .file_formats import OUTPUT_FORMATS, choose_format
 from .formatters import Column, Labels, Write, open_formatter
 from .readers import Position, RecordBatch, Records, open_records
@@ -35,7 +35,7 @@ class FileReport(NamedTuple):
     num_records: texts classified. num_resumed: how many of them the interrupted run had classified. num_truncated:
     texts that were cut to the model's length. num_replaced: bytes that were not UTF-8 and became U+FFFD. num_malformed:
     records that were skipped or written as null, as ``on_error`` says. first_malformed: where the first of them is, and
-    what is wrong with it. column: the column that held the texts.
+    what is wrong with it. column, text_pair_column: the columns that held the texts.
     """
 
     num_records: int
@@ -45,6 +45,7 @@ class FileReport(NamedTuple):
     num_malformed: int = 0
     first_malformed: str = ""
     column: str = "text"
+    text_pair_column: str | None = None
 
 
 def classify_file(
@@ -73,8 +74,6 @@ def classify_file(
     check_positive("batch_size", batch_size)
     format = choose_format("format", format, output, OUTPUT_FORMATS)
     nested = format == "json"
-    text_results = [Column("text", "text"), *([Column("text_pair", "text")] if text_pair_column else [])]
-    results = [*text_results, *(Column(*column) for column in answers.columns(nested))]
 
     def classify(batch: RecordBatch | Exception) -> tuple[Callable[[Write], bytes], int]:
         """What makes the lines or rows of a batch, and how many of its texts were cut."""
@@ -102,9 +101,12 @@ def classify_file(
 
     with ExitStack() as stack:
         records = stack.enter_context(open_records(input, input_format, on_error, delimiter))
-        text = text_column(records, column)
-        text_columns = [text, *([text_pair_column] if text_pair_column else [])]
+        text_columns = choose_text_columns(records, column, text_pair_column,
+                                           getattr(classifier.config, "training_columns", None))
+        text, text_pair_column = text_columns[0], text_columns[1] if len(text_columns) > 1 else None
         records.check([], text_columns)
+        text_results = [Column(name, "text") for name in ("text", "text_pair")[:len(text_columns)]]
+        results = [*text_results, *(Column(*column) for column in answers.columns(nested))]
         kept = KeptColumns(records, keep_columns, text_columns, [result.name for result in results])
         formatter = open_formatter(format, [*kept.columns, *results])
         run = {"model": classifier.fingerprint(), "input_format": records.format, "column": text, "format": format,
@@ -133,7 +135,7 @@ def classify_file(
             position = behind
             del batch, rows  # before the next ones are in memory
     return FileReport(position.records, start.records, position.num_truncated, position.num_replaced,
-                      position.num_malformed, position.first_malformed, text)
+                      position.num_malformed, position.first_malformed, text, text_pair_column)
 
 
 def _has_null(texts: Any) -> bool:

@@ -32,7 +32,7 @@ BATCH_SIZE = 4096
 ENGINE_TEXTS = 1 << 16  # that the engine is given at a time; it takes blocks of its own
 ENCODER_ROWS = 128  # rows that BERT's encoder takes at a time, each padded to the longest of them
 # Fields of a configuration that say where a checkpoint came from, not what it computes.
-INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map"}
+INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map", "training_columns"}
 Result = TypeVar("Result")
 _LOCK = threading.Lock()  # guards num_truncated, and the making of the model, when calls overlap
 

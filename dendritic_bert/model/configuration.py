@@ -42,6 +42,9 @@ class DendriticBertConfig(BertConfig):
             which it computes (see ``prepare``). None is the dtype of the parameters, which the model itself takes.
         temperature: the number, > 0, by which scores divide the logits before softmax or sigmoid (temperature scaling,
             Guo et al. 2017, https://arxiv.org/abs/1706.04599). The logits themselves are not divided.
+        training_columns: how the rows that a model was trained on were read: ``text_column``, and where there are such
+            ``text_pair_column``, ``label_column`` and ``label_separator``. Files are read so again unless told
+            otherwise. None is a model of a benchmark, or of rows that were in memory.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: a value has the wrong type or is not among those listed.
@@ -63,6 +66,7 @@ class DendriticBertConfig(BertConfig):
     window_dropout_prob: float | int = 0.0
     table_dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
     temperature: float = 1.0
+    training_columns: dict[str, str] | None = None
 
     @property
     def pools_windows(self) -> bool:
@@ -114,6 +118,13 @@ class DendriticBertConfig(BertConfig):
         if self.window_layers and self.pooling in ("mean_all", "sum_all"):
             raise ValueError(f"window_layers is {self.window_layers} and pooling {self.pooling!r}, which counts "
                              "padding: pass pooling=\"gated_mean\" or \"mean_masked\".")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers, without ``training_columns`` where there are none."""
+        values = super().to_dict()
+        if values.get("training_columns") is None:
+            values.pop("training_columns", None)
+        return values
 
     @classmethod
     def get_config_dict(

@@ -85,7 +85,8 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
 def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, Any], vocab_size: int) -> Any:
     """A ``model_class`` as ``options`` describe it; ``settings`` are the fields of ``DendriticBertConfig`` that the
     task determines."""
-    settings = settings | {"temperature": 1.0}  # that of a checkpoint was fitted to other weights
+    # What a checkpoint has of these belongs to other weights, and to other rows.
+    settings = {"training_columns": None} | settings | {"temperature": 1.0}
     for name in ("hidden_dropout_prob", "classifier_dropout"):
         if getattr(options, name) is not None:
             settings = settings | {name: getattr(options, name)}

@@ -102,7 +102,10 @@ def _outputs(evaluation: Evaluation) -> str:
 
 def _how_to_use(options: TrainingOptions, benchmark: OwnRows, temperature: float) -> str:
     text, pair, _ = benchmark.columns
-    columns = f" --column {shlex.quote(text)}" if text != "text" else ""
+    delimiter = "tab" if options.delimiter == "\t" else options.delimiter
+    flags = {"input-format": options.input_format, "delimiter": delimiter}
+    columns = "".join(f" --{name} {shlex.quote(value)}" for name, value in flags.items() if value)
+    columns += f" --column {shlex.quote(text)}" if text != "text" else ""
     call, texts = '"a text"', '["a text"]'
     if pair is not None:
         columns += f" --text-pair-column {shlex.quote(pair)}"

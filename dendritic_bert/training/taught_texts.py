@@ -60,6 +60,8 @@ class TaughtTexts(Benchmark):
         self.settings: dict[str, Any] = {
             "num_labels": config.num_labels, "problem_type": "single_label_classification",
             "id2label": names, "label2id": {name: number for number, name in names.items()}}
+        if options.text_column:
+            self.settings["training_columns"] = {"text_column": options.text_column}
 
     @property
     def _classes(self) -> np.ndarray:

@@ -162,7 +162,8 @@ def evaluate(
         dev_file: files of rows of one's own, in place of a task.
         output_dir: folder for the report on own rows, with its pictures and the rows that are wrong; None writes none.
         own_rows: text_column, text_pair_column, label_column, label_separator, input_format, delimiter and on_error,
-            as in ``TrainingOptions``.
+            as in ``TrainingOptions``. Columns and separator that are not given are those of the model's training, where
+            the rows have them. Which columns were taken is said on standard error.
 
     Returns the metrics, standard_error if accuracy is one of them, num_examples, and num_truncated (texts that were cut
     to the model's position table, or to the tokenizer's ``model_max_length`` if that is shorter), and, if there are
@@ -206,7 +207,12 @@ def _open_rows_of(model_path: str, dev_file: Sequence[str] | str, own_rows: dict
     if config is None:
         raise ValueError(f"{model_path} is not a model of this package: pass one that `dendritic-bert train` has "
                          "written.")
-    return OwnRows.open(None, dev_file, known_labels=known_labels(config), problem_type=config.problem_type, **own_rows)
+    rows = OwnRows.open(None, dev_file, known_labels=known_labels(config), problem_type=config.problem_type,
+                        trained=config.training_columns, **own_rows)
+    text = (config.training_columns or {}).get("text_column", rows.columns.text)
+    note = "" if text in rows.columns.texts else f"; the model was trained on the text {text!r}"
+    print(f"columns: {rows.columns}{note}", file=sys.stderr, flush=True)
+    return rows
 
 
 def _evaluate_own_rows(model: Any, benchmark: OwnRows, rows: dict[str, EncodedRows], output_dir: str | None

@@ -14,7 +14,7 @@ from dendritic_bert.cli import environment
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--file", "missing.txt"], "input missing.txt does not exist."),
-    (["--file", "in.csv"], "column is 'text', which in.csv does not have: the columns are title, review."),
+    (["--file", "in.csv"], "in.csv has no column 'text': pass column (--column), one of title, review."),
     (["--file", "in.csv", "--input-format", "jsonl"], "in.csv, line 1: not valid JSON"),
     (["--output", "missing/out.csv"], "missing/out.csv cannot be written"),
     (["--output", "."], "output . is a directory, name a file."),

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from dendritic_bert.inference.columns import KeptColumns, text_column
+from dendritic_bert.inference.columns import KeptColumns, choose_text_columns, text_column
 from dendritic_bert.inference.readers import open_records
 
 RESULTS = ["text", "label", "score"]
@@ -38,8 +38,8 @@ def test_the_column_of_a_table(tmp_path):
 
 
 @pytest.mark.parametrize(("data", "message"), [
-    ("title,review\na,b\n", "column is 'text', which .*a.csv does not have: the columns are title, review"),
-    ("id,n\n1,2\n", "column is 'text', which .*a.csv does not have: the columns are id, n"),
+    ("title,review\na,b\n", r"a\.csv has no column 'text': pass column \(--column\), one of title, review\."),
+    ("id,n\n1,2\n", r"a\.csv has no column 'text': pass column \(--column\), one of id, n\."),
     ("id;review\n1;a\n", r"its header 'id;review' is one column, whose names ';' seems to separate"),
 ])
 def test_where_there_is_a_choice_it_is_left_to_the_user(tmp_path, data, message):
@@ -48,9 +48,40 @@ def test_where_there_is_a_choice_it_is_left_to_the_user(tmp_path, data, message)
         records.check([text_column(records, None)])
 
 
+PAIRS = {"text_column": "title", "text_pair_column": "review", "label_column": "topic"}
+
+
+@pytest.mark.parametrize(("given", "trained", "columns", "warning"), [
+    ((None, None), {"text_column": "review"}, ("review",), None),
+    ((None, None), PAIRS, ("title", "review"), None),
+    (("title", "review"), PAIRS, ("title", "review"), None),
+    ((None, "topic"), PAIRS, ("title", "topic"), None),
+    (("review", None), {"text_column": "title"}, ("review",), None),
+    (("review", None), None, ("review",), None),
+    (("review", None), PAIRS, ("review",), "trained on pairs, of the columns 'title' and 'review', but single texts"),
+    (("title", "review"), {"text_column": "title"}, ("title", "review"), "trained on single texts, of the column 'tit"),
+])
+def test_the_columns_that_a_model_was_trained_on(tmp_path, recwarn, given, trained, columns, warning):
+    """What is given wins; other kinds of texts than those of the training are said."""
+    records = open_records(write(tmp_path, "a.csv", "id,title,review,topic\n1,a,b,c\n"))
+    assert choose_text_columns(records, *given, trained) == columns
+    assert len(recwarn) == (warning is not None)
+    assert warning is None or warning in str(recwarn[0].message)
+
+
+def test_where_the_columns_of_the_training_are_not_there(tmp_path):
+    one = open_records(write(tmp_path, "a.csv", "id,body\n1,a\n"))
+    assert choose_text_columns(one, None, None, {"text_column": "review"}) == ("body",)
+    several = open_records(write(tmp_path, "b.csv", "id,title,body\n1,a,b\n"))
+    with pytest.raises(ValueError, match=r"b\.csv has no column 'review', on which the model was trained: pass column "
+                                         r"\(--column\), one of id, title, body\.$"):
+        choose_text_columns(several, None, None, {"text_column": "review"})
+
+
 def test_a_stream_of_several_columns(tmp_path):
     """Its rows cannot be looked at before they are read."""
-    assert text_column(open_records(io.BytesIO(b"id,review\n1,a\n"), "csv"), None) == "text"
+    with pytest.raises(ValueError, match=r"input has no column 'text': pass column \(--column\), one of id, review"):
+        text_column(open_records(io.BytesIO(b"id,review\n1,a\n"), "csv"), None)
     assert text_column(open_records(io.BytesIO(b"review\na\n"), "csv"), None) == "review"
 
 

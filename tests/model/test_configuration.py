@@ -54,6 +54,14 @@ def test_round_trip(tmp_path):
     assert (config.pooled_size, config.longest_row) == (768 + 32, float("inf"))
 
 
+@pytest.mark.parametrize("columns", [None, {"text_column": "body", "label_separator": ";"}])
+def test_the_columns_of_the_training(tmp_path, columns):
+    """They stand in the file of a model that has some, and of no other."""
+    DendriticBertConfig(training_columns=columns).save_pretrained(tmp_path)
+    assert ("training_columns" in (tmp_path / "config.json").read_text()) == (columns is not None)
+    assert DendriticBertConfig.from_pretrained(tmp_path).training_columns == columns
+
+
 def test_keywords_beside_a_file(tmp_path):
     """Windows take the positions away; what they do not go with is said although transformers sets it late."""
     BertConfig(hidden_size=24).save_pretrained(tmp_path)

@@ -234,11 +234,13 @@ def test_an_interrupted_training_on_an_encoder_goes_on_to_the_same_weights(own_o
 
 
 def test_a_saved_model_forgets_what_was_fitted_to_its_weights(tmp_path):
-    """The form of its tables, which was chosen by the labels that it gave, and the temperature."""
+    """The form of its tables, which was chosen by the labels that it gave, the temperature, and the columns."""
     model = windowed_model(**KINDS["recipe"])
     model.config.table_dtype, model.config.temperature = "int8", 2.5
+    model.config.training_columns = {"text_column": "review"}
     model.save_pretrained(tmp_path)
     options = TrainingOptions(task="sst2", model_name=str(tmp_path), dsn=True)
     built = build_model(type(model), options, {"num_labels": 2}, model.config.vocab_size)
     assert built.config.table_dtype is None
     assert built.config.temperature == 1.0
+    assert built.config.training_columns is None

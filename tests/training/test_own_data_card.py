@@ -23,13 +23,13 @@ RESULTS = {"live_parameters": {"all": 1030, "embeddings": 1000, "windows": 0, "e
 @pytest.fixture
 def card(tmp_path):
     """Writes a table of 40 rows and the card of a model of it; gives the card, the evaluation and the options."""
-    def write(header: str, line, temperature: float = 1.0, **results):
+    def write(header: str, line, temperature: float = 1.0, given: dict[str, str] | None = None, **results):
         file = tmp_path / "my rows.csv"
         file.write_text(header + "\n" + "".join(line(i) + "\n" for i in range(40)))
         folder = tmp_path / "out"
         folder.mkdir()
-        options = TrainingOptions(train_file=[str(file)], epochs=2, output_dir=str(folder))
-        rows = OwnRows.open([str(file)])
+        options = TrainingOptions(train_file=[str(file)], epochs=2, output_dir=str(folder), **given or {})
+        rows = OwnRows.open([str(file)], **given or {})
         labels = rows.targets("dev")
         outputs = max(1, len(rows.labels))
         logits = np.random.default_rng(0).normal(size=(len(labels), outputs)).astype(np.float32)
@@ -66,6 +66,13 @@ def test_classes(card, tmp_path):
     assert f"is {before:.4f} without a temperature, and {found['ece']:.4f} with the temperature 2" in text
     assert "They decided on the temperature, too" in text
     assert "divided by 2 they give the scores of this package" in text
+
+
+@pytest.mark.parametrize(("character", "flag"), [(";", "';'"), ("\t", "tab")])
+def test_the_command_reads_the_file_as_the_training_did(card, character, flag):
+    text, *_ = card(f"message{character}kind", lambda i: f"some text {i}{character}{['late', 'lost'][i % 2]}",
+                    given={"delimiter": character, "input_format": "csv"})
+    assert f"--file 'my rows.csv' --input-format csv --delimiter {flag} --column message\n" in text
 
 
 def test_pairs_and_values(card, tmp_path):

@@ -95,6 +95,40 @@ def test_a_dev_file_is_scored_and_reported(own_options, reviews, tmp_path):
     assert found["num_replaced"] > 0
 
 
+def write_table(path, header, line, size):
+    path.write_text(header + "\n" + "".join(line(i) + "\n" for i in range(size)))
+    return str(path)
+
+
+def test_a_model_reads_the_columns_that_it_was_trained_on(own_options, tmp_path, capsys, recwarn):
+    """Of several labels a row, too; a model that goes on on other rows has their columns."""
+    tones, kinds = ("good", "bad"), ("film", "book", "song")
+
+    def line(i):
+        tone, kind = tones[i % 2], kinds[i % 3]
+        return f"{i % 5} words of a title,{tone} {kind} {i},{tone};{kind},{tone}"
+
+    files = [write_table(tmp_path / name, "title,body,tags,tone", line, 60) for name in ("train.csv", "dev.csv")]
+    out = own_options().output_dir
+    train(own_options(train_file=files[0], text_column="body", label_column="tags", label_separator=";", epochs=1))
+    columns = {"text_column": "body", "label_column": "tags", "label_separator": ";"}
+    assert AutoConfig.from_pretrained(out).training_columns == columns
+    capsys.readouterr()
+    found = evaluate(out, dev_file=files[1])
+    assert capsys.readouterr().err == "columns: text 'body', label 'tags'\n"
+    given = {"text_column": "title", "text_pair_column": "body"}
+    assert evaluate(out, dev_file=files[1], **columns) == found != evaluate(out, dev_file=files[1], **given)
+    assert "trained on single texts, of the column 'body', but pairs are read from" in str(recwarn.pop().message)
+    TextClassifier.from_pretrained(out).classify_file(files[1], tmp_path / "labels.csv")
+    with open(tmp_path / "labels.csv", newline="") as file:
+        assert next(csv.DictReader(file))["text"] == "good film 0"
+    train(own_options(train_file=files[0], label_column="tone", model_name=out, epochs=1, hidden_size=None,
+                      vocab_size=None, problem_type="single_label_classification", output_dir=str(tmp_path / "more"),
+                      **given))
+    pairs = {"text_column": "title", "text_pair_column": "body", "label_column": "tone"}
+    assert AutoConfig.from_pretrained(tmp_path / "more").training_columns == pairs
+
+
 def test_numbers_and_several_labels(own_options, reviews, tmp_path):
     results = train(own_options(label_column="stars", problem_type="regression", baseline=True, epochs=20))
     assert results["metric"] == "pearson"

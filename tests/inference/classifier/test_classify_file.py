@@ -154,8 +154,8 @@ def test_truncated_texts_are_counted(classifier):
 
 
 @pytest.mark.parametrize(("input_format", "data", "message"), [
-    ("csv", b"id,sentence\n1,a\n", "column is 'text', which input does not have: the columns are id, sentence"),
-    ("tsv", b"id\tsentence\n1\ta\n", "the columns are id, sentence"),
+    ("csv", b"id,sentence\n1,a\n", r"input has no column 'text': pass column \(--column\), one of id, sentence\."),
+    ("tsv", b"id\tsentence\n1\ta\n", "one of id, sentence"),
     ("csv", b"", "column is 'text', which input does not have: the file has no header line"),
     ("csv", b"id,text\n1,a\n2\n", "input, line 3: column 'text' is missing, 1 columns for the header's 2"),
     ("csv", b'text\na\n"b\nc\n', "input, line 4: not valid CSV"),
@@ -203,7 +203,7 @@ def test_paths_that_cannot_be_read_or_written(classifier, tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"output .*in\.txt is the input"):
         classifier.classify_file(path, path)
     path.write_bytes(b"id,n\n1,2\n")
-    with pytest.raises(ValueError, match="column is 'text'"):
+    with pytest.raises(ValueError, match="has no column 'text'"):
         classifier.classify_file(path, tmp_path / "out", input_format="csv")
     assert [left.name for left in tmp_path.iterdir()] == ["in.txt"]
 
