@@ -2,10 +2,10 @@
 
     values of the column, batch by batch -> LabelCollector -> Labels (an id or a number for each row, and the names)
 
-Strings, bools and whole numbers with few different values are classes; numbers with a fractional part, and whole
-numbers with many different values, are a regression; lists and separated strings are several classes of one row
-(multi-label), and so are lists of zeros and ones, one for each class; other lists of floats are several targets of a
-regression. Names of classes stand in sorted order, whole numbers in the order of their values.
+Strings, bools, whole numbers with few different values and ids of classes, which count from 0 or 1 without a gap, are
+classes; numbers with a fractional part, and other whole numbers, are a regression; lists and separated strings are
+several classes of one row (multi-label), and so are lists of zeros and ones, one for each class; other lists of floats
+are several targets of a regression. Names of classes stand in sorted order, whole numbers in the order of their values.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 CLASSES, SEVERAL, REGRESSION = PROBLEM_TYPES
 FEW_NUMBERS = 20  # up to so many different whole numbers are classes, whatever the number of rows
 ROWS_PER_NUMBER = 10  # more of them are classes if each stands for so many rows on average
+ROWS_PER_ID = 2  # ids of classes need but so many
+CLASS_NAMES = frozenset(("label", "labels", "class", "classes", "intent", "intents", "category", "categories"))
+QUANTITY_NAMES = frozenset((  # of columns whose numbers are no ids, even if they leave no gap
+    "score", "scores", "rating", "ratings", "stars", "points", "count", "counts", "votes", "likes", "price", "prices",
+    "age", "year", "years", "days", "length"))
 MAX_CLASSES = 100_000  # more different strings are not the names of classes
 TEXT_WORDS, TEXT_CHARACTERS = 4, 40  # labels with so many words or characters on average are texts
 MIN_ROWS_OF_TEXTS = 10  # fewer rows do not show that a label column holds texts
@@ -298,7 +303,17 @@ class LabelCollector:
             return False
         different = len(np.unique(numbers))
         has_fractions = bool((numbers != np.round(numbers)).any())
-        return has_fractions or different > max(FEW_NUMBERS, self.num_rows / ROWS_PER_NUMBER)
+        rows_per_number = ROWS_PER_ID if self._are_ids(numbers, different) else ROWS_PER_NUMBER
+        return has_fractions or different > max(FEW_NUMBERS, self.num_rows / rows_per_number)
+
+    def _are_ids(self, numbers: np.ndarray, different: int) -> bool:
+        """Whether whole numbers are ids of classes: the column is called so, or they count from 0 or 1 without a gap.
+
+        Numbers of which some are not there, as where a class has but a few rows, are told by the column's name alone.
+        """
+        name = self.column.strip().lower()
+        has_no_gap = numbers.min() in (0, 1) and numbers.max() - numbers.min() + 1 == different
+        return name in CLASS_NAMES or (has_no_gap and name not in QUANTITY_NAMES)
 
     def _expect_no_texts(self) -> None:
         """Raise ValueError if the labels are texts: more than half of the rows have a long one of their own."""

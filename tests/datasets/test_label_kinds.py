@@ -56,6 +56,26 @@ def test_numbers_are_a_regression(values):
     assert labels.counts().tolist() == []
 
 
+GAPS = [number * 7 % 101 for number in range(60)] * 2
+
+
+@pytest.mark.parametrize(("column", "values", "expected"), [
+    ("team", list(range(150)) * 2, CLASSES), ("team", [str(number) for number in range(1, 41)] * 2, CLASSES),
+    ("team", [float(number) for number in range(77)] * 5, CLASSES),
+    ("team", list(range(150)), REGRESSION),  # one row each
+    ("team", list(range(2, 42)) * 5, REGRESSION), ("team", GAPS, REGRESSION),
+    ("Label", GAPS, CLASSES), ("category", GAPS, CLASSES), ("intent", GAPS[:90], REGRESSION),
+    ("label", [number / 2 for number in range(60)] * 5, REGRESSION),
+    ("score", list(range(101)) * 5, REGRESSION), ("year", list(range(1980, 2020)) * 5, REGRESSION),
+    ("stars", [1, 2, 3, 4, 5] * 5, CLASSES),
+])
+def test_ids_of_classes(column, values, expected):
+    """Whole numbers without a gap, or in a column that is called so, are classes with two rows each."""
+    collector = LabelCollector(column, "f.csv")
+    collector.add(values, lambda row: f"f.csv, line {row + 2}")
+    assert collector.finish().problem_type == expected
+
+
 def test_the_kind_can_be_said():
     assert collect([1, 2, 2] * 5, problem_type=REGRESSION).dense().tolist() == [1.0, 2.0, 2.0] * 5
     assert collect([0.5, 1, 2] * 5, problem_type=CLASSES).names == ("0.5", "1", "2")
