@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
-# In lower case. A column with such a name is taken for what it says.
+from .column_values import (
+    are_dates,
+    are_few,
+    are_ids,
+    are_words,
+    is_empty,
+    is_mostly_empty,
+    is_number,
+    looks_like_text,
+    mean_length,
+    num_different,
+)
+
+# As ``plain_name`` writes them. A column with such a name is taken for what it says, if its values can be that.
 TEXT_NAMES = frozenset((
-    "text", "texts", "sentence", "sentences", "review", "reviews", "tweet", "title", "headline", "content", "contents",
-    "description", "comment", "comments", "message", "body", "abstract", "summary", "document", "paragraph", "post",
-    "utterance", "query", "question", "answer", "premise", "hypothesis", "sentence1", "sentence2", "question1",
-    "question2", "text1", "text2", "text_a", "text_b", "text_pair", "subject", "reply", "lyrics", "plot"))
+    "text", "texts", "full_text", "selftext", "self_text", "body_text", "comment_text", "review_text", "tweet_text",
+    "email_text", "sentence", "sentences", "review", "reviews", "tweet", "sms", "title", "headline", "article",
+    "content", "contents", "description", "comment", "comments", "message", "body", "abstract", "summary", "document",
+    "paragraph", "post", "feedback", "utterance", "query", "prompt", "response", "question", "answer", "premise",
+    "hypothesis", "sentence1", "sentence2", "question1", "question2", "text1", "text2", "text_a", "text_b", "text_pair",
+    "subject", "reply", "lyrics", "plot"))
 LABEL_NAMES = frozenset((
-    "label", "labels", "intent", "topic", "topics", "class", "classes", "category", "categories", "target", "targets",
-    "sentiment", "emotion", "emotions", "rating", "ratings", "score", "scores", "stars", "polarity", "tag", "tags",
-    "genre", "genres", "language", "lang", "gold_label", "y"))
-LONG_CHARACTERS, LONG_WORDS = 20, 3  # a column whose values have so many on average looks like text
+    "label", "labels", "gold_label", "class", "classes", "category", "categories", "intent", "intents", "target",
+    "targets", "sentiment", "emotion", "emotions", "polarity"))
+# Columns with these names may hold labels, or say something else of the texts.
+OTHER_LABEL_NAMES = frozenset((
+    "topic", "topics", "rating", "ratings", "score", "scores", "stars", "tag", "tags", "genre", "genres", "language",
+    "lang", "y"))
+NO_LABEL_NAMES = frozenset((
+    "id", "ids", "idx", "index", "index_level_0", "unnamed_0", "guid", "uuid", "key", "row", "line", "split", "fold",
+    "date", "time", "datetime", "timestamp", "created_at", "updated_at", "url", "link"))
+SENTENCE_WORDS, SENTENCE_CHARACTERS = 3, 20  # a name with so many is a text
 
 
 class Columns(NamedTuple):
@@ -41,18 +63,18 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
                    text_pair: str | None = None, label: str | None = None) -> Columns:
     """The columns of a table to train on.
 
-    A column that is named is taken. Else texts are the columns with a name of ``TEXT_NAMES``, or, if there is none,
-    those whose values are long; where there are two, they are a pair. The label is the column with a name of
-    ``LABEL_NAMES``, else the one column that is left.
+    A column that is given is taken. Else the texts are the columns with a name of ``TEXT_NAMES`` whose values can be
+    texts, or, if there is none, the column whose values are long; where there are two with such names, they are a
+    pair. The label is the column with a name of ``LABEL_NAMES``, else the one column that is left and can hold labels.
 
     Args:
         names: the names of all columns.
-        sample: the values of each column in the first rows.
+        sample: the values of each column in the first rows, as far as they can be read by their names.
         source: the file, for errors.
         text, text_pair, label: columns that are given by the user.
 
     Raises ValueError, which lists the columns and the options that name them, if a column is not there or the choice is
-    open.
+    open, and if the names are those of a row.
     """
     flags = {"text_column": text, "text_pair_column": text_pair, "label_column": label}
     for flag, name in flags.items():
@@ -65,65 +87,120 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
     if len(names) < 2:
         raise ValueError(f"{source} has one column only, {_listed(names)}: a table to train on has texts and labels"
                          f"{_likely_delimiter(names)}.")
-    free = [name for name in names if name not in given]
+    sample = {name: sample.get(name, []) for name in names}
+    if not given:
+        expect_header(names, sample, source)
+    free = [name for name in names if name not in given and not _is_blank(name, names, sample)]
     if label is None:
-        by_name = [name for name in free if name.strip().lower() in LABEL_NAMES]
-        if len(by_name) > 1:
-            raise ValueError(f"{source} has several columns that may hold the labels, {_listed(by_name)}: name one "
-                             "with label_column.")
-        label = by_name[0] if by_name else None
+        label = _named_label(free, sample, source)
         free = [name for name in free if name != label]
     if text is None:
         text, text_pair = _choose_texts(free, sample, source, text_pair, label is None)
         free = [name for name in free if name not in (text, text_pair)]
     if label is None:
         label = _choose_label(free, sample, source, names)
-    columns = Columns(text, text_pair, label)
-    if not given and not {name.strip().lower() for name in columns.all} & (TEXT_NAMES | LABEL_NAMES):
-        _expect_header(columns, sample, source)
-    return columns
+    return Columns(text, text_pair, label)
 
 
-def _expect_header(columns: Columns, sample: dict[str, list[Any]], source: str) -> None:
-    """Raise ValueError if the names are those of a row, as in a file without a line of names."""
-    if columns.label in sample[str(columns.label)]:
-        raise ValueError(f"{source} has no names of columns: its first line holds {columns.label!r}, a label of later "
-                         "rows. Put a line such as text,label before it.")
+def plain_name(name: str) -> str:
+    """A name in lower case, with "_" between its words: review_text for reviewText and Review Text."""
+    return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).strip("_").lower()
+
+
+def _is_blank(name: str, names: list[str], sample: dict[str, list[Any]]) -> bool:
+    """Whether a column is nothing but delimiters at the ends of the lines."""
+    return is_empty(sample[name]) or (not name.strip() and names.count(name) > 1)
+
+
+def _is_constant(values: list[Any]) -> bool:
+    return num_different(values) < 2
+
+
+def _named_label(free: list[str], sample: dict[str, list[Any]], source: str) -> str | None:
+    """The column with a name of ``LABEL_NAMES``; of several the one that has more than one value."""
+    found = [name for name in free if plain_name(name) in LABEL_NAMES]
+    if len(found) > 1:
+        found = [name for name in found if not _is_constant(sample[name])] or found
+    if len(found) > 1:
+        raise _several_labels(found, source)
+    return found[0] if found else None
 
 
 def _choose_label(free: list[str], sample: dict[str, list[Any]], source: str, names: list[str]) -> str:
-    """The one column of ``free`` that can hold labels: numbers of rows and the like differ in every row."""
-    found = [name for name in free if len(sample[name]) < 10 or len(set(map(str, sample[name]))) < len(sample[name])]
-    if len(free) > 1 and len(found) == 1:
-        return found[0]
-    if len(free) != 1:
-        what = "several columns that may hold the labels" if free else "no column beside the texts"
-        raise ValueError(f"{source} has {what}, {_listed(found or names)}: name one with label_column.")
-    return free[0]
+    """The one column of ``free`` that can hold labels."""
+    found = [name for name in free if plain_name(name) in OTHER_LABEL_NAMES or _can_be_label(name, sample[name])]
+    found = [name for name in found if not _is_constant(sample[name])] or found
+    if not found:
+        raise ValueError(f"{source} has no column beside the texts that seems to hold labels, the columns are "
+                         f"{_listed(names)}: name one with label_column.")
+    if len(found) > 1:
+        raise _several_labels(found, source)
+    return found[0]
+
+
+def _can_be_label(name: str, values: list[Any]) -> bool:
+    """Whether a column can hold labels, as dates, texts and what tells one row from all others cannot."""
+    plain = plain_name(name)
+    is_id = plain.endswith("_id") and plain.removesuffix("_id") not in LABEL_NAMES | OTHER_LABEL_NAMES
+    return not (plain in NO_LABEL_NAMES or is_id or is_mostly_empty(values) or are_ids(values) or are_dates(values)
+                or looks_like_text(values))
+
+
+def _several_labels(found: list[str], source: str) -> ValueError:
+    return ValueError(f"{source} has several columns that may hold the labels, {_listed(found)}: name one with "
+                      "label_column.")
 
 
 def _choose_texts(names: list[str], sample: dict[str, list[Any]], source: str, text_pair: str | None,
                   needs_label: bool) -> tuple[str, str | None]:
     """The text column among ``names``, and the second one, which is ``text_pair`` if that is given."""
-    found = ([name for name in names if name.strip().lower() in TEXT_NAMES]
-             or [name for name in names if looks_like_text(sample[name])]
-             or (names if len(names) == 1 + needs_label else [])[:1])
+    named, found = _text_columns(names, sample)
+    if not found and len(names) == 1 + needs_label:
+        found = [max(names, key=lambda name: (are_words(sample[name]), num_different(sample[name])))]
     if len(found) == 1:
         return found[0], text_pair
-    if len(found) == 2 and text_pair is None and len(names) > 1 + needs_label:
+    if found == named and len(found) == 2 and text_pair is None and len(names) > 1 + needs_label:
         return found[0], found[1]
     several = f"has {len(found)} columns that may hold the texts" if found else "has no column that looks like text"
     raise ValueError(f"{source} {several}, the columns are {_listed(found or names)}: name one with text_column, and a "
                      "second one with text_pair_column.")
 
 
-def looks_like_text(values: list[Any]) -> bool:
-    """Whether values are mostly different strings of several words."""
-    texts = [value for value in values if isinstance(value, str)]
-    if not texts or len(set(texts)) <= len(texts) / 2:
-        return False
-    words, characters = (sum(map(size, texts)) / len(texts) for size in (lambda text: text.count(" ") + 1, len))
-    return words >= LONG_WORDS and characters >= LONG_CHARACTERS
+def _text_columns(names: list[str], sample: dict[str, list[Any]]) -> tuple[list[str], list[str]]:
+    """The columns with the name of a text, and with them those that look like text and are longer."""
+    known = [name for name in names if plain_name(name) in TEXT_NAMES]
+    words = [name for name in known if are_words(sample[name])]
+    named = [name for name in words if not are_few(sample[name])] or words
+    others = [name for name in names if name not in known and plain_name(name) not in OTHER_LABEL_NAMES
+              and looks_like_text(sample[name])]
+    if not named and not others:
+        named = known
+    longest = max((mean_length(sample[name]) for name in named), default=0.0)
+    longer = [name for name in others if mean_length(sample[name]) > longest]
+    return named, [name for name in names if name in (*named, *longer)]
+
+
+def expect_header(names: list[str], sample: dict[str, list[Any]], source: str) -> None:
+    """Raise ValueError if the names are those of a row, as in a file without a line of names.
+
+    They are if the name of a column of texts is a sentence that ends as one, or if it is one and another name is a
+    number or a value of its column. A question of a survey is a name.
+    """
+    plain = set(map(plain_name, names))
+    texts = [name for name in names if is_sentence(name) and looks_like_text(sample[name])]
+    if not texts or plain & (TEXT_NAMES | LABEL_NAMES | OTHER_LABEL_NAMES):
+        return
+    values = [name for name in names if is_number(name) or (name in sample[name] and not looks_like_text(sample[name]))]
+    ended = [name for name in texts if name.rstrip().endswith((".", "!"))]
+    for name in [*values, *ended][:1]:
+        raise ValueError(f"{source} has no names of columns: its first line holds {name!r:.60}, which looks like a "
+                         "value of its column. Put a line such as text,label before it or, if these are names, pass "
+                         "label_column.")
+
+
+def is_sentence(name: str) -> bool:
+    """Whether a name is as long as a text, which may be a question of a survey or the first text of all."""
+    return name.count(" ") + 1 >= SENTENCE_WORDS and len(name) >= SENTENCE_CHARACTERS
 
 
 def _listed(names: list[str]) -> str:

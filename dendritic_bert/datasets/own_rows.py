@@ -23,8 +23,9 @@ from ..model.modeling import DendriticBertForSequenceClassification
 from ..training.evaluation import MAIN_METRIC, majority_share, scores
 from .benchmark import Benchmark
 from .column_choice import Columns
+from .column_values import MIN_ROWS
 from .held_out import HOLD_OUT, draw_held_out
-from .label_kinds import REGRESSION, SEVERAL, LabelCollector
+from .label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector
 from .other_records import AnyRecords, KeptRecords, ListedRecords, load_from_hub
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
@@ -86,7 +87,7 @@ class OwnRows(Benchmark):
         table = survey(first, self.columns, collector, on_error)
         labels = table.labels
         if train is not None:
-            _expect_classes(table)
+            _expect_classes(table, is_chosen=label_column is None and not known_labels)
         if dev is None:
             is_held = draw_held_out(labels, table.digests, hold_out, seed)
             self.train: tuple[Table, np.ndarray] | None = (table, ~is_held)
@@ -252,8 +253,9 @@ def _take_fraction(is_row: np.ndarray, fraction: float, seed: int) -> np.ndarray
     return taken
 
 
-def _expect_classes(table: Table) -> None:
-    """Raise ValueError for labels from which nothing can be learnt."""
+def _expect_classes(table: Table, is_chosen: bool) -> None:
+    """Raise ValueError for labels from which nothing can be learnt, and for a column that nobody named (``is_chosen``)
+    where most classes have one row, as they have where a column holds customers."""
     labels, column = table.labels, table.columns.label
     if labels.problem_type == REGRESSION:
         if len(np.unique(labels.values)) < 2:
@@ -263,7 +265,11 @@ def _expect_classes(table: Table) -> None:
     if len(labels.names) < 2:
         raise ValueError(f"{table.source}: all {len(table)} rows have the label {''.join(labels.names)!r} in column "
                          f"{column!r}: name another label_column, or add rows of another class.")
-    num_found = int((labels.counts() > 0).sum())
+    counts = labels.counts()
+    num_found, num_single = int((counts > 0).sum()), int((counts == 1).sum())
     if num_found >= len(table):
         raise ValueError(f"{table.source}: column {column!r} has {num_found} different labels in {len(table)} rows: "
                          "name another label_column, or add rows, two or more of each class.")
+    if is_chosen and labels.problem_type == CLASSES and len(table) >= MIN_ROWS and num_single > num_found / 2:
+        raise ValueError(f"{table.source}: {num_single} of the {num_found} different labels in column {column!r} have "
+                         "one row each: name the column of the labels with label_column, be it this one, or add rows.")

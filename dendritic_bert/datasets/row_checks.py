@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .column_choice import is_sentence
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
 from .survey import Table
 
@@ -29,6 +30,7 @@ class DataReport:
     num_contradicting: rows whose text stands in the file with other labels too.
     num_shared: training rows whose text stands in the dev rows too.
     small_classes: names of the classes with fewer than two training rows.
+    is_header_doubtful: whether the names of the columns may be those of a first row.
     num_words, num_unknown: words of all texts, and those of them that the vocabulary does not hold; both None before
         the texts are tokenized.
     """
@@ -49,6 +51,7 @@ class DataReport:
     num_duplicates: int = 0
     num_contradicting: int = 0
     num_shared: int = 0
+    is_header_doubtful: bool = False
     num_words: int | None = None
     num_unknown: int | None = None
 
@@ -66,7 +69,7 @@ class DataReport:
         """The report in a few lines, what is wrong with the rows last."""
         drawn = "of each class" if self.problem_type == CLASSES else "drawn at random"
         where = self.dev_source or f"held out, a share of {self.hold_out:g} {drawn}"
-        unused = f"; not used: {_some(self.unused)}" if self.unused else ""
+        unused = f"; not used: {_some([name or repr(name) for name in self.unused])}" if self.unused else ""
         return [f"{self.num_train:,} training rows ({self.source}), {self.num_dev:,} dev rows ({where})",
                 f"columns: {self.columns}{unused}", self._labels(), *self.warnings()]
 
@@ -75,6 +78,8 @@ class DataReport:
         unknown = self.num_unknown or 0
         share = unknown / max(1, self.num_words or 0)
         found = (
+            (self.is_header_doubtful, "the first line was taken for the names of the columns: if it is a row, put a "
+                                      "line such as text,label before it"),
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
                                       f"{_some(self.small_classes)}"),
             (len(self.similar_classes), f"classes whose names differ in upper and lower case alone: "
@@ -127,7 +132,16 @@ def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.n
         num_skipped=sum(table.num_skipped for table in tables),
         num_replaced=sum(table.num_replaced for table in tables), num_empty=sum(table.num_empty for table in tables),
         num_duplicates=len(text_of) - len(first), num_contradicting=int(contradicts[text_of].sum()),
-        num_shared=int(np.isin(train.digests[train_rows], dev.digests[dev_rows]).sum()))
+        num_shared=int(np.isin(train.digests[train_rows], dev.digests[dev_rows]).sum()),
+        is_header_doubtful=_is_header_doubtful(train))
+
+
+def _is_header_doubtful(table: Table) -> bool:
+    """Whether the name of a text is a sentence, or that of the labels a label, in a file with a line of names."""
+    if getattr(table.records, "format", "") not in ("csv", "tsv"):
+        return False
+    columns = table.columns
+    return any(map(is_sentence, columns.texts)) or columns.label in table.labels.names
 
 
 def replaced_bytes(number: int) -> str:

@@ -70,11 +70,10 @@ def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | 
                  label: str | None = None) -> Columns:
     """The columns of some records, as ``choose_columns`` finds them. Raises ValueError as it does."""
     names = records.names
-    first = None
-    if len(set(names)) == len(names) > 1:  # else no rows can be read by their names, or none need be
-        first = next(iter(records.batches(SAMPLE_ROWS, names)), None)
-    return choose_columns(names, dict(first.columns) if first else {name: [] for name in names}, records.name, text,
-                          text_pair, label)
+    once = [name for name in names if names.count(name) == 1]  # the others cannot be read by their names
+    first = next(iter(records.batches(SAMPLE_ROWS, once)), None) if once and len(names) > 1 else None
+    sample = dict(first.columns) if first else {name: [] for name in names}
+    return choose_columns(names, sample, records.name, text, text_pair, label)
 
 
 def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_error: str = "stop") -> Table:

@@ -5,12 +5,20 @@ import csv
 import pytest
 from helpers import shared_path
 
-from dendritic_bert.datasets.column_choice import choose_columns, looks_like_text
+from dendritic_bert.datasets.column_choice import choose_columns, plain_name
+from dendritic_bert.datasets.column_values import looks_like_text
 
 SENTENCES = [f"the {word} film is one of many in row {number}" for number, word in enumerate(["dull", "fine"] * 10)]
 WORDS = ["pos", "neg"] * 10
 NUMBERS = list(map(str, range(20)))
-VALUES = {"s": SENTENCES, "w": WORDS, "n": NUMBERS}
+VALUES = {
+    "s": SENTENCES, "w": WORDS, "n": NUMBERS, "one": ["en"] * 20, "empty": [""] * 19 + ["x"], "none": [""] * 20,
+    "count": list(map(str, range(10))) * 2, "long": [f"{text}, and it is a long one" for text in SENTENCES],
+    "date": [f"Wed Jan 01 00:00:{second:02d} +0000 2020" for second in range(20)],
+    "code": [f"doc_{number:05d}" for number in range(20)], "url": [f"https://example.org/{i}" for i in range(20)],
+    "name": [f"Anne Doe of Springfield {number}" for number in range(20)], "price": [f"{i}.5" for i in range(20)],
+    "few": ["what do you like about us", "what could we do better"] * 10,
+}
 
 
 def choose(kinds: dict[str, str], **given):
@@ -27,10 +35,38 @@ def choose(kinds: dict[str, str], **given):
     ({"title": "s", "body": "s", "topic": "w"}, {"text_pair": "title"}, ("body", "title", "topic")),
     ({"v1": "w", "v2": "s"}, {}, ("v2", None, "v1")),
     ({"n": "n", "v1": "w", "v2": "s"}, {}, ("v2", None, "v1")),
-    ({"a": "s", "b": "s", "kind": "w"}, {}, ("a", "b", "kind")),
     ({"word": "w", "label": "w"}, {}, ("word", None, "label")),
     ({"text": "s", "label": "w", "language": "w"}, {"label": "language"}, ("text", None, "language")),
     ({"label": "s", "text": "w"}, {"text": "label", "label": "text"}, ("label", None, "text")),
+    # Names that always mean labels go before those that may mean something else, and these before none.
+    ({"text": "s", "label": "w", "topic": "w"}, {}, ("text", None, "label")),
+    ({"text": "s", "label": "w", "score": "price"}, {}, ("text", None, "label")),
+    ({"review": "s", "rating": "count", "sentiment": "w"}, {}, ("review", None, "sentiment")),
+    ({"text": "s", "language": "one", "category": "w"}, {}, ("text", None, "category")),
+    ({"text": "s", "label": "w", "class": "one"}, {}, ("text", None, "label")),
+    ({"text": "s", "label": "one", "topic": "w"}, {}, ("text", None, "label")),  # the first rows may have one label
+    ({"text": "s", "topic": "w"}, {}, ("text", None, "topic")),
+    ({"review": "s", "stars": "count", "review_id": "n", "review_date": "date"}, {}, ("review", None, "stars")),
+    ({"text": "s", "team": "w", "language": "one"}, {}, ("text", None, "team")),
+    ({"id": "n", "feedback": "s", "price": "price"}, {}, ("feedback", None, "price")),
+    ({"text": "s", "class_id": "count"}, {}, ("text", None, "class_id")),
+    # Columns that are nothing but delimiters.
+    ({"v1": "w", "v2": "s", "": "none", "Unnamed: 3": "empty"}, {}, ("v2", None, "v1")),
+    # A text is in a column with its name, if the values can be that, and is no shorter than what another holds.
+    ({"text": "s", "comments": "count", "label": "w"}, {}, ("text", None, "label")),
+    ({"text": "s", "comment": "empty", "label": "w"}, {}, ("text", None, "label")),
+    ({"text": "s", "answer": "w", "label": "w"}, {}, ("text", None, "label")),
+    ({"document": "code", "text": "s", "label": "w"}, {}, ("text", None, "label")),
+    ({"post": "url", "text": "s", "label": "w"}, {}, ("text", None, "label")),
+    ({"question": "few", "response": "s", "category": "w"}, {}, ("response", None, "category")),
+    ({"Title": "s", "Review Text": "long", "Rating": "count"}, {}, ("Title", "Review Text", "Rating")),
+    ({"title": "s", "selftext": "long", "subreddit": "w"}, {}, ("title", "selftext", "subreddit")),
+    ({"created_at": "date", "full_text": "s", "ironic": "w"}, {}, ("full_text", None, "ironic")),
+    ({"created_at": "date", "p": "s", "ironic": "w"}, {}, ("p", None, "ironic")),
+    ({"text": "long", "address": "name", "team": "w"}, {}, ("text", None, "team")),
+    ({"text": "few", "label": "w"}, {}, ("text", None, "label")),
+    ({"text": "w", "comments": "count", "label": "w"}, {}, ("text", None, "label")),
+    ({"comment": "n", "id": "n", "label": "w"}, {}, ("comment", None, "label")),  # the name alone
 ])
 def test_columns_that_are_found(kinds, given, expected):
     assert tuple(choose(kinds, **given)) == expected
@@ -41,7 +77,16 @@ def test_columns_that_are_found(kinds, given, expected):
      r"^label_column is 'topic', which f\.csv does not have: the columns are 'text', 'label'\.$"),
     ({"text": "s", "label": "w"}, {"text": "text", "text_pair": "text"},
      r"^text_column, text_pair_column and label_column are 'text', 'text': name each column once\.$"),
-    ({"text": "s", "label": "w", "topic": "w"}, {}, r"several columns that may hold the labels, 'label', 'topic': "),
+    ({"text": "s", "label": "w", "target": "w"}, {}, r"several columns that may hold the labels, 'label', 'target': "),
+    ({"text": "s", "lang": "w", "team": "w"}, {}, r"several columns that may hold the labels, 'lang', 'team': name "),
+    ({"tweet": "s", "stars": "n", "stance": "w"}, {}, r"several columns that may hold the labels, 'stars', 'stance'"),
+    ({"text": "s", "topic": "w", "genre": "w"}, {}, r"several columns that may hold the labels, 'topic', 'genre': "),
+    ({"text": "s", "ticket": "n"}, {}, r"has no column beside the texts that seems to hold labels, the columns are "
+     r"'text', 'ticket': name one with label_column\.$"),
+    ({"text": "s", "split": "w", "Date": "date", "customer": "code", "page": "url"}, {}, r"has no column beside the "),
+    ({"text": "s", "user_id": "count"}, {}, r"has no column beside the texts that seems to hold labels, the columns"),
+    ({"a": "s", "b": "s", "kind": "w"}, {}, r"has 2 columns that may hold the texts, the columns are 'a', 'b': name"),
+    ({"title": "s", "body_plain": "long", "kind": "w"}, {}, r"has 2 columns that may hold the texts, .*'body_plain'"),
     ({"text": "s", "p": "w", "q": "w"}, {}, r"several columns that may hold the labels, 'p', 'q': name one "),
     ({"title": "s", "body": "s", "summary": "s", "label": "w"}, {}, r"has 3 columns that may hold the texts, .*"
      r"'title', 'body', 'summary': name one with text_column, and a second one with text_pair_column\.$"),
@@ -55,11 +100,32 @@ def test_a_choice_that_is_open(kinds, given, message):
         choose(kinds, **given)
 
 
-def test_a_file_without_a_line_of_names():
-    with pytest.raises(ValueError, match=r"^f\.csv has no names of columns: its first line holds 'pos', a label"):
-        choose({"pos": "w", "the film is one of many": "s"})
-    assert choose({"pos": "w", "text": "s"}).label == "pos"
-    assert choose({"pos": "w", "the film is one of many": "s"}, label="pos").label == "pos"
+SENTENCE = "the film is one of many"
+
+
+@pytest.mark.parametrize(("kinds", "value"), [
+    ({"pos": "w", SENTENCE: "s"}, "pos"), ({SENTENCE: "s", "1.5187": "price"}, "1.5187"),
+    ({SENTENCE + ".": "s", "mixed": "w"}, SENTENCE), ({"4": "count", SENTENCE: "s", "anne": "w", "x": "w"}, "4"),
+    ({"3": "w", SENTENCE: "s", "the other film is one": "s"}, "3"),
+])
+def test_a_file_without_a_line_of_names(kinds, value):
+    with pytest.raises(ValueError, match=rf"^f\.csv has no names of columns: its first line holds '{value}.*, which "
+                                         r"looks like a value of its column\. Put a line such as text,label before it"):
+        choose(kinds)
+    label = next(name for name in kinds if not name.startswith(SENTENCE))
+    assert choose(kinds, label=label, text=SENTENCE if SENTENCE in kinds else SENTENCE + ".").label == label
+
+
+@pytest.mark.parametrize(("kinds", "label"), [
+    ({"pos": "w", "text": "s"}, "pos"), ({"email": "s", "pos": "w"}, "pos"), ({SENTENCE: "s", "label": "w"}, "label"),
+    ({"What could we do better?": "s", "Department": "w"}, "Department"), ({"0": "s", "1": "w"}, "1")])
+def test_names_that_are_no_row(kinds, label):
+    assert choose(kinds).label == label
+
+
+@pytest.mark.parametrize("name", ["review_text", "reviewText", "Review Text", " Review-Text ", "REVIEW_TEXT"])
+def test_plain_names(name):
+    assert plain_name(name) == "review_text"
 
 
 def test_a_name_that_stands_twice():

@@ -194,6 +194,18 @@ def test_bad_input(tmp_path, header, rows, dev, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_column_in_which_most_classes_have_one_row(tmp_path):
+    """It is not taken by itself; named, or beside the classes of a model, it may be."""
+    customers = [f"c{max(0, number - 5)}" for number in range(60)]
+    path = write_csv(tmp_path / "f.csv", ["text", "customer"], zip(TEXTS, customers))
+    message = (r"f\.csv: 54 of the 55 different labels in column 'customer' have one row each: name the column of the "
+               r"labels with label_column, be it this one, or add rows\.$")
+    with pytest.raises(ValueError, match=message):
+        OwnRows.open(path)
+    assert len(OwnRows.open(path, label_column="customer").labels) == 55
+    assert len(OwnRows.open(path, known_labels=["c1"]).labels) == 55
+
+
 def test_rows_that_are_left_out(tmp_path):
     path = write_csv(tmp_path / "f.csv", ["text", "label"], [*WHOLE, ["no label", ""], ["a", "b", "c"], ["", "pos"]])
     rows = OwnRows.open(path, on_error="skip")

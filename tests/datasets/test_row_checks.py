@@ -84,3 +84,20 @@ def test_bytes_that_are_not_utf_8(tmp_path):
 def test_the_kind_of_labels_is_said(labels, line):
     rows = records([f"text {number}" for number in range(18)], labels)
     assert OwnRows(rows, rows).report.lines()[2] == line
+
+
+@pytest.mark.parametrize(("header", "is_doubtful"), [
+    ("email,spam", True), ("What could we do better?,team", True), ("email,is_spam", False), ("text,label", False)])
+def test_a_first_line_that_may_be_a_row(tmp_path, header, is_doubtful):
+    path = tmp_path / "f.csv"
+    path.write_text(f"{header}\n" + "".join(f"one more mail of this kind {i},{['spam', 'ham'][i % 2]}\n"
+                                            for i in range(20)))
+    line = ("warning: the first line was taken for the names of the columns: if it is a row, put a line such as "
+            "text,label before it")
+    assert (line in OwnRows.open(str(path)).report.lines()) == is_doubtful
+
+
+def test_unused_columns_without_a_name(tmp_path):
+    path = tmp_path / "f.csv"
+    path.write_text(",text,label\n" + "".join(f"{i},text {i},{'ab'[i % 2]}\n" for i in range(20)))
+    assert OwnRows.open(str(path)).report.lines()[1] == "columns: text 'text', label 'label'; not used: ''"
