@@ -30,7 +30,7 @@ from .other_records import AnyRecords, KeptRecords, ListedRecords, load_from_hub
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
 from .rows import EncodedRows, Rows, encode_rows, pad_rows
-from .survey import Table, find_columns, survey
+from .survey import SAMPLE_ROWS, Table, find_columns, survey
 from .word_counter import WordCounter
 
 
@@ -122,7 +122,7 @@ class OwnRows(Benchmark):
         format, and ValueError as the class does.
         """
         def read(files: Any) -> AnyRecords:
-            records = open_records(files, input_format, on_error, delimiter)
+            records = open_records(files, input_format, on_error, delimiter, num_keyed=SAMPLE_ROWS)
             return records if records.can_resume else KeptRecords(records, options.get("folder"))
 
         train, dev = (None if files is None else read(files) for files in (train_file, dev_file))

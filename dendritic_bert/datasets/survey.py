@@ -68,12 +68,28 @@ class Table:
 
 def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | None = None,
                  label: str | None = None) -> Columns:
-    """The columns of some records, as ``choose_columns`` finds them. Raises ValueError as it does."""
+    """The columns of some records, as ``choose_columns`` finds them.
+
+    Raises ValueError as it does, and for records that have no columns.
+    """
     names = records.names
+    _expect_columns(names, records.name, getattr(records, "format", ""))
     once = [name for name in names if names.count(name) == 1]  # the others cannot be read by their names
     first = next(iter(records.batches(SAMPLE_ROWS, once)), None) if once and len(names) > 1 else None
     sample = dict(first.columns) if first else {name: [] for name in names}
     return choose_columns(names, sample, records.name, text, text_pair, label)
+
+
+def _expect_columns(names: list[str], source: str, input_format: str) -> None:
+    """Raise ValueError for files that are no table: empty ones, lines of text, and JSON that is no object a line."""
+    if input_format == "text":
+        raise ValueError(f"{source} is read as lines of text, and a table to train on has texts and labels: pass "
+                         "input_format, such as csv, and delimiter if it is no comma.")
+    if not names:
+        what = ("holds no JSON object in its first lines, every line must be one object: write a list, or objects over "
+                "several lines, with one object a line" if input_format == "jsonl" else
+                "is empty: name a file with a line of names and with rows")
+        raise ValueError(f"{source} {what}.")
 
 
 def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_error: str = "stop") -> Table:

@@ -35,12 +35,13 @@ class LineReader:
     missing or null. Then ``on_error`` "stop" raises MalformedRecord, which names the line; "skip" leaves the record
     out; "null" gives None for its text, and for all that could not be read of it.
 
-    ``done`` and ``digest`` are position and digest of the inputs before this one.
+    ``done`` and ``digest`` are position and digest of the inputs before this one. The columns of JSON Lines are the
+    keys of the first ``num_keyed`` objects.
     """
 
     def __init__(self, stream: BinaryIO, name: str, input_format: str, *, on_error: str, delimiter: str,
-                 done: Position, digest: Any):
-        self.stream, self.name, self.on_error = stream, name, on_error
+                 done: Position, digest: Any, num_keyed: int = 1):
+        self.stream, self.name, self.on_error, self._num_keyed = stream, name, on_error, num_keyed
         self._format = input_format
         self._blocks = LineBlocks(stream, BATCH_BYTES, MAX_LINE_BYTES)
         self._done = done  # position() brings its lines, bytes and digest up to date
@@ -73,7 +74,7 @@ class LineReader:
 
     @property
     def names(self) -> list[str]:
-        """The names of the columns; those of JSON Lines are the keys of the first object."""
+        """The names of the columns; those of JSON Lines are the keys of the first objects."""
         if self._header is None:
             self._header = self._peek_at_keys()
         return self._header
@@ -296,17 +297,17 @@ class LineReader:
     # ---- JSON Lines --------------------------------------------------------------------------------------------------
 
     def _peek_at_keys(self) -> list[str]:
-        """The keys of the first object, whose line is put back; [] if it is none, or behind too many blank lines."""
-        lines, line, left = [], b"", BATCH_BYTES
-        while left > 0 and not line.strip() and (line := self._blocks.readline()):
+        """The keys of the first objects, whose lines are put back; [] if there is none in the first lines."""
+        lines: list[bytes] = []
+        keys: dict[str, None] = {}
+        num_peeked, left = 0, BATCH_BYTES
+        while left > 0 and num_peeked < self._num_keyed and (line := self._blocks.readline()):
             lines.append(line)
             left -= len(line)
+            num_peeked += bool(line.strip())
+            keys.update(dict.fromkeys(_keys(line)))
         self._blocks.put_back(b"".join(lines))
-        try:
-            record = json.loads(line.removeprefix(BOM_UTF8).decode(errors="replace"))
-        except (ValueError, RecursionError):
-            return []
-        return list(record) if isinstance(record, dict) else []
+        return list(keys)
 
     def _next_of_jsonl(self) -> Any:
         while (line := self._line()) is not None:
@@ -352,3 +353,11 @@ class LineReader:
         self._replaced += whole.count("\ufffd") - cell.count("\ufffd")
         return whole
 
+
+def _keys(line: bytes) -> list[str]:
+    """The keys of the object that a line of JSON is; [] if it is none."""
+    try:
+        record = json.loads(line.removeprefix(BOM_UTF8).decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return []
+    return list(record) if isinstance(record, dict) else []

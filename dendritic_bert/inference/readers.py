@@ -29,6 +29,8 @@ def open_records(
     input_format: str | None = None,
     on_error: str = "stop",
     delimiter: str = ",",
+    *,
+    num_keyed: int = 1,
 ) -> Records:
     """Open one input or several, whose records are read one after another; a context manager, which closes them.
 
@@ -40,6 +42,7 @@ def open_records(
         on_error: "stop" raises MalformedRecord at a malformed record, "skip" leaves the record out, and "null" gives
             None for what could not be read of it.
         delimiter: the character between the fields of CSV; "\\t" in two characters, as a shell passes it, is a tab.
+        num_keyed: of how many objects of JSON Lines the keys are the names of the columns.
 
     Raises:
         OSError: an input cannot be read; ValueError: an unknown format or suffix, or bytes that are not text. Every
@@ -50,15 +53,15 @@ def open_records(
     delimiter = "\t" if delimiter == "\\t" else delimiter
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError(f"delimiter is {delimiter!r}, pass the one character between the fields, such as ';'.")
-    return Records(_expand(inputs), input_format, on_error, delimiter)
+    return Records(_expand(inputs), input_format, on_error, delimiter, num_keyed)
 
 
-def open_reader(source: Input, input_format: str, *, on_error: str, delimiter: str, done: Position, digest: Any
-                ) -> Reader:
+def open_reader(source: Input, input_format: str, *, on_error: str, delimiter: str, done: Position, digest: Any,
+                num_keyed: int = 1) -> Reader:
     """The reader of one opened input, with the arguments of ``LineReader``."""
     if input_format not in TABLE_FORMATS:
         return LineReader(source.stream, source.name, input_format, on_error=on_error, delimiter=delimiter, done=done,
-                          digest=digest)
+                          digest=digest, num_keyed=num_keyed)
     from .table_reader import TableReader  # imports pyarrow, 0.1 s
 
     return TableReader(source.stream, source.name, input_format, on_error=on_error, done=done, digest=digest)
@@ -72,8 +75,9 @@ class Records:
     again. statuses: those of the files.
     """
 
-    def __init__(self, inputs: list[PathOrStream], input_format: str | None, on_error: str, delimiter: str):
-        self._inputs, self._on_error, self._delimiter = inputs, on_error, delimiter
+    def __init__(self, inputs: list[PathOrStream], input_format: str | None, on_error: str, delimiter: str,
+                 num_keyed: int = 1):
+        self._inputs, self._on_error, self._delimiter, self._num_keyed = inputs, on_error, delimiter, num_keyed
         self._formats = [choose_format("input_format", input_format, input, INPUT_FORMATS) for input in inputs]
         self._stack = ExitStack()
         self._digest = hashlib.sha256()
@@ -114,11 +118,11 @@ class Records:
         format = self._formats[index]
         source = open_input(self._inputs[index], stack, format in TABLE_FORMATS)
         return source, open_reader(source, format, on_error=self._on_error, delimiter=self._delimiter, done=done,
-                                   digest=self._digest)
+                                   digest=self._digest, num_keyed=self._num_keyed)
 
     @property
     def names(self) -> list[str]:
-        """The columns of the first input: ["text"] of lines of text, and the keys of the first object of JSON Lines."""
+        """The columns of the first input: ["text"] of lines of text, the keys of the first objects of JSON Lines."""
         with ExitStack() as stack:
             return self._peek(0, stack).names
 

@@ -131,6 +131,31 @@ def test_formats(tmp_path, ending):
     assert next(rows.places("dev")).endswith(f", line {line}")
 
 
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_json_lines_whose_first_objects_have_no_label(tmp_path, is_stream):
+    """The columns are the keys of the first objects together, so the id is not taken for the label."""
+    rows = [{"id": i, "text": text} | ({"label": "ab"[i % 2]} if i > 2 else {}) for i, text in enumerate(TEXTS)]
+    path = tmp_path / "f.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = io.BytesIO(path.read_bytes()) if is_stream else str(path)
+    rows = OwnRows.open(source, input_format="jsonl", on_error="skip")
+    assert (rows.columns.label, rows.labels, rows.report.num_skipped) == ("label", ["a", "b"], 3)
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("f.json", '[{"text": "a", "label": "b"}]', r"f\.json holds no JSON object in its first lines, every line must be "
+     r"one object: write a list, or objects over several lines, with one object a line\.$"),
+    ("f.json", '{\n  "text": "a",\n  "label": "b"\n}\n', r"f\.json holds no JSON object in its first lines, every "),
+    ("f.csv", "", r"f\.csv is empty: name a file with a line of names and with rows\.$"),
+    ("f.txt", "a\tb\n", r"f\.txt is read as lines of text, and a table to train on has texts and labels: pass "
+     r"input_format, such as csv, and delimiter if it is no comma\.$"),
+])
+def test_files_that_are_no_table(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        OwnRows.open(str(tmp_path / name))
+
+
 def test_several_files_and_a_pattern(tmp_path):
     for part in range(3):
         write_csv(tmp_path / f"part-{part}.csv", ["text", "label"],

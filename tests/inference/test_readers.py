@@ -307,3 +307,25 @@ def test_a_line_that_was_compressed_to_nearly_nothing(folder, monkeypatch, compr
     assert [text for batch in batches for text in batch.columns["text"]] == ["a", "b"]
     assert batches[-1].position.first_malformed.startswith("long.txt.gz, line 2: longer than")
     assert peak < 2 << 20
+
+
+@pytest.mark.parametrize("size", [1, 4000])  # all in the first block, or in several
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize(("num_keyed", "names"), [(1, ["id"]), (3, ["id", "text"]), (300, ["id", "text", "label"])])
+def test_columns_are_the_keys_of_the_first_objects(tmp_path, size, is_stream, num_keyed, names):
+    """They are looked at and read again as records."""
+    rows = [{"id": 0}, {"id": 1, "text": "a" * size}, *({"id": i, "text": "b" * size} for i in range(2, 200)),
+            {"label": "x", "text": "c"}]
+    data = b"\xef\xbb\xbf" + "\n\n".join(map(json.dumps, rows)).encode()
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(data)
+    records = open_records(io.BytesIO(data) if is_stream else path, "jsonl", num_keyed=num_keyed)
+    assert records.names == names
+    batches = list(records.batches(64, ["id", "label"]))
+    assert [cell for batch in batches for cell in batch.columns["id"]] == [row.get("id") for row in rows]
+    assert [line for batch in batches for line in batch.lines] == list(range(1, 2 * len(rows), 2))
+
+
+def test_lines_that_are_no_objects_have_no_keys():
+    records = open_records(io.BytesIO(b'[1]\n{"a": \n{"b": 1}\n'), "jsonl", num_keyed=10)
+    assert records.names == ["b"]
