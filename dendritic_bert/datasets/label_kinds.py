@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .label_spelling import are_comma_numbers, as_list, likely_separator
+
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 CLASSES, SEVERAL, REGRESSION = PROBLEM_TYPES
 FEW_NUMBERS = 20  # up to so many different whole numbers are classes, whatever the number of rows
@@ -127,6 +129,8 @@ class LabelCollector:
 
     def add(self, values: list[Any], place: Place) -> None:
         """Take the labels of some rows, none of them missing; ``place(i)`` says in words where row i stands."""
+        if self.separator is None:
+            values = list(map(as_list, values))
         if not self.num_rows and values and not self.has_lists:
             self._begin(values[0])
         self.num_rows += len(values)
@@ -154,7 +158,7 @@ class LabelCollector:
         """Whether ``add`` can take a label as far as its classes are concerned; False only if it ``is_closed``."""
         if not self.is_closed or self.values.typecode == "d" or _are_indicators(value, len(self.known)):
             return True
-        parts = self._parts(value)
+        parts = self._parts(as_list(value) if self.separator is None else value)
         names = [self._name(part, row, place)
                  for part in (parts if isinstance(parts, (list, tuple, np.ndarray)) else [parts])]
         return None not in map(self._find, names)
@@ -171,6 +175,7 @@ class LabelCollector:
         numbers = _as_numbers(found)
         if not self.is_closed:
             self._expect_no_texts()
+            self._expect_no_commas()
         problem_type = self.problem_type or (SEVERAL if self.has_lists else
                                              REGRESSION if self._is_regression(numbers) else CLASSES)
         ids = np.array(self.values, np.int32)
@@ -325,6 +330,18 @@ class LabelCollector:
             raise ValueError(f"{self.source}: the label column {self.column!r} looks like text, {len(names):,} "
                              f"different values in {self.num_rows:,} rows, {words:.0f} words each: name the column "
                              "of the labels with label_column.")
+
+
+    def _expect_no_commas(self) -> None:
+        """Raise ValueError for many numbers with a comma, which would be names of classes."""
+        names = self.ids.keys()
+        if self.problem_type or self.has_lists or self.known or len(names) <= FEW_NUMBERS:
+            return
+        if are_comma_numbers(names) and not likely_separator(names):
+            found = next(name for name in names if "," in name)
+            raise ValueError(f"{self.source}: the labels of column {self.column!r} look like numbers with a comma, "
+                             f"such as {found!r}: write a point for a decimal comma and nothing for one of thousands, "
+                             f"or pass problem_type {CLASSES}.")
 
 
 def _are_indicators(value: Any, width: int) -> bool:

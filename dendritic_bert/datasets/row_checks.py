@@ -9,6 +9,7 @@ import numpy as np
 
 from .column_choice import is_sentence
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
+from .label_spelling import likely_separator
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
@@ -65,6 +66,11 @@ class DataReport:
         folded = Counter(map(str.casefold, self.class_counts))
         return sorted((name for name in self.class_counts if folded[name.casefold()] > 1), key=str.casefold)
 
+    @property
+    def separator(self) -> str | None:
+        """What seems to stand between the labels of a row that were taken for one."""
+        return likely_separator(self.class_counts) if self.problem_type == CLASSES else None
+
     def lines(self) -> list[str]:
         """The report in a few lines, what is wrong with the rows last."""
         drawn = "of each class" if self.problem_type == CLASSES else "drawn at random"
@@ -80,6 +86,7 @@ class DataReport:
         found = (
             (self.is_header_doubtful, "the first line was taken for the names of the columns: if it is a row, put a "
                                       "line such as text,label before it"),
+            (self.separator, f"the labels seem to hold several each: pass --label_separator {self.separator!r}"),
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
                                       f"{_some(self.small_classes)}"),
             (len(self.similar_classes), f"classes whose names differ in upper and lower case alone: "

@@ -1,0 +1,49 @@
+"""Labels that a table spells as something else: lists as strings, several names in one, numbers with a comma."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Collection
+from typing import Any
+
+SEPARATORS = (";", "|", ",")
+MOST = 0.8  # share of the parts that are names themselves, where names are several in one
+MIN_JOINED = 2  # one name with a separator may be the name of a class
+
+_LIST = re.compile(r"\[.*\]", re.DOTALL)
+_JOINED_STRINGS = re.compile(r"""(['"])\s+\1""")  # ['a' 'b'], as numpy writes, is ['ab'] in Python
+_COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+")
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+
+
+def as_list(value: Any) -> Any:
+    """The list that a string such as "['a', 'b']" is, written by Python or as JSON; another value as it is."""
+    if not isinstance(value, str) or value[:1] != "[" or not _LIST.fullmatch(value) or _JOINED_STRINGS.search(value):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, list) else value
+    return value
+
+
+def likely_separator(names: Collection[str]) -> str | None:
+    """What stands between the labels of a row, if names are several in one, whose parts mostly are names themselves."""
+    known = {name.strip() for name in names}
+    for separator in SEPARATORS:
+        joined = [name for name in names if separator in name]
+        parts = [part.strip() for name in joined for part in name.split(separator)]
+        if len(joined) >= MIN_JOINED and sum(part in known for part in parts) >= MOST * len(parts):
+            return separator
+    return None
+
+
+def are_comma_numbers(names: Collection[str]) -> bool:
+    """Whether names are numbers such as 0,385, half of them or more with a comma."""
+    num_commas = sum(_COMMA_NUMBER.fullmatch(name) is not None for name in names)
+    return (num_commas >= len(names) / 2 > 0
+            and num_commas + sum(_WHOLE_NUMBER.fullmatch(name) is not None for name in names) == len(names))

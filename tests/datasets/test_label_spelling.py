@@ -1,0 +1,61 @@
+"""Lists that are written as strings, names that are several in one, and numbers with a comma."""
+
+import pytest
+
+from dendritic_bert.datasets.label_kinds import CLASSES, SEVERAL, LabelCollector
+from dendritic_bert.datasets.label_spelling import are_comma_numbers, as_list, likely_separator
+from dendritic_bert.datasets.other_records import ListedRecords
+from dendritic_bert.datasets.own_rows import OwnRows
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    ("['a', 'b']", ["a", "b"]), ('["a", "b"]', ["a", "b"]), ("[]", []), ("[1, 0.5]", [1, 0.5]), ("[PAD]", "[PAD]"),
+    ("['a' 'b']", "['a' 'b']"), ("[0 1]", "[0 1]"), ("['a'] b", "['a'] b"), ("['a', 'b'", "['a', 'b'"), ("", ""),
+    ("a", "a"), (3, 3), (["a"], ["a"]), (None, None), ("[" * 9999 + "]", "[" * 9999 + "]")])
+def test_lists_that_are_written_as_strings(value, expected):
+    assert as_list(value) == expected
+
+
+@pytest.mark.parametrize("known", [(), ("a", "b", "c")])
+def test_labels_that_are_written_as_lists(known):
+    values = ["['b', 'a']", "[]", "['c']"] * 4
+    collector = LabelCollector("label", "f.csv", known=known, is_closed=bool(known))
+    assert all(collector.knows(value, 0, str) for value in values)
+    collector.add(values, str)
+    labels = collector.finish()
+    assert (labels.problem_type, labels.names) == (SEVERAL, ("a", "b", "c"))
+    assert labels.dense()[:3].tolist() == [[True, True, False], [False] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["a", "b", "c", "a;b", "b; c"], ";"), (["a", "b", "a|b", "b|a"], "|"), (["a", "b", "a,b", "b, a"], ","),
+    (["1", "2", "3", "1,2", "2,3"], ","), (["a", "b", "a;b"], None), (["a", "b; c", "d; e"], None),
+    (["arts, crafts", "sports, games", "arts"], None), (["a", "b"], None), ([], None)])
+def test_names_that_are_several_in_one(names, expected):
+    assert likely_separator(names) == expected
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["0,385", "1,5", "-2"], True), (["1,234"], True), (["1", "2", "1,5"], False), (["0,5", "a"], False),
+    (["0.5"], False), ([], False)])
+def test_numbers_with_a_comma(names, expected):
+    assert are_comma_numbers(names) == expected
+
+
+def test_labels_that_are_numbers_with_a_comma():
+    values = [f"0,{number}" for number in range(10, 40)]
+    collector = LabelCollector("price", "f.csv")
+    collector.add(values, str)
+    with pytest.raises(ValueError, match=r"^f\.csv: the labels of column 'price' look like numbers with a comma, such "
+                                         r"as '0,10': write a point for a decimal comma"):
+        collector.finish()
+    collector = LabelCollector("price", "f.csv", problem_type=CLASSES)
+    collector.add(values, str)
+    assert len(collector.finish().names) == 30
+
+
+@pytest.mark.parametrize(("labels", "is_said"), [(["x", "y", "x;y", "y;x"], True), (["x", "y", "v;w", "w;z"], False)])
+def test_several_labels_in_one_are_said(labels, is_said):
+    rows = ListedRecords({"text": [f"text {i}" for i in range(40)], "label": labels * 10}, "rows")
+    line = "warning: the labels seem to hold several each: pass --label_separator ';'"
+    assert (line in OwnRows(rows).report.lines()) == is_said
