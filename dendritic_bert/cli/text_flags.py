@@ -69,7 +69,7 @@ def write_results(args: argparse.Namespace, done: str, load: Callable[[], TextLo
     try:
         report = write(
             model, source, args.output, input_format=input_format, column=column,
-            keep_columns=_names(args.keep_columns), delimiter=_character(args.delimiter), format=args.format,
+            keep_columns=_names(args.keep_columns), delimiter=args.delimiter or ",", format=args.format,
             on_error=args.on_error, batch_size=args.batch_size, threads=args.threads, resume=not args.restart,
             # A bar among results on the same terminal is hard to read.
             progress=None if to_file or not _is_terminal(sys.stdout) else False)
@@ -88,10 +88,6 @@ def _is_terminal(stream: Any) -> bool:
 
 def _names(listed: str | None) -> str | list[str] | None:
     return listed.split(",") if listed not in (None, "all") else listed  # type: ignore[union-attr]
-
-
-def _character(delimiter: str | None) -> str:
-    return {None: ",", "tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)  # type: ignore[return-value]
 
 
 def _texts(args: argparse.Namespace) -> tuple[list[str] | BinaryIO, str | None, str | None]:

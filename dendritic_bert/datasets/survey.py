@@ -81,7 +81,7 @@ def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | 
 
 
 def _expect_columns(names: list[str], source: str, input_format: str) -> None:
-    """Raise ValueError for files that are no table: empty ones, lines of text, and JSON that is no object a line."""
+    """Raise ValueError for files that are no table, such as an empty one or a JSON list, and for TSV in quotes."""
     if input_format == "text":
         raise ValueError(f"{source} is read as lines of text, and a table to train on has texts and labels: pass "
                          "input_format, such as csv, and delimiter if it is no comma.")
@@ -90,6 +90,9 @@ def _expect_columns(names: list[str], source: str, input_format: str) -> None:
                 "several lines, with one object a line" if input_format == "jsonl" else
                 "is empty: name a file with a line of names and with rows")
         raise ValueError(f"{source} {what}.")
+    if input_format == "tsv" and all(len(name) > 1 and name[0] == name[-1] == '"' for name in names):
+        raise ValueError(f"{source} seems to be quoted, as its first name is {names[0]}, and TSV has no quotes: pass "
+                         "input_format csv and delimiter tab.")
 
 
 def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_error: str = "stop") -> Table:

@@ -41,7 +41,8 @@ def open_records(
             each says, and "text" without one. The first four may be compressed by gzip or zstd.
         on_error: "stop" raises MalformedRecord at a malformed record, "skip" leaves the record out, and "null" gives
             None for what could not be read of it.
-        delimiter: the character between the fields of CSV; "\\t" in two characters, as a shell passes it, is a tab.
+        delimiter: the character between the fields of CSV; "tab" is one, and so is "\\t" in two characters, as a shell
+            passes it.
         num_keyed: of how many objects of JSON Lines the keys are the names of the columns.
 
     Raises:
@@ -50,7 +51,7 @@ def open_records(
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error is {on_error!r}, known are {', '.join(ON_ERROR)}.")
-    delimiter = "\t" if delimiter == "\\t" else delimiter
+    delimiter = "\t" if delimiter in ("\\t", "tab") else delimiter
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError(f"delimiter is {delimiter!r}, pass the one character between the fields, such as ';'.")
     return Records(_expand(inputs), input_format, on_error, delimiter, num_keyed)

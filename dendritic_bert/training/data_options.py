@@ -53,7 +53,7 @@ class DataOptions:
     input_format: str | None = field(default=None, metadata={
         "help": "format of the files (default: by the ends of their names)"})
     delimiter: str | None = field(default=None, metadata={
-        "help": "what stands between the fields of a CSV file, such as ';' (default: a comma)"})
+        "help": "what stands between the fields of a CSV file, such as ';' or tab (default: a comma)"})
     on_error: Literal["stop", "skip"] = field(default="stop", metadata={
         "help": "what to do with a record that cannot be read"})
     benchmark: Literal["glue", "squad", "own"] = field(default="glue", metadata={

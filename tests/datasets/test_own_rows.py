@@ -156,6 +156,21 @@ def test_files_that_are_no_table(tmp_path, name, content, message):
         OwnRows.open(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("header", ['"text"\t"label"', 'text\tlabel', '"text" of a row\tlabel'])
+def test_quotes_in_tsv(tmp_path, header):
+    """TSV has none: lone ones belong to the texts, and a header that is quoted throughout is refused."""
+    path = tmp_path / "f.tsv"
+    path.write_text(f"{header}\n" + "".join(f'"{text}"\t{"ab"[i % 2]}\n' for i, text in enumerate(TEXTS)))
+    if header.endswith('"'):
+        with pytest.raises(ValueError, match=r'f\.tsv seems to be quoted, as its first name is "text", and TSV has no '
+                                             r"quotes: pass input_format csv and delimiter tab\.$"):
+            OwnRows.open(str(path))
+        rows = OwnRows.open(str(path), input_format="csv", delimiter="tab")
+        assert (rows.columns.all, next(iter(rows.texts()))) == (("text", "label"), TEXTS[0])
+    else:
+        assert next(iter(OwnRows.open(str(path)).texts())) == f'"{TEXTS[0]}"'
+
+
 def test_several_files_and_a_pattern(tmp_path):
     for part in range(3):
         write_csv(tmp_path / f"part-{part}.csv", ["text", "label"],
