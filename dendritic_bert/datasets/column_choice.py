@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .column_values import (
@@ -76,14 +77,7 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
     Raises ValueError, which lists the columns and the options that name them, if a column is not there or the choice is
     open, and if the names are those of a row.
     """
-    flags = {"text_column": text, "text_pair_column": text_pair, "label_column": label}
-    for flag, name in flags.items():
-        if name is not None and names.count(name) != 1:
-            what = "has several times" if name in names else "does not have"
-            raise ValueError(f"{flag} is {name!r}, which {source} {what}: the columns are {_listed(names)}.")
-    given = [name for name in flags.values() if name is not None]
-    if len(set(given)) < len(given):
-        raise ValueError(f"text_column, text_pair_column and label_column are {_listed(given)}: name each column once.")
+    given = _given_columns({"text_column": text, "text_pair_column": text_pair, "label_column": label}, names, source)
     if len(names) < 2:
         raise ValueError(f"{source} has one column only, {_listed(names)}: a table to train on has texts and labels"
                          f"{_likely_delimiter(names)}.")
@@ -102,9 +96,27 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
     return Columns(text, text_pair, label)
 
 
+def _given_columns(flags: dict[str, str | None], names: list[str], source: str) -> list[str]:
+    """The columns that the flags give. Raises ValueError unless the table has each once, and each is given once."""
+    given = {flag: name for flag, name in flags.items() if name is not None}
+    for flag, name in given.items():
+        if names.count(name) != 1:
+            what = "has several times" if name in names else "does not have"
+            raise ValueError(f"{flag} is {name!r}, which {source} {what}: the columns are {_listed(names)}.")
+    found = list(given.values())
+    if len(set(found)) < len(found):
+        raise ValueError(f"{', '.join(flags)} are {_listed(found)}: name each column once.")
+    return found
+
+
 def plain_name(name: str) -> str:
     """A name in lower case, with "_" between its words: review_text for reviewText and Review Text."""
     return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).strip("_").lower()
+
+
+def has_known_name(names: Iterable[str]) -> bool:
+    """Whether one of the names is that of a text or a label, so that they are no row."""
+    return not (TEXT_NAMES | LABEL_NAMES | OTHER_LABEL_NAMES).isdisjoint(map(plain_name, names))
 
 
 def _is_blank(name: str, names: list[str], sample: dict[str, list[Any]]) -> bool:
@@ -186,9 +198,8 @@ def expect_header(names: list[str], sample: dict[str, list[Any]], source: str) -
     They are if the name of a column of texts is a sentence that ends as one, or if it is one and another name is a
     number or a value of its column. A question of a survey is a name.
     """
-    plain = set(map(plain_name, names))
     texts = [name for name in names if is_sentence(name) and looks_like_text(sample[name])]
-    if not texts or plain & (TEXT_NAMES | LABEL_NAMES | OTHER_LABEL_NAMES):
+    if not texts or has_known_name(names):
         return
     values = [name for name in names if is_number(name) or (name in sample[name] and not looks_like_text(sample[name]))]
     ended = [name for name in texts if name.rstrip().endswith((".", "!"))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .column_choice import is_sentence
+from .column_choice import has_known_name, is_sentence
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
 from .label_spelling import likely_separator
 from .survey import Table
@@ -145,9 +145,9 @@ def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.n
 
 def _is_header_doubtful(table: Table) -> bool:
     """Whether the name of a text is a sentence, or that of the labels a label, in a file with a line of names."""
-    if getattr(table.records, "format", "") not in ("csv", "tsv"):
-        return False
     columns = table.columns
+    if getattr(table.records, "format", "") not in ("csv", "tsv") or has_known_name(columns.all):
+        return False
     return any(map(is_sentence, columns.texts)) or columns.label in table.labels.names
 
 

@@ -86,8 +86,8 @@ def _expect_columns(names: list[str], source: str, input_format: str) -> None:
         raise ValueError(f"{source} is read as lines of text, and a table to train on has texts and labels: pass "
                          "input_format, such as csv, and delimiter if it is no comma.")
     if not names:
-        what = ("holds no JSON object in its first lines, every line must be one object: write a list, or objects over "
-                "several lines, with one object a line" if input_format == "jsonl" else
+        what = ("holds no JSON object in its first lines: every line must be one object, so write a list, or objects "
+                "over several lines, as one object a line" if input_format == "jsonl" else
                 "is empty: name a file with a line of names and with rows")
         raise ValueError(f"{source} {what}.")
     if input_format == "tsv" and all(len(name) > 1 and name[0] == name[-1] == '"' for name in names):

@@ -76,7 +76,7 @@ def test_columns_that_are_found(kinds, given, expected):
     ({"text": "s", "label": "w"}, {"label": "topic"},
      r"^label_column is 'topic', which f\.csv does not have: the columns are 'text', 'label'\.$"),
     ({"text": "s", "label": "w"}, {"text": "text", "text_pair": "text"},
-     r"^text_column, text_pair_column and label_column are 'text', 'text': name each column once\.$"),
+     r"^text_column, text_pair_column, label_column are 'text', 'text': name each column once\.$"),
     ({"text": "s", "label": "w", "target": "w"}, {}, r"several columns that may hold the labels, 'label', 'target': "),
     ({"text": "s", "lang": "w", "team": "w"}, {}, r"several columns that may hold the labels, 'lang', 'team': name "),
     ({"tweet": "s", "stars": "n", "stance": "w"}, {}, r"several columns that may hold the labels, 'stars', 'stance'"),

@@ -143,9 +143,9 @@ def test_json_lines_whose_first_objects_have_no_label(tmp_path, is_stream):
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("f.json", '[{"text": "a", "label": "b"}]', r"f\.json holds no JSON object in its first lines, every line must be "
-     r"one object: write a list, or objects over several lines, with one object a line\.$"),
-    ("f.json", '{\n  "text": "a",\n  "label": "b"\n}\n', r"f\.json holds no JSON object in its first lines, every "),
+    ("f.json", '[{"text": "a", "label": "b"}]', r"f\.json holds no JSON object in its first lines: every line must be "
+     r"one object, so write a list, or objects over several lines, as one object a line\.$"),
+    ("f.json", '{\n  "text": "a",\n  "label": "b"\n}\n', r"f\.json holds no JSON object in its first lines: every "),
     ("f.csv", "", r"f\.csv is empty: name a file with a line of names and with rows\.$"),
     ("f.txt", "a\tb\n", r"f\.txt is read as lines of text, and a table to train on has texts and labels: pass "
      r"input_format, such as csv, and delimiter if it is no comma\.$"),
