@@ -26,9 +26,9 @@ FEW_NUMBERS = 20  # up to so many different whole numbers are classes, whatever 
 ROWS_PER_NUMBER = 10  # more of them are classes if each stands for so many rows on average
 ROWS_PER_ID = 2  # ids of classes need but so many
 CLASS_NAMES = frozenset(("label", "labels", "class", "classes", "intent", "intents", "category", "categories"))
-QUANTITY_NAMES = frozenset((  # of columns whose numbers are no ids, even if they leave no gap
-    "score", "scores", "rating", "ratings", "stars", "points", "count", "counts", "votes", "likes", "price", "prices",
-    "age", "year", "years", "days", "length"))
+QUANTITY_WORDS = frozenset((  # in the names of columns whose numbers are no ids, even if they leave no gap
+    "score", "scores", "rating", "ratings", "stars", "points", "count", "counts", "num", "votes", "upvotes", "likes",
+    "comments", "price", "prices", "amount", "age", "year", "years", "days", "hours", "minutes", "length", "rank"))
 MAX_CLASSES = 100_000  # more different strings are not the names of classes
 TEXT_WORDS, TEXT_CHARACTERS = 4, 40  # labels with so many words or characters on average are texts
 MIN_ROWS_OF_TEXTS = 10  # fewer rows do not show that a label column holds texts
@@ -316,9 +316,11 @@ class LabelCollector:
 
         Numbers of which some are not there, as where a class has but a few rows, are told by the column's name alone.
         """
-        name = self.column.strip().lower()
+        words = re.findall(r"[^\W_]+", self.column.lower())
+        if words and words[0] in CLASS_NAMES and words[1:] in ([], ["id"]):
+            return True
         has_no_gap = numbers.min() in (0, 1) and numbers.max() - numbers.min() + 1 == different
-        return name in CLASS_NAMES or (has_no_gap and name not in QUANTITY_NAMES)
+        return bool(has_no_gap and QUANTITY_WORDS.isdisjoint(words))
 
     def _expect_no_texts(self) -> None:
         """Raise ValueError if the labels are texts: more than half of the rows have a long one of their own."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .column_choice import has_known_name, is_sentence
+from .column_values import is_number
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
 from .label_spelling import likely_separator
 from .survey import Table
@@ -144,11 +145,12 @@ def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.n
 
 
 def _is_header_doubtful(table: Table) -> bool:
-    """Whether the name of a text is a sentence, or that of the labels a label, in a file with a line of names."""
+    """Whether the names may be a first row: that of a text is a sentence, or that of the labels a label or a number."""
     columns = table.columns
     if getattr(table.records, "format", "") not in ("csv", "tsv") or has_known_name(columns.all):
         return False
-    return any(map(is_sentence, columns.texts)) or columns.label in table.labels.names
+    label = str(columns.label)
+    return any(map(is_sentence, columns.texts)) or label in table.labels.names or is_number(label)
 
 
 def replaced_bytes(number: int) -> str:

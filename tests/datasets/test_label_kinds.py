@@ -67,6 +67,8 @@ GAPS = [number * 7 % 101 for number in range(60)] * 2
     ("Label", GAPS, CLASSES), ("category", GAPS, CLASSES), ("intent", GAPS[:90], REGRESSION),
     ("label", [number / 2 for number in range(60)] * 5, REGRESSION),
     ("score", list(range(101)) * 5, REGRESSION), ("year", list(range(1980, 2020)) * 5, REGRESSION),
+    ("helpful_votes", list(range(60)) * 5, REGRESSION), ("Num comments", list(range(60)) * 5, REGRESSION),
+    ("class_id", GAPS, CLASSES), ("Intent ID", GAPS, CLASSES), ("class size", GAPS, REGRESSION), ("", GAPS, REGRESSION),
     ("stars", [1, 2, 3, 4, 5] * 5, CLASSES),
 ])
 def test_ids_of_classes(column, values, expected):

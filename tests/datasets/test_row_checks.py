@@ -87,7 +87,8 @@ def test_the_kind_of_labels_is_said(labels, line):
 
 
 @pytest.mark.parametrize(("header", "is_doubtful"), [
-    ("email,spam", True), ("What could we do better?,team", True), ("email,is_spam", False), ("text,spam", False)])
+    ("email,spam", True), ("a good film,1.5", True), ("What could we do better?,team", True), ("email,is_spam", False),
+    ("text,spam", False)])
 def test_a_first_line_that_may_be_a_row(tmp_path, header, is_doubtful):
     path = tmp_path / "f.csv"
     path.write_text(f"{header}\n" + "".join(f"one more mail of this kind {i},{['spam', 'ham'][i % 2]}\n"
