@@ -179,7 +179,7 @@ def _choose_texts(names: list[str], sample: dict[str, list[Any]], source: str, t
 
 
 def _text_columns(names: list[str], sample: dict[str, list[Any]]) -> tuple[list[str], list[str]]:
-    """The columns with the name of a text, and with them those that look like text and are longer."""
+    """The columns with the name of a text, and with them, unless these are a pair, longer ones that look like text."""
     known = [name for name in names if plain_name(name) in TEXT_NAMES]
     words = [name for name in known if are_words(sample[name])]
     named = [name for name in words if not are_few(sample[name])] or words
@@ -187,6 +187,8 @@ def _text_columns(names: list[str], sample: dict[str, list[Any]]) -> tuple[list[
               and looks_like_text(sample[name])]
     if not named and not others:
         named = known
+    if len(named) > 1:  # as sentence1 and sentence2 are beside their parses
+        return named, named
     longest = max((mean_length(sample[name]) for name in named), default=0.0)
     longer = [name for name in others if mean_length(sample[name]) > longest]
     return named, [name for name in names if name in (*named, *longer)]

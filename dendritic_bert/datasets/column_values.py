@@ -16,6 +16,7 @@ LONG_CHARACTERS, LONG_WORDS = 20, 3  # a column whose values have so many on ave
 FEW_VALUES, ROWS_PER_VALUE = 3, 20  # texts have more different values, and no more rows for each
 MOST = 0.9  # share of the values that says what all are
 MOST_CHARACTERS_OF_A_DATE = 60
+MOST_CHARACTERS = 500  # of a number, an address or a code; the patterns may take the square of the characters
 MIN_ROWS = 10  # fewer rows do not show that values differ, or that there are few of them
 
 _NUMBER = re.compile(r"[+-]?[.,]?\d[\d.,']*([eE][+-]?\d+)?\s*%?")
@@ -94,7 +95,7 @@ def _are_mostly(values: list[Any], test: Callable[[Any], bool]) -> bool:
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value.strip()) is not None
+    return isinstance(value, str) and len(value) <= MOST_CHARACTERS and pattern.fullmatch(value.strip()) is not None
 
 
 def is_number(value: Any) -> bool:

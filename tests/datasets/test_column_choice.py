@@ -64,6 +64,7 @@ def choose(kinds: dict[str, str], **given):
     ({"created_at": "date", "full_text": "s", "ironic": "w"}, {}, ("full_text", None, "ironic")),
     ({"created_at": "date", "p": "s", "ironic": "w"}, {}, ("p", None, "ironic")),
     ({"text": "long", "address": "name", "team": "w"}, {}, ("text", None, "team")),
+    ({"sentence1": "s", "parse1": "long", "sentence2": "s", "label": "w"}, {}, ("sentence1", "sentence2", "label")),
     ({"text": "few", "label": "w"}, {}, ("text", None, "label")),
     ({"text": "w", "comments": "count", "label": "w"}, {}, ("text", None, "label")),
     ({"comment": "n", "id": "n", "label": "w"}, {}, ("comment", None, "label")),  # the name alone

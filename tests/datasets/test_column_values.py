@@ -54,6 +54,10 @@ def test_what_is_no_text(value):
     assert are_words([value, "a text", "a text"])
 
 
+def test_long_texts_are_words_at_once():
+    assert are_words(["@" * 300_000, "x." * 300_000, "1," * 300_000])
+
+
 @pytest.mark.parametrize(("values", "expected"), [
     (["", None, float("nan"), "x"], True), (["", "x"], False), ([], False)])
 def test_mostly_empty(values, expected):
