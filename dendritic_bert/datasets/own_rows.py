@@ -161,10 +161,12 @@ class OwnRows(Benchmark):
         part = self._part(split)
         return np.zeros(0, np.int64) if part is None else part[0].labels.of_rows(part[1]).dense()
 
-    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+    def encode(self, tokenizer: Any, max_length: int, dev_length: int | None = None
+               ) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+        """As in ``Benchmark``; dev rows are cut to ``dev_length`` tokens, None to ``max_length``."""
         packed, counter = PackedTokenizer(tokenizer), WordCounter(tokenizer)
         train = None if self.train is None else self._encode("train", packed, max_length, counter)
-        dev = {"dev": self._encode("dev", packed, max_length, counter)}
+        dev = {"dev": self._encode("dev", packed, dev_length or max_length, counter)}
         if self.report is not None:
             self.report.num_words, self.report.num_unknown = counter.num_words, counter.num_unknown
         return train, dev

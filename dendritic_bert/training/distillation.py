@@ -128,8 +128,9 @@ class TeacherLabelledOwnRows(OwnRows):
     def texts(self) -> Iterable[str]:
         return list(chain(super().texts(), self.natural)) if self.natural else super().texts()
 
-    def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
-        _, dev = super().encode(tokenizer, max_length)
+    def encode(self, tokenizer: Any, max_length: int, dev_length: int | None = None
+               ) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
+        _, dev = super().encode(tokenizer, max_length, dev_length)
         return encode_rows(self.labelled, PackedTokenizer(tokenizer), max_length), dev
 
 

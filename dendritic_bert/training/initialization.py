@@ -191,6 +191,16 @@ def longest_row(config: DendriticBertConfig) -> int:
     return config.max_position_embeddings or WITHOUT_POSITIONS
 
 
+def longest_row_to_be(options: TrainingOptions) -> int:
+    """``longest_row`` of the model that ``build_model`` makes. Raises OSError if a checkpoint cannot be read."""
+    if options.checkpoint is None:
+        given = options.max_position_embeddings
+        return (FRESH_SIZES["max_position_embeddings"] if given is None else given) or WITHOUT_POSITIONS
+    if options.has_windows and options.init != "encoder":
+        return WITHOUT_POSITIONS
+    return longest_row(DendriticBertConfig.from_pretrained(options.checkpoint))
+
+
 def live_parameters(model: Any) -> dict[str, int]:
     """Numbers of parameters that can change the output: of the embeddings, of windows and gate, of the encoder, of the
     head, of all."""

@@ -34,11 +34,13 @@ from .evaluation import scores
 from .evaluation_report import write_evaluation
 from .fit import fit, without_shard_bars
 from .initialization import (
+    WITHOUT_POSITIONS,
     build_model,
     choose_start,
     known_labels,
     live_parameters,
     longest_row,
+    longest_row_to_be,
     make_tokenizer,
     saved_config,
 )
@@ -98,10 +100,10 @@ def train(
     loss = loss or _make_loss(options, benchmark)
     with open_workspace(options.output_dir, _settings_that_matter(options, benchmark)) as workspace:
         tokenizer = make_tokenizer(options, benchmark.texts())
-        train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
-        assert train_rows is not None
+        train_rows, dev_rows = _encode(benchmark, tokenizer, options)
         if says_what_it_reads and workspace.is_main and benchmark.report is not None:
-            print(benchmark.report, f"start: {options.start}", sep="\n", file=sys.stderr, flush=True)
+            print(benchmark.report, *_cut_rows(train_rows, options), f"start: {options.start}", sep="\n",
+                  file=sys.stderr, flush=True)
         train_rows, held_out = hold_out_rows(train_rows, options)
         model: Any = None
         for seed in options.seeds[len(workspace.runs):]:
@@ -257,6 +259,26 @@ def require_extra(*modules: str | None) -> None:
         if module is not None and importlib.util.find_spec(module) is None:
             package = {"sklearn": "scikit-learn"}.get(module, module)
             raise ImportError(f"{package} is not installed: pip install 'dendritic-bert[train]'.")
+
+
+def _encode(benchmark: Benchmark, tokenizer: Any, options: TrainingOptions
+            ) -> tuple[EncodedRows, dict[str, EncodedRows]]:
+    """The training rows, cut to ``max_length``, and the dev rows; own dev rows as ``evaluate`` will read them."""
+    if isinstance(benchmark, OwnRows):
+        train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length, longest_row_to_be(options))
+    else:
+        train_rows, dev_rows = benchmark.encode(tokenizer, options.max_length)
+    assert train_rows is not None
+    return train_rows, dev_rows
+
+
+def _cut_rows(rows: EncodedRows, options: TrainingOptions) -> list[str]:
+    """What is said of training rows that are cut, one line if there are any."""
+    if not rows.num_truncated:
+        return []
+    scored = "; dev rows are read whole" if longest_row_to_be(options) == WITHOUT_POSITIONS else ""
+    return [f"warning: {rows.num_truncated:,} of {len(rows.labels):,} training rows are longer than max_length, "
+            f"{options.max_length:,} tokens, and are cut there{scored}"]
 
 
 def _settings_that_matter(options: TrainingOptions, benchmark: Benchmark) -> dict[str, Any]:

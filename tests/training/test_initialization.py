@@ -19,7 +19,14 @@ from dendritic_bert.embedded_model import SHIPPED_MODELS
 from dendritic_bert.model.packed_encoder import pack_encoder
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.defaults import fit_to_rows
-from dendritic_bert.training.initialization import build_model, choose_start, live_parameters
+from dendritic_bert.training.initialization import (
+    WITHOUT_POSITIONS,
+    build_model,
+    choose_start,
+    live_parameters,
+    longest_row,
+    longest_row_to_be,
+)
 
 
 def test_a_new_vocabulary(options):
@@ -196,6 +203,23 @@ def test_what_is_no_encoder_is_named(tmp_path):
     options = TrainingOptions(train_file="a.csv", model_name=str(tmp_path), init="encoder")
     with pytest.raises(ValueError, match=r"^init is encoder, but model_name .* is no pretrained encoder: leave"):
         choose_start(options, [], {"num_labels": 2})
+
+
+@pytest.mark.parametrize(("given", "longest"), [
+    ({}, 512), ({"max_position_embeddings": 600}, 600), ({"max_position_embeddings": 0}, WITHOUT_POSITIONS),
+    ({"window_layers": 2, "window_dendrites": 4}, WITHOUT_POSITIONS), ({"model_name": "bert"}, 40),
+    ({"model_name": "bert", "window_layers": 2, "window_dendrites": 4}, WITHOUT_POSITIONS),
+    ({"model_name": "encoder", "init": "encoder"}, WITHOUT_POSITIONS),
+], ids=str)
+def test_the_longest_row_is_known_before_the_model_is_built(encoder, tmp_path, given, longest):
+    encoder()
+    tiny_bert(BertModel, vocab_size=600, max_position_embeddings=40, num_hidden_layers=1).save_pretrained(
+        tmp_path / "bert")
+    if "model_name" in given:
+        given = given | {"model_name": str(tmp_path / given["model_name"])}
+    options = TrainingOptions(task="sst2", dsn=True, **given)
+    model = build_model(DendriticBertForSequenceClassification, options, {"num_labels": 2}, 600)
+    assert longest_row_to_be(options) == longest_row(model.config) == longest
 
 
 @pytest.mark.parametrize(("num_strange", "init"), [(0, "encoder"), (1, "encoder"), (2, "random")])

@@ -95,6 +95,19 @@ def test_a_dev_file_is_scored_and_reported(own_options, reviews, tmp_path):
     assert found["num_replaced"] > 0
 
 
+def test_long_texts_are_scored_as_they_will_be_read(own_options, reviews, capsys):
+    """Training rows are cut, which is said; dev rows are not."""
+    results = train(own_options(dev_file=str(reviews / "dev.csv"), max_length=4, max_position_embeddings=0, epochs=3,
+                                embedding_norm="none"))
+    assert ("warning: 150 of 150 training rows are longer than max_length, 4 tokens, and are cut there; dev rows are "
+            "read whole\n") in capsys.readouterr().err
+    found = evaluate(results["output_dir"], dev_file=str(reviews / "dev.csv"))
+    run = results["runs"][0]
+    assert {name: found[name] for name in ("accuracy", "log_loss")} == {
+        "accuracy": run["accuracy"], "log_loss": pytest.approx(run["log_loss"])}
+    assert found["num_truncated"] == 0
+
+
 def write_table(path, header, line, size):
     path.write_text(header + "\n" + "".join(line(i) + "\n" for i in range(size)))
     return str(path)
