@@ -54,14 +54,19 @@ def _say_baseline(results: dict[str, Any]) -> None:
 
 
 def _warn_of_weak_results(results: dict[str, Any]) -> None:
-    """Warn of a model that does no better than the most frequent class, or else worse than the baseline."""
-    metric, score = results["metric"], results["runs"][0][results["metric"]]
+    """Warn of dev rows of one class; of a model that does no better than the most frequent one; or else of one below
+    the baseline, where accuracies differ by more than the standard error of the model's."""
+    metric, run = results["metric"], results["runs"][0]
+    score, noise = run[metric], run.get("standard_error", 0.0)
     baseline = results.get("baseline")
-    if results["majority"] is not None and score <= results["majority"]:
+    if results["majority"] == 1:
+        warnings.warn(f"all {results['num_dev']:,} dev rows have the same label, so that {metric} {score:.4f} says "
+                      "nothing: pass a --dev_file with other labels too, or a larger --hold_out.", stacklevel=3)
+    elif results["majority"] is not None and score <= results["majority"]:
         warnings.warn(f"{metric} {score:.4f} is not above the share of the most frequent label, "
                       f"{results['majority']:.4f}, so nothing was learnt: see whether the columns named above are the "
                       "right ones, then train with more --epochs or a higher --lr.", stacklevel=3)
-    elif baseline is not None and score < baseline[metric]:
+    elif baseline is not None and baseline[metric] - score > noise:
         warnings.warn(f"{metric} {score:.4f} is below that of {baseline['name']} on the same rows, "
                       f"{baseline[metric]:.4f}: search for better options with `dendritic-bert sweep`, start from "
                       "another pretrained model with --model_name, or add rows.", stacklevel=3)

@@ -60,9 +60,20 @@ def test_a_model_that_has_learnt_nothing(own_options):
         train(own_options(lr=1e-9, epochs=1))
 
 
-@pytest.mark.parametrize(("score", "baseline", "is_warned"), [(0.7, 0.8, True), (0.8, 0.8, False), (0.9, 0.8, False)])
-def test_a_model_below_the_baseline(score, baseline, is_warned):
-    results = {"metric": "accuracy", "runs": [{"accuracy": score}], "majority": 0.5,
+def test_dev_rows_of_one_label():
+    """Nothing can be said of what was learnt."""
+    results = {"metric": "accuracy", "runs": [{"accuracy": 1.0}], "majority": 1.0, "num_dev": 30}
+    with pytest.warns(UserWarning, match=r"^all 30 dev rows have the same label, so that accuracy 1\.0000 says "
+                                         r"nothing: pass a --dev_file with other labels too, or a larger --hold_out"):
+        _warn_of_weak_results(results)
+
+
+@pytest.mark.parametrize(("score", "error", "baseline", "is_warned"), [
+    (0.7, {}, 0.8, True), (0.8, {}, 0.8, False), (0.9, {}, 0.8, False),
+    (0.7, {"standard_error": 0.09}, 0.8, True), (0.7, {"standard_error": 0.11}, 0.8, False)])
+def test_a_model_below_the_baseline(score, error, baseline, is_warned):
+    """A difference within the standard error is none."""
+    results = {"metric": "accuracy", "runs": [{"accuracy": score, **error}], "majority": 0.5,
                "baseline": {"accuracy": baseline, "name": "TF-IDF"}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
