@@ -51,6 +51,35 @@ class KeptRecords:
             yield batch._replace(columns={name: batch.columns[name] for name in columns})
 
 
+class NamedRecords:
+    """Records whose classes have their names, those of ``names_of``, in the place of their numbers."""
+
+    def __init__(self, records: Records | KeptRecords, names_of: dict[str, list[str]]) -> None:
+        self.records, self.names, self.name = records, records.names, records.name
+        self.names_of = names_of
+
+    def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
+        for batch in self.records.batches(batch_size, columns):
+            named = {column: name_classes(batch.columns[column], self.names_of.get(column)) for column in columns}
+            yield batch._replace(columns=named, arrays={})
+
+
+def name_classes(values: list[Any], names: Sequence[str] | None) -> list[Any]:
+    """The names of classes that are given as numbers, or lists of numbers; -1 is no class, and what has no
+    name stays. Without ``names`` the values as they are."""
+    if names is None:
+        return values
+
+    def name(value: Any) -> Any:
+        if isinstance(value, list):
+            return [name(part) for part in value]
+        if not isinstance(value, int) or value >= len(names):
+            return value
+        return None if value < 0 else names[value]
+
+    return [name(value) for value in values]
+
+
 class HubRecords:
     """A split of a data set of the library ``datasets`` as ``Records``; classes have their names, not their numbers."""
 
@@ -66,21 +95,13 @@ class HubRecords:
                               "row")
 
     def _named(self, column: str, values: list[Any]) -> list[Any]:
-        """The values of a column; those of a ``ClassLabel`` as names, of which -1 stands for none."""
+        """The values of a column; those of a ``ClassLabel`` as names."""
         feature = self.table.features[column]
         inner = getattr(feature, "feature", feature)
-        if not hasattr(inner, "int2str"):
-            return values
-
-        def name(value: Any) -> Any:
-            if isinstance(value, list):
-                return [name(part) for part in value]
-            return None if value is None or value < 0 else inner.int2str(value)
-
-        return [name(value) for value in values]
+        return name_classes(values, inner.names if hasattr(inner, "int2str") else None)
 
 
-AnyRecords = Records | ListedRecords | KeptRecords | HubRecords
+AnyRecords = Records | ListedRecords | KeptRecords | NamedRecords | HubRecords
 
 
 def load_from_hub(name: str, config: str | None = None) -> tuple[HubRecords, HubRecords | None]:

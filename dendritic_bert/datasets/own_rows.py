@@ -26,7 +26,7 @@ from .column_choice import Columns
 from .column_values import MIN_ROWS
 from .held_out import HOLD_OUT, draw_held_out
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector
-from .other_records import AnyRecords, KeptRecords, ListedRecords, load_from_hub
+from .other_records import AnyRecords, KeptRecords, ListedRecords, NamedRecords, load_from_hub
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
 from .rows import EncodedRows, Rows, encode_rows, pad_rows
@@ -123,7 +123,9 @@ class OwnRows(Benchmark):
         """
         def read(files: Any) -> AnyRecords:
             records = open_records(files, input_format, on_error, delimiter, num_keyed=SAMPLE_ROWS)
-            return records if records.can_resume else KeptRecords(records, options.get("folder"))
+            names = records.class_names()
+            found = records if records.can_resume else KeptRecords(records, options.get("folder"))
+            return NamedRecords(found, names) if names else found
 
         train, dev = (None if files is None else read(files) for files in (train_file, dev_file))
         return cls(train, dev, on_error=on_error, **options)

@@ -146,6 +146,20 @@ class Records:
                 types.append([schema.field(column).type if schema is not None else None for column in columns])
         return [found[0] if found.count(found[0]) == len(found) else None for found in zip(*types)]
 
+    def class_names(self) -> dict[str, list[str]]:
+        """The names of the classes of columns that hold their numbers, where all inputs are tables that have the same;
+        see ``table_reader.class_names``."""
+        found: list[dict[str, list[str]]] = []
+        for index, format in enumerate(self._formats):
+            if format not in TABLE_FORMATS:
+                return {}
+            from .table_reader import class_names
+
+            with ExitStack() as stack:
+                found.append(class_names(self._peek(index, stack).schema))  # type: ignore[union-attr]
+        return {column: names for column, names in found[0].items()
+                if all(others.get(column) == names for others in found)}
+
     def string_columns(self) -> list[str]:
         """The columns that hold strings: by the types of a table, else by up to 100 records, without numbers.
 

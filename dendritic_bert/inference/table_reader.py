@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -28,6 +29,18 @@ def is_text(type: pa.DataType) -> bool:
 def plain_type(type: pa.DataType) -> pa.DataType:
     """The type of the values of a column: that of the dictionary, if it has one."""
     return type.value_type if pa.types.is_dictionary(type) else type
+
+
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """The names of the classes of columns that hold their numbers, or lists of these, as the library ``datasets``
+    writes them beside a schema (ClassLabel)."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        inner = {name: feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+                 for name, feature in features.items()}
+        return {name: list(feature["names"]) for name, feature in inner.items() if feature["_type"] == "ClassLabel"}
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError):  # written by something else
+        return {}
 
 
 class TableReader:

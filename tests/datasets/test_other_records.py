@@ -3,11 +3,13 @@
 import io
 
 import datasets
+import pyarrow as pa
 import pytest
 
-from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, ListedRecords, load_from_hub
+from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, ListedRecords, load_from_hub, name_classes
 from dendritic_bert.datasets.own_rows import OwnRows
 from dendritic_bert.inference.readers import open_records
+from dendritic_bert.inference.table_reader import class_names
 
 COLUMNS = {"text": [f"text {number}" for number in range(10)], "label": list(range(10))}
 TABLE = datasets.Dataset.from_dict(
@@ -53,6 +55,30 @@ def test_classes_of_the_hub_have_their_names():
     assert column("label", batches) == ["no", "a yes", "a yes", "no"] * 10
     assert batches[0].columns["tags"][:4] == [["x"], ["x", "y"], [], ["y"]]
     assert batches[1].place(2) == "d, row 27"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_classes_of_a_file_have_their_names(tmp_path, is_stream):
+    """Those that the library datasets writes into Parquet; files that do not agree keep their numbers."""
+    TABLE.to_parquet(tmp_path / "a.parquet")
+    with open(tmp_path / "a.parquet", "rb") as file:
+        given = {"train_file": file, "input_format": "parquet"} if is_stream else {"train_file": tmp_path / "a.parquet"}
+        assert OwnRows.open(**given, text_column="sentence", label_column="label").labels == ["a yes", "no"]
+    rows = OwnRows.open(tmp_path / "a.parquet", text_column="sentence", label_column="tags")
+    assert (rows.labels, rows.settings["problem_type"]) == (["x", "y"], "multi_label_classification")
+    other = TABLE.cast_column("label", datasets.ClassLabel(names=["nein", "ja"]))
+    other.to_parquet(tmp_path / "b.parquet")
+    assert OwnRows.open(tmp_path / "*.parquet", text_column="sentence", label_column="label").labels == ["0", "1"]
+
+
+@pytest.mark.parametrize("written", [b"no JSON", b"{}", b'{"info": {"features": {"label": []}}}', b"[1]",
+                                     b'{"info": {"features": {"label": {"_type": "ClassLabel"}}}}'])
+def test_what_no_library_has_written_beside_a_file(written):
+    assert class_names(pa.schema([("label", pa.int64())], {b"huggingface": written})) == {}
+
+
+def test_numbers_without_a_name():
+    assert name_classes([0, 1, -1, None, 2, "a", [1, 0]], ["a", "b"]) == ["a", "b", None, None, 2, "a", ["b", "a"]]
 
 
 def test_a_data_set_of_the_hub(monkeypatch):
