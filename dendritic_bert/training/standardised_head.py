@@ -133,9 +133,11 @@ def _fit(layer: DendriticLinear, pooled: Tensor, labels: np.ndarray, class_weigh
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    # Further than 100 iterations it would only come nearer to what the training leaves again.
+    # Further than 100 iterations it would only come nearer to what the training leaves again. And what the labels are
+    # was decided when they were read: many classes of few rows are no regression.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         found = LogisticRegression(C=INVERSE_REGULARISATION, class_weight=class_weight).fit(
             pooled.cpu().numpy().astype(np.float64), labels)
     weight, bias = found.coef_, found.intercept_

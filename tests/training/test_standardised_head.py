@@ -150,6 +150,13 @@ def test_the_head_starts_as_a_logistic_regression(num_labels, num_dendrites):
         assert layer.weight[classes].abs().max() > 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_head_of_many_classes_of_few_rows():
+    model, rows = windowed_model(**KINDS["plain_gate"], num_labels=30), make_rows()
+    with standardised_head(model, rows._replace(labels=np.arange(40) % 30), pad_rows):
+        pass
+
+
 def test_a_new_head_is_as_large_as_that_of_standardised_rows():
     """Labels that are no classes leave it as it was drawn."""
     model, rows = windowed_model(**KINDS["plain_gate"]), make_rows()
