@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from .. import embedded_model
-from .messages import print_json
+from .messages import print_json, say
 from .models import expect_model
 
 TRAIN = """\
@@ -171,6 +171,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
         args.parser.error(f"{name} is given, but dev_file is not: name the file of your rows")
     model = embedded_model.find_model(args.model)
     if args.dev_file:
+        if args.model is None:
+            say("no --model is given: the rows are scored with the model of the package, which tells negative from "
+                "positive")
         print_json(evaluate(model, dev_file=args.dev_file, output_dir=args.output_dir, **own_rows))
     else:
         print_json(evaluate(model, args.task, args.data_dir, args.split))

@@ -67,6 +67,9 @@ def open_input(input: PathOrStream, stack: ExitStack, is_table: bool = False) ->
         stream = stack.enter_context(open(input if descriptor is None else os.dup(descriptor), "rb"))  # noqa: SIM115
     except FileNotFoundError:
         raise FileNotFoundError(f"input {input} does not exist.") from None
+    except IsADirectoryError:
+        folder = os.fspath(input).rstrip("/")
+        raise IsADirectoryError(f"input {input} is a folder: pass its files, such as '{folder}/*.csv'.") from None
     except OSError as error:
         raise type(error)(f"input {input} cannot be read ({error.strerror}).") from None
     source = opened(stream, str(input), stack)

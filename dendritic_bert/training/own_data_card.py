@@ -70,8 +70,9 @@ def write_own_data_card(
         "## Data", "", *_data(benchmark), "",
         "## How it was made", "", *how_it_was_made(options, results, config), "",
         "## How it scores", "",
-        f"On the {results['num_dev']:,} dev rows, after the last epoch, with the weights as they are written, those of "
-        f"the first seed, {options.seeds[0]}. {_what_the_dev_rows_decided(options, evaluation)}", "",
+        f"On the {results['num_dev']:,} dev row{'s' * (results['num_dev'] != 1)}, after the last epoch, with the "
+        f"weights as they are written, those of the first seed, {options.seeds[0]}. "
+        f"{_what_the_dev_rows_decided(options, evaluation)}", "",
         *report_sections(evaluation, results.get("baseline")), *_seeds(results),
     ]
     with atomic_path(folder / "README.md") as path:

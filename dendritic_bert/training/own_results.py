@@ -60,8 +60,8 @@ def _warn_of_weak_results(results: dict[str, Any]) -> None:
     score, noise = run[metric], run.get("standard_error", 0.0)
     baseline = results.get("baseline")
     if results["majority"] == 1:
-        warnings.warn(f"all {results['num_dev']:,} dev rows have the same label, so that {metric} {score:.4f} says "
-                      "nothing: pass a --dev_file with other labels too, or a larger --hold_out.", stacklevel=3)
+        warnings.warn(f"all dev rows have the same label, so that {metric} {score:.4f} says nothing: pass a "
+                      "--dev_file with other labels too, or a larger --hold_out.", stacklevel=3)
     elif results["majority"] is not None and score <= results["majority"]:
         warnings.warn(f"{metric} {score:.4f} is not above the share of the most frequent label, "
                       f"{results['majority']:.4f}, so nothing was learnt: see whether the columns named above are the "

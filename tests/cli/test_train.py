@@ -61,6 +61,9 @@ def test_rows_of_ones_own(run, tmp_path):
     scores = json.loads(out)
     rows = (tmp_path / "dev.csv").read_text().replace(",", ";") + "a row of one field\n"
     (tmp_path / "semicolons.csv").write_text(rows)
+    status, _, err = run("evaluate", "--dev_file", tmp_path / "dev.csv")
+    assert status == 1
+    assert err.startswith("dendritic-bert: no --model is given: the rows are scored with the model of the package")
     status, out, err = run("evaluate", "--model", tmp_path / "model", "--dev_file", tmp_path / "semicolons.csv",
                            "--delimiter", ";", "--on-error", "skip")
     assert status == 0, err

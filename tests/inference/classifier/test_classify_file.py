@@ -194,7 +194,7 @@ def test_paths_that_cannot_be_read_or_written(classifier, tmp_path, monkeypatch)
     path.write_bytes(b"a\n")
     with pytest.raises(FileNotFoundError, match=r"input .*missing\.txt does not exist"):
         classifier.classify_file(tmp_path / "missing.txt", tmp_path / "out")
-    with pytest.raises(IsADirectoryError, match=r"input .* cannot be read"):
+    with pytest.raises(IsADirectoryError, match=r"^input .* is a folder: pass its files, such as '.*/\*\.csv'\.$"):
         classifier.classify_file(tmp_path, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"output .*missing/out cannot be written"):
         classifier.classify_file(path, tmp_path / "missing" / "out")
