@@ -211,8 +211,10 @@ def _open_rows_of(model_path: str, dev_file: Sequence[str] | str, own_rows: dict
                          "written.")
     rows = OwnRows.open(None, dev_file, known_labels=known_labels(config), problem_type=config.problem_type,
                         trained=config.training_columns, **own_rows)
-    text = (config.training_columns or {}).get("text_column", rows.columns.text)
-    note = "" if text in rows.columns.texts else f"; the model was trained on the text {text!r}"
+    trained = config.training_columns or {}
+    text = trained.get("text_column", rows.columns.text)
+    is_said = ("text_pair_column" in trained) != (rows.columns.text_pair is not None)  # that these are no pairs, or are
+    note = "" if is_said or text in rows.columns.texts else f"; the model was trained on the column {text!r}"
     print(f"columns: {rows.columns}{note}", file=sys.stderr, flush=True)
     return rows
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from command_line import NO_BACKEND, TEXTS, from_json, labelled, run_apart, start
 from helpers import REPOSITORY
-from small_classifier import MAX_LENGTH
+from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
 
 from dendritic_bert import cli
 from dendritic_bert.inference.classifier import TextClassifier
@@ -144,6 +144,26 @@ def test_all_scores_of_pairs(run, model_path, tmp_path):
                                             ["bleak!", "", ["negative", "positive"][labels[1]]]]
     assert [[float(score) for score in row[4:]] for row in rows[1:]] == [
         pytest.approx(row.tolist(), abs=6e-7) for row in scores]
+
+
+def test_the_columns_of_the_training(run, tmp_path, monkeypatch, capsysbinary):
+    """They are read where none is named, and said; single texts for a model of pairs are said, too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("text,first,second\n7,the quick fox,lazy dog\n")
+    pair = {"text_column": "first", "text_pair_column": "second"}
+    for folder, columns in (("pairs", pair), ("single", {"text_column": "first"})):
+        hugging_face_tokenizer().save_pretrained(folder)
+        small_model(training_columns=columns).save_pretrained(folder)
+    capsysbinary.readouterr()  # the bars of transformers
+    status, out, err = run("classify", "--model", "pairs", "--file", "in.csv")
+    assert (status, err) == (0, "dendritic-bert: the texts are pairs of the columns first and second\n")
+    assert (json.loads(out)["text"], json.loads(out)["text_pair"]) == ("the quick fox", "lazy dog")
+    status, out, err = run("classify", "--model", "pairs", "--file", "in.csv", "--column", "text")
+    assert (status, json.loads(out)["text"], err.count("\n")) == (0, "7", 1)
+    assert err.startswith("dendritic-bert: warning: the model was trained on pairs, of the columns 'first' and")
+    status, out, err = run("classify", "--model", "single", "--file", "in.csv")
+    assert (status, json.loads(out)["text"]) == (0, "the quick fox")
+    assert err == "dendritic-bert: the texts are those of column first, on which the model was trained\n"
 
 
 def test_a_run_is_not_continued_with_other_answers(run, model_path, tmp_path):

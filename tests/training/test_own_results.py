@@ -140,6 +140,8 @@ def test_a_model_reads_the_columns_that_it_was_trained_on(own_options, tmp_path,
     capsys.readouterr()
     found = evaluate(out, dev_file=files[1])
     assert capsys.readouterr().err == "columns: text 'body', label 'tags'\n"
+    assert evaluate(out, dev_file=files[1], text_column="title") != found
+    assert capsys.readouterr().err.endswith("label 'tags'; the model was trained on the column 'body'\n")
     given = {"text_column": "title", "text_pair_column": "body"}
     assert evaluate(out, dev_file=files[1], **columns) == found != evaluate(out, dev_file=files[1], **given)
     assert "trained on single texts, of the column 'body', but pairs are read from" in str(recwarn.pop().message)

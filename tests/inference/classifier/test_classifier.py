@@ -194,6 +194,9 @@ def test_from_pretrained(classifier, tokenizer, tmp_path, monkeypatch):
     assert TextClassifier.from_pretrained()(TEXTS) == expected
     moved = shutil.copytree(tmp_path, tmp_path / "moved")
     assert TextClassifier.from_pretrained(moved).fingerprint() == TextClassifier.from_pretrained().fingerprint()
+    fingerprint = classifier.fingerprint()
+    monkeypatch.setattr(classifier.model.config, "training_columns", {"text_column": "review"})  # a run names its own
+    assert classifier.fingerprint() == fingerprint
 
 
 def test_a_revision_of_the_hub(tokenizer, tmp_path, monkeypatch):
