@@ -55,7 +55,7 @@ def _say_baseline(results: dict[str, Any]) -> None:
 
 def _warn_of_weak_results(results: dict[str, Any]) -> None:
     """Warn of dev rows of one class; of a model that does no better than the most frequent one; or else of one below
-    the baseline, where accuracies differ by more than the standard error of the model's."""
+    the baseline, and say where the difference is within the standard error of the model's accuracy."""
     metric, run = results["metric"], results["runs"][0]
     score, noise = run[metric], run.get("standard_error", 0.0)
     baseline = results.get("baseline")
@@ -66,7 +66,9 @@ def _warn_of_weak_results(results: dict[str, Any]) -> None:
         warnings.warn(f"{metric} {score:.4f} is not above the share of the most frequent label, "
                       f"{results['majority']:.4f}, so nothing was learnt: see whether the columns named above are the "
                       "right ones, then train with more --epochs or a higher --lr.", stacklevel=3)
-    elif baseline is not None and baseline[metric] - score > noise:
+    elif baseline is not None and score < baseline[metric]:
+        by_chance = baseline[metric] - score <= noise
+        within = f" (a difference within one standard error, {noise:.4f})" if by_chance else ""
         warnings.warn(f"{metric} {score:.4f} is below that of {baseline['name']} on the same rows, "
-                      f"{baseline[metric]:.4f}: search for better options with `dendritic-bert sweep`, start from "
-                      "another pretrained model with --model_name, or add rows.", stacklevel=3)
+                      f"{baseline[metric]:.4f}{within}: search for better options with `dendritic-bert sweep`, "
+                      "start from another pretrained model with --model_name, or add rows.", stacklevel=3)

@@ -68,18 +68,19 @@ def test_dev_rows_of_one_label():
         _warn_of_weak_results(results)
 
 
-@pytest.mark.parametrize(("score", "error", "baseline", "is_warned"), [
-    (0.7, {}, 0.8, True), (0.8, {}, 0.8, False), (0.9, {}, 0.8, False),
-    (0.7, {"standard_error": 0.09}, 0.8, True), (0.7, {"standard_error": 0.11}, 0.8, False)])
-def test_a_model_below_the_baseline(score, error, baseline, is_warned):
-    """A difference within the standard error is none."""
+@pytest.mark.parametrize(("score", "error", "baseline", "said"), [
+    (0.7, {}, 0.8, ["0.8000: search"]), (0.8, {}, 0.8, []), (0.9, {}, 0.8, []),
+    (0.7, {"standard_error": 0.09}, 0.8, ["0.8000: search"]),
+    (0.7, {"standard_error": 0.11}, 0.8, ["0.8000 (a difference within one standard error, 0.1100): search"])])
+def test_a_model_below_the_baseline(score, error, baseline, said):
+    """It is warned of, and a difference within the standard error is called so."""
     results = {"metric": "accuracy", "runs": [{"accuracy": score, **error}], "majority": 0.5,
                "baseline": {"accuracy": baseline, "name": "TF-IDF"}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _warn_of_weak_results(results)
-    assert [str(warning.message).startswith("accuracy 0.7000 is below that of TF-IDF on the same rows, 0.8000: ")
-            for warning in caught] == [True] * is_warned
+    assert [str(warning.message).partition(" for better")[0] for warning in caught] == [
+        f"accuracy 0.7000 is below that of TF-IDF on the same rows, {end}" for end in said]
 
 
 def test_a_dev_file_is_scored_and_reported(own_options, reviews, tmp_path):
