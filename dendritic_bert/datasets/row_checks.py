@@ -77,7 +77,8 @@ class DataReport:
         drawn = "of each class" if self.problem_type == CLASSES else "drawn at random"
         where = self.dev_source or f"held out, a share of {self.hold_out:g} {drawn}"
         unused = f"; not used: {_some([name or repr(name) for name in self.unused])}" if self.unused else ""
-        return [f"{self.num_train:,} training rows ({self.source}), {self.num_dev:,} dev rows ({where})",
+        train, dev = _count(self.num_train, "training row"), _count(self.num_dev, "dev row")
+        return [f"{train} ({self.source}), {dev} ({where})",
                 f"columns: {self.columns}{unused}", self._labels(), *self.warnings()]
 
     def warnings(self) -> list[str]:
