@@ -288,9 +288,9 @@ class LabelCollector:
         found = self._find(name)
         if found is None:
             some = ", ".join(self.known[:5]) + (", ..." if len(self.known) > 5 else "")
-            raise ValueError(f"{place(row)}: the label {name!r:.60} is none of the {len(self.known)} of the training "
-                             f"rows ({some}): mend it, leave such rows out with on_error skip, or add training rows "
-                             "with it.")
+            raise ValueError(f"{place(row)}: the label {name!r:.60} is none of the {len(self.known)} labels of the "
+                             f"training ({some}): mend it, leave such rows out with on_error skip, or add training "
+                             "rows with it.")
         return found
 
     def _leave_names(self) -> None:

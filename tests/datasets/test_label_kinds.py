@@ -132,7 +132,7 @@ def test_lists_of_zeros_and_ones_alone_at_first_are_lists_of_classes(values, bat
 def test_lists_of_known_classes_that_look_like_indicators():
     values = [[0, 1], [1, 0], [1]]
     assert collect(values, 1, known=["0", "1"], is_closed=True).dense().tolist() == [[True] * 2] * 2 + [[False, True]]
-    with pytest.raises(ValueError, match=r"^f\.csv: the label '0' is none of the 2 of the training rows \(a, b\): "):
+    with pytest.raises(ValueError, match=r"^f\.csv: the label '0' is none of the 2 labels of the training \(a, b\): "):
         collect(values, 1, known=["a", "b"], is_closed=True)
 
 
@@ -170,7 +170,7 @@ def test_known_classes_come_first():
 
 @pytest.mark.parametrize(("values", "options", "message"), [
     (["a", "b", "x"], {"known": ["a", "b"], "is_closed": True},
-     r"^f\.csv, line 4: the label 'x' is none of the 2 of the training rows \(a, b\): mend it, "),
+     r"^f\.csv, line 4: the label 'x' is none of the 2 labels of the training \(a, b\): mend it, "),
     ([["a"]] * 8 + [["b", "y"]], {"known": ["a", "b"], "is_closed": True, "problem_type": SEVERAL},
      r"^f\.csv, line 10: the label 'y' is none of the 2 "),
     (["1", "2.5", "many"], {"problem_type": REGRESSION},

@@ -196,7 +196,7 @@ def test_new_rows_for_a_model(tmp_path):
     scored = OwnRows.open(None, path, known_labels=["b", "a"])
     assert (scored.labels, scored.num_train, scored.num_dev, scored.report) == (["b", "a"], 0, 60, None)
     assert scored.encode(hugging_face_tokenizer(), 9)[0] is None
-    with pytest.raises(ValueError, match=r"f\.csv, line 3: the label 'a' is none of the 1 of the training rows \(b\)"):
+    with pytest.raises(ValueError, match=r"f\.csv, line 3: the label 'a' is none of the 1 labels of the training"):
         OwnRows.open(None, path, known_labels=["b"])
 
 
@@ -220,7 +220,7 @@ WHOLE = [["a fine film", "pos"], ["a dull film", "neg"]] * 10
     (["text", "label"], [[f"film {i}", f"what i think of film number {i}"] for i in range(12)], None,
      r"train\.csv: the label column 'label' looks like text, 12 different values in 12 rows"),
     (["text", "label"], WHOLE, [["a film", "mixed"]],
-     r"dev\.csv, line 2: the label 'mixed' is none of the 2 of the training rows \(neg, pos\): mend it"),
+     r"dev\.csv, line 2: the label 'mixed' is none of the 2 labels of the training \(neg, pos\): mend it"),
     (["text", "topic"], WHOLE, [["a film", "pos"]],
      r"dev\.csv has no column 'topic', which the training rows have: its columns are 'text', 'label'\.$"),
     (["text;label"], [["well", " a film;pos"]], None, r"train\.csv has one column only, .* pass delimiter ';'\.$"),
