@@ -148,14 +148,21 @@ def accuracy_against_parameters(summaries: list[Summary], path: Path) -> Path:
 
 def accuracy_of_texts(summaries: list[Summary], path: Path) -> Path:
     """Mean accuracy over the number of texts; the bars are one standard deviation over the seeds."""
+    ticks = (50, 100, 200, 400)  # thousands
     with figure(path) as axes:
-        for summary in summaries:
-            place = (summary.num_texts() / 1000, 100 * summary.mean)
-            colour = COLOURS["MLP" if summary.columns["kind"] == "small" else "dendritic"]
-            axes.errorbar(*place, 100 * (summary.sd or 0), fmt="o", capsize=3, color=colour)
-            axes.annotate(f"{summary.parameters() / 1e6:.2f} M", place, (6, -12), textcoords="offset points")
+        for kinds, colour in ((("small",), COLOURS["MLP"]), (("recipe", "curve"), COLOURS["dendritic"])):
+            found = sorted((summary for summary in summaries if summary.columns["kind"] in kinds),
+                           key=lambda summary: summary.num_texts())
+            if found:
+                axes.errorbar([summary.num_texts() / 1000 for summary in found],
+                              [100 * summary.mean for summary in found],
+                              [100 * (summary.sd or 0) for summary in found], fmt="o-", capsize=3, color=colour,
+                              label=f"{found[0].parameters() / 1e6:.2f} M parameters")
         axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
         axes.set(xlabel="texts, thousands", ylabel="dev accuracy, %")
+        axes.legend(loc="lower right")
         axes.margins(x=0.15, y=0.2)
     return path
 

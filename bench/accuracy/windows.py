@@ -92,7 +92,8 @@ def windows_tables(summaries: list[Summary]) -> list[str]:
              for summary in curve]
     return [
         f"Dev accuracy in percent, mean ± standard deviation over {recipe.num_seeds} seeds, after the last epoch; no "
-        "epoch and no seed is chosen.\n",
+        "epoch and no seed is chosen. Seconds are those of one thread, beside whatever else ran on the machine; of a "
+        "training that was interrupted, those since it went on.\n",
         markdown_table(["", "accuracy", "parameters", "seconds"], rows, num_text_columns=1),
         "One thing changed, with the first seed alone; the difference is to the mean of the recipe. One standard error "
         f"of an accuracy on {recipe.rows[0]['num_dev']} sentences is "
