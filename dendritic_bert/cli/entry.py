@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, by default ``sys.argv[1:]``, and return the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     # GNU OpenMP, which reads this when torch is loaded, has a waiting thread spin 300,000 times before it sleeps. Three
-    # trainings side by side on two cores take 187 s with that and 67 s with 10,000; one alone takes 19 s with either.
+    # trainings side by side on two cores take 187 s with that and 67 s with 10,000; one alone takes 19 and 20 s.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     _reserve_standard_descriptors()
     try:

@@ -1,6 +1,7 @@
 """The tables that the defaults are measured on, and a measurement at a small size."""
 
 import csv
+import json
 
 import own_rows
 import pytest
@@ -59,13 +60,13 @@ def test_a_small_measurement(folders, tmp_path, monkeypatch):
         assert next(csv.DictReader(file)) == row
 
 
-def measure_rows(name, table, factor):
-    return {"table": name, "rows": factor * len(table.rows["train"])}
-
-
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_tables_measured_side_by_side_keep_their_order(jobs):
-    calls = [(name, own_rows.Table([], {"train": [["text", "label"]] * size}), 3)
-             for name, size in (("small", 1), ("large", 5), ("middle", 2))]
-    assert own_rows.measure_tables(measure_rows, calls, jobs) == [
-        {"table": "small", "rows": 3}, {"table": "large", "rows": 15}, {"table": "middle", "rows": 6}]
+def test_tables_measured_side_by_side_keep_their_order(tmp_path, jobs):
+    """What is measured is what an earlier run has kept."""
+    calls, kept = [], []
+    for name, size in (("small", 1), ("large", 5), ("middle", 2)):
+        calls.append((name, own_rows.Table([], {"train": [["text", "label"]] * size}), 3, 1, tmp_path / name))
+        kept.append({"table": name, "train": size})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "3_trials_1_seeds.json").write_text(json.dumps(kept[-1]))
+    assert own_rows.measure_tables(own_rows.measure, calls, jobs) == kept
