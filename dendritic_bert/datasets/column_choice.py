@@ -86,7 +86,7 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
         expect_header(names, sample, source)
     free = [name for name in names if name not in given and not _is_blank(name, names, sample)]
     if label is None:
-        label = _named_label(free, sample, source)
+        label = _only_label([name for name in free if plain_name(name) in LABEL_NAMES], sample, source)
         free = [name for name in free if name != label]
     if text is None:
         text, text_pair = _choose_texts(free, sample, source, text_pair, label is None)
@@ -124,30 +124,23 @@ def _is_blank(name: str, names: list[str], sample: dict[str, list[Any]]) -> bool
     return is_empty(sample[name]) or (not name.strip() and names.count(name) > 1)
 
 
-def _is_constant(values: list[Any]) -> bool:
-    return num_different(values) < 2
-
-
-def _named_label(free: list[str], sample: dict[str, list[Any]], source: str) -> str | None:
-    """The column with a name of ``LABEL_NAMES``; of several the one that has more than one value."""
-    found = [name for name in free if plain_name(name) in LABEL_NAMES]
+def _only_label(found: list[str], sample: dict[str, list[Any]], source: str) -> str | None:
+    """The one column of ``found``, of several the one that has more than one value; None if there is none."""
+    found = [name for name in found if num_different(sample[name]) > 1] or found
     if len(found) > 1:
-        found = [name for name in found if not _is_constant(sample[name])] or found
-    if len(found) > 1:
-        raise _several_labels(found, source)
+        raise ValueError(f"{source} has several columns that may hold the labels, {_listed(found)}: name one with "
+                         "label_column.")
     return found[0] if found else None
 
 
 def _choose_label(free: list[str], sample: dict[str, list[Any]], source: str, names: list[str]) -> str:
     """The one column of ``free`` that can hold labels."""
     found = [name for name in free if plain_name(name) in OTHER_LABEL_NAMES or _can_be_label(name, sample[name])]
-    found = [name for name in found if not _is_constant(sample[name])] or found
-    if not found:
+    label = _only_label(found, sample, source)
+    if label is None:
         raise ValueError(f"{source} has no column beside the texts that seems to hold labels, the columns are "
                          f"{_listed(names)}: name one with label_column.")
-    if len(found) > 1:
-        raise _several_labels(found, source)
-    return found[0]
+    return label
 
 
 def _can_be_label(name: str, values: list[Any]) -> bool:
@@ -156,11 +149,6 @@ def _can_be_label(name: str, values: list[Any]) -> bool:
     is_id = plain.endswith("_id") and plain.removesuffix("_id") not in LABEL_NAMES | OTHER_LABEL_NAMES
     return not (plain in NO_LABEL_NAMES or is_id or is_mostly_empty(values) or are_ids(values) or are_dates(values)
                 or looks_like_text(values))
-
-
-def _several_labels(found: list[str], source: str) -> ValueError:
-    return ValueError(f"{source} has several columns that may hold the labels, {_listed(found)}: name one with "
-                      "label_column.")
 
 
 def _choose_texts(names: list[str], sample: dict[str, list[Any]], source: str, text_pair: str | None,
