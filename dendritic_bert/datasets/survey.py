@@ -76,7 +76,7 @@ def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | 
     _expect_columns(names, records.name, getattr(records, "format", ""))
     once = [name for name in names if names.count(name) == 1]  # the others cannot be read by their names
     first = next(iter(records.batches(SAMPLE_ROWS, once)), None) if once and len(names) > 1 else None
-    sample = dict(first.columns) if first else {name: [] for name in names}
+    sample = dict(first.columns) if first else {}
     return choose_columns(names, sample, records.name, text, text_pair, label)
 
 
