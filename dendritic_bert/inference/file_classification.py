@@ -124,7 +124,7 @@ def classify_file(
             file=sys.stderr, disable=_no_bar(progress)))
         batches = _error_last(records.batches(batch_size, kept.names, text_columns))
         # Whoever classifies one text at a time wants each answered before the next is there.
-        work = stack.enter_context(closing(map_in_order(classify, batches, threads, reads_ahead=batch_size > 1,
+        work = stack.enter_context(closing(map_in_order(classify, batches, threads if batch_size > 1 else 1,
                                                         is_large=_is_large)))
         for batch, (rows, num_truncated) in work:
             classifier.count_truncated(num_truncated)

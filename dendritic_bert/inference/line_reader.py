@@ -53,8 +53,6 @@ class LineReader:
         self._nulls = 0  # malformed records among those of the batch
         self._at_start = True
         self._delimiter = {"csv": delimiter, "tsv": "\t"}.get(input_format)
-        self._next_record = {"text": self._next_line, "csv": self._next_of_csv, "tsv": self._next_of_tsv,
-                             "jsonl": self._next_of_jsonl}[input_format]
         self._columns: list[str] = []
         self._num_texts = 0  # how many of the columns, the first of them, must hold strings
         self._fields: list[int] = []  # the columns as numbers of fields
@@ -145,7 +143,7 @@ class LineReader:
             if not self._scan(collector, batch_size, full):
                 continue
             try:
-                record = self._next_record()
+                record = _NEXT_RECORD[self._format](self)
                 if record is END:
                     return True
                 self._give_out()
@@ -304,7 +302,7 @@ class LineReader:
         while left > 0 and num_peeked < self._num_keyed and (line := self._blocks.readline()):
             lines.append(line)
             left -= len(line)
-            num_peeked += bool(line.strip())
+            num_peeked += not line.isspace()
             keys.update(dict.fromkeys(_keys(line)))
         self._blocks.put_back(b"".join(lines))
         return list(keys)
@@ -361,3 +359,8 @@ def _keys(line: bytes) -> list[str]:
     except (ValueError, RecursionError):
         return []
     return list(record) if isinstance(record, dict) else []
+
+
+# No reader keeps its own: it would refer to itself, and hold its block of up to 64 MiB until the garbage is collected.
+_NEXT_RECORD = {"text": LineReader._next_line, "csv": LineReader._next_of_csv, "tsv": LineReader._next_of_tsv,
+                "jsonl": LineReader._next_of_jsonl}

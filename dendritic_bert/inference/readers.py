@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .file_formats import INPUT_FORMATS, TABLE_FORMATS, choose_format
@@ -121,7 +122,7 @@ class Records:
         return source, open_reader(source, format, on_error=self._on_error, delimiter=self._delimiter, done=done,
                                    digest=self._digest, num_keyed=self._num_keyed)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The columns of the first input: ["text"] of lines of text, the keys of the first objects of JSON Lines."""
         with ExitStack() as stack:

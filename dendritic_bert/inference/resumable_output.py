@@ -1,10 +1,10 @@
 """An output file that appears under its name only when it is complete, and that can be resumed after a killed run.
 
 The lines are written to ``OUTPUT.partial``. Before it, the journal ``OUTPUT.partial.json`` is made, which shows that
-the partial file is ours. Its first line of JSON says which run it is. About once a second a thread puts everything on
-the disk, and adds a line that says how far the run had come. The next run with the same settings cuts the partial file
-back to what the last line says, and continues from there. The finished file gets its name by a rename, with the mode
-and the owner of the file that it replaces.
+the partial file is ours. Its first line of JSON says which run it is. Once a second, and every 8 MiB, a thread puts
+everything on the disk, and adds a line that says how far the run had come. The next run with the same settings cuts the
+partial file back to what the last line says, and continues from there. The finished file gets its name by a rename,
+with the mode and the owner of the file that it replaces.
 
 A compressed output, or a table, is made of the partial file, and is called ``OUTPUT.partial.whole`` until it has all
 lines or rows. A run with several threads makes it while the partial file grows.
@@ -34,7 +34,9 @@ try:
 except ImportError:  # Windows has no flock, so that two runs into one output are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-JOURNAL_SECONDS = 1.0  # each line of the journal takes two fsyncs, which last some milliseconds
+# A line is added to the journal when so much time has passed, or so many bytes are new. It takes two fsyncs, which last
+# some milliseconds; 50 MB that are left to the end take 20 ms or more, for which the caller has to wait.
+JOURNAL_SECONDS, JOURNAL_BYTES = 1.0, 1 << 23
 MARK = "dendritic-bert"
 TAIL_BYTES = 4096  # the journal has a digest of so many of the last bytes of the partial file
 
@@ -74,6 +76,7 @@ class ResumableOutput:
         self._file: Any = None
         self._position: Position | None = None
         self._tail, self._saved_at, self._journal_length = b"", 0.0, 0  # the tail is that before the position
+        self._saved_bytes = 0
         self._num_bytes, self._last_bytes = 0, b""  # of the file, with the parts of a batch that is being written
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(f"output {path} is write-protected, choose another path.")
@@ -111,7 +114,7 @@ class ResumableOutput:
             self._num_bytes, self._last_bytes = self.done.output_bytes, self._tail
             self._file.truncate(self.done.output_bytes)
             self._file.seek(self.done.output_bytes)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_bytes = time.monotonic(), self._num_bytes
         if self._finish and self._overlap:
             self._growing = GrowingFile(self.partial)
             self._making = self._threads.submit(self._make_whole, io.BufferedReader(self._growing))
@@ -122,7 +125,9 @@ class ResumableOutput:
         after the batch."""
         assert self._position is not None, "begin() comes first"
         self._append(rows, position)
-        if time.monotonic() - self._saved_at >= JOURNAL_SECONDS and (self._saving is None or self._saving.done()):
+        is_due = (time.monotonic() - self._saved_at >= JOURNAL_SECONDS or
+                  self._num_bytes - self._saved_bytes >= JOURNAL_BYTES)
+        if is_due and (self._saving is None or self._saving.done()):
             self._start_saving()
         self._let_it_grow()
 
@@ -193,7 +198,7 @@ class ResumableOutput:
             before.result()
         self._file.flush()
         self._saving = self._threads.submit(self._sync, self._position, self._tail)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_bytes = time.monotonic(), self._num_bytes
 
     def _sync(self, position: Position, tail: bytes) -> None:
         os.fsync(self._file.fileno())

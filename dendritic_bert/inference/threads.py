@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 
-Argument = TypeVar("Argument")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _IMPORTED_IN = os.getpid()
@@ -48,48 +47,67 @@ def limit_threads(count: int) -> None:
         set_threads(count)
 
 
-def without_lost_threads(function: Callable[[Argument], Result], argument: Argument) -> Result:
+def without_lost_threads(function: Callable[[Item], Result], argument: Item) -> Result:
     """Return ``function(argument)``, with one thread of torch if this is the thread on which the process was forked.
 
     There, OpenMP of GNU would wait for ever for threads that exist only in the parent. Other threads start new ones.
     """
     if os.getpid() == _IMPORTED_IN or threading.current_thread() is not threading.main_thread():
         return function(argument)
-    before = torch.get_num_threads()
-    limit_threads(1)
-    try:
-        return function(argument)
-    finally:
-        limit_threads(before)
+    return _on_torch_threads(1, function, argument)
 
 
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None,
-    reads_ahead: bool = True, is_large: Callable[[Item], bool] = lambda item: False,
+    is_large: Callable[[Item], bool] = lambda item: False,
 ) -> Generator[tuple[Item, Result]]:
     """Yield each item with its result, in order.
 
-    Worker threads take whole batches and run torch on one thread each, since tokenizer and kernel both release the GIL.
-    A single item gets all threads inside the kernel. Torch's number of threads, as the caller has set it, stays as it
-    is; if it is the number to run with, the calling thread does the work. ``reads_ahead`` False asks a single worker
-    for each result before the next item is read, and so does an item that ``is_large``.
+    Each of ``threads`` threads takes whole items and runs torch on one thread, since tokenizer and kernel both release
+    the GIL. The calling thread is one of them: it makes the items, takes the results, and works on an item whenever the
+    next result is not there. A single item gets all threads inside the kernel. Torch's number of threads, as the caller
+    has set it, stays as it is. After an item that ``is_large`` none is made until its result is taken.
     """
-    is_alone = threads == 1 or num_items == 1
-    if is_alone and threads == torch.get_num_threads():
+    if threads == 1 or num_items == 1:
         for item in items:
-            yield item, function(item)
+            yield item, _on_torch_threads(threads, function, item)
             del item
         return
-    workers, torch_threads = (1, threads) if is_alone else (threads, 1)
-    most_running = workers if reads_ahead or not is_alone else 0  # beside the item that waits for the next free worker
-    with ThreadPoolExecutor(workers, initializer=limit_threads, initargs=(torch_threads,)) as pool:
+    with ThreadPoolExecutor(threads - 1, initializer=limit_threads, initargs=(1,)) as pool:
         running: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
             running.append((item, pool.submit(function, item)))
-            while len(running) > (0 if is_large(item) else most_running):
-                done, future = running.popleft()
-                yield done, future.result()
-                del done, future  # which may be large, before the next item is made
+            # Two for each thread, so that the workers have enough while the calling thread is busy with one.
+            while len(running) > (0 if is_large(item) else 2 * threads - 1):
+                yield _take_first(running, function)
             del item
-        for done, future in running:
-            yield done, future.result()
+        while running:
+            yield _take_first(running, function)
+
+
+def _take_first(running: deque[tuple[Item, Future[Result]]], function: Callable[[Item], Result]) -> tuple[Item, Result]:
+    """Take the first item with its result; until that is there, work on items that no worker has begun."""
+    while not running[0][1].done():
+        number = next((number for number, (_, future) in enumerate(running) if future.cancel()), None)
+        if number is None:
+            break
+        item, future = running[number][0], Future[Result]()
+        try:
+            future.set_result(_on_torch_threads(1, function, item))
+        except Exception as error:
+            future.set_exception(error)
+        running[number] = item, future
+    item, future = running.popleft()
+    return item, future.result()
+
+
+def _on_torch_threads(count: int, function: Callable[[Item], Result], item: Item) -> Result:
+    """Return ``function(item)``, computed with ``count`` threads of torch on the calling thread."""
+    before = torch.get_num_threads()
+    if count == before:
+        return function(item)
+    limit_threads(count)
+    try:
+        return function(item)
+    finally:
+        limit_threads(before)

@@ -106,6 +106,29 @@ def test_batches_and_threads_do_not_show(classifier, threads, batch_size):
     assert classify_bytes(classifier, as_text(texts), threads=threads, batch_size=batch_size)[0] == expected
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_each_text_is_answered_before_the_next_is_read(classifier, threads):
+    """As whoever types a text, or serves one through a pipe, wants it."""
+    output = io.BytesIO()
+
+    class Asking(io.RawIOBase):
+        asked = 0
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            assert output.getvalue().count(b"\n") == self.asked
+            if self.asked == 5:
+                return 0
+            self.asked += 1
+            buffer[:4] = b"fox\n"
+            return 4
+
+    report = classifier.classify_file(Asking(), output, batch_size=1, threads=threads)
+    assert report.num_records == output.getvalue().count(b"\n") == 5
+
+
 @pytest.mark.parametrize(("input_format", "data", "texts"), [
     ("text", b"a\r\nb\r\nlast", ["a", "b", "last"]),
     ("text", b"\xef\xbb\xbfa\n\nb\n", ["a", "", "b"]),
@@ -273,7 +296,7 @@ def test_an_output_that_fails_stops_the_workers(classifier):
 
     before = threading.active_count(), torch.get_num_threads()
     with pytest.raises(OSError, match="No space left") as error:
-        classifier.classify_file(io.BytesIO(as_text(ONE_LINERS)), Full(), batch_size=1, threads=3)
+        classifier.classify_file(io.BytesIO(as_text(ONE_LINERS)), Full(), batch_size=2, threads=3)
     assert error.value.__traceback__ is not None  # which keeps the frames alive, and what they hold
     assert (threading.active_count(), torch.get_num_threads()) == before
 

@@ -68,12 +68,38 @@ def test_one_call(any_classifier, options):
 
 
 @pytest.mark.parametrize("workers", [2, 3, 5])
-def test_batches_go_to_workers_with_one_torch_thread_each(classifier, seen, workers):
+def test_batches_go_to_threads_with_one_torch_thread_each(classifier, seen, workers):
     classifier(TEXTS, batch_size=1, threads=workers)
     threads, torch_threads = zip(*seen)
     assert 1 <= len(set(threads)) <= workers
-    assert threading.main_thread() not in threads
     assert set(torch_threads) == {1}
+
+
+def test_the_calling_thread_works_where_no_worker_does():
+    """With two threads, the only worker is kept in the first item until another item has been worked on."""
+    caller, worked_on = threading.current_thread(), threading.Event()
+
+    def work(item):
+        if threading.current_thread() is caller:
+            worked_on.set()
+        else:
+            assert worked_on.wait(60)
+        return threading.current_thread()
+
+    results = list(map_in_order(work, range(20), 2))
+    assert [item for item, _ in results] == list(range(20))
+    assert caller in {thread for _, thread in results}
+    assert torch.get_num_threads() == NUM_THREADS
+
+
+def test_no_item_is_made_before_the_result_of_a_large_one():
+    made, taken = [], []
+    for item, _ in map_in_order(lambda item: item, (made.append(item) or item for item in range(12)), 3,
+                                is_large=lambda item: item == 5):
+        taken.append(item)
+        if item == 5:
+            assert made == [0, 1, 2, 3, 4, 5]
+    assert taken == made == list(range(12))
 
 
 @pytest.mark.parametrize("options", [{}, {"threads": NUM_THREADS}])
@@ -86,9 +112,7 @@ def test_one_batch_runs_here_on_all_threads(classifier, seen, options):
     ({"threads": 5}, 5), ({"threads": 1}, 1), ({"threads": 1, "batch_size": 4}, 1), ({"threads": 2}, 2)])
 def test_another_number_than_torch_has(classifier, seen, options, inside):
     classifier(TEXTS, **options)
-    assert {number for _, number in seen} == {inside}
-    assert len({thread for thread, _ in seen}) == 1
-    assert seen[0][0] is not threading.main_thread()
+    assert set(seen) == {(threading.main_thread(), inside)}
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
