@@ -49,6 +49,33 @@ def test_rows_around_a_tile(dendrites):
                            exact_window_logits(arguments, windowed))
 
 
+def assert_bfloat16_logits(arguments: dict[str, torch.Tensor], dendrites: int, layers: int, radius: int) -> None:
+    values = window_parameters(layers=layers, radius=radius, dendrites=dendrites)
+    windowed = prepared(values, window_head(values), dtype=torch.bfloat16)
+    logits = ops.dsn_window_logits(**arguments, windowed=windowed, backend="cpu")
+    assert_within_rounding(logits, dsn_window_logits_ref(**arguments, windowed=windowed),
+                           exact_window_logits(arguments, windowed))
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dendrites", [16, 32, 48, 64])
+def test_bfloat16_rows_around_a_tile(dendrites, layers, radius):
+    """Rows of fewer tokens than a tile of AMX has, of as many and of more; one, two, three and four panels."""
+    ids, cu_seqlens = ids_of(0, 1, 15, 16, 17, 25)
+    assert_bfloat16_logits({"input_ids": ids, "cu_seqlens": cu_seqlens}, dendrites, layers, radius)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("dendrites", [16, 32, 48])
+def test_bfloat16_rows_with_holes(dendrites, radius):
+    """Rows in one strip and in two, with a halo; what is not valid has ids outside of the table."""
+    mask = torch.rand(4, 300, generator=generator(4)) < 0.8
+    mask[1, 25:], mask[2, :17], mask[3] = False, False, False
+    ids = torch.randint(VOCAB_SIZE, mask.shape, generator=generator(5)).masked_fill(~mask, -1)
+    assert_bfloat16_logits({"input_ids": ids, "attention_mask": mask}, dendrites, 4, radius)
+
+
 @pytest.mark.parametrize("dtype", WINDOW_DTYPES)
 @pytest.mark.parametrize("threads", [2, 3])
 def test_any_number_of_threads_gives_the_same_bits(threads, dtype):
