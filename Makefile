@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := $(filter-out %/__pycache__,$(wildcard csrc/*/*))
 CXX_SOURCES := $(filter-out %.py,$(KERNELS)) \
-  $(wildcard $(foreach folder,tests/support/cuda_on_cpu tests/fuzz bench/analysis,$(folder)/*.h $(folder)/*.cpp))
+  $(wildcard $(foreach folder,tests/support tests/support/cuda_on_cpu tests/fuzz bench/analysis,$(folder)/*.h $(folder)/*.cpp))
 export TOKENIZERS_PARALLELISM = false
 # Where it is set, each of the processes that tests start compiles 800 modules anew: 11 s of imports in place of 5.
 unexport PYTHONDONTWRITEBYTECODE

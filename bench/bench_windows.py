@@ -30,7 +30,8 @@ WORDS = 500 if SMALL else 9600
 HIDDEN_SIZE, DENDRITES, LAYERS, RADIUS, LABELS = 32, 32, 5, 1, 2
 ROUNDS = 2 if SMALL else 40
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-COMPILER_FLAGS = {"avx512": ["-mavx512f", "-mfma"], "avx2": ["-mavx2", "-mfma"], "baseline": []}
+AVX512_FLAGS = ["-mavx512f", "-mfma"]
+COMPILER_FLAGS = {"amx": AVX512_FLAGS, "avx512": AVX512_FLAGS, "avx2": ["-mavx2", "-mfma"], "baseline": []}
 ALONE = "multiply-adds alone"
 TARGETS = [Target("cpu fp32 packed", "conv1d, eager", at_least=3),
            Target("cpu fp32 packed", "conv1d, torch.compile", at_least=2.5),

@@ -23,7 +23,8 @@ def library(tmp_path_factory):
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler on this machine")
     objects = [OBJECTS / "csrc" / "cpu" / "dispatch.o", OBJECTS / "csrc" / "cpu" / "window_int8_dispatch.o",
-               *OBJECTS.glob("*/csrc/cpu/*kernel.o"), *OBJECTS.glob("*/csrc/cpu/window_int8.o")]
+               *(path for name in ("kernel", "window_amx", "window_int8")
+                 for path in OBJECTS.glob(f"*/csrc/cpu/{name}.o"))]
     sources = [path for path in (REPOSITORY / "csrc" / "engine").glob("*.cpp") if not path.stem.startswith("python_")]
     library = tmp_path_factory.mktemp("engine") / "libdendritic_bert.so"
     subprocess.run(["c++", "-O1", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", *sources,

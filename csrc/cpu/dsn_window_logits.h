@@ -1,6 +1,6 @@
 // Inference with dendrites on windows of tokens: ids to logits in one pass over the rows.
 //   1. Layer 0 is a gather: every word's products with the R taps lie in a table.
-//   2. The other layers are matrix products (window_layers.h, window_layers_bf16.h).
+//   2. The other layers are matrix products (window_layers.h, window_layers_bf16.h, window_layers_amx.h).
 //   3. Gate, pooling and head, while u is still in the caches.
 // Rows are taken in blocks of sixteen and packed into strips (window_strip.h). A token's numbers depend on its row
 // alone, so that a row has the same bits in every batch and with any number of threads.
@@ -40,7 +40,7 @@ struct WindowScratch {
   float weight_sums[block_rows];
 
   WindowScratch(const Windows& windows, int64_t longest_row)
-      : strip(strip_for(windows, longest_row)),
+      : strip(strip_for(windows, longest_row, Layers::least_gap)),
         token_memory(2 * strip.capacity),
         taps_memory(2 * strip.capacity),
         taps(reinterpret_cast<const float**>(taps_memory.data)),

@@ -196,6 +196,7 @@ inline void clear_holes(const Windows& windows, const Strip& strip, int64_t pane
 
 // Window layers with float32 weights.
 struct FloatLayers {
+  static constexpr int64_t least_gap = 0;
   const Windows& windows;
 
   explicit FloatLayers(const Windows& of) : windows(of) {}

@@ -81,6 +81,7 @@ struct Bfloat16Product {
 template <class Product>
 struct Bfloat16Layers {
   using Operand = typename Product::Operand;
+  static constexpr int64_t least_gap = 0;
   const Windows& windows;
   Buffer packed;
 

@@ -57,10 +57,10 @@ inline int64_t longest_row_of(const Tokens& tokens) {
   return longest;
 }
 
-// A strip without memory for its tokens. The gap is as next_cut in window_layers.h needs it.
-inline Strip strip_for(const Windows& windows, int64_t longest_row) {
+// A strip without memory for its tokens. The gap is as next_cut in window_layers.h needs it, and at least least_gap.
+inline Strip strip_for(const Windows& windows, int64_t longest_row, int64_t least_gap = 0) {
   Strip strip{};
-  strip.gap = 2 * windows.radius;
+  strip.gap = std::max(2 * windows.radius, least_gap);
   strip.capacity = std::min(strip_columns + 2 * windows.halo(), std::max(strip_columns, longest_row)) + 2 * strip.gap;
   return strip;
 }

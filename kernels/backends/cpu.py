@@ -19,13 +19,13 @@ def _load() -> str | None:
 
 
 def instruction_set() -> str:
-    """The variant of the kernels that serves this processor: "avx512", "avx2" or "baseline"."""
+    """The variant of the kernels that serves this processor: "amx", "avx512", "avx2" or "baseline"."""
     return importlib.import_module("dendritic_bert._cpu").instruction_set()
 
 
 def int8_instruction_set() -> str:
-    """The variant of the kernel of int8 windows that serves this processor: one of those of ``instruction_set``, or
-    "avx2_vnni" or "avx512_vnni"."""
+    """The variant of the kernel of int8 windows that serves this processor: "avx512_vnni", "avx512", "avx2_vnni",
+    "avx2" or "baseline"."""
     return importlib.import_module("dendritic_bert._cpu").int8_instruction_set()
 
 
