@@ -179,14 +179,17 @@ struct WindowRows {
 
   void pool_values(const Strip& strip, Columns columns, const float* weight, float* sums) const {
     int64_t offset = 0;
-    for (; offset + 16 <= windows.num_values; offset += 16) add_values<16>(strip, columns, offset, weight, sums);
-    for (; offset + 4 <= windows.num_values; offset += 4) add_values<4>(strip, columns, offset, weight, sums);
-    for (; offset < windows.num_values; ++offset) add_values<1>(strip, columns, offset, weight, sums);
+    for (; offset + 16 <= windows.num_values; offset += 16) add_values<Floats16>(strip, columns, offset, weight, sums);
+    for (; offset + 4 <= windows.num_values; offset += 4) add_values<Floats4>(strip, columns, offset, weight, sums);
+    for (; offset < windows.num_values; ++offset) add_values<float>(strip, columns, offset, weight, sums);
   }
 
-  template <int width>
+  // One float is no vector: GCC keeps the sum of a vector of one in memory, which takes some 15 cycles an addition.
+  typedef float Floats4 __attribute__((vector_size(4 * sizeof(float))));
+  typedef float Floats16 __attribute__((vector_size(16 * sizeof(float))));
+
+  template <class Values>
   void add_values(const Strip& strip, Columns columns, int64_t offset, const float* weight, float* sums) const {
-    typedef float Values __attribute__((vector_size(width * sizeof(float))));
     Values total, value;
     std::memcpy(&total, sums + offset, sizeof(total));
     for (int64_t c = columns.begin; c < columns.end; ++c) {
