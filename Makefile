@@ -70,6 +70,7 @@ sanitize: $(VENV)/extras  ## the tests of all that is C++ under AddressSanitizer
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(BIN)/pytest -q $(OPS_TESTS) tests/kernels/ops/test_dsn_logits_folded.py \
 	  tests/kernels/ops/test_dsn_window_logits.py tests/kernels/backends/cpu/test_windows.py \
+	  tests/kernels/backends/cpu/test_amx.py \
 	  tests/inference/test_threads.py tests/inference/test_tokenizer_engines.py \
 	  tests/inference/test_engine_model.py tests/inference/test_record_collector.py tests/inference/test_formatters.py
 

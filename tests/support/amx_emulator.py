@@ -7,27 +7,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dendritic_bert
+
 SUPPORT = Path(__file__).resolve().parent
-REPOSITORY = SUPPORT.parents[1]
 KINDS = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps")
 
 
 def build(folder: Path) -> Path:
     """Compile the emulator into ``folder``. Every product is rounded where the manual says so, and the loops take the
-    vectors of this machine."""
+    vectors of this machine. Under AddressSanitizer what the tiles read and write is checked, too."""
     library = folder / "amx_emulator.so"
+    sanitize = ["-fsanitize=address"] if "libasan" in os.environ.get("LD_PRELOAD", "") else []
     subprocess.run([*(shlex.split(os.environ.get("CXX", "")) or ["c++"]), "-std=c++17", "-O3", "-march=native",
-                    "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+                    "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *sanitize,
                     str(SUPPORT / "amx_emulator.cpp"), "-o", str(library)], check=True)
     return library
 
 
 def run_emulated(library: Path, code: str, *arguments: str, at_most: str = "amx") -> subprocess.CompletedProcess:
-    """Run ``code`` in a new process whose kernels are those of the instruction set ``at_most``, AMX's included."""
+    """Run ``code`` in a new process, in tests/, with this process's package and the kernels of ``at_most``."""
     preloaded = ":".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
-    paths = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"LD_PRELOAD": preloaded, "DENDRITIC_BERT_CPU": at_most, "PYTHONPATH": paths}
-    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=REPOSITORY, env=environment,
+    paths = [SUPPORT, Path(dendritic_bert.__file__).resolve().parents[1]]
+    environment = os.environ | {"LD_PRELOAD": preloaded, "DENDRITIC_BERT_CPU": at_most,
+                                "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=SUPPORT.parent, env=environment,
                           capture_output=True, text=True)
 
 

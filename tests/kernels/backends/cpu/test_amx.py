@@ -9,7 +9,7 @@ from amx_emulator import KINDS, build, run_emulated
 
 from dendritic_bert.kernels.backends import cpu
 
-TESTS = ("tests/kernels/ops/test_dsn_window_logits.py", "tests/kernels/backends/cpu/test_windows.py")
+TESTS = ("kernels/ops/test_dsn_window_logits.py", "kernels/backends/cpu/test_windows.py")
 # pytest's own handler of SIGILL would take the place of the emulator's.
 RUN_TESTS = """
 import sys, pytest
