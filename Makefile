@@ -74,11 +74,7 @@ sanitize: $(VENV)/extras  ## the tests of all that is C++ under AddressSanitizer
 	  tests/inference/test_threads.py tests/inference/test_tokenizer_engines.py \
 	  tests/inference/test_engine_model.py tests/inference/test_record_collector.py tests/inference/test_formatters.py
 
-# The engine as a library, the kernels compiled for every x86-64 alone, and what reads and writes records.
-ENGINE_SOURCES := $(filter-out csrc/engine/python_%,$(wildcard csrc/engine/*.cpp)) \
-  $(addprefix csrc/cpu/,kernel.cpp dispatch.cpp window_int8.cpp window_int8_dispatch.cpp)
-RECORD_SOURCES := $(filter-out %/python_module.cpp,$(wildcard csrc/files/*.cpp))
-CHECKED := -g -O1 -std=c++17 -pthread -DINSTRUCTION_SET=baseline -DHAVE_BASELINE
+CHECKED := -g -O1 -std=c++17 -pthread
 
 FUZZ_TARGETS := text model_file arrow records
 FUZZ_SECONDS ?= 600
@@ -91,23 +87,22 @@ fuzz: build/fuzz/seeds $(FUZZ_TARGETS:%=build/fuzz/%)  ## libFuzzer on what stra
 	    build/fuzz/seeds/$$target || exit 1; \
 	done
 
-$(FUZZ_TARGETS:%=build/fuzz/%): build/fuzz/%: tests/fuzz/%.cpp tests/fuzz/input.h build/fuzz/sources.a
-	clang++ $(CHECKED) $(FUZZ_FLAGS) $< build/fuzz/sources.a -o $@
+$(FUZZ_TARGETS:%=build/fuzz/%): build/fuzz/%: tests/fuzz/%.cpp tests/fuzz/input.h build/fuzz/engine.a
+	clang++ $(CHECKED) $(FUZZ_FLAGS) $< build/fuzz/engine.a -o $@
 
-build/fuzz/sources.a: $(KERNELS)
-	mkdir -p build/fuzz/objects
+build/fuzz/engine.a: tests/fuzz/build_engine.py $(KERNELS)
+	mkdir -p build/fuzz
 	@echo 'extern "C" int LLVMFuzzerTestOneInput(void*, long) { return 0; }' | \
-	  clang++ $(FUZZ_FLAGS) -x c++ - -o build/fuzz/objects/probe 2> /dev/null || \
+	  clang++ $(FUZZ_FLAGS) -x c++ - -o build/fuzz/probe 2> /dev/null || \
 	  { echo "make fuzz needs clang++ with libFuzzer: the Debian packages clang and libclang-rt-14-dev."; exit 1; }
-	cd build/fuzz/objects && clang++ $(CHECKED) $(subst =fuzzer,=fuzzer-no-link,$(FUZZ_FLAGS)) \
-	  -c $(addprefix $(CURDIR)/,$(ENGINE_SOURCES) $(RECORD_SOURCES))
-	rm -f $@ && ar rcs $@ build/fuzz/objects/*.o
+	$(BIN)/python $< clang++ $@ $(CHECKED) $(subst =fuzzer,=fuzzer-no-link,$(FUZZ_FLAGS))
 
 build/fuzz/seeds: tests/support/fuzz_seeds.py dendritic_bert/inference/engine_model.py | $(VENV)/extras
 	$(BIN)/python tests/support/fuzz_seeds.py $@
 
 tsan: build/fuzz/seeds  ## several users and threads of one model under ThreadSanitizer
-	$(CXX) $(CHECKED) -fsanitize=thread tests/fuzz/threads.cpp $(ENGINE_SOURCES) -o build/fuzz/threads
+	$(BIN)/python tests/fuzz/build_engine.py $(CXX) build/fuzz/tsan.a $(CHECKED) -fsanitize=thread
+	$(CXX) $(CHECKED) -fsanitize=thread tests/fuzz/threads.cpp build/fuzz/tsan.a -o build/fuzz/threads
 	for model in build/fuzz/seeds/model_file/*; do build/fuzz/threads $$model || exit 1; done
 
 kills: $(VENV)/extras  ## a hundred SIGKILLs at random moments of a run of each format, none of which loses a record
