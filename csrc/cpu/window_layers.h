@@ -28,12 +28,14 @@ constexpr int tile_tokens = lanes == 16 ? 12 : 12 / (num_panels * panel_vectors)
 template <class Operand, class Weight>
 struct Tile {
   const Operand* in;      // [panels, columns, 16]
-  const Weight* weight;   // [R, channels, channels], of the tap at offset 0
-  const float* bias;      // [channels]
+  const Weight* weight;   // [R, channels, outputs], of the tap at offset 0
+  const float* bias;      // [outputs]
   const float* residual;  // [panels, columns, 16]
   float* out;             // [panels, columns, 16]
   int64_t panel_stride;   // elements from panel to panel of in, residual and out
-  int64_t channels, dilation, k_first, k_last;
+  int64_t channels;       // of in
+  int64_t outputs;        // channels of out; as many as those of in, except in layer 0 of training
+  int64_t dilation, k_first, k_last;
 };
 
 template <int num_tokens, int num_vectors, class AnyTile>
@@ -44,8 +46,18 @@ __attribute__((always_inline)) inline void start_tile(const AnyTile& tile, Vec (
     for (int v = 0; v < num_vectors; ++v) total[t][v] = load(tile.bias + v * lanes);
 }
 
-// Adds relu(sums) to the residual of a tile.
-template <int num_tokens, int num_vectors, class AnyTile>
+// What becomes of a tile's sums.
+struct AddRelu {
+  static Vec apply(const float* residual, Vec total) { return load(residual) + at_least(0.0f, total); }
+};
+struct Relu {
+  static Vec apply(const float*, Vec total) { return at_least(0.0f, total); }
+};
+struct Add {
+  static Vec apply(const float* residual, Vec total) { return load(residual) + total; }
+};
+
+template <class Finish = AddRelu, int num_tokens, int num_vectors, class AnyTile>
 __attribute__((always_inline)) inline void finish_tile(const AnyTile& tile,
                                                        const Vec (&total)[num_tokens][num_vectors]) {
 #pragma GCC unroll 16
@@ -53,11 +65,12 @@ __attribute__((always_inline)) inline void finish_tile(const AnyTile& tile,
 #pragma GCC unroll 4
     for (int v = 0; v < num_vectors; ++v) {
       const int64_t at = v / panel_vectors * tile.panel_stride + t * panel + v % panel_vectors * lanes;
-      store(tile.out + at, load(tile.residual + at) + at_least(0.0f, total[t][v]));
+      store(tile.out + at, Finish::apply(tile.residual + at, total[t][v]));
     }
 }
 
-struct FloatProduct {
+template <class Finish>
+struct FloatProductThen {
   using Operand = float;
   using Weight = float;
   static constexpr int64_t weights_per_output = 1;  // from an output's weights to the next one's
@@ -68,10 +81,10 @@ struct FloatProduct {
     Vec total[num_tokens][num_vectors];
     start_tile(tile, total);
     for (int64_t k = tile.k_first; k <= tile.k_last; ++k) {
-      const float* weight = tile.weight + k * tile.channels * tile.channels;
+      const float* weight = tile.weight + k * tile.channels * tile.outputs;
       const float* in = tile.in + k * tile.dilation * panel;
       for (int64_t first = 0; first < tile.channels; first += panel, in += tile.panel_stride)
-        for (int i = 0; i < panel; ++i, weight += tile.channels) {
+        for (int i = 0; i < panel; ++i, weight += tile.outputs) {
           if constexpr (num_vectors > num_tokens) {
             Vec x[num_tokens];
 #pragma GCC unroll 4
@@ -95,9 +108,10 @@ struct FloatProduct {
           }
         }
     }
-    finish_tile(tile, total);
+    finish_tile<Finish>(tile, total);
   }
 };
+using FloatProduct = FloatProductThen<AddRelu>;
 
 // The tile of so many tokens, 1 to `largest`.
 template <class Product, int num_panels, int largest = tile_tokens<num_panels>, class AnyTile>
@@ -122,7 +136,7 @@ inline int64_t next_cut(int64_t column, int64_t size, int64_t dilation, int64_t 
   return cut;
 }
 
-// Calls body(first column in the strip, tokens, k_first, k_last) for the tiles of layer j (1 <= j < J) of a strip:
+// Calls body(first column in the strip, tokens, k_first, k_last) for the tiles of layer j of a strip:
 // between two cuts as few as there can be, of nearly the same size. The taps of a tile are those that lie inside the
 // row for one of its tokens at least.
 template <int largest, class Body>
@@ -146,28 +160,31 @@ inline void for_tiles(const Windows& windows, int64_t layer, const Strip& strip,
   }
 }
 
-// Layer j (1 <= j < J) of a strip, for the outputs of the panels from o on.
-template <class Product, int num_panels>
-inline void multiply_outputs(const Windows& windows, int64_t layer, int64_t o, const typename Product::Weight* weight,
-                             const Strip& strip, int64_t panel_stride, const typename Product::Operand* in,
-                             const float* residual, float* out) {
-  Tile<typename Product::Operand, typename Product::Weight> tile;
-  tile.panel_stride = panel_stride;
-  tile.channels = windows.channels;
-  tile.dilation = Windows::power_of_2(layer);
-  tile.weight = weight +
-                ((layer - 1) * (2 * windows.radius + 1) + windows.radius) * windows.channels * windows.channels +
-                o * Product::weights_per_output;
-  tile.bias = windows.bias + layer * windows.channels + o;
+// Layer j of a strip, for the outputs of the panels from o on. The pointers of `whole` are to the strip's first column.
+template <class Product, int num_panels, class AnyTile>
+inline void multiply_outputs(const Windows& windows, int64_t layer, const Strip& strip, int64_t o,
+                             const AnyTile& whole) {
+  AnyTile tile = whole;
+  tile.weight += o * Product::weights_per_output;
+  tile.bias += o;
+  const int64_t of_panel = o / panel * whole.panel_stride;
   for_tiles<tile_tokens<num_panels>>(
       windows, layer, strip, [&](int64_t column, int64_t tokens, int64_t k_first, int64_t k_last) {
-    tile.in = in + column * panel;
-    tile.residual = residual + o / panel * panel_stride + column * panel;
-    tile.out = out + o / panel * panel_stride + column * panel;
+    tile.in = whole.in + column * panel;
+    tile.residual = whole.residual + of_panel + column * panel;
+    tile.out = whole.out + of_panel + column * panel;
     tile.k_first = k_first;
     tile.k_last = k_last;
     multiply_tile<Product, num_panels>(tokens, tile);
   });
+}
+
+template <class Product, class AnyTile>
+inline void multiply_strip(const Windows& windows, int64_t layer, const Strip& strip, const AnyTile& whole) {
+  int64_t o = 0;
+  for (; o + tile_panels * panel <= whole.outputs; o += tile_panels * panel)
+    multiply_outputs<Product, tile_panels>(windows, layer, strip, o, whole);
+  if (o < whole.outputs) multiply_outputs<Product, 1>(windows, layer, strip, o, whole);
 }
 
 // Layer j (1 <= j < J) of a strip.
@@ -175,11 +192,17 @@ template <class Product>
 inline void multiply_layer(const Windows& windows, int64_t layer, const typename Product::Weight* weight,
                            const Strip& strip, int64_t panel_stride, const typename Product::Operand* in,
                            const float* residual, float* out) {
-  int64_t o = 0;
-  for (; o + tile_panels * panel <= windows.channels; o += tile_panels * panel)
-    multiply_outputs<Product, tile_panels>(windows, layer, o, weight, strip, panel_stride, in, residual, out);
-  if (o < windows.channels)
-    multiply_outputs<Product, 1>(windows, layer, o, weight, strip, panel_stride, in, residual, out);
+  const int64_t channels = windows.channels;
+  Tile<typename Product::Operand, typename Product::Weight> whole;
+  whole.in = in;
+  whole.weight = weight + ((layer - 1) * (2 * windows.radius + 1) + windows.radius) * channels * channels;
+  whole.bias = windows.bias + layer * channels;
+  whole.residual = residual;
+  whole.out = out;
+  whole.panel_stride = panel_stride;
+  whole.channels = whole.outputs = channels;
+  whole.dilation = Windows::power_of_2(layer);
+  multiply_strip<Product>(windows, layer, strip, whole);
 }
 
 inline void clear_columns(float* u, int64_t begin, int64_t end, int64_t panel_stride, int64_t channels) {
