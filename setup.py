@@ -165,7 +165,7 @@ def list_sources(backend):
 def make_cpu_extension():
     return CppExtension(
         "dendritic_bert._cpu",
-        ["csrc/cpu/binding.cpp", "csrc/cpu/window_int8_binding.cpp"],
+        ["csrc/cpu/binding.cpp", "csrc/cpu/window_int8_binding.cpp", "csrc/cpu/window_pool_binding.cpp"],
         depends=list_sources("cpu"),
         extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI]},
         extra_link_args=["-fsanitize=address,undefined"] if SANITIZE else [],

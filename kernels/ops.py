@@ -1,13 +1,11 @@
 """The ops: the only door to the backends.
 
-Two public functions are differentiable: ``embed_pool``, and ``window_pool`` (with windows or a gate), which is
-plain PyTorch. Five are for inference: ``dsn_logits`` (with the head fused), ``dsn_token_logits`` (the head
+Two public functions are differentiable: ``embed_pool``, and ``window_pool`` (with windows or a gate). Five are for
+inference: ``dsn_logits`` (with the head fused), ``dsn_token_logits`` (the head
 on every token), ``dsn_logits_folded`` (the head folded into the tables), ``dsn_window_logits`` (with windows or a gate)
 and ``dsn_window_logits_int8`` (the same in integers). Each of them chooses a backend and calls that backend's operator,
 which ``registration`` has defined; the reference is called as it is. "dsn" stands for Dendritic Semantic Network (DSN).
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +33,6 @@ from .reference import (
 from .reference_int8 import dsn_window_logits_int8_ref
 from .registration import define as define
 from .registration import operator
-from .window_pool import window_pool_padded
 
 
 def is_served(op: str, device: torch.device, dtype: torch.dtype) -> bool:
@@ -242,9 +239,10 @@ def window_pool(
     p_window: float = 0.0,
     p_pool: float = 0.0,
     seed: int | Tensor | None = None,
+    backend: str | None = None,
 ) -> Tensor:
-    """Embeddings, window layers and gated mean of a model without positions; differentiable, in plain PyTorch on every
-    device. ``reference`` has the formula.
+    """Embeddings, window layers and gated mean of a model without positions; differentiable. ``reference`` has the
+    formula, and serves what no kernel does: calls on a GPU, and float64.
 
     Args:
         input_ids, attention_mask, cu_seqlens, token_type_ids: those of ``embed_pool``.
@@ -259,9 +257,10 @@ def window_pool(
         p_embed, p_window, p_pool: the probabilities of dropout on every token's x, on the activation of every window
             layer before it is added, and on the pooled row, 0 <= p < 1.
         seed: of the dropout, an int or an int64 tensor of one element. None: drawn from torch's generator.
+        backend: one of ``backends.BACKENDS``. None: the first that can serve the call.
 
     All parameters share one dtype. Returns pooled ``[B, H + M]`` in it; a row without valid tokens is 0. Raises
-    RuntimeError where an argument does not fit, with the row.
+    RuntimeError as ``embed_pool`` does.
     """
     validation.check_eps(eps)
     validation.check_dropout(p_embed, p_pool, p_window)
@@ -269,13 +268,19 @@ def window_pool(
     seed = validation.seed_tensor(seed, input_ids.device) if has_dropout else None
     parameters = (word_embeddings, token_type_embeddings, ln_weight, ln_bias, window_input_weight, window_weight,
                   window_bias, gate_weight, gate_bias)
-    validation.check_window_pool(input_ids, *parameters, attention_mask, cu_seqlens, token_type_ids)
-    options: dict[str, Any] = {
-        "attention_mask": attention_mask, "token_type_ids": token_type_ids, "eps": eps, "p_embed": p_embed,
-        "p_window": p_window, "p_pool": p_pool, "seed": seed}
-    if cu_seqlens is None and input_ids.device.type == "cpu" and input_ids.numel():
-        return window_pool_padded(input_ids, *parameters, **options)
-    return window_pool_ref(input_ids, *parameters, cu_seqlens=cu_seqlens, **options)
+    device, dtype = word_embeddings.device, word_embeddings.dtype
+    if backend is None and not is_served("window_pool", device, dtype):
+        backend = "reference"  # also where the environment forces a backend that has no kernel for windows in training
+    name = backends.choose(backend, "window_pool", device, dtype)
+    if name == "reference":
+        validation.check_window_pool(input_ids, *parameters, attention_mask, cu_seqlens, token_type_ids)
+        return window_pool_ref(
+            input_ids, *parameters, attention_mask=attention_mask, cu_seqlens=cu_seqlens, token_type_ids=token_type_ids,
+            eps=eps, p_embed=p_embed, p_window=p_window, p_pool=p_pool, seed=seed)
+    pooled: Tensor = operator("window_pool", name)(
+        input_ids, *parameters, _integer_mask(attention_mask), cu_seqlens, token_type_ids, eps, p_embed, p_window,
+        p_pool, seed)
+    return pooled
 
 
 def dsn_window_logits(

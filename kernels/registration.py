@@ -20,6 +20,10 @@ _WINDOW_TOKENS = "Tensor? attention_mask, Tensor? cu_seqlens, Tensor? token_type
 _EMBED = ("Tensor input_ids, Tensor word_embeddings, Tensor position_embeddings, Tensor token_type_embeddings, "
           f"Tensor ln_weight, Tensor ln_bias, {_TOKENS}, float eps, int pooling, float p_embed, float p_pool, "
           "Tensor? seed, int word_grad")
+_WINDOW_POOL = ("Tensor input_ids, Tensor word_embeddings, Tensor token_type_embeddings, Tensor? ln_weight, "
+                "Tensor? ln_bias, Tensor window_input_weight, Tensor window_weight, Tensor window_bias, "
+                f"Tensor? gate_weight, Tensor? gate_bias, {_WINDOW_TOKENS}, float eps, float p_embed, float p_window, "
+                "float p_pool, Tensor? seed")
 _PREPARED = ("Tensor input_ids, Tensor word, Tensor? word_scale, Tensor context, float eps, Tensor weight, "
              f"Tensor bias, Tensor beta_bias, Tensor lateral, Tensor top, int activation, {_TOKENS}")
 # Poolings, activations and word_grad are numbers: the places in contract.POOLINGS and contract.ACTIVATIONS, and
@@ -33,6 +37,12 @@ SCHEMAS = {
     "embed_pool_backward": f"(Tensor grad_pooled, Tensor pooled_hat, Tensor rstd, {_EMBED}) -> "
                            "(Tensor d_word, Tensor d_word_ids, Tensor d_position, Tensor d_token_type, "
                            "Tensor d_ln_weight, Tensor d_ln_bias)",
+    "window_pool": f"({_WINDOW_POOL}) -> Tensor",
+    # A gradient has the shape of its parameter, or is empty where there is no such parameter.
+    "window_pool_backward": f"(Tensor grad_pooled, {_WINDOW_POOL}) -> "
+                            "(Tensor d_word, Tensor d_token_type, Tensor d_ln_weight, Tensor d_ln_bias, "
+                            "Tensor d_window_input_weight, Tensor d_window_weight, Tensor d_window_bias, "
+                            "Tensor d_gate_weight, Tensor d_gate_bias)",
     "dsn_logits": f"({_PREPARED}, int pooling) -> Tensor",
     "dsn_token_logits": f"({_PREPARED}) -> Tensor",
     "dsn_logits_folded": "(Tensor input_ids, Tensor rstd, Tensor word, Tensor context, int num_positions, Tensor bias, "
@@ -111,6 +121,22 @@ def _fake_embed_pool_backward(*, word_embeddings: Tensor, position_embeddings: T
         torch.empty_like(ln_bias))
 
 
+# The parameters of window_pool, which follow input_ids in its arguments.
+_WINDOW_PARAMETERS = ("word_embeddings", "token_type_embeddings", "ln_weight", "ln_bias", "window_input_weight",
+                      "window_weight", "window_bias", "gate_weight", "gate_bias")
+
+
+def _fake_window_pool(*, input_ids: Tensor, cu_seqlens: Tensor | None, word_embeddings: Tensor, window_bias: Tensor,
+                      **_: Any) -> Tensor:
+    return word_embeddings.new_empty((_num_rows(input_ids, cu_seqlens),
+                                      word_embeddings.shape[1] + window_bias.shape[1]))
+
+
+def _fake_window_pool_backward(*, word_embeddings: Tensor, **arguments: Any) -> tuple[Tensor, ...]:
+    parameters = [{"word_embeddings": word_embeddings, **arguments}[name] for name in _WINDOW_PARAMETERS]
+    return tuple(word_embeddings.new_empty(0 if parameter is None else parameter.shape) for parameter in parameters)
+
+
 def _fake_dsn_logits(*, input_ids: Tensor, cu_seqlens: Tensor | None, bias: Tensor, top: Tensor, **_: Any) -> Tensor:
     return bias.new_empty((_num_rows(input_ids, cu_seqlens), top.shape[1]))
 
@@ -122,6 +148,8 @@ def _fake_dsn_token_logits(*, input_ids: Tensor, bias: Tensor, top: Tensor, **_:
 _FAKES: dict[str, Callable[..., Any]] = {
     "embed_pool": _fake_embed_pool,
     "embed_pool_backward": _fake_embed_pool_backward,
+    "window_pool": _fake_window_pool,
+    "window_pool_backward": _fake_window_pool_backward,
     "dsn_logits": _fake_dsn_logits,
     "dsn_token_logits": _fake_dsn_token_logits,
     "dsn_logits_folded": _fake_dsn_logits,
@@ -143,27 +171,32 @@ def _by_name(fake: Callable[..., Any], names: Sequence[str]) -> Callable[..., An
     return call
 
 
-# The autograd formula of embed_pool.
+# The autograd formulas of embed_pool and of window_pool.
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, pooled_hat, rstd = output
-    ctx.mark_non_differentiable(pooled_hat, rstd)
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keeps the inputs, and of several outputs those after the first, which are not differentiable."""
+    kept = output[1:] if isinstance(output, tuple) else ()
+    ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(pooled_hat, rstd, *[value if isinstance(value, Tensor) else None for value in inputs])
+    ctx.num_kept = len(kept)
+    ctx.save_for_backward(*kept, *[value if isinstance(value, Tensor) else None for value in inputs])
     ctx.numbers = [None if isinstance(value, Tensor) else value for value in inputs]
 
 
-def _backward_on(backend: str) -> Callable[..., Any]:
-    operator = getattr(torch.ops.dendritic_bert, f"embed_pool_backward_{backend}")
+def _saved(ctx: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
+    """What ``_save_for_backward`` kept: the outputs after the first, and the inputs."""
+    kept, tensors = ctx.saved_tensors[:ctx.num_kept], ctx.saved_tensors[ctx.num_kept:]
+    return kept, [number if tensor is None else tensor for tensor, number in zip(tensors, ctx.numbers)]
 
+
+def _backward_of_embed_pool(operator: Any) -> Callable[..., Any]:
     def backward(ctx: Any, grad_pooled: Tensor | None, *_: None) -> EmbedPoolArguments:
         if grad_pooled is None:
             return EmbedPoolArguments()
-        pooled_hat, rstd, *tensors = ctx.saved_tensors
-        inputs: Any = EmbedPoolArguments(*[number if tensor is None else tensor
-                                           for tensor, number in zip(tensors, ctx.numbers)])
-        gradients = EmbedPoolGradients(*operator(grad_pooled, pooled_hat, rstd, *inputs))
+        kept, values = _saved(ctx)
+        inputs: Any = EmbedPoolArguments(*values)
+        gradients = EmbedPoolGradients(*operator(grad_pooled, *kept, *inputs))
         d_word = None if inputs.word_grad == WordGrad.NONE else gradients.d_word
         if inputs.word_grad == WordGrad.SPARSE:
             d_word = torch.sparse_coo_tensor(gradients.d_word_ids[None], gradients.d_word,
@@ -175,9 +208,28 @@ def _backward_on(backend: str) -> Callable[..., Any]:
     return backward
 
 
-def _not_differentiable(ctx: Any, *grads: Tensor | None) -> Any:
-    raise RuntimeError("embed_pool is differentiable once: pass backend=\"reference\" for second derivatives, "
-                       f"or set {backends.ENVIRONMENT_VARIABLE}=reference.")
+def _backward_of_window_pool(operator: Any) -> Callable[..., Any]:
+    def backward(ctx: Any, grad_pooled: Tensor | None) -> tuple[Tensor | None, ...]:
+        _, inputs = _saved(ctx)
+        if grad_pooled is None:
+            return (None,) * len(inputs)
+        parameters = inputs[1:1 + len(_WINDOW_PARAMETERS)]
+        gradients = [None if parameter is None else gradient
+                     for parameter, gradient in zip(parameters, operator(grad_pooled, *inputs))]
+        return (None, *gradients, *[None] * (len(inputs) - 1 - len(gradients)))
+
+    return backward
+
+
+_BACKWARDS = {"embed_pool": _backward_of_embed_pool, "window_pool": _backward_of_window_pool}
+
+
+def _not_differentiable(op: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        raise RuntimeError(f"{op} is differentiable once: pass backend=\"reference\" for second derivatives, "
+                           f"or set {backends.ENVIRONMENT_VARIABLE}=reference.")
+
+    return backward
 
 
 # The operators of each backend.
@@ -205,10 +257,12 @@ def define(name: str) -> None:
             for operator_name in defined:
                 torch.library.register_fake(f"dendritic_bert::{operator_name}", _by_name(_FAKES[op], names),
                                             lib=_library)
-        torch.library.register_autograd(f"dendritic_bert::embed_pool_{name}", _backward_on(name),
-                                        setup_context=_save_for_backward, lib=_library)
-        torch.library.register_autograd(f"dendritic_bert::embed_pool_backward_{name}", _not_differentiable,
-                                        lib=_library)
+        for op, backward_of in _BACKWARDS.items():
+            operator_of_backward = getattr(torch.ops.dendritic_bert, f"{op}_backward_{name}")
+            torch.library.register_autograd(f"dendritic_bert::{op}_{name}", backward_of(operator_of_backward),
+                                            setup_context=_save_for_backward, lib=_library)
+            torch.library.register_autograd(f"dendritic_bert::{op}_backward_{name}", _not_differentiable(op),
+                                            lib=_library)
         for op, by_backend in _operators.items():
             by_backend[name] = getattr(torch.ops.dendritic_bert, f"{op}_{name}").default
 

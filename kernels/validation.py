@@ -198,6 +198,9 @@ def check_window_pool(
     if (layers == 0) != (dendrites == 0):
         raise RuntimeError(f"window_bias has shape {list(window_bias.shape)}: pass no layer of no dendrite, [0, 0], or "
                            "at least one of each.")
+    for name, tensor in parameters.items():
+        if tensor is None and not name.startswith(("ln_", "gate_")):
+            raise RuntimeError(f"{name} is missing: without windows it is empty, see ops.window_pool.")
     _check_devices(input_ids, parameters.items())
     _expect_shapes(parameters, shapes)
     for name, tensor in parameters.items():

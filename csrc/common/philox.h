@@ -8,8 +8,9 @@
 
 namespace dendritic_bert {
 
-// Dropout on the tokens' normalised embeddings, and on the pooled rows, whose column is 0.
-enum PhiloxStream : uint32_t { embed_stream = 0, pool_stream = 1 };
+// Dropout on the tokens' normalised embeddings, on the pooled rows, whose column is 0, and on window layer j, whose
+// stream is window_stream + j.
+enum PhiloxStream : uint32_t { embed_stream = 0, pool_stream = 1, window_stream = 2 };
 
 // In each round, words 0 and 2 of the counter are multiplied by these, and then these are added to the key.
 constexpr int philox_rounds = 10;

@@ -155,6 +155,41 @@ struct SegmentsBackwardArguments {
   float* d_context;  // [num_contexts, H]
 };
 
+// The parameters of window_pool, all in float32: J layers of M dendrites on windows of 2 * radius + 1 = R tokens. Without
+// LayerNorm, and without a gate, the pointers to their parameters are null.
+struct WindowPoolArguments {
+  Tokens tokens;
+  const float *word, *token_type;             // [V, H], [K, H]
+  const float *ln_weight, *ln_bias;           // [H]
+  const float *input_weight, *weight, *bias;  // [R, H, M], [J - 1, R, M, M], [J, M]
+  const float *gate_weight, *gate_bias;       // [H + M], [V]
+  int64_t hidden_size, dendrites, radius, num_layers;
+  float eps;
+  double p_embed, p_window, p_pool;
+  uint64_t seed;
+  ParallelFor parallel_for;
+};
+
+// Pass 1 of its backward, over rows: the gradients of all parameters but those of a word, and what each token adds to
+// those. They have the shapes of the parameters.
+struct WindowPoolBackwardArguments {
+  const WindowPoolArguments& forward;
+  const float* grad_pooled;  // [B, H + M]
+  float *d_token, *d_logit;  // [T, H padded to a multiple of 16] and [T], written for valid tokens
+  float *d_token_type, *d_ln_weight, *d_ln_bias, *d_input_weight, *d_weight, *d_bias, *d_gate_weight;
+};
+
+// Pass 2, over segments: what the tokens of a word add up to, in the rows of the words that occur.
+struct WindowPoolWordsArguments {
+  const int32_t* tokens;  // as in SegmentsBackwardArguments
+  const int64_t *starts, *ids;
+  int64_t num_segments, hidden_size;
+  const float *d_token, *d_logit;
+  float* d_word;       // [V, H]
+  float* d_gate_bias;  // [V]; null without a gate
+  ParallelFor parallel_for;
+};
+
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
@@ -164,6 +199,9 @@ struct Kernels {
   void (*embed_pool)(const EmbedPoolArguments&);
   void (*backward_rows)(const BackwardArguments&);
   void (*backward_segments)(const SegmentsBackwardArguments&);
+  void (*window_pool)(const WindowPoolArguments&, float* pooled);
+  void (*window_pool_backward)(const WindowPoolBackwardArguments&);
+  void (*window_pool_words)(const WindowPoolWordsArguments&);
 };
 
 // Those that serve this processor (dispatch.cpp).

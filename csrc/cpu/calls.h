@@ -2,6 +2,10 @@
 // checked too: cu_seqlens before the kernel runs, every index by the kernel itself.
 #pragma once
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -15,6 +19,22 @@ namespace dendritic_bert {
 inline void parallel_for(int64_t begin, int64_t end, int64_t grain, RangeBody body, void* context) {
   if (end - begin <= grain) return body(begin, end, context);
   torch::stable::parallel_for(begin, end, grain, [&](int64_t first, int64_t last) { body(first, last, context); });
+}
+
+inline Tensor as_type(const Tensor& tensor, ScalarType type) {
+  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+}
+
+// The gradient of the word table is fresh memory at every step. Huge pages reduce its page faults from thousands to
+// tens, which saves a quarter of the time of forward and backward together at H = 128 and 32,768 tokens.
+inline void advise_huge_pages([[maybe_unused]] const Tensor& tensor) {
+#ifdef __linux__
+  constexpr uintptr_t page = uintptr_t(1) << 21;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + size_t(tensor.numel()) * tensor.element_size()) / page * page;
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 // The tokens of a call. Owns whatever had to be copied or converted.

@@ -7,6 +7,8 @@
 #include "dsn_window_logits.h"
 #include "embed_pool.h"
 #include "embed_pool_backward.h"
+#include "window_pool.h"
+#include "window_pool_backward.h"
 
 #define CONCATENATE_(a, b) a##b
 #define CONCATENATE(a, b) CONCATENATE_(a, b)
@@ -16,8 +18,8 @@
 namespace dendritic_bert {
 
 extern const Kernels CONCATENATE(kernels_, INSTRUCTION_SET);
-const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET), dsn_logits, dsn_logits_folded,
-                                                        dsn_window_logits,       embed_pool, backward_rows,
-                                                        backward_segments};
+const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {
+    STRING(INSTRUCTION_SET), dsn_logits,        dsn_logits_folded, dsn_window_logits,    embed_pool,
+    backward_rows,           backward_segments, window_pool,       window_pool_backward, window_pool_words};
 
 }  // namespace dendritic_bert

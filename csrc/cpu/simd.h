@@ -85,6 +85,10 @@ inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
 // The larger, or the smaller, of a number and each lane; of NaN it is NaN, which is why the vector comes second.
 inline Vec at_least(float low, Vec x) { return _mm512_max_ps(broadcast(low), x); }
 inline Vec at_most(float high, Vec x) { return _mm512_min_ps(broadcast(high), x); }
+// x where a is not 0, and 0 elsewhere.
+inline Vec where_nonzero(Vec a, Vec x) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, broadcast(0), _CMP_NEQ_UQ), x);
+}
 inline __m256 add_halves(Vec x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
 
 #elif defined(__AVX2__)
@@ -102,6 +106,7 @@ inline Vec load(const int8_t* p) {
 inline void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
 inline Vec at_least(float low, Vec x) { return _mm256_max_ps(broadcast(low), x); }
 inline Vec at_most(float high, Vec x) { return _mm256_min_ps(broadcast(high), x); }
+inline Vec where_nonzero(Vec a, Vec x) { return _mm256_and_ps(_mm256_cmp_ps(a, broadcast(0), _CMP_NEQ_UQ), x); }
 inline __m256 add_halves(Vec x) { return x; }  // a vector of 256 bits has no second half
 
 #else
@@ -124,6 +129,10 @@ inline Vec at_least(float low, Vec x) {
 }
 inline Vec at_most(float high, Vec x) {
   for (int i = 0; i < 4; ++i) x[i] = x[i] > high ? high : x[i];
+  return x;
+}
+inline Vec where_nonzero(Vec a, Vec x) {
+  for (int i = 0; i < 4; ++i) x[i] = a[i] != 0 ? x[i] : 0;
   return x;
 }
 

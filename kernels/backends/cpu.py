@@ -33,8 +33,8 @@ MISSING = _load()
 BACKEND = Backend(
     name="cpu",
     device_type="cpu",
-    table_dtypes={"embed_pool": PARAMETER_DTYPES, "dsn_logits": (*PARAMETER_DTYPES, torch.int8),
-                  "dsn_logits_folded": (torch.float32,), "dsn_window_logits": WINDOW_DTYPES,
-                  "dsn_window_logits_int8": (torch.int8,)},
+    table_dtypes={"embed_pool": PARAMETER_DTYPES, "window_pool": PARAMETER_DTYPES,
+                  "dsn_logits": (*PARAMETER_DTYPES, torch.int8), "dsn_logits_folded": (torch.float32,),
+                  "dsn_window_logits": WINDOW_DTYPES, "dsn_window_logits_int8": (torch.int8,)},
     missing=MISSING,
 )

@@ -61,6 +61,35 @@ def test_opcheck_embed_pool(layout, options, dtype, backend, device):
     torch.library.opcheck(backward_op, (grad_pooled, pooled_hat.detach(), rstd.detach(), *detached))
 
 
+WINDOW_POOL = [pair for pair in serving("window_pool", torch.float32) if pair in KERNELS]
+
+
+@pytest.mark.parametrize("layout", OPCHECK_LAYOUTS)
+@pytest.mark.parametrize("options", [{}, DROPOUT | {"p_window": 0.2}], ids=["", "dropout"])
+@pytest.mark.parametrize(("layers", "has_norm", "has_gate"), [(3, True, True), (0, False, False)])
+@pytest.mark.parametrize(("backend", "device"), WINDOW_POOL, ids=map("-".join, WINDOW_POOL))
+def test_opcheck_window_pool(layout, options, layers, has_norm, has_gate, backend, device):
+    values = window_parameters(layers=layers, has_norm=has_norm, has_gate=has_gate)
+    leaves = {name: None if value is None else value.requires_grad_() for name, value in values.items()}
+    token_arguments = tokens(layout, 4, 6, token_types=True)
+    operator, arguments = operator_call("window_pool", **token_arguments, **leaves, **options, backend=backend)
+    torch.library.opcheck(operator, arguments)
+    backward_op = getattr(torch.ops.dendritic_bert, f"window_pool_backward_{backend}").default
+    detached = [value.detach() if isinstance(value, torch.Tensor) else value for value in arguments]
+    torch.library.opcheck(backward_op, (torch.randn(operator(*detached).shape), *detached))
+
+
+@pytest.mark.parametrize(("backend", "device"), WINDOW_POOL, ids=map("-".join, WINDOW_POOL))
+def test_compiled_window_pool_with_backward(backend, device):
+    values = window_parameters(has_norm=True)
+    compiled = torch.compile(ops.window_pool, fullgraph=True, backend="aot_eager")
+    token_arguments = tokens("padded with holes", 4, 6)
+    expected, actual = (pooled_and_gradients(function, values, **token_arguments, backend=backend)
+                        for function in (ops.window_pool, compiled))
+    for name, value in actual.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", OPCHECK_LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
 @each_kernel

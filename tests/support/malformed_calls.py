@@ -34,7 +34,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     import quick_interpreter  # noqa: F401
 
 CALLS = 3000
-OPS = ["embed_pool", "dsn_logits", "dsn_logits_folded", "dsn_window_logits", "dsn_window_logits_int8"]
+OPS = ["embed_pool", "window_pool", "dsn_logits", "dsn_logits_folded", "dsn_window_logits", "dsn_window_logits_int8"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.int16, torch.int32,
           torch.int64, torch.uint8, torch.bool, torch.complex64]
 
@@ -83,6 +83,11 @@ def good_call(op: str, rng: random.Random, device: str) -> dict[str, Any]:
         windowed = prepare_windowed(windows, window_head(windows), dtype=dtype)
         return arguments | fields_of(quantise_windows(windowed, torch.zeros(1, 4, dtype=torch.int64)) if is_int8
                                      else windowed, device)
+    if op == "window_pool":
+        arguments.pop("position_ids", None)
+        arguments |= {"p_window": rng.choice([0.0, 0.5]), "seed": rng.choice([None, 1])}
+        return arguments | window_parameters(hidden_size, layers=rng.randrange(4), has_norm=rng.random() < 0.5,
+                                             has_gate=rng.random() < 0.5, dtype=rng.choice(PARAMETER_DTYPES))
     arguments["pooling"] = rng.choice(POOLINGS)
     values = parameters(hidden_size, rng.choice(PARAMETER_DTYPES))
     if op == "embed_pool":
@@ -104,7 +109,7 @@ def fields_of(prepared: Any, device: str) -> dict[str, Any]:
 def call(op: str, arguments: dict[str, Any], backend: str) -> None:
     """Calls ``op``, and where it is differentiable its backward pass; checks the shape of the result."""
     arguments = dict(arguments)
-    if op == "embed_pool":
+    if op in ("embed_pool", "window_pool"):
         for value in arguments.values():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 value.requires_grad_()

@@ -10,6 +10,7 @@ Running error analysis: Higham 2002, "Accuracy and stability of numerical algori
 place of the sum: Higham and Mary 2019, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -90,7 +91,8 @@ MOVED = {aten.alias, aten.cat, aten.clone, aten.detach, aten.embedding, aten.exp
          aten.split_with_sizes, aten.squeeze, aten.stack, aten.t, aten.transpose, aten.unsqueeze, aten.view,
          aten.unbind, aten._unsafe_view, aten._reshape_alias, aten.where, aten._to_copy}
 # Ops that make new tensors, whose numbers are exact; a comparison looks at the values alone.
-MADE = {aten.eq, aten.new_empty, aten.new_full, aten.new_ones, aten.new_zeros, aten.ones_like, aten.zeros_like}
+MADE = {aten.eq, aten.gt, aten.lt, aten.new_empty, aten.new_full, aten.new_ones, aten.new_zeros, aten.ones_like,
+        aten.zeros_like}
 
 
 # ---- ops that round --------------------------------------------------------------------------------------------------
@@ -175,6 +177,16 @@ def add_by_index(start: Any, dim: int, index: Tensor, source: Rounded) -> Rounde
     return Rounded(value, squares.index_add(0, index[by_index], partial.square()))
 
 
+def put_by_index(start: Any, indices: tuple[Tensor], source: Rounded, accumulate: bool) -> Rounded:
+    """The gradient of ``x[index]``, ``start`` is 0."""
+    (index,) = indices
+    assert accumulate
+    channels = math.prod(start.shape[1:])
+    value, squares = (part.reshape(index.numel(), channels) for part in (source.value, source.squares))
+    total = add_by_index(value.new_empty(len(start), channels), 0, index.flatten(), Rounded(value, squares))
+    return Rounded(total.value.view(start.shape), total.squares.view(start.shape))
+
+
 def differentiate_embedding(grad: Rounded, index: Tensor, rows: int, *_: Any) -> Rounded:
     value, squares = (part.reshape(-1, grad.shape[-1]) for part in (grad.value, grad.squares))
     if grad.groups is not None:
@@ -210,11 +222,20 @@ def activate(function: Callable[[Tensor], Tensor], roundings: Callable[[Tensor, 
     return rule
 
 
+def differentiate_relu(grad: Rounded, result: Rounded, threshold: float) -> Rounded:
+    """Where rounding decides whether a number is above 0, all of its gradient counts as an error."""
+    value = torch.where(result.value > 0, grad.value, 0)
+    is_open = (result.value <= result.squares.sqrt() * 2**-21) & (result.squares > 0)
+    return Rounded(value, torch.where(is_open, (grad.value * 2**24).square(),
+                                      torch.where(result.value > 0, grad.squares, 0)))
+
+
 ROUNDED: dict[Any, Callable[..., Any]] = {
     aten.add: add(1), aten.sub: add(-1), aten.mul: multiply, aten.div: divide, aten.pow: square,
     aten.rsqrt: take_rsqrt, aten.sum: sum_terms, aten.mean: average, aten.index_add: add_by_index,
     aten.embedding_dense_backward: differentiate_embedding, aten.mm: multiply_matrices,
     aten.exp: exponentiate, aten.clamp: clip,
+    aten.threshold_backward: differentiate_relu, aten.index_put: put_by_index,
     aten.relu: activate(torch.relu, lambda x, y: torch.zeros_like(y)),
     # 1 - 2 / (1 + exp(2 x)) rounds numbers near 1, however small x is.
     aten.tanh: activate(torch.tanh, lambda x, y: torch.full_like(y, 2)),

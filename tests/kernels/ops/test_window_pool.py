@@ -1,15 +1,171 @@
-"""window_pool against torch's own convolution in float64, its gradients and dropout, and bad input to it."""
+"""window_pool: the reference against torch's own convolution in float64, and the kernels against the reference; values,
+gradients, dropout, and bad input."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import LAYOUTS, VOCAB_SIZE, case_id, covering_sample, tokens
+from cases import (
+    LAYOUTS,
+    VOCAB_SIZE,
+    awkward,
+    case_id,
+    covering_sample,
+    generator,
+    pooled_and_gradients,
+    random_gradient,
+    tokens,
+)
+from helpers import assert_within_rounding, serving
+from rounding import tracked
 from window_workload import AXES, window_parameters, workload
 
 from dendritic_bert.kernels import ops
-from dendritic_bert.kernels.reference import POOL_STREAM, WINDOW_STREAM, dropout_keep, window_layers_ref
+from dendritic_bert.kernels.reference import (
+    POOL_STREAM,
+    WINDOW_STREAM,
+    dropout_keep,
+    window_layers_ref,
+    window_pool_ref,
+)
+
+SERVING = serving("window_pool", torch.float32)
+each_backend = pytest.mark.parametrize(("backend", "device"), SERVING, ids=map("-".join, SERVING))
+KERNELS = [pair for pair in SERVING if pair[0] != "reference"]
+each_kernel = pytest.mark.parametrize(("backend", "device"), KERNELS, ids=map("-".join, KERNELS))
+DROPOUT = {"p_embed": 0.2, "p_window": 0.3, "p_pool": 0.1}
+SEED = 2**40 + 17
+GRADIENT_AXES = AXES | {
+    "dropout": [{}, {"p_embed": 0.2}, {"p_window": 0.3}, {"p_pool": 0.3}, DROPOUT],
+    "dtype": [torch.float32, torch.float32, torch.bfloat16, torch.float16], "eps": [1e-12, 1e-5]}
+
+
+def present(values):
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def differentiated(function, values, **options):
+    """``pooled_and_gradients`` with the absent parameters left absent. A gradient that is not there is 0."""
+    absent = {name: None for name, value in values.items() if value is None}
+    results = pooled_and_gradients(function, present(values), **absent, **options)
+    return {name: 0 * values[name] if value is None else value for name, value in results.items()}
+
+
+def in_view(values, view):
+    return {name: None if value is None else awkward(value, view) for name, value in values.items()}
+
+
+def gradient_workload(case):
+    """The bound takes the errors of a sum's terms for independent. LayerNorm gives all tokens of one id the same error,
+    and a plain mean all tokens of a row: with either a batch has few tokens of an id or row."""
+    if case["has_norm"] or not case["has_gate"]:
+        case = case | {"rows": min(case["rows"], 3), "length": min(case["length"], 31)}
+    token_arguments, values, _ = workload(case)
+    return token_arguments, {name: None if value is None else value.to(case["dtype"]) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("case", covering_sample(GRADIENT_AXES, 80, seed=6), ids=case_id)
+@each_kernel
+def test_values_and_gradients_of_a_kernel(case, backend, device):
+    token_arguments, values = gradient_workload(case)
+    options = case["dropout"] | {"eps": case["eps"]}
+    results = differentiated(ops.window_pool, in_view(values, case["view"]), **in_view(token_arguments, case["view"]),
+                             **options, seed=SEED, backend=backend)
+    options["seed"] = torch.tensor(SEED)
+    eager = differentiated(window_pool_ref, values, **token_arguments, **options)
+    exact = differentiated(window_pool_ref, tracked(values), **token_arguments, **options)
+    assert results.keys() == {"pooled", *present(values)}
+    for name in results:
+        assert_within_rounding(results[name], eager[name], exact[name])
+
+
+@pytest.mark.parametrize("length", [257, 300, 1100])
+@each_kernel
+def test_rows_longer_than_a_strip(length, backend, device):
+    """Beside rows of 0, 1 and 20 tokens, with holes; a strip of the kernel has 256 columns otherwise."""
+    values = window_parameters(layers=5, dendrites=24)
+    mask = torch.arange(length) < torch.tensor([length, 0, 1, 20])[:, None]
+    mask &= torch.rand(mask.shape, generator=generator(4)) < 0.9
+    arguments = {"input_ids": torch.randint(VOCAB_SIZE, mask.shape, generator=generator(5)), "attention_mask": mask}
+    results, eager = (differentiated(function, values, **arguments) for function in (ops.window_pool, window_pool_ref))
+    exact = differentiated(window_pool_ref, tracked(values), **arguments)
+    for name in results:
+        assert_within_rounding(results[name], eager[name], exact[name])
+
+
+@each_kernel
+def test_the_bits_do_not_depend_on_the_number_of_threads(backend, device):
+    """5,000 tokens, which are four ranges of the kernel's backward pass."""
+    values = window_parameters(layers=4, dendrites=40, has_norm=True)
+    arguments = tokens("packed int64", 100, 100, token_types=True)
+    assert arguments["input_ids"].numel() > 4096
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            results.append(differentiated(ops.window_pool, values, **arguments, **DROPOUT, seed=SEED, backend=backend))
+    finally:
+        torch.set_num_threads(threads)
+    for name, one in results[0].items():
+        assert torch.equal(one, results[1][name]), name
+
+
+@each_kernel
+def test_a_row_has_the_same_bits_in_every_batch(backend, device):
+    values = window_parameters(layers=5)
+    arguments = tokens("padded with holes", 40, 30)
+    pooled = ops.window_pool(**arguments, **values, backend=backend)
+    for row in (0, 7, 39):
+        alone = ops.window_pool(**{name: value[row:row + 1] for name, value in arguments.items()}, **values,
+                                backend=backend)
+        assert torch.equal(alone[0], pooled[row])
+
+
+@pytest.mark.parametrize("wanted", [("word_embeddings",), ("window_weight", "gate_bias"), ("ln_bias",)], ids=str)
+@each_backend
+def test_only_the_gradients_that_are_wanted(wanted, backend, device):
+    values, arguments = window_parameters(has_norm=True), tokens("padded", 5, 9)
+    expected = differentiated(ops.window_pool, values, **arguments, backend=backend)
+    leaves = {name: value.clone().requires_grad_(name in wanted) for name, value in values.items()}
+    pooled = ops.window_pool(**arguments, **leaves, backend=backend)
+    pooled.backward(random_gradient(pooled))
+    for name, leaf in leaves.items():
+        assert leaf.grad is None if name not in wanted else torch.equal(leaf.grad, expected[name])
+
+
+@pytest.mark.parametrize(("rows", "length"), [(0, 5), (3, 0), (0, 0), (4, 6)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@each_backend
+def test_rows_without_a_token_are_zero(layout, rows, length, backend, device):
+    arguments = tokens(layout, rows, length)
+    if rows and length:
+        if "cu_seqlens" in arguments:
+            arguments = {"input_ids": arguments["input_ids"][:0], "cu_seqlens": torch.zeros(rows + 1).long()}
+        else:
+            arguments["attention_mask"] = torch.zeros(rows, length, dtype=torch.bool)
+    results = differentiated(ops.window_pool, window_parameters(), **arguments, backend=backend)
+    assert results["pooled"].shape[1] == 28
+    assert not any(value.any() for value in results.values())
+
+
+@each_kernel
+def test_a_second_derivative_is_an_error_and_not_zero(backend, device):
+    values = window_parameters()
+    leaf = values["word_embeddings"].requires_grad_()
+    pooled = ops.window_pool(**values, **tokens("padded", 3, 5), backend=backend)
+    (grad,) = torch.autograd.grad(pooled.square().sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="window_pool is differentiable once"):
+        grad.square().sum().backward()
+
+
+def test_a_forced_backend_without_a_kernel_leaves_it_to_the_reference(monkeypatch):
+    values, arguments = window_parameters(), tokens("padded", 3, 5)
+    monkeypatch.setattr(ops.backends, "FORCED", "triton")
+    pooled = ops.window_pool(**values, **arguments)
+    assert torch.equal(pooled, ops.window_pool(**values, **arguments, backend="reference"))
+    with pytest.raises(RuntimeError, match="backend 'triton' cannot serve this call"):
+        ops.window_pool(**values, **arguments, backend="triton")
 
 
 def by_convolution(ids, types, values):
@@ -54,10 +210,11 @@ def test_pooled(case):
         torch.testing.assert_close(row, by_torch, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("spoilt", [float("nan"), 3e38])
-def test_a_token_that_is_not_valid_keeps_its_column_and_nothing_else(spoilt):
+def test_a_token_that_is_not_valid_keeps_its_column_and_nothing_else(spoilt, dtype):
     """Holes in a mask are zeros in a convolution over all columns, and whatever the masked token holds stays there."""
-    values = {name: value if value is None else value.double() for name, value in window_parameters(layers=4).items()}
+    values = {name: value if value is None else value.to(dtype) for name, value in window_parameters(layers=4).items()}
     ids = torch.arange(40).view(2, 20) % (VOCAB_SIZE - 1)
     mask = torch.rand(2, 20, generator=torch.Generator().manual_seed(0)) < 0.6
     x = values["word_embeddings"][ids] + values["token_type_embeddings"][0]
@@ -78,10 +235,24 @@ def test_a_token_that_is_not_valid_keeps_its_column_and_nothing_else(spoilt):
     torch.testing.assert_close(ops.window_pool(ids, **values, attention_mask=mask), expected)
 
 
-def test_a_nan_of_a_valid_token_passes_the_clip():
-    values = window_parameters()
+@each_backend
+def test_a_nan_of_a_valid_token_passes_the_clip(backend, device):
+    values, ids = window_parameters(), torch.tensor([[1, 5], [1, 2]])
     values["gate_bias"][5] = float("nan")
-    assert ops.window_pool(torch.tensor([[1, 5], [1, 2]]), **values).isnan().all(dim=1).tolist() == [True, False]
+    assert ops.window_pool(ids, **values, backend=backend).isnan().all(dim=1).tolist() == [True, False]
+
+
+@each_backend
+def test_the_gradients_of_a_masked_token_are_zero(backend, device):
+    """Whatever it holds; and those of the valid tokens are as if it were not there."""
+    values, ids = window_parameters(layers=4, has_norm=True), torch.arange(40).view(2, 20) % (VOCAB_SIZE - 1)
+    mask = torch.rand(2, 20, generator=generator(0)) < 0.6
+    clean = differentiated(ops.window_pool, values, input_ids=ids, attention_mask=mask, backend=backend)
+    values["word_embeddings"][VOCAB_SIZE - 1] = values["gate_bias"][VOCAB_SIZE - 1] = float("nan")
+    ids = torch.where(mask, ids, VOCAB_SIZE - 1)
+    spoilt = differentiated(ops.window_pool, values, input_ids=ids, attention_mask=mask, backend=backend)
+    for name, value in spoilt.items():
+        assert torch.equal(value, clean[name]), name
 
 
 @pytest.mark.parametrize("options", [{}, {"p_embed": 0.2, "p_window": 0.3, "p_pool": 0.1, "seed": 4}], ids=str)
@@ -97,12 +268,14 @@ def test_gradients(layout, options):
         **arguments, **dict(zip(values, leaves)), **options), leaves)
 
 
-def test_the_gradient_stops_where_the_gate_is_clipped():
+@pytest.mark.parametrize("clipped", [20.0, -20.0])
+@each_backend
+def test_the_gradient_stops_where_the_gate_is_clipped(clipped, backend, device):
     values = window_parameters(layers=0)
-    values["gate_bias"][:] = 20
+    values["gate_bias"][:3] = clipped
     values["gate_bias"].requires_grad_()
-    ops.window_pool(torch.tensor([[1, 2, 3]]), **values).sum().backward()
-    assert torch.equal(values["gate_bias"].grad, torch.zeros(VOCAB_SIZE))
+    ops.window_pool(torch.tensor([[1, 2, 7, 8]]), **values, backend=backend).sum().backward()
+    assert values["gate_bias"].grad.nonzero()[:, 0].tolist() == [7, 8]
 
 
 def test_each_layer_draws_dropout_from_a_stream_of_its_own():
@@ -142,15 +315,18 @@ def test_dropout_is_the_same_in_every_layout(layout):
     ({"window_input_weight": torch.zeros(2, 12, 16)}, r"window_input_weight has shape \[2, 12, 16\].* odd R"),
     ({"window_weight": torch.zeros(1, 3, 16, 16)}, r"window_weight has shape \[1, 3, 16, 16\], expected \[2,"),
     ({"window_bias": torch.zeros(0, 16)}, r"window_bias has shape \[0, 16\].* no layer of no dendrite"),
-    ({"window_bias": torch.zeros(3, 16, dtype=torch.float64)}, "window_bias has dtype torch.float64, expected"),
+    ({"window_bias": torch.zeros(3, 16, dtype=torch.float64)}, "window_bias has .*dtype.* word_embeddings"),
     ({"p_window": 1.0}, "p_window is 1.0, expected 0 <= p_window < 1"),
     ({"eps": -1.0}, "eps is -1.0"),
     ({"input_ids": torch.tensor([[1, VOCAB_SIZE]])}, f"input_ids holds {VOCAB_SIZE} in row 0"),
     ({"token_type_ids": torch.tensor([[0, 2]])}, "token_type_ids holds 2 in row 0, expected 0 to 1"),
     ({"attention_mask": torch.ones(2, 2)}, r"attention_mask has shape \[2, 2\], expected \[1, 2\]"),
+    ({"input_ids": torch.tensor([[1, 2], [3, -1]])}, "input_ids holds -1 in row 1"),
+    ({"cu_seqlens": torch.tensor([0, 2])}, r"input_ids has shape \[1, 2\], expected"),
 ], ids=str)
-def test_bad_input(changes, message):
+@pytest.mark.parametrize("backend", ["reference", None])
+def test_bad_input(changes, message, backend):
     arguments = {"input_ids": torch.tensor([[1, 2]])} | window_parameters() | changes
     with pytest.raises(RuntimeError, match=message) as caught:
-        ops.window_pool(**arguments)
+        ops.window_pool(**arguments, backend=backend)
     assert "\n" not in str(caught.value)

@@ -139,7 +139,7 @@ def test_dropout_of_windows(hidden_states):
     is_dropped = dropped[:, active] == 0
     assert 0.45 < is_dropped.float().mean() < 0.55  # of 400 rows times some channels: more than 4 standard deviations
     assert_close(dropped[:, active], torch.where(is_dropped, 0, 2 * kept[:, active]))
-    assert torch.equal(pooled[0][:, :16], pooled[1][:, :16])
+    assert_close(pooled[0][:, :16], pooled[1][:, :16])  # by the modules, or by the op
 
 
 def test_a_training_step_reaches_every_parameter():

@@ -13,8 +13,8 @@ from dendritic_bert.kernels.backends import cpu
 
 pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason="the extension was not built")
 ASCENDING = ["baseline", "avx2", "avx512", "amx"] if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
-TESTS = [*(f"tests/kernels/ops/test_{op}.py" for op in ("embed_pool", "dsn_logits", "dsn_logits_folded",
-                                                        "dsn_window_logits")),
+TESTS = [*(f"tests/kernels/ops/test_{op}.py" for op in ("embed_pool", "window_pool", "dsn_logits",
+                                                        "dsn_logits_folded", "dsn_window_logits")),
          "tests/kernels/backends/cpu/test_masks.py", "tests/kernels/backends/cpu/test_windows.py"]
 
 PRINT_INSTRUCTION_SET = "from dendritic_bert.kernels.backends import cpu; print(cpu.instruction_set())"
