@@ -113,11 +113,11 @@ struct WindowPoolGradient {
   void differentiate_pooling(const Piece& piece) {
     const int64_t begin = piece.start, end = piece.start_of_gap();
     const int64_t channels = arguments.hidden_size + arguments.dendrites;
-    const float total = rows.pool(piece, scratch, pooled);
+    const float scale = rows.pool(piece, scratch, pooled);
     std::copy_n(gradients.grad_pooled + piece.row * channels, channels, scratch.row.data);
     if (arguments.p_pool > 0) rows.drop_pooled(piece.row, scratch.keep, scratch.row);
     padded.to_padded(arguments, scratch.row, grad);
-    for (int64_t c = begin; c < end; ++c) share[c] = scratch.weight[c] / total;
+    for (int64_t c = begin; c < end; ++c) share[c] = scratch.weight[c] * scale;
     if (arguments.gate_weight) {
       const float of_pooled = dot(grad, pooled, pooled_size);
       multiply_columns(scratch.h(), panel_stride, grad, pooled_size, begin, end, d_logit);

@@ -321,16 +321,16 @@ struct WindowPoolRows {
       if (strip.token[c] < 0) weight[c] = 0;
   }
 
-  // The weighted sum of a row, [channels + hidden], divided by the sum of its weights, which is returned.
+  // The weighted mean of a row, [channels + hidden]. Returns 1 over the sum of the weights.
   float pool(const Piece& piece, const Scratch& scratch, float* pooled) const {
     const int64_t begin = piece.start, end = piece.start_of_gap();
-    float total = 0;
-    for (int64_t c = begin; c < end; ++c) total += scratch.weight[c];
+    double total = 0;  // in double, since its error is that of every share, and with it of all gradients of the row
+    for (int64_t c = begin; c < end; ++c) total += double(scratch.weight[c]);
     std::fill_n(pooled, pooled_size, 0.0f);
     add_columns(scratch.h(), scratch.panel_stride, scratch.weight, pooled_size, begin, end, pooled);
-    const float scale = 1.0f / total;  // a row in the strip has a valid token, whose weight is at least exp(-8)
+    const float scale = float(1 / total);  // a row in the strip has a valid token, whose weight is at least exp(-8)
     for (int64_t h = 0; h < pooled_size; ++h) pooled[h] *= scale;
-    return total;
+    return scale;
   }
 
   // Multiplies a row [H + M] by its dropout.
