@@ -147,9 +147,11 @@ inline void for_tiles(const Windows& windows, int64_t layer, const Strip& strip,
     const Columns columns = columns_after(windows, piece, layer);
     const int64_t size = piece.last - piece.first, end = columns.end - piece.start;
     for (int64_t column = columns.begin - piece.start; column < end;) {
-      // A division of 32 bits takes half of one of 64.
+      // A division by `tiles`, even one of 32 bits, takes longer than the rest of this loop.
       const uint32_t rest = uint32_t(std::min(end, next_cut(column, size, dilation, radius)) - column);
-      const uint32_t tiles = (rest + largest - 1) / largest, least = rest / tiles, larger_tiles = rest % tiles;
+      const uint32_t tiles = (rest + largest - 1) / largest;
+      const uint32_t least = tiles == 1 ? rest : tiles == 2 ? rest / 2 : rest / tiles;
+      const uint32_t larger_tiles = rest - tiles * least;
       for (uint32_t i = 0; i < tiles; ++i) {
         const int64_t tokens = least + (i < larger_tiles);
         body(piece.start + column, tokens, std::max(-radius, -Windows::over_power_of_2(column + tokens - 1, layer)),
