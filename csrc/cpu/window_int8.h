@@ -23,37 +23,47 @@ struct Array {
 
 // The scratch of one thread.
 struct Int8Scratch {
+  Int8Windows windows;  // with the scales and the gate's weights in the order of blocks
   Strip strip;
-  Array<int64_t> token;                // [columns]
-  Array<int16_t> u;                    // [blocks, columns, channels of a block]
-  Array<uint8_t> in, next_in;          // [blocks, columns, channels of a block]
-  Array<int32_t> gates;                // [columns]
-  Array<int64_t> sums;                 // [block_rows, D + M]
-  Array<const int16_t*> taps;          // [columns], the taps of each one's token, or no_taps
-  Array<int16_t> first_bias, no_taps;  // [M], the bias of layer 0; [R, M] zeros
-  Buffer pooled, activations;          // [D + M], [N, C]
-  Array<double> z;                     // [outputs]
+  Array<int64_t> token;           // [columns]
+  Array<int16_t> u;               // [blocks, columns, channels of a block]
+  Array<uint8_t> in, next_in;     // [blocks, columns, channels of a block]
+  Array<int32_t> gates;           // [columns]
+  Array<int64_t> sums;            // [block_rows, D + M]
+  Array<const int16_t*> taps;     // [columns], the taps of each one's token, or no_taps
+  Array<int16_t> of_channels;     // [R + 2 J, M]: the two below, and what `windows` has in the order of blocks
+  int16_t *no_taps, *first_bias;  // [R, M] zeros; [M], the bias of layer 0
+  Buffer pooled, activations;     // [D + M], [N, C]
+  Array<double> z;                // [outputs]
   int64_t gate_sums[block_rows];
   int64_t sums_stride;
 
-  Int8Scratch(const Int8Windows& windows, const Head& head, int64_t longest_row)
-      : strip(strip_for(windows.shape, longest_row)),
+  Int8Scratch(const Int8Windows& given, const Head& head, int64_t longest_row)
+      : windows(given),
+        strip(strip_for(windows.shape, longest_row)),
         token(strip.capacity),
         u(windows.shape.channels * strip.capacity + gate_group * int8_block),
         in(windows.shape.channels * strip.capacity),
         next_in(windows.shape.channels * strip.capacity),
-        gates(strip.capacity),
+        gates(strip.capacity + gate_group),
         sums(block_rows * (windows.shape.num_values + windows.shape.channels)),
         taps(strip.capacity),
-        first_bias(windows.shape.channels),
-        no_taps((2 * windows.shape.radius + 1) * windows.shape.channels),
+        of_channels((2 * windows.shape.radius + 1 + 2 * windows.shape.num_layers) * windows.shape.channels),
         pooled(windows.shape.num_values + windows.shape.channels),
         activations(head.num_dendrites * head.num_labels),
         z((1 + head.num_dendrites) * head.num_labels),
         sums_stride(windows.shape.num_values + windows.shape.channels) {
-    std::copy_n(windows.bias, windows.shape.channels, static_cast<int16_t*>(first_bias));
-    std::fill_n(static_cast<int16_t*>(no_taps), (2 * windows.shape.radius + 1) * windows.shape.channels, int16_t(0));
     strip.token = token;
+    const int64_t channels = windows.shape.channels, of_layers = (windows.shape.num_layers - 1) * channels;
+    no_taps = of_channels;
+    first_bias = std::fill_n(no_taps, (2 * windows.shape.radius + 1) * channels, int16_t(0));
+    int16_t* to = std::copy_n(windows.bias, channels, first_bias);
+    for (const int16_t** values : {&windows.input_scale, &windows.output_scale, &windows.gate_weight}) {
+      const int64_t size = values == &windows.gate_weight ? channels : of_layers;
+      for (int64_t o = 0; o < size; o += channels) copy_in_block_order(*values + o, channels, to + o);
+      *values = to;
+      to += size;
+    }
   }
 };
 
@@ -72,6 +82,7 @@ struct Int8Rows {
   // Adds up the pieces of a strip, whose rows are counted from first_row, and empties it.
   void pool_strip(int64_t first_row, Int8Scratch& scratch) const {
     Strip& strip = scratch.strip;
+    const Int8Windows& windows = scratch.windows;
     gather_strip(strip, scratch);
     uint8_t *in = scratch.in, *next_in = scratch.next_in;
     for (int64_t layer = 1; layer < shape.num_layers; ++layer, std::swap(in, next_in)) {
@@ -86,9 +97,7 @@ struct Int8Rows {
       for (int64_t c = columns.begin; c < columns.end; ++c) scratch.gate_sums[row] += scratch.gates[c];
       int64_t* sums = scratch.sums + row * scratch.sums_stride;
       pool_int8_values(windows, strip, columns, scratch.gates, sums);
-      for (int64_t o = 0; o < shape.channels; o += panel)
-        pool_int8_panel(
-            columns, scratch.gates, {scratch.u, strip.capacity, shape.channels, o}, sums + shape.num_values + o);
+      pool_int8_windows(columns, scratch.gates, scratch.u, strip.capacity, shape.channels, sums + shape.num_values);
     }
     strip.clear();
   }
@@ -136,17 +145,17 @@ struct Int8Rows {
                                                  Int8Scratch& scratch) const {
     const int64_t num_taps = fixed_taps ? fixed_taps : 2 * shape.radius + 1;
     const int64_t channels = shape.channels;
-    const int16_t* bias = scratch.first_bias + o;
     // One layer has no inputs of another; zeros stand for their scale.
-    const int16_t* input_scale = shape.num_layers > 1 ? windows.input_scale + o : scratch.no_taps + o;
+    const int16_t* input_scale = shape.num_layers > 1 ? scratch.windows.input_scale + o : scratch.no_taps + o;
     int16_t* u = scratch.u + o * strip.capacity;
     uint8_t* in = scratch.in + o * strip.capacity;
+    const Sum without_taps(scratch.first_bias + o, input_scale);
     for (int64_t c = columns.begin; c < columns.end; ++c) {
-      Sum sum(bias);
+      Sum sum = without_taps;
       const int16_t* const* taps = scratch.taps + c - num_taps / 2;
 #pragma GCC unroll 3
       for (int64_t k = 0; k < num_taps; ++k) sum.add(taps[k] + k * channels + o);
-      sum.store(input_scale, u + c * Sum::channels, in + c * Sum::channels);
+      sum.store(u + c * Sum::channels, in + c * Sum::channels);
     }
   }
 

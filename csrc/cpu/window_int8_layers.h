@@ -20,7 +20,7 @@ struct Int8Layer {
   const int32_t* bias;   // [channels of the block]
   Int8Output output;     // [channels of the block] each
   int16_t* u;            // [columns, channels of the block]
-  uint8_t* next_in;      // [columns, channels of the block]
+  uint8_t* next_in;      // [columns, channels of the block]; null in the last layer
   int64_t capacity;      // columns of an array
   int64_t channels, dilation;
 };
@@ -31,8 +31,11 @@ template <int width, int num_tokens, int num_panels>
 __attribute__((always_inline)) inline const int8_t* add_int8_inputs(const uint8_t* in, const int8_t* weight,
                                                                     int64_t channels,
                                                                     Int8Sums (&total)[num_tokens][num_panels]) {
+  // Two panels of inputs lie by turns in fours (window_int8_simd.h).
+  constexpr bool is_wide = width > panel;
+  int64_t step = (is_wide ? panel : 4) * channels, next_step = (is_wide ? 4 - panel : 4) * channels;
 #pragma GCC unroll 1
-  for (int i = 0; i < width; i += 4, weight += 4 * channels) {
+  for (int i = 0; i < width; i += 4, weight += step, std::swap(step, next_step)) {
     const auto w0 = load_weight(weight), w1 = load_weight(weight + (num_panels - 1) * 4 * panel);
 #pragma GCC unroll 16
     for (int t = 0; t < num_tokens; ++t) {
@@ -41,7 +44,27 @@ __attribute__((always_inline)) inline const int8_t* add_int8_inputs(const uint8_
       if constexpr (num_panels == 2) add_products(total[t][1], x, w1);
     }
   }
-  return weight;
+  return weight + (width - panel) * channels;
+}
+
+// Adds the sums of a tile to u and writes the inputs of the next layer, two tokens at a time, or none where next_in is
+// null.
+template <int num_tokens, int num_panels>
+__attribute__((always_inline)) inline void finish_tile(const Int8Sums (&total)[num_tokens][num_panels],
+                                                       const Int8Output& output, int16_t* u, uint8_t* next_in) {
+  constexpr int width = num_panels * panel;
+  const OutputVectors<num_panels> to(output);
+#pragma GCC unroll 8
+  for (int t = 0; t + 2 <= num_tokens; t += 2) {
+    const auto first = to.add_to_stream(total[t], u + t * width);
+    const auto second = to.add_to_stream(total[t + 1], u + (t + 1) * width);
+    if (next_in) store_inputs(first, second, to.next_input_scale, next_in + t * width);
+  }
+  if constexpr (num_tokens % 2 == 1) {
+    constexpr int t = num_tokens - 1;
+    const auto last = to.add_to_stream(total[t], u + t * width);
+    if (next_in) store_inputs(last, to.next_input_scale, next_in + t * width);
+  }
 }
 
 // One tile: num_tokens columns from `column` on, and the taps from k_first to k_last, `dilation` columns apart.
@@ -53,22 +76,20 @@ __attribute__((noinline)) void multiply_int8_tile(const Int8Layer& layer, int64_
   for (int t = 0; t < num_tokens; ++t)
 #pragma GCC unroll 2
     for (int p = 0; p < num_panels; ++p) total[t][p] = load_sums(layer.bias + p * panel);
-  const int64_t channels = layer.channels;
+  const int64_t channels = layer.channels, block_stride = layer.capacity * int8_block;
+  const int8_t* weight = layer.weight + k_first * channels * channels;  // those of the taps follow each other
   for (int64_t k = k_first; k <= k_last; ++k) {
-    const int8_t* weight = layer.weight + k * channels * channels;
     const int64_t from = column + k * layer.dilation;
-    int64_t i = 0;
-    for (; i + int8_block <= channels; i += int8_block)
-      weight = add_int8_inputs<int8_block>(layer.in + i * layer.capacity + from * int8_block, weight, channels, total);
-    if (int8_block > panel && i < channels)
-      add_int8_inputs<panel>(layer.in + i * layer.capacity + from * panel, weight, channels, total);
+    const uint8_t* in = layer.in + from * int8_block;
+    int64_t rest = channels;
+    for (; rest >= int8_block; rest -= int8_block, in += block_stride)
+      weight = add_int8_inputs<int8_block>(in, weight, channels, total);
+    if (int8_block > panel && rest > 0)
+      weight = add_int8_inputs<panel>(
+          layer.in + (channels - panel) * layer.capacity + from * panel, weight, channels, total);
   }
   constexpr int width = num_panels * panel;
-  const Int8Output output = layer.output;  // a copy, which the stores below cannot change
-  int16_t* const u = layer.u + column * width;
-  uint8_t* const next_in = layer.next_in + column * width;
-#pragma GCC unroll 16
-  for (int t = 0; t < num_tokens; ++t) finish_sums(total[t], output, u + t * width, next_in + t * width);
+  finish_tile(total, layer.output, layer.u + column * width, layer.next_in ? layer.next_in + column * width : nullptr);
 }
 
 // The tile of so many tokens, 1 to `largest`.
@@ -81,13 +102,13 @@ inline void multiply_int8_tokens(int64_t num_tokens, const Int8Layer& layer, int
   multiply_int8_tile<largest, num_panels>(layer, column, k_first, k_last);
 }
 
-// Layer j (1 <= j < J) of a strip: reads `in`, adds to u and writes next_in, which the layer after it reads.
+// Layer j (1 <= j < J) of a strip: reads `in`, adds to u and, if another layer follows, writes its inputs, next_in.
 __attribute__((noinline)) inline void multiply_int8_layer(const Int8Windows& windows, int64_t layer, const Strip& strip,
                                                           const uint8_t* in, int16_t* u, uint8_t* next_in) {
   const Windows& shape = windows.shape;
   const int64_t channels = shape.channels, radius = shape.radius, of = (layer - 1) * channels;
-  // The last layer's inputs of a next one are not read; some scale stands for theirs.
-  const int16_t* next_scale = windows.input_scale + (layer + 1 < shape.num_layers ? of + channels : of);
+  const bool is_last = layer + 1 == shape.num_layers;
+  const int16_t* next_scale = windows.input_scale + (is_last ? 0 : of + channels);
   const int8_t* weight = windows.weight + ((layer - 1) * (2 * radius + 1) + radius) * channels * channels;
   for (int64_t o = 0; o < channels; o += int8_block) {
     const Int8Layer of_block{in,
@@ -95,7 +116,7 @@ __attribute__((noinline)) inline void multiply_int8_layer(const Int8Windows& win
                              windows.bias + of + channels + o,
                              {windows.output_shift + of + o, windows.output_scale + of + o, next_scale + o},
                              u + o * strip.capacity,
-                             next_in + o * strip.capacity,
+                             is_last ? nullptr : next_in + o * strip.capacity,
                              strip.capacity,
                              channels,
                              Windows::power_of_2(layer)};

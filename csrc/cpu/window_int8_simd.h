@@ -15,15 +15,17 @@
 namespace dendritic_bert {
 namespace {
 
-// What a layer does to its sums, for sixteen outputs.
+// What a layer does to the sums of a block of outputs.
 struct Int8Output {
   const int32_t* shift;
-  const int16_t *scale, *next_input_scale;
+  const int16_t *scale, *next_input_scale;  // in the order of a block
 };
 
 // Channels lie in blocks of int8_tile_panels * panel, the last of which may be one panel: array [channels, columns] has
-// channel o of column c, in a block that begins with channel b, at b * columns + c * width + (o - b), with the width of
-// that block.
+// the channels of column c that a block holds, from channel b on, at b * columns + c * width, with the width of that
+// block. In a block of two panels they lie in the order in which packs leaves them: four of the first panel, four of
+// the second, and so on. Whatever is multiplied with them lies in the same order (in_block_order), and the products of
+// a layer read the weights of every four channels in it.
 
 #if defined(__AVX512BW__)
 
@@ -46,8 +48,8 @@ __attribute__((always_inline)) inline void add_products(Int8Sums& sums, Four inp
 #endif
 }
 inline Int8Sums load_weight(const int8_t* p) { return _mm512_loadu_si512(p); }
-__attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, const int32_t* shift) {
-  return _mm512_cvtsepi32_epi16(_mm512_srav_epi32(sums, _mm512_loadu_si512(shift)));
+__attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, Int8Sums shift) {
+  return _mm512_cvtsepi32_epi16(_mm512_srav_epi32(sums, shift));
 }
 
 #elif defined(__AVX2__)
@@ -85,9 +87,9 @@ __attribute__((always_inline)) inline void add_products(Int8Sums& sums, Four inp
   sums.low = with_products(sums.low, inputs, weight.low);
   sums.high = with_products(sums.high, inputs, weight.high);
 }
-__attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, const int32_t* shift) {
-  const Int8Sums by = load_sums(shift);
-  const __m256i packed = _mm256_packs_epi32(_mm256_srav_epi32(sums.low, by.low), _mm256_srav_epi32(sums.high, by.high));
+__attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, const Int8Sums& shift) {
+  const __m256i packed =
+      _mm256_packs_epi32(_mm256_srav_epi32(sums.low, shift.low), _mm256_srav_epi32(sums.high, shift.high));
   return _mm256_permute4x64_epi64(packed, 0xD8);
 }
 
@@ -125,63 +127,97 @@ constexpr int int8_block = int8_tile_panels * panel;
 
 inline __m256i load_int16(const int16_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
 
-// The inputs of the next layer's products, min(255, (u * scale + 2^14) >> 15).
-inline void store_inputs(__m256i u, const int16_t* scale, uint8_t* inputs) {
-  const __m256i scaled = _mm256_mulhrs_epi16(u, load_int16(scale));
+// Stores the inputs of the next layer's products, min(255, (u * scale + 2^14) >> 15), of one token or two that follow
+// each other.
+inline void store_inputs(__m256i u, __m256i scale, uint8_t* inputs) {
+  const __m256i scaled = _mm256_mulhrs_epi16(u, scale);
   const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(scaled, scaled), 0x08);
   _mm_storeu_si128((__m128i*)inputs, _mm256_castsi256_si128(bytes));
 }
-
-// What a layer does to the sums of a token: adds to its u, and writes its inputs of the next layer.
-__attribute__((always_inline)) inline void finish_sums(const Int8Sums (&sums)[1], const Int8Output& output, int16_t* u,
-                                                       uint8_t* inputs) {
-  const __m256i activated = _mm256_max_epi16(shift_to_int16(sums[0], output.shift), _mm256_setzero_si256());
-  const __m256i total = _mm256_adds_epi16(load_int16(u), _mm256_mulhrs_epi16(activated, load_int16(output.scale)));
-  _mm256_storeu_si256((__m256i*)u, total);
-  store_inputs(total, output.next_input_scale, inputs);
+inline void store_inputs(__m256i first, __m256i second, __m256i scale, uint8_t* inputs) {
+  const __m256i bytes = _mm256_packus_epi16(_mm256_mulhrs_epi16(first, scale), _mm256_mulhrs_epi16(second, scale));
+  _mm256_storeu_si256((__m256i*)inputs, _mm256_permute4x64_epi64(bytes, 0xD8));
 }
+
+// What a layer does to the sums of its tokens, in registers: with AVX-512, reading it for each token would be four of
+// the token's five loads of 64 bytes, of which a Zen 4 does one in a cycle.
+template <int num_panels>
+struct OutputVectors;
+template <>
+struct OutputVectors<1> {
+  Int8Sums shift;
+  __m256i scale, next_input_scale;
+  explicit OutputVectors(const Int8Output& output)
+      : shift(load_sums(output.shift)),
+        scale(load_int16(output.scale)),
+        next_input_scale(load_int16(output.next_input_scale)) {}
+
+  // Adds to u of a token what the layer makes of its sums, and returns it.
+  __attribute__((always_inline)) __m256i add_to_stream(const Int8Sums (&sums)[1], int16_t* u) const {
+    const __m256i activated = _mm256_max_epi16(shift_to_int16(sums[0], shift), _mm256_setzero_si256());
+    const __m256i total = _mm256_adds_epi16(load_int16(u), _mm256_mulhrs_epi16(activated, scale));
+    _mm256_storeu_si256((__m256i*)u, total);
+    return total;
+  }
+};
 
 #if defined(__AVX512BW__)
 
-// Two panels at once.
+// The same for two panels.
 inline __m512i load_wide(const int16_t* p) { return _mm512_loadu_si512(p); }
-__attribute__((always_inline)) inline void store_wide(__m512i u, const int16_t* input_scale, int16_t* to,
-                                                      uint8_t* inputs) {
-  _mm512_storeu_si512(to, u);
-  _mm256_storeu_si256((__m256i*)inputs, _mm512_cvtusepi16_epi8(_mm512_mulhrs_epi16(u, load_wide(input_scale))));
+inline __m512i in_block_order(__m512i u) {
+  return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), u);
 }
-
-__attribute__((always_inline)) inline void finish_sums(const Int8Sums (&sums)[2], const Int8Output& output, int16_t* u,
-                                                       uint8_t* inputs) {
-  const __m512i low = _mm512_srav_epi32(sums[0], load_sums(output.shift));
-  const __m512i high = _mm512_srav_epi32(sums[1], load_sums(output.shift + panel));
-  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);  // of what packs interleaves by 128 bits
-  const __m512i packed = _mm512_permutexvar_epi64(order, _mm512_packs_epi32(low, high));
-  const __m512i activated = _mm512_max_epi16(packed, _mm512_setzero_si512());
-  store_wide(_mm512_adds_epi16(load_wide(u), _mm512_mulhrs_epi16(activated, load_wide(output.scale))),
-             output.next_input_scale, u, inputs);
+inline void store_inputs(__m512i u, __m512i scale, uint8_t* inputs) {
+  _mm256_storeu_si256((__m256i*)inputs, _mm512_cvtusepi16_epi8(_mm512_mulhrs_epi16(u, scale)));
 }
+inline void store_inputs(__m512i first, __m512i second, __m512i scale, uint8_t* inputs) {
+  const __m512i bytes = _mm512_packus_epi16(_mm512_mulhrs_epi16(first, scale), _mm512_mulhrs_epi16(second, scale));
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  _mm512_storeu_si512(inputs, _mm512_permutexvar_epi64(order, bytes));
+}
+template <>
+struct OutputVectors<2> {
+  __m512i low_shift, high_shift, scale, next_input_scale;
+  explicit OutputVectors(const Int8Output& output)
+      : low_shift(load_sums(output.shift)),
+        high_shift(load_sums(output.shift + panel)),
+        scale(load_wide(output.scale)),
+        next_input_scale(load_wide(output.next_input_scale)) {}
 
-// u of layer 0 of two panels, from its bias and taps.
+  __attribute__((always_inline)) __m512i add_to_stream(const Int8Sums (&sums)[2], int16_t* u) const {
+    const __m512i packed =
+        _mm512_packs_epi32(_mm512_srav_epi32(sums[0], low_shift), _mm512_srav_epi32(sums[1], high_shift));
+    const __m512i activated = _mm512_max_epi16(packed, _mm512_setzero_si512());
+    const __m512i total = _mm512_adds_epi16(load_wide(u), _mm512_mulhrs_epi16(activated, scale));
+    _mm512_storeu_si512(u, total);
+    return total;
+  }
+};
+
+// u of layer 0 of two panels, and the inputs of layer 1. A token's sum is a copy of one that holds the bias, to which
+// its taps are added.
 struct WideTapSum {
   static constexpr int channels = 2 * panel;
-  __m512i total;
-  explicit WideTapSum(const int16_t* bias) : total(load_wide(bias)) {}
+  __m512i total, input_scale;
+  WideTapSum(const int16_t* bias, const int16_t* scale) : total(load_wide(bias)), input_scale(load_wide(scale)) {}
   void add(const int16_t* tap) { total = _mm512_add_epi16(total, load_wide(tap)); }
-  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs) const {
-    store_wide(_mm512_max_epi16(total, _mm512_setzero_si512()), input_scale, u, inputs);
+  void store(int16_t* u, uint8_t* inputs) const {
+    const __m512i positive = in_block_order(_mm512_max_epi16(total, _mm512_setzero_si512()));
+    _mm512_storeu_si512(u, positive);
+    store_inputs(positive, input_scale, inputs);
   }
 };
 
 #endif
 
-// u of layer 0 of one panel, from its bias and taps.
+// The same for one panel.
 struct TapSum {
   static constexpr int channels = panel;
-  __m256i total;
-  explicit TapSum(const int16_t* bias) : total(load_int16(bias)) {}
+  __m256i total, input_scale;
+  TapSum(const int16_t* bias, const int16_t* scale) : total(load_int16(bias)), input_scale(load_int16(scale)) {}
   void add(const int16_t* tap) { total = _mm256_add_epi16(total, load_int16(tap)); }
-  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs) const {
+  void store(int16_t* u, uint8_t* inputs) const {
     const __m256i positive = _mm256_max_epi16(total, _mm256_setzero_si256());
     _mm256_storeu_si256((__m256i*)u, positive);
     store_inputs(positive, input_scale, inputs);
@@ -195,30 +231,51 @@ inline int16_t scaled(int32_t x, int16_t scale) { return int16_t((x * scale + (1
 inline void store_inputs(const int16_t* u, const int16_t* scale, uint8_t* inputs) {
   for (int o = 0; o < panel; ++o) inputs[o] = uint8_t(std::min<int16_t>(255, scaled(u[o], scale[o])));
 }
-
-inline void finish_sums(const Int8Sums (&sums)[1], const Int8Output& output, int16_t* u, uint8_t* inputs) {
-  for (int o = 0; o < panel; ++o) {
-    const int32_t activated = std::max(0, std::min(32767, sums[0].of[o] >> output.shift[o]));
-    u[o] = int16_t(std::min(32767, u[o] + scaled(activated, output.scale[o])));
-  }
-  store_inputs(u, output.next_input_scale, inputs);
+inline void store_inputs(const int16_t* first, const int16_t* second, const int16_t* scale, uint8_t* inputs) {
+  store_inputs(first, scale, inputs);
+  store_inputs(second, scale, inputs + panel);
 }
 
-// u of layer 0 of one panel, from its bias and taps.
+template <int num_panels>
+struct OutputVectors : Int8Output {
+  explicit OutputVectors(const Int8Output& output) : Int8Output(output) {}
+
+  // Adds to u of a token what the layer makes of its sums, and returns it.
+  const int16_t* add_to_stream(const Int8Sums (&sums)[1], int16_t* u) const {
+    for (int o = 0; o < panel; ++o) {
+      const int32_t activated = std::max(0, std::min(32767, sums[0].of[o] >> shift[o]));
+      u[o] = int16_t(std::min(32767, u[o] + scaled(activated, scale[o])));
+    }
+    return u;
+  }
+};
+
+// u of layer 0 of one panel, and the inputs of layer 1. A token's sum is a copy of one that holds the bias, to which
+// its taps are added.
 struct TapSum {
   static constexpr int channels = panel;
   int32_t total[panel];
-  explicit TapSum(const int16_t* bias) { std::copy_n(bias, panel, total); }
+  const int16_t* input_scale;
+  TapSum(const int16_t* bias, const int16_t* scale) : input_scale(scale) { std::copy_n(bias, panel, total); }
   void add(const int16_t* tap) {
     for (int o = 0; o < panel; ++o) total[o] += tap[o];
   }
-  void store(const int16_t* input_scale, int16_t* u, uint8_t* inputs) const {
+  void store(int16_t* u, uint8_t* inputs) const {
     for (int o = 0; o < panel; ++o) u[o] = int16_t(std::max(0, total[o]));
     store_inputs(u, input_scale, inputs);
   }
 };
 
 #endif
+
+// Copies what belongs to channels into the order in which their blocks hold them.
+inline void copy_in_block_order(const int16_t* from, int64_t channels, int16_t* to) {
+  int64_t o = 0;
+#if defined(__AVX512BW__)
+  for (; o + int8_block <= channels; o += int8_block) _mm512_storeu_si512(to + o, in_block_order(load_wide(from + o)));
+#endif
+  for (; o < channels; ++o) to[o] = from[o];
+}
 
 }  // namespace
 }  // namespace dendritic_bert
