@@ -46,7 +46,7 @@ class Implementation:
 @dataclass(frozen=True)
 class Target:
     """What an implementation should reach beside a baseline: ``at_least`` so many times its speed, or ``at_most`` so
-    many times its time."""
+    many times its time. With neither, its speed beside the baseline is reported and not judged."""
 
     implementation: str
     baseline: str

@@ -103,15 +103,18 @@ def comparison_table(comparison: dict[str, Any]) -> str:
 def target_line(comparison: dict[str, Any], target: dict[str, Any]) -> list[str]:
     """The cells of one target: what, where, target, measured p50 (p20 - p80), met."""
     implementation, baseline = target["implementation"], target["baseline"]
-    is_speed = target["at_least"] is not None
-    limit = f">= {target['at_least']:g}x speed" if is_speed else f"<= {target['at_most']:g}x time"
+    is_speed, is_judged = target["at_most"] is None, target["at_least"] is not None or target["at_most"] is not None
+    limit = (">= {at_least:g}x speed" if is_speed else "<= {at_most:g}x time").format(**target) if is_judged else "-"
     cells = [f"{implementation} / {baseline}", comparison["title"], limit]
     absent = [name for name in (implementation, baseline) if name not in comparison["implementations"]]
     if absent:
         return [*cells, f"not measured: {' and '.join(absent)} not run", "-"]
     low, middle, high = ratios(comparison, *((baseline, implementation) if is_speed else (implementation, baseline)))
+    cells.append(f"**{_digits(middle)}x** ({_digits(low)} - {_digits(high)})")
+    if not is_judged:
+        return [*cells, "-"]
     is_met = middle >= target["at_least"] if is_speed else middle <= target["at_most"]
-    return [*cells, f"**{_digits(middle)}x** ({_digits(low)} - {_digits(high)})", "yes" if is_met else "**no**"]
+    return [*cells, "yes" if is_met else "**no**"]
 
 
 def targets_table(comparisons: list[dict[str, Any]]) -> str:

@@ -60,7 +60,8 @@ def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
         "targets": [{"implementation": "fast", "baseline": "slow", "at_least": 3.9, "at_most": None},
                     {"implementation": "fast", "baseline": "slow", "at_least": 4.1, "at_most": None},
                     {"implementation": "slow", "baseline": "fast", "at_least": None, "at_most": 4.1},
-                    {"implementation": "absent", "baseline": "slow", "at_least": 1.0, "at_most": None}],
+                    {"implementation": "absent", "baseline": "slow", "at_least": 1.0, "at_most": None},
+                    {"implementation": "fast", "baseline": "slow", "at_least": None, "at_most": None}],
         "implementations": {"slow": {"samples": [20e-9, 30e-9, 40e-9], "error": 1.5e-7, "accuracy": None},
                             "fast": {"samples": [10e-9, 7.5e-9, 8e-9], "error": None, "accuracy": 0.8125,
                                      "bound": 5e8}},
@@ -83,7 +84,8 @@ def test_report_takes_ratios_within_rounds(tmp_path: Path) -> None:
     assert (slow["max_error"], fast["max_error"], fast["accuracy"]) == ("1.5e-07", "", "0.8125")
     assert (fast["flags"], fast["commit"], fast["date"]) == ("avx2", "0123456789ab+changes", "2026-01-02T03:04:05")
 
-    assert [line.rsplit("|", 2)[1].strip() for line in printed.splitlines()[2:6]] == ["yes", "**no**", "yes", "-"]
+    assert [line.rsplit("|", 2)[1].strip() for line in printed.splitlines()[2:7]] == ["yes", "**no**", "yes", "-", "-"]
+    assert "| fast / slow | a comparison | - | **4.00x** (2.80 - 4.60) | - |" in printed
     readme = (tmp_path / "new" / "folder" / "README.md").read_text(encoding="utf-8")
     assert printed.strip() in readme
     assert "| fast | 8.00 ns | 7.70 ns - 9.20 ns | 125 M | 4.00 | - | 81.2 % | 25.0 % |" in readme
