@@ -60,12 +60,16 @@ struct Add {
 template <class Finish = AddRelu, int num_tokens, int num_vectors, class AnyTile>
 __attribute__((always_inline)) inline void finish_tile(const AnyTile& tile,
                                                        const Vec (&total)[num_tokens][num_vectors]) {
+  // Copies, since a store of a vector may change anything in memory as far as GCC knows.
+  const float* const residual = tile.residual;
+  float* const out = tile.out;
+  const int64_t panel_stride = tile.panel_stride;
 #pragma GCC unroll 16
   for (int t = 0; t < num_tokens; ++t)
 #pragma GCC unroll 4
     for (int v = 0; v < num_vectors; ++v) {
-      const int64_t at = v / panel_vectors * tile.panel_stride + t * panel + v % panel_vectors * lanes;
-      store(tile.out + at, Finish::apply(tile.residual + at, total[t][v]));
+      const int64_t at = v / panel_vectors * panel_stride + t * panel + v % panel_vectors * lanes;
+      store(out + at, Finish::apply(residual + at, total[t][v]));
     }
 }
 
