@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "window_int8_arguments.h"
 #include "window_int8_simd.h"
@@ -92,14 +93,13 @@ __attribute__((noinline)) void multiply_int8_tile(const Int8Layer& layer, int64_
   finish_tile(total, layer.output, layer.u + column * width, layer.next_in ? layer.next_in + column * width : nullptr);
 }
 
-// The tile of so many tokens, 1 to `largest`.
-template <int num_panels, int largest = int8_tile_tokens>
-inline void multiply_int8_tokens(int64_t num_tokens, const Int8Layer& layer, int64_t column, int64_t k_first,
-                                 int64_t k_last) {
-  if constexpr (largest > 1)
-    if (num_tokens != largest)
-      return multiply_int8_tokens<num_panels, largest - 1>(num_tokens, layer, column, k_first, k_last);
-  multiply_int8_tile<largest, num_panels>(layer, column, k_first, k_last);
+using Int8Tile = void (*)(const Int8Layer&, int64_t column, int64_t k_first, int64_t k_last);
+
+// The tiles of 1, 2, ... tokens.
+template <int num_panels, int... n>
+inline const Int8Tile* int8_tiles(std::integer_sequence<int, n...>) {
+  static constexpr Int8Tile tiles[] = {multiply_int8_tile<n + 1, num_panels>...};
+  return tiles;
 }
 
 // Layer j (1 <= j < J) of a strip: reads `in`, adds to u and, if another layer follows, writes its inputs, next_in.
@@ -120,11 +120,11 @@ __attribute__((noinline)) inline void multiply_int8_layer(const Int8Windows& win
                              strip.capacity,
                              channels,
                              Windows::power_of_2(layer)};
-    const bool is_whole = o + int8_block <= channels;
+    const std::make_integer_sequence<int, int8_tile_tokens> sizes;
+    const Int8Tile* tiles = o + int8_block <= channels ? int8_tiles<int8_tile_panels>(sizes) : int8_tiles<1>(sizes);
     for_tiles<int8_tile_tokens>(
         shape, layer, strip, [&](int64_t column, int64_t tokens, int64_t k_first, int64_t k_last) {
-      if (is_whole) multiply_int8_tokens<int8_tile_panels>(tokens, of_block, column, k_first, k_last);
-      else multiply_int8_tokens<1>(tokens, of_block, column, k_first, k_last);
+      tiles[tokens - 1](of_block, column, k_first, k_last);
     });
   }
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "arguments.h"
 #include "buffer.h"
@@ -117,12 +118,11 @@ struct FloatProductThen {
 };
 using FloatProduct = FloatProductThen<AddRelu>;
 
-// The tile of so many tokens, 1 to `largest`.
-template <class Product, int num_panels, int largest = tile_tokens<num_panels>, class AnyTile>
-inline void multiply_tile(int64_t num_tokens, const AnyTile& tile) {
-  if constexpr (largest > 1)
-    if (num_tokens != largest) return multiply_tile<Product, num_panels, largest - 1>(num_tokens, tile);
-  Product::template multiply<largest, num_panels>(tile);
+// The tiles of 1, 2, ... tokens.
+template <class Product, int num_panels, int... n, class AnyTile>
+inline void multiply_tile(std::integer_sequence<int, n...>, int64_t num_tokens, const AnyTile& tile) {
+  static constexpr void (*tiles[])(const AnyTile&) = {Product::template multiply<n + 1, num_panels>...};
+  tiles[num_tokens - 1](tile);
 }
 
 // The next tiles end here at the latest, so that they leave out the taps that lie outside the row: where a tap enters
@@ -181,7 +181,7 @@ inline void multiply_outputs(const Windows& windows, int64_t layer, const Strip&
     tile.out = whole.out + of_panel + column * panel;
     tile.k_first = k_first;
     tile.k_last = k_last;
-    multiply_tile<Product, num_panels>(tokens, tile);
+    multiply_tile<Product, num_panels>(std::make_integer_sequence<int, tile_tokens<num_panels>>(), tokens, tile);
   });
 }
 
