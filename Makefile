@@ -68,7 +68,7 @@ sanitize: $(VENV)/extras  ## the tests of all that is C++ under AddressSanitizer
 	DENDRITIC_BERT_SANITIZE=1 SKIP_CUDA_BUILD=1 $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	$(BIN)/pytest -q $(OPS_TESTS) tests/kernels/ops/test_dsn_logits_folded.py \
+	$(BIN)/pytest -q $(OPS_TESTS) tests/kernels/ops/test_dsn_logits_folded.py tests/kernels/ops/test_window_pool.py \
 	  tests/kernels/ops/test_dsn_window_logits.py tests/kernels/backends/cpu/test_windows.py \
 	  tests/kernels/backends/cpu/test_amx.py \
 	  tests/inference/test_threads.py tests/inference/test_tokenizer_engines.py \

@@ -62,7 +62,7 @@ def compile_engine(name: str) -> list[Path]:
     """The object files of the engine for a target of TARGETS, the kernels of csrc/cpu included."""
     sources = [path for path in (TREE / "csrc" / "engine").glob("*.cpp") if not path.stem.startswith("python_")]
     target = TARGETS[name]
-    jobs = [(name, TREE / source, folder, [*flags, f"-DINSTRUCTION_SET={folder}"])
+    jobs = [(name, TREE / source, folder, [*flags, f"-DINSTRUCTION_SET={folder}", "-DDENDRITIC_BERT_NO_TRAINING"])
             for source, sets in kernel_sources(target.machine).items() for folder, flags in sets.items()]
     jobs += [(name, TREE / source, "engine", []) for source in (*DISPATCH_SOURCES, *sources)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -5,10 +5,17 @@
 #include "dsn_logits.h"
 #include "dsn_logits_folded.h"
 #include "dsn_window_logits.h"
+
+// Where only the engine is built, as for a browser, the kernels of training are left out.
+#ifdef DENDRITIC_BERT_NO_TRAINING
+#define TRAINING(kernel) nullptr
+#else
+#define TRAINING(kernel) kernel
 #include "embed_pool.h"
 #include "embed_pool_backward.h"
 #include "window_pool.h"
 #include "window_pool_backward.h"
+#endif
 
 #define CONCATENATE_(a, b) a##b
 #define CONCATENATE(a, b) CONCATENATE_(a, b)
@@ -18,8 +25,15 @@
 namespace dendritic_bert {
 
 extern const Kernels CONCATENATE(kernels_, INSTRUCTION_SET);
-const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {
-    STRING(INSTRUCTION_SET), dsn_logits,        dsn_logits_folded, dsn_window_logits,    embed_pool,
-    backward_rows,           backward_segments, window_pool,       window_pool_backward, window_pool_words};
+const Kernels CONCATENATE(kernels_, INSTRUCTION_SET) = {STRING(INSTRUCTION_SET),
+                                                        dsn_logits,
+                                                        dsn_logits_folded,
+                                                        dsn_window_logits,
+                                                        TRAINING(embed_pool),
+                                                        TRAINING(backward_rows),
+                                                        TRAINING(backward_segments),
+                                                        TRAINING(window_pool),
+                                                        TRAINING(window_pool_backward),
+                                                        TRAINING(window_pool_words)};
 
 }  // namespace dendritic_bert

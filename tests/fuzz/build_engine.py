@@ -23,7 +23,7 @@ def main(compiler: str, archive: str, *flags: str) -> int:
     """Compile and archive; 1 if a source does not compile, after the compiler has said why."""
     own = [path for folder, module in (("engine", "python_*"), ("files", "python_module"))
            for path in (TREE / "csrc" / folder).glob("*.cpp") if not path.match(f"{module}.cpp")]
-    jobs = [(TREE / source, name, [*of_set, f"-DINSTRUCTION_SET={name}"])
+    jobs = [(TREE / source, name, [*of_set, f"-DINSTRUCTION_SET={name}", "-DDENDRITIC_BERT_NO_TRAINING"])
             for source, sets in kernel_sources(platform.machine()).items() for name, of_set in sets.items()]
     jobs += [(path, "any", []) for path in (*map(TREE.joinpath, DISPATCH_SOURCES), *own)]
     folder = Path(archive).with_suffix("")
