@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 from engine_cases import MODELS, write_case
-from helpers import REPOSITORY
+from helpers import REPOSITORY, compiled_kernels
 
 from dendritic_bert import TextClassifier
 from dendritic_bert.embedded_model import find_model
 from dendritic_bert.export import export
 
 TEXTS = ["a charming journey", "dull", "", "caf\u00e9 [SEP] \U0001f600", "x " * 600]
-OBJECTS = REPOSITORY / "build" / "temp"
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +21,10 @@ def library(tmp_path_factory):
     """The path of the library, linked from the engine's sources and the kernels that setup.py has compiled."""
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler on this machine")
-    objects = [OBJECTS / "csrc" / "cpu" / "dispatch.o", OBJECTS / "csrc" / "cpu" / "window_int8_dispatch.o",
-               *(path for name in ("kernel", "window_amx", "window_int8")
-                 for path in OBJECTS.glob(f"*/csrc/cpu/{name}.o"))]
     sources = [path for path in (REPOSITORY / "csrc" / "engine").glob("*.cpp") if not path.stem.startswith("python_")]
     library = tmp_path_factory.mktemp("engine") / "libdendritic_bert.so"
     subprocess.run(["c++", "-O1", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", *sources,
-                    *objects, "-o", library], check=True)
+                    *compiled_kernels(), "-o", library], check=True)
     return library
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from fuzz_seeds import write_seeds
-from helpers import REPOSITORY
+from helpers import REPOSITORY, compiled_kernels
 
 TARGETS = ["text", "model_file", "arrow", "records"]
-OBJECTS = REPOSITORY / "build" / "temp"
 CORPUS = REPOSITORY / "tests" / "fuzz" / "corpus"
 
 
@@ -30,8 +29,7 @@ def targets(tmp_path_factory) -> Path:
     compiler = ["c++", "-std=c++17", "-O1", "-D_GLIBCXX_ASSERTIONS", "-pthread"]
     subprocess.run([*compiler, "-c", *library_sources(), REPOSITORY / "tests" / "fuzz" / "replay.cpp"], cwd=folder,
                    check=True)
-    objects = [*folder.glob("*.o"), *OBJECTS.glob("csrc/cpu/*dispatch.o"), *OBJECTS.glob("*/csrc/cpu/*kernel.o"),
-               *OBJECTS.glob("*/csrc/cpu/window_int8.o")]
+    objects = [*folder.glob("*.o"), *compiled_kernels()]
     for target in TARGETS:
         subprocess.run([*compiler, REPOSITORY / "tests" / "fuzz" / f"{target}.cpp", *objects, "-o", folder / target],
                        check=True)
