@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from compiled_kernels import compiled_kernels
 from engine_cases import MODELS, write_case
-from helpers import REPOSITORY, compiled_kernels
+from helpers import REPOSITORY
 
 from dendritic_bert import TextClassifier
 from dendritic_bert.embedded_model import find_model

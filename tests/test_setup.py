@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import setuptools
 import torch
-from helpers import compiled_kernels
+from compiled_kernels import compiled_kernels
 from torch.utils import cpp_extension
 
 from dendritic_bert.kernels.backends import cpu

@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from compiled_kernels import compiled_kernels
 from fuzz_seeds import write_seeds
-from helpers import REPOSITORY, compiled_kernels
+from helpers import REPOSITORY
 
 TARGETS = ["text", "model_file", "arrow", "records"]
 CORPUS = REPOSITORY / "tests" / "fuzz" / "corpus"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +16,6 @@ from dendritic_bert.kernels import backends
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-sys.path.insert(0, str(REPOSITORY / "csrc" / "cpu"))
-from instruction_sets import DISPATCH_SOURCES, kernel_sources  # noqa: E402
-
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 if "cuda" in DEVICES:
     torch.cuda.init()  # a backend asks what a GPU can do only once CUDA was started
@@ -29,13 +25,6 @@ def serving(op: str, *dtypes: torch.dtype) -> list[tuple[str, str]]:
     """Every (backend, device) that can run ``op`` on this machine with word tables of all the ``dtypes``."""
     return [(name, device) for name in backends.BACKENDS for device in DEVICES
             if all(backends.refusal(name, op, device, dtype) is None for dtype in dtypes)]
-
-
-def compiled_kernels() -> list[Path]:
-    """The object files that setup.py has made of csrc/cpu for each instruction set, and of what chooses among them."""
-    folder = REPOSITORY / "build" / "temp"
-    paths = [folder / name / source for source, sets in kernel_sources(platform.machine()).items() for name in sets]
-    return [path.with_suffix(".o") for path in (*paths, *map(folder.joinpath, DISPATCH_SOURCES))]
 
 
 def raises_on_values(backend: str) -> bool:
