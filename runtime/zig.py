@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 TREE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TREE / "csrc" / "cpu"))
-from instruction_sets import CXX_FLAGS, DISPATCH_SOURCES, kernel_sources  # noqa: E402
+from instruction_sets import CXX_FLAGS, engine_kernels  # noqa: E402
 
 BUILD = TREE / "build" / "cross"
 
@@ -62,9 +62,8 @@ def compile_engine(name: str) -> list[Path]:
     """The object files of the engine for a target of TARGETS, the kernels of csrc/cpu included."""
     sources = [path for path in (TREE / "csrc" / "engine").glob("*.cpp") if not path.stem.startswith("python_")]
     target = TARGETS[name]
-    jobs = [(name, TREE / source, folder, [*flags, f"-DINSTRUCTION_SET={folder}", "-DDENDRITIC_BERT_NO_TRAINING"])
-            for source, sets in kernel_sources(target.machine).items() for folder, flags in sets.items()]
-    jobs += [(name, TREE / source, "engine", []) for source in (*DISPATCH_SOURCES, *sources)]
+    jobs = [(name, TREE / source, folder, flags) for source, folder, flags in engine_kernels(target.machine)]
+    jobs += [(name, source, "engine", []) for source in sources]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda job: compile_source(*job), jobs))
 

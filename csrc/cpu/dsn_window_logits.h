@@ -14,6 +14,7 @@
 #include "processor.h"
 #include "rows_over_threads.h"
 #include "simd.h"
+#include "window_columns.h"
 #include "window_layers.h"
 #include "window_layers_bf16.h"
 #include "window_strip.h"
@@ -85,7 +86,8 @@ struct WindowRows {
       for (int64_t c = columns.begin; c < columns.end; ++c) scratch.weight_sums[row] += scratch.weight[c];
       float* sums = scratch.sums + row * scratch.sums_stride;
       pool_values(strip, columns, scratch.weight, sums);
-      pool_windows(columns, scratch.weight, u, scratch.panel_stride, sums + windows.num_values);
+      add_columns(u, scratch.panel_stride, scratch.weight, windows.channels, columns.begin, columns.end,
+                  sums + windows.num_values);
     }
     strip.clear();
   }
@@ -150,31 +152,16 @@ struct WindowRows {
     }
     for (int64_t c = columns.begin; c < columns.end; c += group_size) {
       float dot[group_size] = {};
-      if (u) multiply_gate(u + c * panel, scratch.panel_stride, dot);
+      if (u) multiply_columns(u + c * panel, scratch.panel_stride, windows.gate_weight, windows.channels, dot);
       for (int64_t j = 0; j < std::min<int64_t>(group_size, columns.end - c); ++j) {
         const int64_t token = strip.token[c + j];
         weight[c + j] = token < 0 ? 0.0f : windows.gate[token] + dot[j];
       }
     }
-    for (int64_t c = columns.begin; c < columns.end; c += lanes)
-      store(weight + c, exponential(at_most(8.0f, at_least(-8.0f, load(weight + c)))));
+    for (int64_t c = columns.begin; c < columns.end; c += lanes) store(weight + c, gate_of(load(weight + c)));
     if (!strip.has_holes) return;
     for (int64_t c = columns.begin; c < columns.end; ++c)
       if (strip.token[c] < 0) weight[c] = 0;
-  }
-
-  // dot[j] = <gate_weight, u of column j>.
-  void multiply_gate(const float* u, int64_t panel_stride, float* dot) const {
-    Vec total[group_size];
-#pragma GCC unroll 8
-    for (int j = 0; j < group_size; ++j) total[j] = broadcast(0);
-    for (int64_t o = 0; o < windows.channels; o += lanes) {
-      const Vec w = load(windows.gate_weight + o);
-      const float* of_panel = u + o / panel * panel_stride + o % panel;
-#pragma GCC unroll 8
-      for (int j = 0; j < group_size; ++j) total[j] += w * load(of_panel + j * panel);
-    }
-    sum_lanes(total, dot);
   }
 
   void pool_values(const Strip& strip, Columns columns, const float* weight, float* sums) const {
@@ -198,27 +185,6 @@ struct WindowRows {
       total += value * weight[c];
     }
     std::memcpy(sums + offset, &total, sizeof(total));
-  }
-
-  void pool_windows(Columns columns, const float* weight, const float* u, int64_t panel_stride, float* sums) const {
-    int64_t o = 0;
-    for (; o + 2 * panel <= windows.channels; o += 2 * panel)
-      pool_panels<2>(columns, weight, u + o / panel * panel_stride, panel_stride, sums + o);
-    if (o < windows.channels) pool_panels<1>(columns, weight, u + o / panel * panel_stride, panel_stride, sums + o);
-  }
-
-  // Sums that do not wait for one another: those of one vector alone would take four cycles a token.
-  template <int num_panels>
-  void pool_panels(Columns columns, const float* weight, const float* u, int64_t panel_stride, float* sums) const {
-    constexpr int num_vectors = num_panels * panel_vectors;
-    Vec total[num_vectors];
-    for (int v = 0; v < num_vectors; ++v) total[v] = load(sums + v * lanes);
-    for (int64_t c = columns.begin; c < columns.end; ++c) {
-      const Vec g = broadcast(weight[c]);
-      for (int v = 0; v < num_vectors; ++v)
-        total[v] += g * load(u + v / panel_vectors * panel_stride + c * panel + v % panel_vectors * lanes);
-    }
-    for (int v = 0; v < num_vectors; ++v) store(sums + v * lanes, total[v]);
   }
 
   // The head on the sums of rows [first, first + count).

@@ -28,3 +28,11 @@ def kernel_sources(machine: str) -> dict[str, dict[str, list[str]]]:
     return {"csrc/cpu/kernel.cpp": instruction_sets(machine),
             "csrc/cpu/window_amx.cpp": amx,
             "csrc/cpu/window_int8.cpp": int8_instruction_sets(machine)}
+
+
+def engine_kernels(machine: str) -> list[tuple[str, str, list[str]]]:
+    """How the kernels are compiled where only the engine is built: each source with an instruction set and all of the
+    compiler's flags, and those that choose among them with "any". The kernels of training are left out."""
+    of_sets = [(source, name, [*flags, f"-DINSTRUCTION_SET={name}", "-DDENDRITIC_BERT_NO_TRAINING"])
+               for source, sets in kernel_sources(machine).items() for name, flags in sets.items()]
+    return [*of_sets, *((source, "any", []) for source in DISPATCH_SOURCES)]

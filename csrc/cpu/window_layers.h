@@ -216,11 +216,15 @@ inline void clear_columns(float* u, int64_t begin, int64_t end, int64_t panel_st
     for (int64_t i = begin * panel; i < end * panel; i += lanes) store(u + p * panel_stride + i, broadcast(0));
 }
 
+// Columns that belong to no valid token become zeros: those between the rows, and holes.
+inline void clear_unused_columns(float* u, const Strip& strip, int64_t panel_stride, int64_t channels) {
+  for (int64_t c = 0; c < strip.size; ++c)
+    if (strip.token[c] < 0) clear_columns(u, c, c + 1, panel_stride, channels);
+}
+
 // Columns of a row that have no valid token are zero after every layer.
 inline void clear_holes(const Windows& windows, const Strip& strip, int64_t panel_stride, float* u) {
-  if (!strip.has_holes) return;
-  for (int64_t c = 0; c < strip.size; ++c)
-    if (strip.token[c] < 0) clear_columns(u, c, c + 1, panel_stride, windows.channels);
+  if (strip.has_holes) clear_unused_columns(u, strip, panel_stride, windows.channels);
 }
 
 // Window layers with float32 weights.

@@ -19,13 +19,12 @@
 #include "dropout.h"
 #include "rows_over_threads.h"
 #include "simd.h"
+#include "window_columns.h"
 #include "window_layers.h"
 #include "window_strip.h"
 
 namespace dendritic_bert {
 namespace {
-
-constexpr float gate_limit = 8.0f;  // GATE_LIMIT of kernels/contract.py
 
 inline int64_t pad_to_panels(int64_t n) { return (n + panel - 1) / panel * panel; }
 
@@ -159,40 +158,8 @@ inline float dot(const float* x, const float* y, int64_t channels) {
 // dots[c] = <weight, column c of h>, for columns [begin, end) and up to group_size - 1 beyond.
 inline void multiply_columns(const float* h, int64_t panel_stride, const float* weight, int64_t channels, int64_t begin,
                              int64_t end, float* dots) {
-  for (int64_t c = begin; c < end; c += group_size) {
-    Vec total[group_size];
-#pragma GCC unroll 8
-    for (int j = 0; j < group_size; ++j) total[j] = broadcast(0);
-    for (int64_t o = 0; o < channels; o += lanes) {
-      const Vec w = load(weight + o);
-      const float* of_panel = h + o / panel * panel_stride + c * panel + o % panel;
-#pragma GCC unroll 8
-      for (int j = 0; j < group_size; ++j) total[j] += w * load(of_panel + j * panel);
-    }
-    sum_lanes(total, dots + c);
-  }
-}
-
-// sums += the sum over columns [begin, end) of h, each times its weight.
-template <int num_panels>
-inline void add_panels(const float* h, int64_t panel_stride, const float* weight, int64_t begin, int64_t end,
-                       float* sums) {
-  constexpr int num_vectors = num_panels * panel_vectors;
-  Vec total[num_vectors];
-  for (int v = 0; v < num_vectors; ++v) total[v] = load(sums + v * lanes);
-  for (int64_t c = begin; c < end; ++c) {
-    const Vec g = broadcast(weight[c]);
-    for (int v = 0; v < num_vectors; ++v)
-      total[v] += g * load(h + v / panel_vectors * panel_stride + c * panel + v % panel_vectors * lanes);
-  }
-  for (int v = 0; v < num_vectors; ++v) store(sums + v * lanes, total[v]);
-}
-inline void add_columns(const float* h, int64_t panel_stride, const float* weight, int64_t channels, int64_t begin,
-                        int64_t end, float* sums) {
-  int64_t o = 0;
-  for (; o + 2 * panel <= channels; o += 2 * panel)
-    add_panels<2>(h + o / panel * panel_stride, panel_stride, weight, begin, end, sums + o);
-  if (o < channels) add_panels<1>(h + o / panel * panel_stride, panel_stride, weight, begin, end, sums + o);
+  for (int64_t c = begin; c < end; c += group_size)
+    multiply_columns(h + c * panel, panel_stride, weight, channels, dots + c);
 }
 
 // ---- the forward pass of a strip ------------------------------------------------------------------------------------
@@ -212,8 +179,7 @@ struct WindowPoolRows {
   // u of every layer, x, and the weight of every column.
   void run(Scratch& scratch) const {
     const Strip& strip = scratch.strip;
-    for (int64_t c = 0; c < strip.size; ++c)
-      if (strip.token[c] < 0) clear_columns(scratch.x(), c, c + 1, scratch.panel_stride, padded.hidden);
+    clear_unused_columns(scratch.x(), strip, scratch.panel_stride, padded.hidden);
     for (int64_t p = 0; p < strip.num_pieces; ++p) embed(strip.pieces[p], scratch);
     for (int64_t layer = 0; layer < windows.num_layers; ++layer) run_layer(layer, scratch);
     weigh_tokens(scratch);
@@ -270,8 +236,7 @@ struct WindowPoolRows {
     whole.channels = padded.inputs(layer);
     whole.outputs = windows.channels;
     multiply_strip<FloatProductThen<Relu>>(windows, layer, strip, whole);
-    for (int64_t c = 0; c < strip.size; ++c)
-      if (strip.token[c] < 0) clear_columns(a, c, c + 1, scratch.panel_stride, windows.channels);
+    clear_unused_columns(a, strip, scratch.panel_stride, windows.channels);
     if (arguments.p_window > 0) drop_windows(layer, scratch);
     for (int64_t o = 0; o < windows.channels / panel; ++o) {
       const int64_t first = o * scratch.panel_stride;
@@ -312,8 +277,7 @@ struct WindowPoolRows {
       multiply_columns(scratch.h(), scratch.panel_stride, padded.gate, pooled_size, 0, strip.size, logit);
       for (int64_t c = 0; c < strip.size; ++c)
         logit[c] = strip.token[c] < 0 ? 0.0f : logit[c] + arguments.gate_bias[word_of(strip.token[c])];
-      for (int64_t c = 0; c < strip.size; c += lanes)
-        store(weight + c, exponential(at_most(gate_limit, at_least(-gate_limit, load(logit + c)))));
+      for (int64_t c = 0; c < strip.size; c += lanes) store(weight + c, gate_of(load(logit + c)));
     } else {
       std::fill_n(weight, strip.size, 1.0f);
     }

@@ -16,16 +16,15 @@ from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TREE / "csrc" / "cpu"))
-from instruction_sets import DISPATCH_SOURCES, kernel_sources  # noqa: E402
+from instruction_sets import engine_kernels  # noqa: E402
 
 
 def main(compiler: str, archive: str, *flags: str) -> int:
     """Compile and archive; 1 if a source does not compile, after the compiler has said why."""
     own = [path for folder, module in (("engine", "python_*"), ("files", "python_module"))
            for path in (TREE / "csrc" / folder).glob("*.cpp") if not path.match(f"{module}.cpp")]
-    jobs = [(TREE / source, name, [*of_set, f"-DINSTRUCTION_SET={name}", "-DDENDRITIC_BERT_NO_TRAINING"])
-            for source, sets in kernel_sources(platform.machine()).items() for name, of_set in sets.items()]
-    jobs += [(path, "any", []) for path in (*map(TREE.joinpath, DISPATCH_SOURCES), *own)]
+    jobs = [(TREE / source, name, of_set) for source, name, of_set in engine_kernels(platform.machine())]
+    jobs += [(path, "any", []) for path in own]
     folder = Path(archive).with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     objects = [folder / f"{name}_{path.stem}.o" for path, name, _ in jobs]
