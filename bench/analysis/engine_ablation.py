@@ -60,6 +60,8 @@ VARIANTS = [
         ("word_cache.h", "struct alignas(64) Line", "struct Line"),
         ("word_cache.h", "  static_assert(sizeof(Line) == 64);\n", ""))),
     Variant("no lines of the cache fetched ahead", (("tokenizer.cpp", "      __builtin_prefetch(lines[i]);\n", ""),)),
+    Variant("no text fetched ahead", (
+        ("tokenizer.cpp", "    if (i + texts_ahead < texts.size) prefetch(texts[i + texts_ahead]);\n", ""),)),
     Variant("the cache in pages of 4 kB", (("huge_pages.h", "MADV_HUGEPAGE", "MADV_NOHUGEPAGE"),)),
     Variant("no bits for beginnings that are no token", (
         ("vocabulary.h", "if (!(may_be_there_[filter_bit(hash) / 32] >> filter_bit(hash) % 32 & 1)) continue;", ""),)),

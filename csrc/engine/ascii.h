@@ -14,8 +14,9 @@
 
 namespace dendritic_bert::engine {
 
-// A bit for each byte of a block. Each byte is one of these, or a space, a tab or the end of a line. `other` are the
-// bytes that are not ASCII, and the control characters that are neither a tab nor the end of a line.
+// A bit for each byte of a block. Each byte is one of these, or a space, a tab or the end of a line. The lowest bit of
+// `other` is the first byte that is not ASCII or a control character but for a tab and the end of a line; what is said of
+// those behind it means nothing.
 struct AsciiBlock {
   uint64_t alphanumeric, punctuation, other;
 };
@@ -28,21 +29,26 @@ inline AsciiBlock classify_block(const char* text, bool lowercase, char* out) {
   const auto in_range = [&](__m128i bytes, int low, int count) {
     return _mm_cmplt_epi8(_mm_add_epi8(bytes, set(0x80 - low)), set(count - 0x80));
   };
+  const auto bits_of = [](__m128i lanes) { return uint64_t(uint32_t(_mm_movemask_epi8(lanes))); };
   const __m128i case_bit = set(lowercase ? 0x20 : 0);
   AsciiBlock block = {};
+  uint64_t spaces = 0, printable = 0;
   for (int i = 0; i < 64; i += 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text + i));
     const __m128i letter = in_range(_mm_or_si128(bytes, set(0x20)), 'a', 26);
     const __m128i alphanumeric = _mm_or_si128(letter, in_range(bytes, '0', 10));
-    const __m128i space =
-        _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, set(' ')), _mm_cmpeq_epi8(bytes, set('\t'))),
-                     _mm_or_si128(_mm_cmpeq_epi8(bytes, set('\n')), _mm_cmpeq_epi8(bytes, set('\r'))));
-    const __m128i printable = in_range(bytes, 0x21, 0x7F - 0x21);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm_or_si128(bytes, _mm_and_si128(letter, case_bit)));
-    const auto word = uint32_t(_mm_movemask_epi8(alphanumeric)), print = uint32_t(_mm_movemask_epi8(printable));
-    block.alphanumeric |= uint64_t(word) << i;
-    block.punctuation |= uint64_t(print & ~word) << i;
-    block.other |= uint64_t(~(print | uint32_t(_mm_movemask_epi8(space))) & 0xFFFF) << i;
+    block.alphanumeric |= bits_of(alphanumeric) << i;
+    spaces |= bits_of(_mm_cmpeq_epi8(bytes, set(' '))) << i;
+    printable |= bits_of(in_range(bytes, ' ', 0x7F - ' ')) << i;
+  }
+  block.punctuation = printable & ~(block.alphanumeric | spaces);
+  block.other = ~printable;
+  // Which of these bytes are white space is asked one by one, since most blocks have none of them.
+  while (block.other) {
+    const char byte = text[__builtin_ctzll(block.other)];
+    if (byte != '\t' && byte != '\n' && byte != '\r') break;
+    block.other &= block.other - 1;
   }
   return block;
 }

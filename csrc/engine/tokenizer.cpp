@@ -16,7 +16,15 @@ constexpr size_t segment_bytes = 4096;
 // long.
 constexpr size_t words_ahead = 64;
 
+// A text is fetched while those before it are read, the first bytes of it, which are most sentences whole. Without that
+// a list of str that lies in no cache took 1.06 to 1.13 times as long.
+constexpr size_t texts_ahead = 4, fetched_bytes = 256;
+
 constexpr size_t no_limit = std::numeric_limits<size_t>::max();
+
+void prefetch(std::string_view text) {
+  for (size_t at = 0; at < std::min(text.size(), fetched_bytes); at += 64) __builtin_prefetch(text.data() + at);
+}
 
 // The number of the word that comes next.
 int32_t next_word(const std::vector<Span>& spans) { return spans.empty() ? 0 : spans.back().word + 1; }
@@ -94,6 +102,7 @@ void Tokenizer::encode(const Texts& texts, size_t first, size_t last, Truncation
   PackedRows& rows = workspace.rows;
   rows.clear();
   for (size_t i = first; i < last; ++i) {
+    if (i + texts_ahead < texts.size) prefetch(texts[i + texts_ahead]);
     append_row(texts[i], truncation, workspace);
     rows.cu_seqlens.push_back(int64_t(rows.num_ids));
   }
