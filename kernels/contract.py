@@ -158,7 +158,8 @@ class QuantisedWindowedDsn(NamedTuple):
     window_bias: ``[J, M]`` int32.
     input_scale, output_scale: ``[J - 1, M]`` int16. output_shift: ``[J - 1, M]`` int32, 0 to 29.
     window_weight: ``[J - 1, R, M / 4, M, 4]`` int8, -64 to 64; entry [j - 1, k, i, o, c] is that of the input 4i + c
-        and the output o.
+        and the output o. Neither the positive nor the negative ones of [2i : 2i + 2, o, 2h : 2h + 2] sum up to more
+        than 128, or the kernels for AVX2 overflow.
     gate_weight: ``[M]`` int16. gate_bits: how many bits it and ``gate`` have after the point, 8 to 22.
     gate_table: ``[4097]`` int32, exp from -8 to 8 in steps of 1 / 256, times a constant.
     pooled_scale: ``[D + M]`` float32, what a unit of ``values``, and after them of u, is worth.

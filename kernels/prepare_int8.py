@@ -10,6 +10,9 @@ inference", with the differences said here). Every u is at least 0, so that it n
   -64..64, with one scale for each output. Two products, 2 * 255 * 64 = 32,640, fit int16: vpmaddubsw, which saturates,
   gives the same as vpdpbusd, which does not. With 0..127 and -127..127, which fit as well, the logits of a trained
   model were off by 1.3 to 1.7 times as much.
+- Of the weights of an output in groups of four, those of inputs 8i + 2h, 8i + 2h + 1, 8i + 2h + 4 and 8i + 2h + 5 with
+  h = 0 or 1, neither the positive nor the negative ones sum up to more than 128: all four products fit int16, so that
+  plain AVX2 widens one sum in place of two. The scales of most outputs are what they would be without this.
 - The factor of a channel is the square root of what would make its own largest value 255, times that of the layer; the
   weights take the other root (Xiao et al. 2023, "SmoothQuant").
 - The bias of a layer is corrected so that the mean of each of its sums over the sample is that of the float layer
@@ -34,7 +37,7 @@ from .contract import ACTIVATION_LIMIT, ACTIVATION_STEPS, GATE_LIMIT, GATE_STEPS
 from .reference import shifted, token_places
 from .reference_int8 import add_layer, first_layer, multiply, requantise
 
-LARGEST_INPUT, LARGEST_WEIGHT, LARGEST_INT16 = 255, 64, 32767
+LARGEST_INPUT, LARGEST_WEIGHT, LARGEST_GROUP, LARGEST_INT16 = 255, 64, 128, 32767
 LARGEST_GATE, MOST_PRODUCTS = 2**28, 2**16
 SAMPLE_ROWS, SAMPLE_COLUMNS = 64, 24  # of random ids; 512 rows gave no better labels and took 0.5 s longer
 # How much larger than in the sample u may become before a product's factor saturates.
@@ -174,8 +177,7 @@ def _stream_unit(windowed: WindowedDsn, ranges: Tensor, inputs: list[Tensor]) ->
     # Half a unit of rounding for each tap and the bias stays below the last 1 / 1024 of the range.
     unit = max(first.max().item() * 1.001, ranges.max().item() * STREAM_HEADROOM) / LARGEST_INT16
     for largest, matrices in zip(inputs, windowed.window_weight):
-        scales = (matrices.abs().amax(dim=0) * largest[:, None]).max().item() / (LARGEST_INPUT * LARGEST_WEIGHT)
-        unit = max(unit, scales * 1.01)
+        unit = max(unit, _weight_scale(matrices * largest[:, None]).max().item() / LARGEST_INPUT * 1.01)
     return max(unit, torch.finfo(torch.float32).tiny)
 
 
@@ -185,7 +187,7 @@ def _quantise_layer(windowed: WindowedDsn, layer: int, largest: Tensor, unit: fl
     becomes 255, and ``float_sums`` are the sums of the float layer's products over the sample."""
     input_scale = (unit * LARGEST_INPUT / largest * 2**15).round().clamp(1, LARGEST_INT16).long()
     matrices = windowed.window_weight[layer - 1] * (unit * 2**15 / input_scale)[:, None]
-    scale = matrices.abs().amax(dim=(0, 1)) / LARGEST_WEIGHT
+    scale = _weight_scale(matrices)
     scale = torch.where(scale == 0, unit, scale)
     matrices = (matrices / scale).round()
     sums = multiply(requantise(u, input_scale), matrices, row, layer)
@@ -194,6 +196,14 @@ def _quantise_layer(windowed: WindowedDsn, layer: int, largest: Tensor, unit: fl
     half = 1 << output_shift >> 1  # the shift rounds down
     bias = (windowed.window_bias[layer] / scale + correction).round().clamp(-2.0**30, 2.0**29).long() + half
     return _Layer(bias, input_scale, matrices, output_shift, output_scale)
+
+
+def _weight_scale(matrices: Tensor) -> Tensor:
+    """What each output of ``matrices [R, M, M]`` is divided by, ``[M]``, so that its weights, rounded, lie in their
+    ranges. The sum of four grows by at most 2 when they are rounded."""
+    groups = matrices.unflatten(1, (-1, 2, 2, 2))
+    sums = [side.sum(dim=(2, 4)).amax(dim=(0, 1, 2)) for side in (groups.clamp_min(0), -groups.clamp_max(0))]
+    return (matrices.abs().amax(dim=(0, 1)) / LARGEST_WEIGHT).maximum(torch.maximum(*sums) / (LARGEST_GROUP - 2))
 
 
 def _as_shift_and_multiplier(ratio: Tensor) -> tuple[Tensor, Tensor]:

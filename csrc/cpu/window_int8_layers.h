@@ -32,6 +32,15 @@ template <int width, int num_tokens, int num_panels>
 __attribute__((always_inline)) inline const int8_t* add_int8_inputs(const uint8_t* in, const int8_t* weight,
                                                                     int64_t channels,
                                                                     Int8Sums (&total)[num_tokens][num_panels]) {
+#ifdef DENDRITIC_BERT_INT8_EIGHTS
+  static_assert(width == panel && num_panels == 1, "the order of the weights");
+#pragma GCC unroll 1
+  for (int i = 0; i < width; i += 8, weight += 8 * channels)
+#pragma GCC unroll 16
+    for (int t = 0; t < num_tokens; ++t)
+      add_products_of_eight(total[t][0], in + t * width + i, weight, weight + 4 * channels);
+  return weight;
+#else
   // Two panels of inputs lie by turns in fours (window_int8_simd.h).
   constexpr bool is_wide = width > panel;
   int64_t step = (is_wide ? panel : 4) * channels, next_step = (is_wide ? 4 - panel : 4) * channels;
@@ -46,6 +55,7 @@ __attribute__((always_inline)) inline const int8_t* add_int8_inputs(const uint8_
     }
   }
   return weight + (width - panel) * channels;
+#endif
 }
 
 // Adds the sums of a tile to u and writes the inputs of the next layer, two tokens at a time, or none where next_in is

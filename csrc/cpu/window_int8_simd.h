@@ -1,6 +1,7 @@
 // Sixteen channels of a token as int32 sums and as int16, in the registers of each instruction set. All of this is
 // exact: the factors of a product are 0 to 255 and -64 to 64, so that two of them, 32,640 at most, fit the int16 in
-// which vpmaddubsw adds up two neighbours. prepare_int8.py has the other ranges.
+// which vpmaddubsw adds up two neighbours, and so do the four that share one in add_products_of_eight.
+// prepare_int8.py has these and the other ranges.
 #pragma once
 
 #include <cstdint>
@@ -57,7 +58,7 @@ __attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, Int8
 #if defined(__AVXVNNI__)
 constexpr int int8_tile_tokens = 6, int8_tile_panels = 1;
 #else
-constexpr int int8_tile_tokens = 4, int8_tile_panels = 1;
+constexpr int int8_tile_tokens = 5, int8_tile_panels = 1;
 #endif
 struct Int8Sums {
   __m256i low, high;
@@ -74,19 +75,40 @@ inline Four broadcast_four(const uint8_t* p) {
   std::memcpy(&four, p, sizeof(four));
   return _mm256_set1_epi32(four);
 }
-__attribute__((always_inline)) inline __m256i with_products(__m256i sums, Four inputs, __m256i weight) {
 #if defined(__AVXVNNI__)
-  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(inputs), "x"(weight));
-  return sums;
-#else
-  const __m256i pairs = _mm256_maddubs_epi16(inputs, weight);
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-#endif
-}
 __attribute__((always_inline)) inline void add_products(Int8Sums& sums, Four inputs, Int8Sums weight) {
-  sums.low = with_products(sums.low, inputs, weight.low);
-  sums.high = with_products(sums.high, inputs, weight.high);
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.low) : "x"(inputs), "x"(weight.low));
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.high) : "x"(inputs), "x"(weight.high));
 }
+#else
+#define DENDRITIC_BERT_INT8_EIGHTS
+// Adds the products of eight inputs of a token, whose first four have the weights at `first` and the others those at
+// `second`. Of the four instructions that multiply these by 16 outputs in fours, the two that make int32 of int16 serve
+// both: 6 in place of 8, of which a Zen 3 and a Skylake start two in a cycle. GCC 12 would take the tokens of a tile in
+// turns, for which there are no registers.
+__attribute__((always_inline)) inline void add_products_of_eight(Int8Sums& sums, const uint8_t* inputs,
+                                                                 const int8_t* first, const int8_t* second) {
+  typedef char Bytes __attribute__((vector_size(32), aligned(1)));
+  __m256i a, b, c, d;
+  __asm__(
+      "vpbroadcastd %[x0], %[a]\n\t"
+      "vpbroadcastd %[x1], %[b]\n\t"
+      "vpmaddubsw %[low0], %[a], %[c]\n\t"
+      "vpmaddubsw %[low1], %[b], %[d]\n\t"
+      "vpaddw %[d], %[c], %[c]\n\t"
+      "vpmaddwd %[one], %[c], %[c]\n\t"
+      "vpaddd %[c], %[low], %[low]\n\t"
+      "vpmaddubsw %[high0], %[a], %[a]\n\t"
+      "vpmaddubsw %[high1], %[b], %[b]\n\t"
+      "vpaddw %[b], %[a], %[a]\n\t"
+      "vpmaddwd %[one], %[a], %[a]\n\t"
+      "vpaddd %[a], %[high], %[high]"
+      : [low] "+x"(sums.low), [high] "+x"(sums.high), [a] "=&x"(a), [b] "=&x"(b), [c] "=&x"(c), [d] "=&x"(d)
+      : [one] "x"(_mm256_set1_epi16(1)), [x0] "m"(*(const char(*)[4])inputs), [x1] "m"(*(const char(*)[4])(inputs + 4)),
+        [low0] "x"(*(const Bytes*)first), [high0] "m"(*(const Bytes*)(first + 32)), [low1] "m"(*(const Bytes*)second),
+        [high1] "m"(*(const Bytes*)(second + 32)));
+}
+#endif
 __attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, const Int8Sums& shift) {
   const __m256i packed =
       _mm256_packs_epi32(_mm256_srav_epi32(sums.low, shift.low), _mm256_srav_epi32(sums.high, shift.high));

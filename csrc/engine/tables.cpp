@@ -22,6 +22,24 @@ bool are_within(const T* values, int64_t size, int64_t lowest, int64_t highest) 
   return are;
 }
 
+// Whether the four products that share an int16 fit it (prepare_int8.py): the weights are `size` bytes, of which every
+// 4 * channels belong to four inputs, [channels, 4].
+bool groups_fit(const int8_t* weights, int64_t size, int64_t channels) {
+  constexpr int largest = 128;
+  const int64_t next_four = 4 * channels;
+  bool do_fit = true;
+  for (int64_t eight = 0; eight < size; eight += 2 * next_four)
+    for (int64_t i = eight; i < eight + next_four; i += 2) {
+      int positive = 0, negative = 0;
+      for (const int weight : {weights[i], weights[i + 1], weights[i + next_four], weights[i + next_four + 1]}) {
+        positive += std::max(weight, 0);
+        negative -= std::min(weight, 0);
+      }
+      do_fit &= positive <= largest && negative <= largest;
+    }
+  return do_fit;
+}
+
 // The parts of a head that every form has. Its outputs are (1 + N) * C.
 int64_t read_head(ModelFile& file, Head& head) {
   const Array<float> top = file.array<float>("top", 2);
@@ -148,7 +166,11 @@ void read_windows_int8(ModelFile& file, Tables& tables) {
   windows.input_scale = file.array_of<int16_t>("input_scale", {matrices, channels});
   expect_within("input_scale", windows.input_scale, matrices * channels, 0, 32767);
   windows.weight = file.array_of<int8_t>("window_weight", {matrices, num_taps, channels / 4, channels, 4});
-  expect_within("window_weight", windows.weight, matrices * num_taps * channels * channels, -64, 64);
+  const int64_t num_weights = matrices * num_taps * channels * channels;
+  expect_within("window_weight", windows.weight, num_weights, -64, 64);
+  file.expect(!file.is_valid() || groups_fit(windows.weight, num_weights, channels),
+              "the weights of its windows make sums that are out of range, as those of an earlier version do: export "
+              "the model again");
   windows.output_shift = file.array_of<int32_t>("output_shift", {matrices, channels});
   expect_within("output_shift", windows.output_shift, matrices * channels, 0, 29);
   windows.output_scale = file.array_of<int16_t>("output_scale", {matrices, channels});

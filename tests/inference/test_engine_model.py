@@ -310,6 +310,17 @@ def test_a_file_whose_pair_is_none(files, name, place, value, message):
         opened(changed_number(files["full-width"], name, place, value))
 
 
+def test_weights_whose_products_overflow(files):
+    """Four of an output, whose products the int8 kernels add up in int16."""
+    file, channels = files["windows in int8"], KINDS["recipe"]["window_dendrites"]  # a multiple of 16
+    fits = changed_number(changed_number(file, b"window_weight", 0, 0x00004040), b"window_weight", channels, 0)
+    opened(fits)
+    with pytest.raises(ValueError, match="the weights of its windows make sums that are out of range"):
+        opened(changed_number(fits, b"window_weight", channels, 0x00000001))
+    with pytest.raises(ValueError, match="its array window_weight holds a number that is out of range"):
+        opened(changed_number(fits, b"window_weight", channels, 0x00000041))
+
+
 @pytest.mark.parametrize(("name", "place", "value"), [(b"pair_types", 3, 2), (b"max_length", 0, 2)])
 def test_a_file_for_single_texts_alone(files, name, place, value):
     """A type that the tables have not, and no room for the special tokens of a pair."""

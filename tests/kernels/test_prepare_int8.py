@@ -19,6 +19,13 @@ def quantised_of(values, **options):
     return quantise_windows(prepared(values, window_head(values), **options))
 
 
+def groups_of_four(matrices):
+    """The weights that share an int16 in plain AVX2, ``[R, M / 4, M, 4]`` of ``matrices [R, M, M]``: of an output,
+    those of inputs i, i + 1, i + 4 and i + 5, where i is even and its second bit is not set."""
+    starts = [i for i in range(0, matrices.shape[1], 2) if not i & 4]
+    return torch.stack([matrices[:, [i, i + 1, i + 4, i + 5]].transpose(1, 2) for i in starts], dim=1)
+
+
 @pytest.mark.parametrize(("dendrites", "layers", "radius"), [(16, 1, 1), (24, 2, 2), (32, 5, 1), (64, 3, 1)])
 def test_u_is_within_the_rounding_of_its_integers(dendrites, layers, radius):
     """Every rounding to a step adds the variance step^2 / 12, independent of the others, and a layer's matrices carry
@@ -40,7 +47,9 @@ def test_u_is_within_the_rounding_of_its_integers(dendrites, layers, radius):
         else:
             step = unit * 2**15 / quantised.input_scale[layer - 1].double()
             matrices = windowed.window_weight[layer - 1]
-            weight_step = (matrices * 255 * step[:, None]).abs().amax(dim=(0, 1)) / 255 / 64
+            scaled = matrices * step[:, None]
+            largest_sum = torch.stack([groups_of_four(scaled * sign).clamp_min(0).sum(dim=-1) for sign in (1, -1)])
+            weight_step = (scaled.abs().amax(dim=(0, 1)) / 64).maximum(largest_sum.amax(dim=(0, 1, 2)) / 126)
             sums = sum(shifted(u, row, offset) @ matrix for offset, matrix in zip(offsets, matrices))
             of_inputs = sum(shifted(variance + step**2 / 12, row, offset) @ matrix**2
                             for offset, matrix in zip(offsets, matrices))
@@ -69,6 +78,17 @@ def test_the_integers_lie_in_their_ranges(dendrites, monkeypatch):
     assert q.gate.long().abs().max() <= 2**29
     assert int(q.gate_table.min()) >= 1
     assert int(q.gate_table.max()) == 2**28
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_four_products_fit_int16(sign):
+    """Also where all weights of an output are large and of one sign."""
+    values = window_parameters(12, 32, 3)
+    values["window_weight"] = sign * values["window_weight"].abs()
+    matrices = quantised_of(values).window_weight.long().transpose(-1, -2).flatten(-3, -2).flatten(0, 1)
+    sums = groups_of_four(sign * matrices).sum(dim=-1)
+    assert 124 <= sums.max() <= 128
+    assert 255 * 128 < 2**15
 
 
 def test_padded_channels_stay_zero():
