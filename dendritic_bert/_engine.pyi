@@ -22,6 +22,7 @@ class Model:
     """
 
     labels: list[str]
+    text_columns: list[str]
     num_positions: int
     has_pairs: bool
     scoring: tuple[int, float]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import REPOSITORY
 from small_classifier import WORDS
+from transformers import AutoConfig
 
 from dendritic_bert import TextClassifier, _engine
 from dendritic_bert.embedded_model import find_model
@@ -180,6 +181,36 @@ def test_the_column_is_found(runtime, classify_file, tmp_path):
         output = io.BytesIO()
         assert classify_file(runtime.TextClassifier(), tmp_path / name, output) > 0
         assert json.loads(output.getvalue().splitlines()[0])["text"] in ("x", RECORDS[0])
+
+
+def trained_on(runtime, tmp_path, **columns):
+    """A classifier whose model was trained on these columns."""
+    config, path = AutoConfig.from_pretrained(find_model("tiny")), tmp_path / "model.dsn"
+    config.training_columns = {**columns, "label_column": "topic"}
+    folder = shutil.copytree(find_model("tiny"), tmp_path / "model")
+    config.save_pretrained(folder)
+    export(folder, path, "engine")
+    return runtime.TextClassifier(path)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.csv", b"text,title\n1,x\n"), ("a.tsv", b"title\ttext\nx\t1\n"), ("a.csv", b"text,more\nx,1\n"),
+    ("a.jsonl", b'{"text": "1", "title": "x"}\n'), ("a.jsonl", b'{"text": "x"}\n')])
+def test_the_column_of_the_training_is_found(runtime, classify_file, tmp_path, name, content):
+    """Where the input has it; else that of any model."""
+    classifier, output = trained_on(runtime, tmp_path, text_column="title"), io.BytesIO()
+    assert classifier.text_columns == ["title"]
+    (tmp_path / name).write_bytes(content)
+    classify_file(classifier, tmp_path / name, output)
+    assert json.loads(output.getvalue().splitlines()[0])["text"] == "x"
+
+
+def test_a_model_of_pairs_reads_no_single_texts(runtime, classify_file, tmp_path):
+    classifier = trained_on(runtime, tmp_path, text_column="question", text_pair_column="answer")
+    (tmp_path / "a.csv").write_bytes(b"question,answer\nx,y\n")
+    with pytest.raises(ValueError, match="trained on pairs, of the columns 'question' and 'answer', and single texts"):
+        classify_file(classifier, tmp_path / "a.csv", io.BytesIO())
+    assert classify_file(classifier, tmp_path / "a.csv", io.BytesIO(), "question") == 1
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [

@@ -91,6 +91,8 @@ Model::Model(ModelFile& file, std::shared_ptr<SharedTokenizer> shared)
   const int64_t max_length = file.integer("max_length", 0, std::numeric_limits<int64_t>::max());
   truncation_ = {size_t(max_length), file.flag("keeps_end")};
   for (std::string_view label : file.strings("labels")) labels_.emplace_back(label);
+  if (file.has("text_columns"))
+    for (std::string_view name : file.strings("text_columns")) text_columns_.emplace_back(name);
   file.expect(labels_.size() == num_labels(), "it does not name every label");
   scoring_ = {ScoreFunction(file.integer("score_function", 0, 2)), float(file.number("temperature"))};
   file.expect(scoring_.temperature > 0, "its temperature is not positive");

@@ -32,6 +32,8 @@ class Model {
                                      std::shared_ptr<SharedTokenizer> tokenizer = nullptr);
 
   const std::vector<std::string>& labels() const { return labels_; }
+  // Whose texts it was trained on: none that is known, one, or two of pairs.
+  const std::vector<std::string>& text_columns() const { return text_columns_; }
   const Scoring& scoring() const { return scoring_; }
   size_t num_labels() const { return size_t(tables_.head.num_labels); }
   int64_t num_positions() const { return tables_.num_positions; }
@@ -59,7 +61,7 @@ class Model {
   std::shared_ptr<SharedTokenizer> tokenizer_;
   Truncation truncation_ = {};
   bool has_pairs_ = false;
-  std::vector<std::string> labels_;
+  std::vector<std::string> labels_, text_columns_;
   Scoring scoring_;
 };
 

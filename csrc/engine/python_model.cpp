@@ -243,12 +243,15 @@ PyObject* answers(PyObject* self, PyObject* arguments) {
   } catch (const std::bad_alloc&) { return PyErr_NoMemory(); }
 }
 
-PyObject* labels(PyObject* self, void*) {
-  const std::vector<std::string>& names = model_of(self).labels();
+PyObject* list_names(const std::vector<std::string>& names) {
   return make_list(names.size(), [&](size_t i) {
     return PyUnicode_DecodeUTF8(names[i].data(), Py_ssize_t(names[i].size()), "replace");
   });
 }
+
+PyObject* labels(PyObject* self, void*) { return list_names(model_of(self).labels()); }
+
+PyObject* text_columns(PyObject* self, void*) { return list_names(model_of(self).text_columns()); }
 
 PyObject* num_positions(PyObject* self, void*) { return PyLong_FromLongLong(model_of(self).num_positions()); }
 
@@ -270,11 +273,14 @@ PyMethodDef methods[] = {
      "answers(texts, threads, function, temperature, labels) -> (answers, num_truncated)"},
     {nullptr, nullptr, 0, nullptr}};
 
-PyGetSetDef properties[] = {{"labels", labels, nullptr, "The names of the labels.", nullptr},
-                            {"num_positions", num_positions, nullptr, "The longest row of its tables.", nullptr},
-                            {"has_pairs", has_pairs, nullptr, "Whether it takes pairs of texts.", nullptr},
-                            {"scoring", scoring, nullptr, "The code of the score function, the temperature.", nullptr},
-                            {nullptr, nullptr, nullptr, nullptr, nullptr}};
+PyGetSetDef properties[] = {
+    {"labels", labels, nullptr, "The names of the labels.", nullptr},
+    {"text_columns", text_columns, nullptr,
+     "The columns whose texts it was trained on: none that is known, one, or two of pairs.", nullptr},
+    {"num_positions", num_positions, nullptr, "The longest row of its tables.", nullptr},
+    {"has_pairs", has_pairs, nullptr, "Whether it takes pairs of texts.", nullptr},
+    {"scoring", scoring, nullptr, "The code of the score function, the temperature.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyType_Slot slots[] = {{Py_tp_new, reinterpret_cast<void*>(make_model)},
                        {Py_tp_dealloc, reinterpret_cast<void*>(delete_model)},

@@ -41,7 +41,9 @@ def model_file(tables: InferenceTables | WindowTables, config: DendriticBertConf
     tokens are cut to it; None is no limit. ``tokenizer.native`` must be there.
     """
     arrays = _model_arrays(tables, config, max_length, longest, labels, has_types=False)
-    return pack({**arrays, "keeps_end": tokenizer.truncation_side == "left",
+    trained = getattr(config, "training_columns", None) or {}
+    text_columns = [trained[name] for name in ("text_column", "text_pair_column") if name in trained]
+    return pack({**arrays, "keeps_end": tokenizer.truncation_side == "left", "text_columns": text_columns,
                  **_tokenizer_arrays(tokenizer.native_settings())})
 
 

@@ -19,8 +19,9 @@ class TextClassifier:
     """Classifies texts as dendritic-bert's ``TextClassifier`` does, to the same bits.
 
     ``path`` is a model file; None is the model that comes with the package, which tells positive from negative
-    sentences of English. ``labels`` are the names of its labels, and ``num_truncated`` counts the texts that were cut
-    to the model's length. Calls may overlap. It can be pickled, and the copy opens the file again.
+    sentences of English. ``labels`` are the names of its labels, ``text_columns`` the columns whose texts it was
+    trained on, where they are known, and ``num_truncated`` counts the texts that were cut to the model's length. Calls
+    may overlap. It can be pickled, and the copy opens the file again.
 
     Raises OSError if the file cannot be read, and ValueError, with the reason, if it is no model.
     """
@@ -28,7 +29,7 @@ class TextClassifier:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = os.fspath(EMBEDDED_MODEL if path is None else path)
         self._model = Model.open(self.path)
-        self.labels = self._model.labels
+        self.labels, self.text_columns = self._model.labels, self._model.text_columns
         self.num_truncated = 0
 
     def __reduce__(self) -> Any:

@@ -9,11 +9,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -38,15 +38,18 @@ def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], out
     """Write text, label and score of each record of ``input`` to ``output``, in order, and return their number.
 
     The suffixes of the paths say what they hold; a stream takes lines of JSON. ``column`` holds the texts; None is the
-    column ``text``, or the only one of strings. A path gets its file when that is complete. Bytes that are not UTF-8
-    become U+FFFD.
+    column that the model was trained on, where the input has it, or ``text``, or the only one of strings. A path gets
+    its file when that is complete. Bytes that are not UTF-8 become U+FFFD.
 
-    Raises ValueError for what cannot be read, a record without text, or a file that is input and output; OSError if a
-    file cannot be opened or written.
+    Raises ValueError for what cannot be read, a record without text, a model of pairs without ``column``, or a file
+    that is input and output; OSError if a file cannot be opened or written.
     """
-    count = 0
+    count, trained = 0, classifier.text_columns
+    if len(trained) > 1 and column is None:
+        raise ValueError(f"the model was trained on pairs, of the columns {trained[0]!r} and {trained[1]!r}, and "
+                         "single texts are read here: use dendritic-bert, or pass --column for single texts.")
     with ExitStack() as stack:
-        batches = open_texts(Path(input), column, stack)
+        batches = open_texts(Path(input), Columns(column, trained[0] if trained else None), stack)
         if isinstance(output, (str, os.PathLike)):
             write = stack.enter_context(_open_output(Path(output), Path(input)))
         else:
@@ -62,13 +65,24 @@ def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], out
 # ---- input -----------------------------------------------------------------------------------------------------------
 
 
-def open_texts(path: Path, column: str | None, stack: ExitStack) -> Iterator[pa.Array]:
+class Columns(NamedTuple):
+    """The column of texts that is ``given``, or None, and the one that the model was ``trained`` on, if it is known."""
+
+    given: str | None
+    trained: str | None
+
+    def wanted(self, names: Collection[str]) -> str | None:
+        """The one that is given, or else the trained one where it is among ``names``."""
+        return self.given or (self.trained if self.trained in names else None)
+
+
+def open_texts(path: Path, columns: Columns, stack: ExitStack) -> Iterator[pa.Array]:
     """The texts of a file in batches, as arrays of strings; ``stack`` closes it."""
     format, compression = kind_of("input", path)
     stream = stack.enter_context(pa.input_stream(stack.enter_context(path.open("rb")), compression=compression))
     readers: dict[str, Callable[..., Iterator[Any]]] = {
         "text": _lines, "csv": _csv, "tsv": _tsv, "jsonl": _json_lines, "parquet": _parquet, "arrow": _arrow}
-    batches = readers[format](stream, path, column)
+    batches = readers[format](stream, path, columns)
 
     def read() -> Iterator[pa.Array]:
         count = 0
@@ -99,12 +113,13 @@ def kind_of(which: str, path: Path) -> tuple[str, str | None]:
     return format, compression
 
 
-def _lines(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+def _lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     return _in_batches(decode_lines(io.BufferedReader(stream, BLOCK_BYTES)))
 
 
-def _json_lines(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+def _json_lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     def texts() -> Iterator[str]:
+        key = columns.given
         for number, line in enumerate(decode_lines(io.BufferedReader(stream, BLOCK_BYTES)), 1):
             if not line.strip():
                 continue
@@ -112,16 +127,17 @@ def _json_lines(stream: Any, path: Path, column: str | None) -> Iterator[pa.Arra
                 record = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"line {number} of {path} is not JSON ({error}): mend it.") from None
-            text = record.get(column or "text") if isinstance(record, dict) else None
+            if key is None:
+                key = columns.wanted(record if isinstance(record, dict) else ()) or "text"
+            text = record.get(key) if isinstance(record, dict) else None
             if not isinstance(text, str):
-                raise ValueError(f"line {number} of {path} has no text under {column or 'text'!r}: mend it, or pass "
-                                 "--column.")
+                raise ValueError(f"line {number} of {path} has no text under {key!r}: mend it, or pass --column.")
             yield text if text.isascii() else without_surrogates(text)
 
     return _in_batches(texts())
 
 
-def _csv(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+def _csv(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     # pyarrow's reader is faster, but takes `"a"b` for ab, and what follows a quote that is never closed for one field.
     csv.field_size_limit(max(csv.field_size_limit(), MOST_FIELD_BYTES))
     rows = csv.reader(decode_whole_lines(io.BufferedReader(stream, BLOCK_BYTES)), strict=True)
@@ -133,20 +149,20 @@ def _csv(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
         except csv.Error as error:
             raise ValueError(f"line {rows.line_num} of {path} is not CSV ({error}): mend its quotes.") from None
 
-    yield from _of_fields(read(), path, column)
+    yield from _of_fields(read(), path, columns)
 
 
-def _tsv(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+def _tsv(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     lines = decode_lines(io.BufferedReader(stream, BLOCK_BYTES))
     rows = ((number, line.split("\t") if line else []) for number, line in enumerate(lines, 1))
-    yield from _of_fields(rows, path, column)
+    yield from _of_fields(rows, path, columns)
 
 
-def _of_fields(rows: Iterator[tuple[int, list[str]]], path: Path, column: str | None) -> Iterator[pa.Array]:
+def _of_fields(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Columns) -> Iterator[pa.Array]:
     """The texts of a table, of which each row comes with the number of its last line; the first has the names."""
     whole = ((number, row) for number, row in rows if row)
     _, names = next(whole, (0, []))
-    place = names.index(_choose(names, names, column, path))
+    place = names.index(_choose(names, names, columns, path))
 
     def texts() -> Iterator[str]:
         for number, row in whole:
@@ -158,21 +174,21 @@ def _of_fields(rows: Iterator[tuple[int, list[str]]], path: Path, column: str | 
     return _in_batches(texts())
 
 
-def _parquet(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+def _parquet(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     file = pa.parquet.ParquetFile(stream)
-    name = _choose(file.schema_arrow.names, _text_columns(file.schema_arrow), column, path)
+    name = _choose(file.schema_arrow.names, _text_columns(file.schema_arrow), columns, path)
     for batch in file.iter_batches(BATCH_SIZE, columns=[name]):
         yield batch.column(0)
 
 
-def _arrow(stream: Any, path: Path, column: str | None) -> Iterator[pa.Array]:
+def _arrow(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     if stream.read(6) == b"ARROW1":
         file = pa.ipc.open_file(stream)
         batches = map(file.get_batch, range(file.num_record_batches))
     else:
         stream.seek(0)
         file = batches = pa.ipc.open_stream(stream)
-    name = _choose(file.schema.names, _text_columns(file.schema), column, path)
+    name = _choose(file.schema.names, _text_columns(file.schema), columns, path)
     for batch in batches:
         yield batch.column(name)
 
@@ -188,9 +204,9 @@ def _text_columns(schema: pa.Schema) -> list[str]:
     return [name for name, type in types.items() if str(type) in ("string", "large_string", "string_view")]
 
 
-def _choose(names: list[str], text_columns: list[str], column: str | None, path: Path) -> str:
+def _choose(names: list[str], text_columns: list[str], columns: Columns, path: Path) -> str:
     """The column of the texts. Raises ValueError where there is none of its name, or none of strings."""
-    wanted = column or ("text" if "text" in names or len(text_columns) != 1 else text_columns[0])
+    wanted = columns.wanted(names) or ("text" if "text" in names or len(text_columns) != 1 else text_columns[0])
     if names.count(wanted) != 1 or wanted not in text_columns:
         raise ValueError(f"{path} has no column {wanted!r} of texts, or two of them; columns that may hold texts: "
                          f"{', '.join(text_columns) or 'none'}. Pass --column.")
