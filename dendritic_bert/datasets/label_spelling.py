@@ -1,10 +1,12 @@
-"""Labels that a table spells as something else: lists as strings, several names in one, numbers with a comma."""
+"""Labels that a table spells as something else: lists as strings, several names in one, numbers with a comma, and names
+that look alike."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+import unicodedata
 from collections.abc import Collection
 from typing import Any
 
@@ -47,3 +49,15 @@ def are_comma_numbers(names: Collection[str]) -> bool:
     num_commas = sum(_COMMA_NUMBER.fullmatch(name) is not None for name in names)
     return (num_commas >= len(names) / 2 > 0
             and num_commas + sum(_WHOLE_NUMBER.fullmatch(name) is not None for name in names) == len(names))
+
+
+def folded(name: str) -> str:
+    """What names that look alike have in common: no case, no invisible characters, one kind and number of spaces."""
+    composed = unicodedata.normalize("NFKC", name)
+    visible = "".join(character for character in composed if unicodedata.category(character) != "Cf")
+    return " ".join(visible.casefold().split())
+
+
+def shown(name: str) -> str:
+    """A name as it can be told from one that looks alike: with escapes for what cannot be seen."""
+    return name if name.isprintable() and unicodedata.is_normalized("NFC", name) else ascii(name)

@@ -10,7 +10,7 @@ import numpy as np
 from .column_choice import has_known_name, is_sentence
 from .column_values import is_number
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
-from .label_spelling import likely_separator
+from .label_spelling import folded, likely_separator, shown
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
@@ -63,9 +63,9 @@ class DataReport:
 
     @property
     def similar_classes(self) -> list[str]:
-        """The names of classes that differ from another's in case alone."""
-        folded = Counter(map(str.casefold, self.class_counts))
-        return sorted((name for name in self.class_counts if folded[name.casefold()] > 1), key=str.casefold)
+        """The names of classes that look like another's."""
+        counts = Counter(map(folded, self.class_counts))
+        return sorted((name for name in self.class_counts if counts[folded(name)] > 1), key=folded)
 
     @property
     def separator(self) -> str | None:
@@ -91,8 +91,8 @@ class DataReport:
             (self.separator, f"the labels seem to hold several each: pass --label_separator {self.separator!r}"),
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
                                       f"{_some(self.small_classes)}"),
-            (len(self.similar_classes), f"classes whose names differ in upper and lower case alone: "
-                                        f"{_some(self.similar_classes)}"),
+            (len(self.similar_classes), "classes whose names differ in case, spaces or invisible characters alone: "
+                                        f"{_some([shown(name) for name in self.similar_classes])}"),
             (self.num_replaced, replaced_bytes(self.num_replaced)),
             (self.num_skipped, f"{_count(self.num_skipped, 'row')} left out, which are malformed or have no text, no "
                                "label, or one that no training row has"),

@@ -55,12 +55,17 @@ def test_what_is_said():
     assert "vocabulary" not in str(report)
 
 
-def test_labels_that_differ_in_case_alone():
-    labels = ["Good", "bad", "good", "GOOD", "worse"] * 4
-    report = OwnRows(records([f"text {number}" for number in range(20)], labels)).report
-    assert "warning: classes whose names differ in upper and lower case alone: GOOD, Good, good" in report.lines()
-    report.class_counts = {"Good": 4, "bad": 4}
-    assert "case" not in str(report)
+@pytest.mark.parametrize(("labels", "shown"), [
+    (["Good", "bad", "good", "GOOD", "worse"], "GOOD, Good, good"),
+    (["good", "good\u200b", "bad", "\ufeffBad", "worse"], "bad, '\\ufeffBad', good, 'good\\u200b'"),
+    (["on time", "on  time", "on\xa0time", "late"], "on  time, on time, 'on\\xa0time'"),
+    (["caf\u00e9", "cafe\u0301", "cafe"], "'cafe\\u0301', caf\u00e9")])
+def test_labels_that_look_alike(labels, shown):
+    report = OwnRows(records([f"text {number}" for number in range(20)], (labels * 7)[:20])).report
+    found = f"warning: classes whose names differ in case, spaces or invisible characters alone: {shown}"
+    assert found in report.lines()
+    report.class_counts = {"Good": 4, "bad": 4, "too bad": 4}
+    assert "invisible" not in str(report)
 
 
 def test_bytes_that_are_not_utf_8(tmp_path):
