@@ -31,7 +31,7 @@ from .inference.classifier import TextClassifier
 from .training.defaults import fit_to_rows
 from .training.fit import fit as fit_model
 from .training.fit import without_shard_bars
-from .training.initialization import build_model, choose_start, longest_row, make_tokenizer
+from .training.initialization import build_model, choose_start, longest_row, make_tokenizer, start_added_words
 from .training.losses import make_loss, weighted_loss
 from .training.options import TrainingOptions
 from .training.workspace import Workspace
@@ -193,6 +193,8 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
             encoded, dev = rows.encode(self.tokenizer_, options.max_length)
             assert encoded is not None
             model = build_model(rows.model_class, options, rows.settings, len(self.tokenizer_))
+            if options.init == "encoder":
+                start_added_words(model, self.tokenizer_)
             smoothing = options.label_smoothing or 0.0
             problem_type = rows.settings["problem_type"]
             loss: Callable[..., Tensor] | None = make_loss(problem_type, smoothing, None)

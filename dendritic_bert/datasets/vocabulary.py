@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary of one's own texts, in any script, the same at every call.
+"""A WordPiece vocabulary of one's own texts, in any script, or another with their words; the same at every call.
 
     texts -> characters (counted) -> alphabet -> words (counted) -> word pieces -> BertTokenizer
 """
@@ -11,7 +11,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from tokenizers.trainers import WordPieceTrainer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel, WordPiece
+from tokenizers.trainers import WordLevelTrainer, WordPieceTrainer
 from transformers import BertTokenizer
 
 MIN_FREQUENCY = 2  # occurrences of a word piece in the texts
@@ -19,6 +21,7 @@ NUM_SPECIAL = 5  # [PAD], [UNK], [CLS], [SEP] and [MASK]
 MOST_CHARACTERS = 1 << 27  # of longer texts every n-th is learnt from: a million different words take 0.7 GB
 ALPHABET_SHARE = 4  # the characters of the texts get at most a quarter of the vocabulary
 BATCH_TEXTS = 4096
+MOST_ADDED = 16_000  # words, as many as the encoder of the package has pieces
 
 
 def train_vocabulary(texts: Iterable[str], vocab_size: int, cased: bool = False) -> BertTokenizer:
@@ -50,6 +53,29 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, cased: bool = False)
     backend.train_from_iterator(_batches_without(some, rare), WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=MIN_FREQUENCY, special_tokens=first, show_progress=False))
     return BertTokenizer(vocab=backend.get_vocab(), do_lower_case=not cased)
+
+
+def add_words(tokenizer: Any, texts: Iterable[str], least: int) -> None:
+    """Put the words of ``texts`` that a WordPiece ``tokenizer`` splits or does not know behind its others, in place.
+
+    They are those that occur ``least`` times or more, the ``MOST_ADDED`` most frequent first, ties in alphabetical
+    order. Words that begin with an added one may be split in another way than before. A tokenizer of another kind stays
+    as it is.
+    """
+    backend = tokenizer.backend_tokenizer
+    if not isinstance(pieces := backend.model, WordPiece):
+        return
+    words = Tokenizer(WordLevel())
+    words.normalizer, words.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    words.train_from_iterator(_batches(texts), WordLevelTrainer(
+        vocab_size=2**31, min_frequency=least, show_progress=False))
+    counted, known = words.get_vocab(), tokenizer.get_vocab()
+    new = [word for word in sorted(counted, key=counted.__getitem__)
+           if word not in known and len(word) <= pieces.max_input_chars_per_word][:MOST_ADDED]
+    first = 1 + max(known.values())
+    backend.model = WordPiece(known | {word: first + place for place, word in enumerate(new)},
+                              unk_token=pieces.unk_token, continuing_subword_prefix=pieces.continuing_subword_prefix,
+                              max_input_chars_per_word=pieces.max_input_chars_per_word)
 
 
 def _count_characters(texts: Iterable[str]) -> dict[str, int]:

@@ -11,10 +11,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from transformers import PreTrainedConfig
 
 from ..datasets.row_checks import MOST_UNKNOWN
-from ..datasets.vocabulary import train_vocabulary
+from ..datasets.vocabulary import add_words, train_vocabulary
 from ..datasets.word_counter import WordCounter
 from ..inference.tokenization import PackedTokenizer
 from ..inference.tokenizer_files import load_tokenizer
@@ -69,6 +71,8 @@ def choose_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) -
 def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
     """The tokenizer that ``options`` name, by itself or with its checkpoint, or a new one trained on ``texts``.
 
+    That of a pretrained encoder gets the words of ``texts``, for which ``start_added_words`` makes rows.
+
     Raises OSError if it cannot be loaded, ValueError if ``vocab_size`` cannot hold the characters of the texts.
     """
     argument = "tokenizer_name" if options.checkpoint is None else "model_name"
@@ -76,10 +80,13 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
     if name is None:
         return train_vocabulary(texts, options.vocab_size or FRESH_SIZES["vocab_size"], options.cased)
     try:
-        return load_tokenizer(name)
+        tokenizer = load_tokenizer(name)
     except (OSError, ValueError) as error:  # whose own messages are paragraphs
         raise OSError(f"the tokenizer of {argument} {name} cannot be loaded ({type(error).__name__}): pass a folder "
                       "that holds its tokenizer.json or vocab.txt, or a hub id.") from error
+    if options.init == "encoder" and options.add_words:
+        add_words(tokenizer, texts, options.add_words)
+    return tokenizer
 
 
 def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, Any], vocab_size: int) -> Any:
@@ -137,6 +144,42 @@ def _put_on_encoder(model_class: Any, options: TrainingOptions, settings: dict[s
     model = model_class(DendriticBertConfig.from_dict(fields | settings))
     model.bert = encoder.bert
     return model
+
+
+@torch.no_grad()
+def start_added_words(model: Any, tokenizer: Any) -> None:
+    """Give the words that ``tokenizer`` has and the table of ``model`` has not rows of their own, in place: what the
+    pieces e_i of the word, with the logits g_i of their gates, are together in a gated mean of tokens.
+
+        e = sum_i softmax(g)_i e_i;    its gate's logit is log sum_i exp(g_i)
+
+    So a gated bag of words gives the same pooled rows as before; windows, which read e, give others. g is 0 where there
+    is no gate.
+    """
+    words, gate = model.get_input_embeddings(), getattr(model.bert, "gate", None)
+    size, hidden_size = words.weight.shape
+    vocabulary = tokenizer.get_vocab()
+    added = sorted((word for word, number in vocabulary.items() if number >= size), key=vocabulary.__getitem__)
+    if not added:
+        return
+    plain: Any = tokenizer.backend_tokenizer.model
+    split = Tokenizer(WordPiece({piece: number for piece, number in vocabulary.items() if number < size},
+                                unk_token=plain.unk_token, max_input_chars_per_word=plain.max_input_chars_per_word,
+                                continuing_subword_prefix=plain.continuing_subword_prefix))
+    of_row, of_word = words.weight.new_zeros(hidden_size), words.weight.new_zeros(size)
+    if gate is not None:
+        of_row, of_word = gate.weight[:hidden_size], gate.word_bias
+    rows, logits = [], []
+    for encoding in split.encode_batch(added):
+        pieces = words.weight[encoding.ids]
+        logit = pieces @ of_row + of_word[encoding.ids]
+        rows.append(logit.softmax(dim=0) @ pieces)
+        logits.append(logit.logsumexp(dim=0) - rows[-1] @ of_row)
+    model.set_input_embeddings(torch.nn.Embedding.from_pretrained(
+        torch.cat([words.weight, torch.stack(rows)]), freeze=False, padding_idx=words.padding_idx))
+    if gate is not None:
+        gate.word_bias = torch.nn.Parameter(torch.cat([gate.word_bias, torch.stack(logits)]))
+    model.config.vocab_size = size + len(added)
 
 
 # ---- from a saved model ----------------------------------------------------------------------------------------------

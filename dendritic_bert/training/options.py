@@ -57,6 +57,9 @@ class TrainingOptions(DataOptions):
     encoder_windows: Literal["on", "off"] | None = field(default=None, metadata={
         "help": "whether a pretrained encoder that has both forms reads words in windows, or each for itself (default: "
                 "fits the rows)"})
+    add_words: int | None = field(default=None, metadata={
+        "help": "on a pretrained encoder: words of the training texts that its vocabulary splits get rows of their own "
+                "where they occur this often; 0 adds none (default: 0, for own rows fits the rows)"})
     tokenizer_name: str | None = field(default=None, metadata={
         "help": "tokenizer of a model that starts from random numbers, a folder or a hub id; without it a vocabulary "
                 "is trained"})
@@ -236,6 +239,8 @@ class TrainingOptions(DataOptions):
                      "label_smoothing", "window_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
+        if (self.add_words or 0) < 0:
+            raise ValueError(f"add_words is {self.add_words}, expected 0 or more.")
         if self.num_dendrites < 0:
             raise ValueError(f"num_dendrites is {self.num_dendrites}, expected 0 or more.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):

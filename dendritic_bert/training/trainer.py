@@ -43,6 +43,7 @@ from .initialization import (
     longest_row_to_be,
     make_tokenizer,
     saved_config,
+    start_added_words,
 )
 from .interruption import keep_last_epoch
 from .losses import Loss, balanced_weights, make_loss
@@ -110,6 +111,8 @@ def train(
             run_started = time.perf_counter()
             set_seed(seed)
             model = build(benchmark.model_class, options, benchmark.settings, len(tokenizer))
+            if options.init == "encoder":
+                start_added_words(model, tokenizer)
             model.get_input_embeddings().weight.requires_grad_(not options.freeze_word_embeddings)
             train_set = RowDataset(train_rows, options.word_dropout, tokenizer.all_special_ids, seed)
             try:

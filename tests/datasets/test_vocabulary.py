@@ -3,10 +3,12 @@
 from itertools import chain
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dendritic_bert.datasets import vocabulary
-from dendritic_bert.datasets.vocabulary import train_vocabulary
+from dendritic_bert.datasets.vocabulary import add_words, train_vocabulary
 
 ENGLISH = ["The crème of the Films", "the film was fine", "a fine film, the finest"] * 4
 RUSSIAN = ["Привет мир, как дела", "Мир прекрасен сегодня", "как прекрасен этот мир"] * 3
@@ -84,3 +86,27 @@ def test_saved_and_loaded(tmp_path):
 def test_too_small():
     with pytest.raises(ValueError, match=r"^vocab_size is 100, the characters of the texts alone take \d+: raise it"):
         train_vocabulary(ENGLISH, 100)
+
+
+def test_words_of_other_texts_are_added_by_their_frequency(tmp_path, monkeypatch):
+    tokenizer = train_vocabulary(ENGLISH, 220)
+    before, texts = tokenizer.get_vocab(), ["Zulu zulu the kiwi", "ZULU kiwi mango", "Mango kiwi mango", "pear pear"]
+    assert tokenizer.tokenize("kiwi")[1].startswith("##")
+    add_words(tokenizer, texts, 3)
+    after = tokenizer.get_vocab()
+    # Three occurrences each, in alphabetical order.
+    assert {word: number for word, number in after.items() if word not in before} == {
+        "kiwi": len(before), "mango": len(before) + 1, "zulu": len(before) + 2}
+    assert before.items() <= after.items()
+    tokenizer.save_pretrained(tmp_path)
+    for read in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert read.tokenize("Kiwi mangos") == ["kiwi", "mango", "##s"]
+    monkeypatch.setattr(vocabulary, "MOST_ADDED", 1)
+    add_words(tokenizer, [*texts, "pear fig fig fig fig"], 2)
+    assert tokenizer.get_vocab().keys() - after.keys() == {"fig"}
+
+
+def test_a_tokenizer_that_knows_no_word_pieces_gets_no_words():
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(Unigram([("a", -1.0), ("b", -2.0)], unk_id=0)))
+    add_words(tokenizer, ["zulu"] * 3, 3)
+    assert len(tokenizer) == 2

@@ -26,6 +26,8 @@ from dendritic_bert.training.initialization import (
     live_parameters,
     longest_row,
     longest_row_to_be,
+    make_tokenizer,
+    start_added_words,
 )
 
 
@@ -141,7 +143,7 @@ def test_a_pretrained_encoder(own_options, encoder, form):
     """It brings all but the head, which is new, and a rate of 1e-9 leaves it as it was."""
     folder = encoder(**form)
     results = train(own_options(model_name=folder, lr=1e-9, head_lr_factor=1e6, epochs=1, hidden_size=None,
-                                vocab_size=None, num_dendrites=1))
+                                vocab_size=None, num_dendrites=1, add_words=0))
     assert results["start"] == f"the pretrained encoder `{folder}`"
     before, after = weights(folder), weights(results["output_dir"])
     for name in before.keys() - {"classifier.weight", "classifier.bias"}:
@@ -156,6 +158,40 @@ def test_a_pretrained_encoder(own_options, encoder, form):
     assert vocabularies[0] == vocabularies[1]
     card = (Path(results["output_dir"]) / "README.md").read_text(encoding="utf-8")
     assert f"Started from the pretrained encoder `{folder}`" in card
+
+
+@pytest.mark.parametrize("form", [WINDOWS, BAG, BAG | {"pooling": "mean_masked"}])
+def test_added_words_start_as_their_pieces_together(encoder, form):
+    """Of a gated bag the pooled rows stay, and every word's gate is the sum of those of its pieces."""
+    folder, texts = encoder(**form), ["zebrafishes quaggas the fox", "quaggas zebrafishes", "zebrafishes quaggas"]
+    options = TrainingOptions(train_file="a.csv", model_name=folder, init="encoder", add_words=3)
+    tokenizers = AutoTokenizer.from_pretrained(folder), make_tokenizer(options, texts)
+    size = len(tokenizers[0])
+    assert tokenizers[1].convert_ids_to_tokens([size, size + 1]) == ["quaggas", "zebrafishes"]
+    assert len(tokenizers[1]) == size + 2
+    model = build_model(DendriticBertForSequenceClassification, options, {"num_labels": 3}, 0).eval()
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.eye(3, model.config.pooled_size))  # logits are three channels of the row
+        model.classifier.bias.zero_()
+    texts.append("a fox")
+    before = model(**tokenizers[0](texts, padding=True, return_tensors="pt")).logits
+    start_added_words(model, tokenizers[1])
+    words, gate = model.get_input_embeddings().weight.detach().double(), model.bert.gate
+    assert (model.config.vocab_size, len(words)) == (size + 2, size + 2)
+    logits = torch.zeros(size + 2, dtype=torch.float64)
+    if gate is not None:
+        logits = words @ gate.weight[:19].detach().double() + gate.word_bias.detach().double()
+    for place, word in enumerate(["quaggas", "zebrafishes"]):
+        pieces = tokenizers[0](word, add_special_tokens=False).input_ids
+        gates = logits[pieces].exp()
+        if gate is not None:
+            assert logits[size + place].exp().item() == pytest.approx(gates.sum().item(), rel=1e-5)
+        torch.testing.assert_close(words[size + place], (gates[:, None] * words[pieces]).sum(dim=0) / gates.sum(),
+                                   rtol=1e-4, atol=1e-6)
+    after = model(**tokenizers[1](texts, padding=True, return_tensors="pt")).logits
+    if form is BAG:
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after[3], before[3], rtol=0, atol=0)
 
 
 @pytest.fixture
@@ -237,9 +273,11 @@ def test_words_that_the_encoder_does_not_know(encoder, monkeypatch, num_strange,
         [] if init == "encoder" else [True])
 
 
-def test_an_interrupted_training_on_an_encoder_goes_on_to_the_same_weights(own_options, encoder, tmp_path, monkeypatch):
-    """The head is drawn and its rows are measured again, before the checkpoint is read."""
-    given = {"model_name": encoder(), "hidden_size": None, "vocab_size": None, "epochs": 3}
+@pytest.mark.parametrize("form", [WINDOWS, BAG])
+def test_an_interrupted_training_on_an_encoder_goes_on_to_the_same_weights(own_options, encoder, tmp_path, monkeypatch,
+                                                                           form):
+    """The head is drawn and its rows are measured again, before the checkpoint is read; words are added again, too."""
+    given = {"model_name": encoder(**form), "hidden_size": None, "vocab_size": None, "epochs": 3, "add_words": 2}
     whole = weights(train(own_options(**given))["output_dir"])
 
     def interrupt(self, args, state, control, **_):
