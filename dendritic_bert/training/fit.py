@@ -25,6 +25,7 @@ from ..model.dendritic_linear import dendritic_layers
 from .ema import AveragedWeights
 from .options import TrainingOptions
 from .standardised_head import PooledScale, standardise_steps, standardised_head
+from .word_regression import can_be_folded, fold_word_regression
 from .workspace import Workspace
 
 EVALUATION_BATCH = 256
@@ -48,9 +49,10 @@ def fit(
     """
     split = next(iter(dev_rows))
     standardised: Any = nullcontext()
-    if options.init == "encoder" and not options.dendrites:  # PerforatedAI puts modules of its own into a growing head
-        standardised = standardised_head(model, train_set.rows, benchmark.collate,
-                                         None if options.class_weights == "none" else options.class_weights)
+    starts_fitted = options.init == "encoder" and not options.dendrites  # PerforatedAI puts modules into a growing head
+    class_weight = None if options.class_weights == "none" else options.class_weights
+    if starts_fitted:
+        standardised = standardised_head(model, train_set.rows, benchmark.collate, class_weight)
     with (_trackers(options, seed), standardised as scale,
           closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress):
         trainer = _Trainer(
@@ -66,6 +68,8 @@ def fit(
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
         else:
             train_and_grow(trainer, model, options, held_out, workspace.last_checkpoint(seed))
+    if starts_fitted and options.word_share and can_be_folded(model, train_set.rows):
+        fold_word_regression(model, train_set.rows, options.word_share, class_weight)
 
 
 def _checkpoint_callbacks(options: TrainingOptions) -> list[TrainerCallback]:

@@ -60,6 +60,9 @@ class TrainingOptions(DataOptions):
     add_words: int | None = field(default=None, metadata={
         "help": "on a pretrained encoder: words of the training texts that its vocabulary splits get rows of their own "
                 "where they occur this often; 0 adds none (default: 0, for own rows fits the rows)"})
+    word_share: float | None = field(default=None, metadata={
+        "help": "on a pretrained encoder without windows: share of the logits that a logistic regression on the words "
+                "has, which is folded into the word vectors (default: 0, for own rows fits the rows)"})
     tokenizer_name: str | None = field(default=None, metadata={
         "help": "tokenizer of a model that starts from random numbers, a folder or a hub id; without it a vocabulary "
                 "is trained"})
@@ -236,7 +239,7 @@ class TrainingOptions(DataOptions):
         if self.max_position_embeddings is not None and self.max_position_embeddings < 0:
             raise ValueError(f"max_position_embeddings is {self.max_position_embeddings}, expected 0 or more.")
         for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout", "warmup", "ema",
-                     "label_smoothing", "window_dropout"):
+                     "label_smoothing", "window_dropout", "word_share"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
         if (self.add_words or 0) < 0:

@@ -128,8 +128,10 @@ def can_be_fitted(model: Any, labels: np.ndarray) -> bool:
             and len(np.unique(labels)) > 1)
 
 
-def _fit(layer: DendriticLinear, pooled: Tensor, labels: np.ndarray, class_weight: str | None) -> None:
-    """Make the main layer a logistic regression from ``pooled`` to ``labels``; a class without rows keeps its start."""
+def logistic_regression(rows: Any, labels: np.ndarray, inverse_regularisation: float, class_weight: str | None
+                        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """scikit-learn's, from ``rows`` ``[n, F]``, which may be sparse, to ``labels`` ``[n]``: the classes that have rows
+    ``[C]``, and for each the weights ``[C, F]`` and the bias ``[C]`` of its logit."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -138,12 +140,18 @@ def _fit(layer: DendriticLinear, pooled: Tensor, labels: np.ndarray, class_weigh
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=ConvergenceWarning)
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
-        found = LogisticRegression(C=INVERSE_REGULARISATION, class_weight=class_weight).fit(
-            pooled.cpu().numpy().astype(np.float64), labels)
+        found = LogisticRegression(C=inverse_regularisation, class_weight=class_weight).fit(rows, labels)
     weight, bias = found.coef_, found.intercept_
     if len(found.classes_) == 2:  # one row of coefficients, for the difference of the two logits
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    classes = torch.from_numpy(found.classes_.astype(np.int64)).to(layer.weight.device)
+    return found.classes_, weight, bias
+
+
+def _fit(layer: DendriticLinear, pooled: Tensor, labels: np.ndarray, class_weight: str | None) -> None:
+    """Make the main layer a logistic regression from ``pooled`` to ``labels``; a class without rows keeps its start."""
+    found, weight, bias = logistic_regression(pooled.cpu().numpy().astype(np.float64), labels, INVERSE_REGULARISATION,
+                                              class_weight)
+    classes = torch.from_numpy(found.astype(np.int64)).to(layer.weight.device)
     layer.weight[classes] = torch.from_numpy(weight).to(layer.weight)
     layer.bias[classes] = torch.from_numpy(bias).to(layer.bias)
 

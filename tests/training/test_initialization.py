@@ -277,7 +277,8 @@ def test_words_that_the_encoder_does_not_know(encoder, monkeypatch, num_strange,
 def test_an_interrupted_training_on_an_encoder_goes_on_to_the_same_weights(own_options, encoder, tmp_path, monkeypatch,
                                                                            form):
     """The head is drawn and its rows are measured again, before the checkpoint is read; words are added again, too."""
-    given = {"model_name": encoder(**form), "hidden_size": None, "vocab_size": None, "epochs": 3, "add_words": 2}
+    given = {"model_name": encoder(**form), "hidden_size": None, "vocab_size": None, "epochs": 3, "add_words": 2,
+             "word_share": 0.4}
     whole = weights(train(own_options(**given))["output_dir"])
 
     def interrupt(self, args, state, control, **_):
