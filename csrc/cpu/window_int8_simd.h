@@ -55,18 +55,15 @@ __attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, Int8
 
 #elif defined(__AVX2__)
 
-#if defined(__AVXVNNI__)
-constexpr int int8_tile_tokens = 6, int8_tile_panels = 1;
-#else
-constexpr int int8_tile_tokens = 5, int8_tile_panels = 1;
-#endif
 struct Int8Sums {
   __m256i low, high;
 };
-using Four = __m256i;
 inline Int8Sums load_sums(const int32_t* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 8))};
 }
+#if defined(__AVXVNNI__)
+constexpr int int8_tile_tokens = 6, int8_tile_panels = 1;
+using Four = __m256i;
 inline Int8Sums load_weight(const int8_t* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 32))};
 }
@@ -75,12 +72,12 @@ inline Four broadcast_four(const uint8_t* p) {
   std::memcpy(&four, p, sizeof(four));
   return _mm256_set1_epi32(four);
 }
-#if defined(__AVXVNNI__)
 __attribute__((always_inline)) inline void add_products(Int8Sums& sums, Four inputs, Int8Sums weight) {
   __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.low) : "x"(inputs), "x"(weight.low));
   __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.high) : "x"(inputs), "x"(weight.high));
 }
 #else
+constexpr int int8_tile_tokens = 5, int8_tile_panels = 1;
 #define DENDRITIC_BERT_INT8_EIGHTS
 // Adds the products of eight inputs of a token, whose first four have the weights at `first` and the others those at
 // `second`. Of the four instructions that multiply these by 16 outputs in fours, the two that make int32 of int16 serve

@@ -73,9 +73,14 @@ def add_words(tokenizer: Any, texts: Iterable[str], least: int) -> None:
     new = [word for word in sorted(counted, key=counted.__getitem__)
            if word not in known and len(word) <= pieces.max_input_chars_per_word][:MOST_ADDED]
     first = 1 + max(known.values())
-    backend.model = WordPiece(known | {word: first + place for place, word in enumerate(new)},
-                              unk_token=pieces.unk_token, continuing_subword_prefix=pieces.continuing_subword_prefix,
-                              max_input_chars_per_word=pieces.max_input_chars_per_word)
+    backend.model = with_vocabulary(pieces, known | {word: first + place for place, word in enumerate(new)})
+
+
+def with_vocabulary(pieces: WordPiece, vocabulary: dict[str, int]) -> WordPiece:
+    """A model as ``pieces`` is, of another vocabulary."""
+    return WordPiece(vocabulary, unk_token=pieces.unk_token,
+                     continuing_subword_prefix=pieces.continuing_subword_prefix,
+                     max_input_chars_per_word=pieces.max_input_chars_per_word)
 
 
 def _count_characters(texts: Iterable[str]) -> dict[str, int]:

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 from transformers import PreTrainedConfig
 
 from ..datasets.row_checks import MOST_UNKNOWN
-from ..datasets.vocabulary import add_words, train_vocabulary
+from ..datasets.vocabulary import add_words, train_vocabulary, with_vocabulary
 from ..datasets.word_counter import WordCounter
 from ..inference.tokenization import PackedTokenizer
 from ..inference.tokenizer_files import load_tokenizer
@@ -162,10 +161,8 @@ def start_added_words(model: Any, tokenizer: Any) -> None:
     added = sorted((word for word, number in vocabulary.items() if number >= size), key=vocabulary.__getitem__)
     if not added:
         return
-    plain: Any = tokenizer.backend_tokenizer.model
-    split = Tokenizer(WordPiece({piece: number for piece, number in vocabulary.items() if number < size},
-                                unk_token=plain.unk_token, max_input_chars_per_word=plain.max_input_chars_per_word,
-                                continuing_subword_prefix=plain.continuing_subword_prefix))
+    split = Tokenizer(with_vocabulary(tokenizer.backend_tokenizer.model, {
+        piece: number for piece, number in vocabulary.items() if number < size}))
     of_row, of_word = words.weight.new_zeros(hidden_size), words.weight.new_zeros(size)
     if gate is not None:
         of_row, of_word = gate.weight[:hidden_size], gate.word_bias
