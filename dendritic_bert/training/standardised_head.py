@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ..datasets.rows import EncodedRows, RowDataset
 from ..model.dendritic_linear import DendriticLinear, dendritic_layers
+from .losses import classes_and_weights
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, Tensor]]
 MOST_ROWS = 4096  # are measured: the standard error of a mean is then 1/64 of the deviation
@@ -81,8 +82,8 @@ def standardised_head(model: Any, rows: EncodedRows, collate: Collate, class_wei
     with torch.no_grad():
         model.classifier.reset_parameters()
         if can_be_fitted(model, labels):
-            _fit(_first_layer(model), (pooled - scale.mean) / scale.deviation, labels, class_weight)
-        _write_back(_first_layer(model), scale)
+            _fit(model, (pooled - scale.mean) / scale.deviation, labels, class_weight)
+        _write_back(first_layer(model), scale)
 
     def drop(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor | None:
         if not model.training:
@@ -103,7 +104,7 @@ def standardise_steps(optimizer: torch.optim.Optimizer, model: Any, scale: Poole
     """Let every step of ``optimizer`` change the head of ``model`` as if it read standardised rows."""
     @torch.no_grad()
     def before(*_: Any) -> None:
-        layer = _first_layer(model)
+        layer = first_layer(model)
         of_weight, of_bias = layer.weight.grad, layer.bias.grad
         if of_weight is not None and of_bias is not None:
             mean, deviation = (value.to(layer.weight) for value in scale)
@@ -113,7 +114,7 @@ def standardise_steps(optimizer: torch.optim.Optimizer, model: Any, scale: Poole
 
     @torch.no_grad()
     def after(*_: Any) -> None:
-        layer = _first_layer(model)
+        layer = first_layer(model)
         if layer.weight.grad is not None and layer.bias.grad is not None:
             _write_back(layer, scale)
 
@@ -122,16 +123,20 @@ def standardise_steps(optimizer: torch.optim.Optimizer, model: Any, scale: Poole
 
 
 def can_be_fitted(model: Any, labels: np.ndarray) -> bool:
-    """Whether the head is one layer, and the labels are classes, of which there are two at least."""
-    is_single = model.config.problem_type in (None, "single_label_classification") and model.config.num_labels > 1
-    return (is_single and not model.config.head_hidden and labels.ndim == 1 and labels.dtype.kind in "iu"
-            and len(np.unique(labels)) > 1)
+    """Whether the head is one layer, and the labels, with weights or without, are classes, of which there are two at
+    least."""
+    problem_type = model.config.problem_type
+    classes, _ = classes_and_weights(labels, problem_type)
+    is_single = problem_type in (None, "single_label_classification") and model.config.num_labels > 1
+    return (is_single and not model.config.head_hidden and classes.ndim == 1 and classes.dtype.kind in "iu"
+            and len(np.unique(classes)) > 1)
 
 
-def logistic_regression(rows: Any, labels: np.ndarray, inverse_regularisation: float, class_weight: str | None
-                        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """scikit-learn's, from ``rows`` ``[n, F]``, which may be sparse, to ``labels`` ``[n]``: the classes that have rows
-    ``[C]``, and for each the weights ``[C, F]`` and the bias ``[C]`` of its logit."""
+def logistic_regression(rows: Any, classes: np.ndarray, weights: np.ndarray | None, inverse_regularisation: float,
+                        class_weight: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """scikit-learn's, from ``rows`` ``[n, F]``, which may be sparse, to ``classes`` ``[n]``, with the weights of the
+    rows ``[n]`` or None: the classes that have rows ``[C]``, and for each the weights ``[C, F]`` and the bias ``[C]``
+    of its logit."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -140,23 +145,26 @@ def logistic_regression(rows: Any, labels: np.ndarray, inverse_regularisation: f
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=ConvergenceWarning)
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
-        found = LogisticRegression(C=inverse_regularisation, class_weight=class_weight).fit(rows, labels)
+        regression = LogisticRegression(C=inverse_regularisation, class_weight=class_weight)
+        found = regression.fit(rows, classes, sample_weight=weights)
     weight, bias = found.coef_, found.intercept_
     if len(found.classes_) == 2:  # one row of coefficients, for the difference of the two logits
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return found.classes_, weight, bias
 
 
-def _fit(layer: DendriticLinear, pooled: Tensor, labels: np.ndarray, class_weight: str | None) -> None:
+def _fit(model: Any, pooled: Tensor, labels: np.ndarray, class_weight: str | None) -> None:
     """Make the main layer a logistic regression from ``pooled`` to ``labels``; a class without rows keeps its start."""
-    found, weight, bias = logistic_regression(pooled.cpu().numpy().astype(np.float64), labels, INVERSE_REGULARISATION,
-                                              class_weight)
+    layer = first_layer(model)
+    found, weight, bias = logistic_regression(
+        pooled.cpu().numpy().astype(np.float64), *classes_and_weights(labels, model.config.problem_type),
+        INVERSE_REGULARISATION, class_weight)
     classes = torch.from_numpy(found.astype(np.int64)).to(layer.weight.device)
     layer.weight[classes] = torch.from_numpy(weight).to(layer.weight)
     layer.bias[classes] = torch.from_numpy(bias).to(layer.bias)
 
 
-def _first_layer(model: Any) -> DendriticLinear:
+def first_layer(model: Any) -> DendriticLinear:
     """The layer that reads the pooled rows; looked up each time, since a growing head gets new parameters."""
     return next(iter(dendritic_layers(model.classifier).values()))
 
