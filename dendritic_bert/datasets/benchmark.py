@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from .rows import EncodedRows
@@ -60,3 +62,13 @@ class Benchmark(ABC):
     @abstractmethod
     def scores(self, logits: Any, split: str) -> dict[str, float]:
         """The metrics of a dev split; ``logits`` is an array or a list with one entry per encoded row."""
+
+
+def digest_of(strings: Iterable[str], *arrays: np.ndarray) -> str:
+    """A digest of strings and arrays, for ``Benchmark.digest``."""
+    digest = blake2b(digest_size=16)
+    for text in strings:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -21,7 +21,7 @@ from ..inference.readers import open_records
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from ..training.evaluation import MAIN_METRIC, majority_share, scores
-from .benchmark import Benchmark
+from .benchmark import Benchmark, digest_of
 from .column_choice import Columns
 from .column_values import MIN_ROWS
 from .held_out import HOLD_OUT, draw_held_out
@@ -215,6 +215,7 @@ class OwnRows(Benchmark):
         if self.train is not None:
             self.report = report_rows(*self.train, *self.dev, hold_out)
             self.class_counts = np.array(list(self.report.class_counts.values()), np.int64)
+        self.digest = digest_of(self.labels, *_key_arrays(self.train), *_key_arrays(self.dev))
 
 
 class _Texts:
@@ -231,6 +232,15 @@ class _Texts:
 
 def _texts(part: tuple[Table, np.ndarray] | None) -> Iterator[tuple[list[str], ...]]:
     return iter(()) if part is None else part[0].texts(part[1])
+
+
+def _key_arrays(part: tuple[Table, np.ndarray] | None) -> list[np.ndarray]:
+    """Arrays that tell the texts and labels of a table's rows, and which of them are taken, from those of any other."""
+    if part is None:
+        return []
+    table, is_taken = part
+    starts = table.labels.starts
+    return [table.digests, is_taken, table.labels.values, *([] if starts is None else [starts])]
 
 
 def _training_columns(columns: Columns, label_separator: str | None) -> dict[str, str]:

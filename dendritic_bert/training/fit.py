@@ -23,8 +23,16 @@ from ..datasets.rows import EncodedRows, RowDataset
 from ..growth.training import total_epochs, train_and_grow
 from ..model.dendritic_linear import dendritic_layers
 from .ema import AveragedWeights
+from .initialization import goes_on_from_a_regression
 from .options import TrainingOptions
 from .standardised_head import PooledScale, standardise_steps, standardised_head
+from .standardised_targets import (
+    TargetScale,
+    measure_targets,
+    squared_error,
+    standardise_target_steps,
+    start_at_targets,
+)
 from .word_regression import can_be_folded, fold_word_regression
 from .workspace import Workspace
 
@@ -53,8 +61,14 @@ def fit(
     class_weight = None if options.class_weights == "none" else options.class_weights
     if starts_fitted:
         standardised = standardised_head(model, train_set.rows, benchmark.collate, class_weight)
+    targets = None
+    if loss is None and model.config.problem_type == "regression" and not options.dendrites:
+        targets = measure_targets(train_set.rows.labels)
+        loss = squared_error(targets)
     with (_trackers(options, seed), standardised as scale,
           closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress):
+        if targets is not None and not goes_on_from_a_regression(options, model.config.num_labels):
+            start_at_targets(model, targets)
         trainer = _Trainer(
             model, _training_arguments(model.config, options, seed, workspace, len(train_set), quiet),
             data_collator=benchmark.collate, train_dataset=train_set, eval_dataset=RowDataset(dev_rows[split]),
@@ -62,7 +76,7 @@ def fit(
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
             callbacks=[progress, *_checkpoint_callbacks(options)],
         )
-        trainer.head_lr_factor, trainer.scale = options.head_lr_factor or 1.0, scale
+        trainer.head_lr_factor, trainer.scale, trainer.targets = options.head_lr_factor or 1.0, scale, targets
         trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results
         if held_out is None:
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
@@ -114,10 +128,11 @@ def _training_arguments(
 
 class _Trainer(Trainer):
     """The stock Trainer, but its evaluation keeps the order of the rows even if training groups them by length, and the
-    head may have a learning rate of its own and see its rows standardised."""
+    head may have a learning rate of its own and see its rows and its targets standardised."""
 
     head_lr_factor = 1.0
     scale: PooledScale | None = None
+    targets: TargetScale | None = None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         is_new = self.optimizer is None
@@ -138,6 +153,8 @@ class _Trainer(Trainer):
         optimizer = super().create_optimizer(model)
         if is_new and self.scale is not None:
             standardise_steps(optimizer, self.model if model is None else model, self.scale)
+        if is_new and self.targets is not None:
+            standardise_target_steps(optimizer, self.model if model is None else model, self.targets)
         return optimizer
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:

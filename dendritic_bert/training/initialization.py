@@ -201,6 +201,19 @@ def known_labels(config: DendriticBertConfig | None) -> list[str]:
     return [str(name) for _, name in sorted((config.id2label or {}).items())]
 
 
+def given_labels(config: DendriticBertConfig | None) -> list[str]:
+    """``known_labels``, but for transformers' LABEL_0, LABEL_1 and so on, which those of a converted BERT are called
+    and nobody gave."""
+    names = known_labels(config)
+    return [] if names == [f"LABEL_{number}" for number in range(len(names))] else names
+
+
+def goes_on_from_a_regression(options: TrainingOptions, num_labels: int) -> bool:
+    """Whether training goes on from a regression of as many numbers, whose head is kept."""
+    saved = None if options.init == "encoder" else saved_config(options.checkpoint)
+    return saved is not None and saved.problem_type == "regression" and saved.num_labels == num_labels
+
+
 def _load_saved(model_class: Any, options: TrainingOptions, settings: dict[str, Any]) -> Any:
     """The saved model, whose shape stays, with an output for each label of ``settings``: the outputs of labels that it
     knows are as they were, those of others start as a new head's do."""

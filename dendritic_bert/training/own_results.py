@@ -66,6 +66,10 @@ def _warn_of_weak_results(results: dict[str, Any]) -> None:
         warnings.warn(f"{metric} {score:.4f} is not above the share of the most frequent label, "
                       f"{results['majority']:.4f}, so nothing was learnt: see whether the columns named above are the "
                       "right ones, then train with more --epochs or a higher --lr.", stacklevel=3)
+    elif run.get("r2", 1.0) <= 0:
+        warnings.warn(f"r2 {run['r2']:.4f} is not above 0, that of the mean of the numbers, so nothing was learnt: see "
+                      "whether the columns named above are the right ones, then train with more --epochs or a higher "
+                      "--lr.", stacklevel=3)
     elif baseline is not None and score < baseline[metric]:
         by_chance = baseline[metric] - score <= noise
         within = f" (a difference within one standard error, {noise:.4f})" if by_chance else ""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..datasets.benchmark import Benchmark
+from ..datasets.benchmark import Benchmark, digest_of
 from ..datasets.held_out import HOLD_OUT
 from ..datasets.natural_text import read_texts
 from ..datasets.rows import EncodedRows, Rows, encode_rows, pad_rows
@@ -60,6 +60,7 @@ class TaughtTexts(Benchmark):
         self.settings: dict[str, Any] = {
             "num_labels": config.num_labels, "problem_type": "single_label_classification",
             "id2label": names, "label2id": {name: number for number, name in names.items()}}
+        self.digest = digest_of([*names.values(), *texts], logits)
         if options.text_column:
             self.settings["training_columns"] = {"text_column": options.text_column}
 

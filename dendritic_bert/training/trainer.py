@@ -28,6 +28,7 @@ from ..datasets.rows import EncodedRows, RowDataset
 from ..datasets.squad import Squad
 from ..growth.training import hold_out_rows, move_graphs
 from ..inference.tokenizer_files import load_tokenizer
+from ..model.configuration import DendriticBertConfig
 from .data_options import DataOptions
 from .defaults import fit_to_rows
 from .evaluation import scores
@@ -37,6 +38,7 @@ from .initialization import (
     WITHOUT_POSITIONS,
     build_model,
     choose_start,
+    given_labels,
     known_labels,
     live_parameters,
     longest_row,
@@ -236,20 +238,24 @@ def _evaluate_own_rows(model: Any, benchmark: OwnRows, rows: dict[str, EncodedRo
 def open_benchmark(options: TrainingOptions) -> Benchmark:
     """The benchmark with the rows that ``options`` name; raises as ``train`` does."""
     if options.benchmark == "own":
-        return open_own_rows(options, known_labels(saved_config(options.checkpoint)))
+        return open_own_rows(options, saved=saved_config(options.checkpoint))
     if options.benchmark == "squad":
         return Squad(options.data_dir, options.hold_out, fraction=options.fraction)
     return Glue(options.task, options.data_dir, options.hold_out, fraction=options.fraction)
 
 
-def open_own_rows(options: DataOptions, known: Sequence[str] = (), kind: Any = OwnRows) -> Any:
+def open_own_rows(options: DataOptions, saved: DendriticBertConfig | None = None, kind: Any = OwnRows) -> Any:
     """The rows of ``train_file`` and ``dev_file``, or of ``dataset_name``, as a ``kind`` of ``OwnRows``.
 
-    ``known`` are the labels that come first. Raises as ``train`` does.
+    The labels of ``saved``, the model that training goes on from, come first; what it was trained on is read as then.
+    Raises as ``train`` does.
     """
     settings = {name: getattr(options, name) for name in ("text_column", "text_pair_column", "label_column",
                                                           "label_separator", "problem_type", "fraction", "on_error")}
-    settings |= {"known_labels": known, "hold_out": options.hold_out or HOLD_OUT}
+    settings |= {"known_labels": given_labels(saved), "hold_out": options.hold_out or HOLD_OUT}
+    if saved is not None and saved.training_columns:
+        settings["trained"] = saved.training_columns
+        settings["problem_type"] = options.problem_type or saved.problem_type
     if options.dataset_name is not None:
         return kind.from_hub(options.dataset_name, options.dataset_config, **settings)
     if not options.train_file:
