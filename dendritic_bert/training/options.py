@@ -354,7 +354,7 @@ class DistillationOptions(TrainingOptions):
     temperature: float = field(default=2.0, metadata={
         "help": "number by which the logits of both models are divided"})
     teacher_share: float = field(default=0.5, metadata={"help": "share of the teacher in the loss"})
-    ema: float = 0.998
+    ema: float = field(default=0.998, metadata=TrainingOptions.__dataclass_fields__["ema"].metadata)
 
     def __post_init__(self) -> None:
         for name in ("text_file", "extra_text", "extra_margins"):

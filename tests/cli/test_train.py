@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from dendritic_bert import embedded_model
 from dendritic_bert.cli.train import option_flags
 from dendritic_bert.pretraining.options import PretrainingOptions
-from dendritic_bert.training.trainer import TrainingOptions
+from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,17 @@ def test_results_are_valid_json(run, monkeypatch):
         "pearson": None, "scores": [None, {"accuracy": 0.5}], "num_examples": 3}
 
 
-def test_train_has_a_flag_for_every_option(run):
-    status, out, err = run("train", "--help")
+@pytest.mark.parametrize(("command", "options"), [
+    ("train", TrainingOptions), ("distill", DistillationOptions), ("pretrain", PretrainingOptions),
+    ("sweep", SweepOptions)])
+def test_help_has_every_option(run, command, options):
+    """A flag with its help for each field that the command does not refuse."""
+    status, out, err = run(command, "--help")
     assert (status, err) == (0, "")
-    for field in dataclasses.fields(TrainingOptions):
-        assert f" --{field.name} " in out
-        assert field.metadata["help"].split()[0] in out
+    assert "None (default: " not in out
+    for field in dataclasses.fields(options):
+        assert (f" --{field.name} " in out) == (field.name not in options.unused)
+        assert field.name in options.unused or field.metadata["help"].split()[0] in out
 
 
 def test_help_of_pretrain_has_its_own_defaults():
