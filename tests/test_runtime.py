@@ -176,7 +176,9 @@ def test_files_are_the_packages(runtime, classify_file, ours, tmp_path, name, ou
 
 def test_the_column_is_found(runtime, classify_file, tmp_path):
     for name, content in {"a.csv": b"text,b\nx,1\n", "b.csv": b"review\nx\n", "c.jsonl": b'{"text": "x"}\n',
-                          "d.parquet": INPUTS["table.parquet"]()}.items():
+                          "d.parquet": INPUTS["table.parquet"](), "e.tsv": b"review\nx\n",
+                          "f.jsonl": b'\n{"id": 1, "review": "x"}\n{"id": "2", "review": "y"}\n',
+                          "g.jsonl": b'{"text": "x", "review": "y"}\n'}.items():
         (tmp_path / name).write_bytes(content)
         output = io.BytesIO()
         assert classify_file(runtime.TextClassifier(), tmp_path / name, output) > 0
@@ -223,6 +225,10 @@ def test_a_model_of_pairs_reads_no_single_texts(runtime, classify_file, tmp_path
     ("a.csv", b"", r"a\.csv has no column 'text' of texts.*: none\. Pass --column"),
     ("a.csv.gz", gzip.compress(b"text\n" + b"x\n" * 999, mtime=0)[:-9], r"cannot be read as csv \("),
     ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"line 2 of .*a\.jsonl has no text under 'text'"),
+    ("a.jsonl", b'{"title": "x", "body": "y"}\n', r"line 1 of .*a\.jsonl has no text under 'text': .*pass --column"),
+    ("a.jsonl", b'{"id": 1}\n', "line 1 of .* has no text under 'text'"),
+    ("a.jsonl", b'{"a": "x"}\n{"b": "x"}\n', "line 2 of .* has no text under 'a'"),
+    ("a.jsonl", b'["x"]\n', "line 1 of .* has no text under 'text'"),
     ("a.jsonl", b'{"text": "x"}\n\n{"text"\n', r"line 3 of .*a\.jsonl is not JSON"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9], r"cannot be read as jsonl \("),
     ("a.parquet", b"PAR1", r"a\.parquet cannot be read as parquet \("),

@@ -21,8 +21,9 @@ def main() -> int:
     add("text", nargs="*", metavar="TEXT", help="texts; without any, the lines of standard input")
     add("--file", "-f", metavar="F", help="read the texts from this file: lines of text, CSV, TSV or JSON Lines, plain "
                                           "or compressed by gzip or zstd, Parquet or Arrow, as its suffix says")
-    add("--column", metavar="NAME", help="column, or key of the JSON objects, that holds the text (default: that "
-                                         "of the model's training, or text, or the only column of strings)")
+    add("--column", metavar="NAME",
+        help="column, or key of the JSON objects, that holds the text (default: that of the model's training, or text, "
+             "or the only one of strings; of CSV and TSV, the only one there is)")
     add("--output", "-o", metavar="O", help="write to this file, in any of these formats (default: standard output)")
     add("--model", metavar="FILE", help="a file of `dendritic-bert export MODEL FILE --format engine`")
     add("--threads", type=int, metavar="N", help="number of threads (default: one for each processor)")

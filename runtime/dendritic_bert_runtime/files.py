@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -38,8 +38,9 @@ def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], out
     """Write text, label and score of each record of ``input`` to ``output``, in order, and return their number.
 
     The suffixes of the paths say what they hold; a stream takes lines of JSON. ``column`` holds the texts; None is the
-    column that the model was trained on, where the input has it, or ``text``, or the only one of strings. A path gets
-    its file when that is complete. Bytes that are not UTF-8 become U+FFFD.
+    column that the model was trained on, where the input has it, or ``text``, or the only one of strings: the only key
+    with a string in the first object of JSON Lines, the only column of CSV or TSV. A path gets its file when that is
+    complete. Bytes that are not UTF-8 become U+FFFD.
 
     Raises ValueError for what cannot be read, a record without text, a model of pairs without ``column``, or a file
     that is input and output; OSError if a file cannot be opened or written.
@@ -71,9 +72,14 @@ class Columns(NamedTuple):
     given: str | None
     trained: str | None
 
-    def wanted(self, names: Collection[str]) -> str | None:
-        """The one that is given, or else the trained one where it is among ``names``."""
-        return self.given or (self.trained if self.trained in names else None)
+    def choose(self, names: Collection[str], text_columns: Sequence[str]) -> str:
+        """The one that is given; or else, of ``names``, the trained one, or ``text``, or the only one of
+        ``text_columns``."""
+        if self.given:
+            return self.given
+        if self.trained is not None and self.trained in names:
+            return self.trained
+        return "text" if "text" in names or len(text_columns) != 1 else text_columns[0]
 
 
 def open_texts(path: Path, columns: Columns, stack: ExitStack) -> Iterator[pa.Array]:
@@ -127,9 +133,10 @@ def _json_lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]
                 record = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"line {number} of {path} is not JSON ({error}): mend it.") from None
+            keys = record if isinstance(record, dict) else {}
             if key is None:
-                key = columns.wanted(record if isinstance(record, dict) else ()) or "text"
-            text = record.get(key) if isinstance(record, dict) else None
+                key = columns.choose(keys, [name for name, value in keys.items() if isinstance(value, str)])
+            text = keys.get(key)
             if not isinstance(text, str):
                 raise ValueError(f"line {number} of {path} has no text under {key!r}: mend it, or pass --column.")
             yield text if text.isascii() else without_surrogates(text)
@@ -206,7 +213,7 @@ def _text_columns(schema: pa.Schema) -> list[str]:
 
 def _choose(names: list[str], text_columns: list[str], columns: Columns, path: Path) -> str:
     """The column of the texts. Raises ValueError where there is none of its name, or none of strings."""
-    wanted = columns.wanted(names) or ("text" if "text" in names or len(text_columns) != 1 else text_columns[0])
+    wanted = columns.choose(names, text_columns)
     if names.count(wanted) != 1 or wanted not in text_columns:
         raise ValueError(f"{path} has no column {wanted!r} of texts, or two of them; columns that may hold texts: "
                          f"{', '.join(text_columns) or 'none'}. Pass --column.")
