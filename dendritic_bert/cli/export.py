@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..embedded_model import find_model
+from .flag_types import positive_number
 from .messages import say
 from .models import expect_model
 
@@ -31,7 +32,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="how the word table is stored; int8 has a scale per row (default: %(default)s)")
     add("--no-token-type-ids", dest="token_type_ids", action="store_false",
         help="leave out the input token_type_ids, for single texts: all types are 0")
-    add("--max_length", type=int, metavar="N",
+    add("--max-length", "--max_length", type=positive_number, metavar="N",
         help="cut texts to N tokens, rather than to what the model can take; its tables are smaller (--format engine)")
     add("--native", action="store_true",
         help="compile for the processor of this machine; it need not run on another (--format aoti)")
