@@ -10,8 +10,16 @@ from pathlib import Path
 
 from .. import __version__, embedded_model
 
-REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-OPTIONAL = {"accelerate": "train", "datasets": "train"}  # package -> the extra that installs it
+# As pyproject.toml has them. The extras for tests, benches, documents and other machines are for a clone alone.
+REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow", "tqdm")
+EXTRAS = {
+    "train": ("accelerate", "datasets", "scikit-learn", "scipy", "torchmetrics", "filelock", "matplotlib", "optuna",
+              "perforatedai", "tensorboard", "wandb"),
+    "export": ("onnx", "onnxruntime"),
+    "serve": ("fastapi", "uvicorn"),
+    "scale": ("ray",),
+}
+OPTIONAL = {package: extra for extra, packages in EXTRAS.items() for package in packages}
 
 
 def run() -> None:

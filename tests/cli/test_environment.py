@@ -1,13 +1,16 @@
 """`env`: what is in use, and what is missing."""
 
+import re
 import sys
 from importlib import metadata
 
+import pytest
 import torch
 from command_line import NO_BACKEND, environment_of, run_apart
-from helpers import change_backend
+from helpers import REPOSITORY, change_backend
 
 from dendritic_bert import embedded_model
+from dendritic_bert.cli.environment import EXTRAS, REQUIRED
 from dendritic_bert.inference import files_extension
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.kernels import backends
@@ -26,6 +29,19 @@ def test_env(run, monkeypatch, model_path):
     assert found["files"] == "read and written in C++"
     assert found["tokenizer"].startswith(TextClassifier.from_pretrained().tokenizer.engine)
     assert found["embedded model"].endswith(model_path)
+
+
+def test_env_lists_the_packages_of_pyproject():
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(requirements):
+        return tuple(re.match(r"[\w-]+", requirement)[0] for requirement in requirements)
+
+    assert names(project["dependencies"]) == REQUIRED
+    developers = {"test", "bench", "cross", "docs"}
+    assert {extra: names(packages) for extra, packages in project["optional-dependencies"].items()
+            if extra not in developers} == EXTRAS
 
 
 def test_env_says_what_is_missing_and_how_to_get_it(run, monkeypatch, tmp_path):
