@@ -273,7 +273,7 @@ PyObject* apply_scores(PyObject*, PyObject* arguments) {
   if (!PyArg_ParseTuple(arguments, "ifKKnn", &function, &temperature, &logits, &scores, &rows, &columns))
     return nullptr;
   {
-    const Unlocked unlocked(size_t(rows) * sizeof(float));
+    const Unlocked unlocked(size_t(rows) * size_t(columns) * sizeof(float));
     Scoring{ScoreFunction(function), temperature}.apply(reinterpret_cast<const float*>(uintptr_t(logits)), size_t(rows),
                                                         size_t(columns), reinterpret_cast<float*>(uintptr_t(scores)));
   }
