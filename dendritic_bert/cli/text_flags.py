@@ -50,7 +50,7 @@ def add_text_flags(parser: argparse.ArgumentParser, model: str) -> None:
         help="number of texts that are taken at a time (default: %(default)s); with 1, and 1 thread, each line of a "
              "stream is answered at once")
     add("--threads", type=positive_number, metavar="N",
-        help="number of threads (default: the number of cores of the processor)")
+        help="number of threads (default: PyTorch's own number, that of the cores unless OMP_NUM_THREADS is set)")
     add("--restart", action="store_true", help="start over instead of continuing an interrupted run (resume=False)")
 
 
