@@ -45,8 +45,9 @@ as JSON. The teacher's embeddings are kept: the same command goes on where an in
   dendritic-bert pretrain --teacher my-teacher --text_file a.txt b.parquet --window_dendrites 64 --window_layers 4"""
 
 SWEEP = """\
-Train repeatedly with hyperparameters that Optuna chooses, in the search space of a sweep file of Weights & Biases. A
-table and a picture are written. The same command continues a sweep that was interrupted.
+Train repeatedly with hyperparameters that Optuna chooses: for rows of your own around the values that fit them, for a
+task in the space of a sweep file of Weights & Biases (--space). A table and a picture are written. The same command
+continues a sweep that was interrupted.
 
   dendritic-bert sweep --train_file reviews.csv --trials 20 --output_dir sweep
   dendritic-bert sweep --task sst2 --dsn --data_dir glue --trials 30 --seeds 0 1 2 --output_dir sweep"""
@@ -153,9 +154,9 @@ def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
                                                    "stop)")
     add("output_dir", help="own rows: folder for a report with pictures, and for wrong.csv, the wrong rows with "
                            "the most confident first")
-    add("task", default="sst2", help="task of GLUE (default: %(default)s)")
-    add("data_dir", help="folder of the GLUE download, or of the task in it (default: the data is fetched from the "
-                         "hub)")
+    add("task", default="sst2", help="task of GLUE, or squad (default: %(default)s)")
+    add("data_dir", help="folder of the GLUE download, of the task in it, or of SQuAD (default: the data is fetched "
+                         "from the hub)")
     add("split", choices=["train", "dev"], default="dev", help="rows of the task that are scored (default: "
                                                                "%(default)s)")
 
