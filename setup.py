@@ -46,7 +46,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc" / "cpu"))
 from instruction_sets import (  # noqa: E402
     CXX_FLAGS,
     DISPATCH_SOURCES,
-    instruction_sets,
     int8_instruction_sets,
     kernel_sources,
 )
@@ -67,7 +66,6 @@ from torch.utils.cpp_extension import (  # noqa: E402
 # reports a false -Wmaybe-uninitialized inside its AVX-512 intrinsics. Python's own flags have -fwrapv, with which it
 # knows less about loops: the int8 windows took 1.07 of the time.
 KERNEL_FLAGS = ["-Wextra", "-Wno-maybe-uninitialized", "-Wno-uninitialized", "-fno-wrapv"]
-INSTRUCTION_SETS = instruction_sets(platform.machine())
 INT8_INSTRUCTION_SETS = int8_instruction_sets(platform.machine())
 WITH_KERNELS = ("dendritic_bert._cpu", "dendritic_bert._engine")
 KERNEL_SOURCES = kernel_sources(platform.machine())

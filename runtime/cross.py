@@ -22,13 +22,13 @@ def build(name: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     objects = compile_engine(name)
     if name == "wasm32-wasi":
-        return link_program(name, EXAMPLE, objects, folder / "classify.wasm")
+        link_program(name, EXAMPLE, objects, folder / "classify.wasm")
+        return
     link_program(name, EXAMPLE, objects, folder / "classify")
     link_library(name, objects, folder / "libdendritic_bert.so")
     shutil.copy(HEADER, folder)
     if TARGETS[name].wheel is not None:
         build_wheel(name, objects)
-    return None
 
 
 def build_wheel(name: str, objects: Sequence[Path]) -> None:
