@@ -2,8 +2,8 @@
 //
 //     driver MODEL TEXTS THREADS SECONDS
 //
-// goes over them for so long, but once at least. It prints the fewest microseconds a text that a pass took, by the clock
-// and of the processor, and a number that depends on the bits of all logits.
+// goes over them for so long, but once at least. It prints the fewest microseconds a text that a pass took, by the
+// clock and of the processor, and a number that depends on the bits of all logits.
 #include <time.h>
 
 #include <algorithm>

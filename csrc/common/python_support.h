@@ -24,8 +24,8 @@ struct Owned {
 };
 
 // Lets other threads of Python run until the end of its scope, if there is work enough. Another thread may hold the
-// interpreter's lock for 5 ms before it hands it back, so that a few texts are not worth giving it away: these many bytes
-// take about 10 us.
+// interpreter's lock for 5 ms before it hands it back, so that a few texts are not worth giving it away: these many
+// bytes take about 10 us.
 class Unlocked {
  public:
   explicit Unlocked(size_t num_bytes) : state_(num_bytes < 4096 ? nullptr : PyEval_SaveThread()) {}

@@ -1,4 +1,5 @@
-// The rules about the tables of dsn_window_logits, which hold in both extensions; kernels/validation.py states them too.
+// The rules about the tables of dsn_window_logits, which hold in both extensions; kernels/validation.py states them
+// too.
 #pragma once
 
 #include "call_checks.h"

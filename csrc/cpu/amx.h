@@ -1,6 +1,6 @@
-// The instructions of AMX that the window layers use (window_layers_amx.h). A tile is a register of 16 rows of 64 bytes,
-// of which there are eight. The instructions are written out, because GCC's intrinsics do not say that they read memory,
-// and take the number of a tile as a token of the preprocessor alone.
+// The instructions of AMX that the window layers use (window_layers_amx.h). A tile is a register of 16 rows of 64
+// bytes, of which there are eight. The instructions are written out, because GCC's intrinsics do not say that they read
+// memory, and take the number of a tile as a token of the preprocessor alone.
 #pragma once
 
 // Whether the assembler knows them: that of GCC 11 and of clang 11 does. Linux has to be asked for the tiles.

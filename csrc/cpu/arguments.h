@@ -155,8 +155,8 @@ struct SegmentsBackwardArguments {
   float* d_context;  // [num_contexts, H]
 };
 
-// The parameters of window_pool, all in float32: J layers of M dendrites on windows of 2 * radius + 1 = R tokens. Without
-// LayerNorm, and without a gate, the pointers to their parameters are null.
+// The parameters of window_pool, all in float32: J layers of M dendrites on windows of 2 * radius + 1 = R tokens.
+// Without LayerNorm, and without a gate, the pointers to their parameters are null.
 struct WindowPoolArguments {
   Tokens tokens;
   const float *word, *token_type;             // [V, H], [K, H]

@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 // Whether this process may use AMX, for whose tiles it has to ask Linux once. The function has a name outside of this
-// library, so that one that executes the instructions in software can answer in its place (tests/support/amx_emulator.cpp).
+// library, so that one that executes the instructions in software can answer in its place
+// (tests/support/amx_emulator.cpp).
 extern "C" __attribute__((visibility("default"), noinline)) bool dendritic_bert_may_use_amx() {
   constexpr long request_permission = 0x1023, tile_data = 18;  // of Linux's asm/prctl.h, which may be older
   return dendritic_bert::Processor().amx_bf16 && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;

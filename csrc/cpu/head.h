@@ -54,8 +54,8 @@ inline void multiply_outputs(const Head& head, int64_t hidden_size, const float*
     for (int o = 0; o < num_outputs; ++o) z[r * outputs + first + o] = sums[o * head_rows + r] + head.bias[first + o];
 }
 
-// The same for every output and r < rows <= head_rows. Outputs that are taken together share the loads of the rows: four
-// where there are 32 registers, 16 of which then hold sums, and two elsewhere.
+// The same for every output and r < rows <= head_rows. Outputs that are taken together share the loads of the rows:
+// four where there are 32 registers, 16 of which then hold sums, and two elsewhere.
 inline void multiply_head(const Head& head, int64_t hidden_size, const float* pooled, int64_t stride, int rows,
                           float* z) {
   const int64_t outputs = (1 + head.num_dendrites) * head.num_labels;

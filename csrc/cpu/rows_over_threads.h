@@ -1,6 +1,6 @@
-// Distributes rows over threads. Usually a thread takes whole rows, sixteen at a time. Where one row is longer than half
-// of a thread's share of the batch, the threads take splits of rows instead, whose sums are added up afterwards in the
-// same order and therefore to the same bits.
+// Distributes rows over threads. Usually a thread takes whole rows, sixteen at a time. Where one row is longer than
+// half of a thread's share of the batch, the threads take splits of rows instead, whose sums are added up afterwards in
+// the same order and therefore to the same bits.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,6 @@
-// Inference with int8 window layers: ids to logits in integers, to the bits of kernels/reference_int8.py. The steps, the
-// strips and the distribution over threads are those of dsn_window_logits.h; here the sums of a row are exact, so that
-// they do not depend on an order.
+// Inference with int8 window layers: ids to logits in integers, to the bits of kernels/reference_int8.py. The steps,
+// the strips and the distribution over threads are those of dsn_window_logits.h; here the sums of a row are exact, so
+// that they do not depend on an order.
 #pragma once
 
 #include <algorithm>

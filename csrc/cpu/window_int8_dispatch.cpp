@@ -13,8 +13,8 @@ extern const Int8Kernel int8_kernel_baseline;
 extern const Int8Kernel int8_kernel_avx2, int8_kernel_avx2_vnni, int8_kernel_avx512, int8_kernel_avx512_vnni;
 #endif
 
-// The lowest first: `at_most`, if it is not null, names the highest one to be used. "avx2" and "avx512" are those without
-// products of int8, which a processor may have beside either.
+// The lowest first: `at_most`, if it is not null, names the highest one to be used. "avx2" and "avx512" are those
+// without products of int8, which a processor may have beside either.
 static const Int8Kernel* choose_int8_kernel(const char* at_most) {
   const Int8Kernel* chosen = &int8_kernel_baseline;
   bool is_done = at_most && std::strcmp(at_most, "baseline") == 0;

@@ -1,5 +1,6 @@
-// The head of dsn_window_logits_int8, which gives the same bits on every processor: sums run in one order in double, and
-// a product that enters a sum has two floats as factors, so that it is exact and a fused multiply-add changes nothing.
+// The head of dsn_window_logits_int8, which gives the same bits on every processor: sums run in one order in double,
+// and a product that enters a sum has two floats as factors, so that it is exact and a fused multiply-add changes
+// nothing.
 #pragma once
 
 #include <algorithm>

@@ -63,8 +63,8 @@ struct Plan {
   int* arrived = nullptr;    // [rows], zero before the launch
 };
 
-// What a block of dsn_window_logits takes at once, up to `columns` columns, one for each of its threads, of `rows` rows;
-// and where its arrays lie in shared memory, in floats from the beginning.
+// What a block of dsn_window_logits takes at once, up to `columns` columns, one for each of its threads, of `rows`
+// rows; and where its arrays lie in shared memory, in floats from the beginning.
 struct WindowTile {
   int columns, rows;
   int u, matrices, parts, totals, gates, entries, bounds, end;

@@ -1,7 +1,8 @@
-// dsn_window_logits: token ids to logits in one launch for models with window layers, a gate or both. A block takes some
-// rows and packs them into tiles of as many columns as it has threads (window_rows.cuh). In a tile, the layers turn the
-// tables' entries into u (window_layers.cuh), and the gated sums of each row are added up (window_pooling.cuh); the head
-// (head.cuh) turns those of the rows that end into logits. Nothing but the logits leaves the chip.
+// dsn_window_logits: token ids to logits in one launch for models with window layers, a gate or both. A block takes
+// some rows and packs them into tiles of as many columns as it has threads (window_rows.cuh). In a tile, the layers
+// turn the tables' entries into u (window_layers.cuh), and the gated sums of each row are added up
+// (window_pooling.cuh); the head (head.cuh) turns those of the rows that end into logits. Nothing but the logits leaves
+// the chip.
 #include "head.cuh"
 #include "launch.cuh"
 #include "launchers.h"

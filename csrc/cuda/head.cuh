@@ -19,8 +19,8 @@ __device__ __forceinline__ float activate(Activation activation, float x) {
 }
 
 // z[r][o] = <weight[o], pooled[r]> with what add_constant(r, o, product) adds to it, with one warp for each output. If
-// four_at_once, hidden_size is a multiple of 4 and the address of the weights one of 16. `thread` is threadIdx.x; signed
-// or not makes a difference of two registers, and which is better depends on the kernel.
+// four_at_once, hidden_size is a multiple of 4 and the address of the weights one of 16. `thread` is threadIdx.x;
+// signed or not makes a difference of two registers, and which is better depends on the kernel.
 template <bool four_at_once, class Thread, class AddConstant>
 __device__ __forceinline__ void multiply_head(const Head& head, int hidden_size, const float* pooled, int stride,
                                               int rows, float* z, Thread thread, const AddConstant& add_constant) {

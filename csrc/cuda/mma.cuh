@@ -1,6 +1,6 @@
 // Products of small matrices of bfloat16 on tensor cores, by the warp: m16n8k16 as the PTX manual describes it. With
-// lane = 4 * group + pair, a lane holds the rows `group` and `group + 8` of A and of the sums, column `group` of B, and of
-// what is multiplied the columns 2 * pair, 2 * pair + 1 and the two eight further on.
+// lane = 4 * group + pair, a lane holds the rows `group` and `group + 8` of A and of the sums, column `group` of B, and
+// of what is multiplied the columns 2 * pair, 2 * pair + 1 and the two eight further on.
 #pragma once
 
 #include "device.cuh"

@@ -1,6 +1,6 @@
-// Which tokens and channels a warp works on. A block is four warps, or one for each 512 channels above 1,024. They share
-// one row or, if rows are short and many, take one each; blockIdx.x counts the blocks of rows, blockIdx.y the splits of a
-// long row where there are few rows (plan.h).
+// Which tokens and channels a warp works on. A block is four warps, or one for each 512 channels above 1,024. They
+// share one row or, if rows are short and many, take one each; blockIdx.x counts the blocks of rows, blockIdx.y the
+// splits of a long row where there are few rows (plan.h).
 #pragma once
 
 #include "plan.h"

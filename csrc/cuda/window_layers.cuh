@@ -1,6 +1,7 @@
-// The window layers of a tile: u of every column in shared memory, in place from layer to layer. Layer 0 adds up entries
-// of the taps' table, one for each tap; a further layer multiplies the neighbours of every column by a matrix for each
-// tap. A warp computes 32 columns of u, and holds their sums in registers until every warp has read what it needs.
+// The window layers of a tile: u of every column in shared memory, in place from layer to layer. Layer 0 adds up
+// entries of the taps' table, one for each tap; a further layer multiplies the neighbours of every column by a matrix
+// for each tap. A warp computes 32 columns of u, and holds their sums in registers until every warp has read what it
+// needs.
 //
 // Channels is M, a multiple of 16. A column of u takes M + 8 floats, so that the fragments which the lanes of a warp
 // read at once lie in different banks; the one in front of the first is zero, and stands for a column outside the row.
@@ -56,8 +57,8 @@ __device__ __forceinline__ void stage_matrices(const Weight* from, int taps, Wei
         __ldg(reinterpret_cast<const float4*>(from) + i);
 }
 
-// The sums of a warp's 32 columns in the layout of mma.cuh, for both halves of the columns and each eight channels. Of a
-// lane's four columns, the first two are in half 0.
+// The sums of a warp's 32 columns in the layout of mma.cuh, for both halves of the columns and each eight channels. Of
+// a lane's four columns, the first two are in half 0.
 template <int channels>
 struct WarpSums {
   float x[2][channels / 8][4];
@@ -118,7 +119,8 @@ __device__ __forceinline__ void multiply(const float* const (&row)[4], const flo
 // The column in the tile of the lane's row i.
 __device__ __forceinline__ int column_of_lane(int thread, int i) { return thread / 32 * 32 + 8 * i + thread % 32 / 4; }
 
-// The bias and the products of layer `layer` for the warp's columns. `u` is the first column, and the zero lies in front.
+// The bias and the products of layer `layer` for the warp's columns. `u` is the first column, and the zero lies in
+// front.
 template <class Weight, int channels>
 __device__ __forceinline__ void multiply_taps(const Windows& windows, int layer, const Columns& columns, const float* u,
                                               const Weight* matrices, WarpSums<channels>& sums) {

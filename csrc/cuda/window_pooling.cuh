@@ -1,5 +1,5 @@
-// The gated sum of a tile's rows: a warp sums a part of up to 32 columns, and the parts of a row are added up in the order
-// of the columns. A pooled row has the values' columns, then those of u, then the sum of the gates.
+// The gated sum of a tile's rows: a warp sums a part of up to 32 columns, and the parts of a row are added up in the
+// order of the columns. A pooled row has the values' columns, then those of u, then the sum of the gates.
 #pragma once
 
 #include "window_rows.cuh"
@@ -39,8 +39,8 @@ __device__ __forceinline__ void load_vector(const float* from, float (&x)[4]) {
   x[0] = vector.x, x[1] = vector.y, x[2] = vector.z, x[3] = vector.w;
 }
 
-// The warp's sum of gate * row over the valid columns of [begin, end), where row_of(column) has `width` floats, of which
-// a lane loads `vector` at once. A group of lanes holds a row, and the groups take every so manyth column.
+// The warp's sum of gate * row over the valid columns of [begin, end), where row_of(column) has `width` floats, of
+// which a lane loads `vector` at once. A group of lanes holds a row, and the groups take every so manyth column.
 template <int vector, class RowOf>
 __device__ __forceinline__ void sum_columns(const Columns& columns, int begin, int end, int width, const RowOf& row_of,
                                             float* to) {

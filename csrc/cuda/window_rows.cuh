@@ -1,6 +1,6 @@
-// From rows to tiles: a block packs the rows that it was dealt into tiles of columns, one for each of its threads, as many
-// whole rows at a time as fit. A row that is longer than a tile is cut into pieces, which overlap by what the windows
-// see beyond the columns that a piece pools.
+// From rows to tiles: a block packs the rows that it was dealt into tiles of columns, one for each of its threads, as
+// many whole rows at a time as fit. A row that is longer than a tile is cut into pieces, which overlap by what the
+// windows see beyond the columns that a piece pools.
 #pragma once
 
 #include "tokens.cuh"

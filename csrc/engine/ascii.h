@@ -15,8 +15,8 @@
 namespace dendritic_bert::engine {
 
 // A bit for each byte of a block. Each byte is one of these, or a space, a tab or the end of a line. The lowest bit of
-// `other` is the first byte that is not ASCII or a control character but for a tab and the end of a line; what is said of
-// those behind it means nothing.
+// `other` is the first byte that is not ASCII or a control character but for a tab and the end of a line; what is said
+// of those behind it means nothing.
 struct AsciiBlock {
   uint64_t alphanumeric, punctuation, other;
 };

@@ -26,8 +26,8 @@ struct Outcome {
 // Immutable but for the workspaces, and shared by threads.
 class Model {
  public:
-  // Reads a file, whose bytes must outlive the model. Null, and what is wrong with it, if it is no model. With a tokenizer
-  // that others use, too, that of the file is not read, and need not be there.
+  // Reads a file, whose bytes must outlive the model. Null, and what is wrong with it, if it is no model. With a
+  // tokenizer that others use, too, that of the file is not read, and need not be there.
   static std::unique_ptr<Model> read(std::string_view bytes, std::string& error,
                                      std::shared_ptr<SharedTokenizer> tokenizer = nullptr);
 
@@ -39,8 +39,8 @@ class Model {
   int64_t num_positions() const { return tables_.num_positions; }
   bool has_pairs() const { return has_pairs_; }
 
-  // The logits [texts.size, C] on at most `threads` threads, to the same bits for any number of them. `second_texts` are
-  // as many, of pairs, for a model that has them; null for single texts.
+  // The logits [texts.size, C] on at most `threads` threads, to the same bits for any number of them. `second_texts`
+  // are as many, of pairs, for a model that has them; null for single texts.
   Outcome classify(const Texts& texts, size_t threads, float* logits, const Texts* second_texts = nullptr) const {
     return classify(texts, second_texts, threads, nullptr, logits, nullptr);
   }

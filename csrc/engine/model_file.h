@@ -1,5 +1,5 @@
-// The file of a model (docs/engine.md): named arrays in memory that whoever made the file may have filled with anything.
-// Nothing here throws: the first thing that is wrong is kept, and later reads give empty arrays.
+// The file of a model (docs/engine.md): named arrays in memory that whoever made the file may have filled with
+// anything. Nothing here throws: the first thing that is wrong is kept, and later reads give empty arrays.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// What the logits of a text stand for: the rules of dendritic_bert/inference/scores.py. Sums and exponentials are taken in
-// double and rounded once.
+// What the logits of a text stand for: the rules of dendritic_bert/inference/scores.py. Sums and exponentials are taken
+// in double and rounded once.
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,8 @@
 namespace dendritic_bert::engine {
 namespace {
 
-// Products that enter one sum of an int8 window layer; MOST_PRODUCTS of kernels/prepare_int8.py. No window is that wide.
+// Products that enter one sum of an int8 window layer; MOST_PRODUCTS of kernels/prepare_int8.py. No window is that
+// wide.
 constexpr int64_t most_products = 1 << 16;
 constexpr int64_t most_rows = std::numeric_limits<int32_t>::max();  // of a table, as the kernels address them
 

@@ -1,5 +1,5 @@
-// The engine's own threads. They are started for a call and joined before it returns, which takes some 20 us: there is no
-// pool that a fork could lose or that waits beside a program that classifies nothing.
+// The engine's own threads. They are started for a call and joined before it returns, which takes some 20 us: there is
+// no pool that a fork could lose or that waits beside a program that classifies nothing.
 #pragma once
 
 #include <cstddef>

@@ -49,8 +49,8 @@ size_t count_spaces_before(const char* begin, const char* end) {
   }
 }
 
-// The end of a segment that begins at `text`: a space, across which nothing in BERT's tokenizer looks, or the end; or, in
-// a text without spaces, the beginning of a character.
+// The end of a segment that begins at `text`: a space, across which nothing in BERT's tokenizer looks, or the end; or,
+// in a text without spaces, the beginning of a character.
 const char* end_of_segment(const char* text, const char* end) {
   if (size_t(end - text) <= segment_bytes) return end;
   const char* const last = text + segment_bytes;

@@ -27,8 +27,8 @@ struct PairPart {
   int32_t id, type;
 };
 
-// A token of a text: from which of its characters, [begin, end), it comes, and to which of its words it belongs, where an
-// added token is a word.
+// A token of a text: from which of its characters, [begin, end), it comes, and to which of its words it belongs, where
+// an added token is a word.
 struct Span {
   int32_t id, word, begin, end;
 };
@@ -91,12 +91,12 @@ class Tokenizer {
   int32_t largest_id() const;
   int32_t largest_type() const;
 
-  // The rows of texts [first, last), of at most most_text_bytes each, into workspace.rows. max_length must leave room for
-  // the special tokens.
+  // The rows of texts [first, last), of at most most_text_bytes each, into workspace.rows. max_length must leave room
+  // for the special tokens.
   void encode(const Texts& texts, size_t first, size_t last, Truncation truncation, Workspace& workspace) const;
 
-  // The rows of pairs, if the tokenizer has them. Of a row that is too long the longer text is cut until both are of one
-  // length, and then both are: "longest_first" of transformers.
+  // The rows of pairs, if the tokenizer has them. Of a row that is too long the longer text is cut until both are of
+  // one length, and then both are: "longest_first" of transformers.
   void encode_pairs(const Texts& texts, const Texts& second_texts, size_t first, size_t last, Truncation truncation,
                     Workspace& workspace) const;
 

@@ -1,4 +1,5 @@
-// The workspaces of the threads that have used a tokenizer. As many are kept as there were users at once, up to a limit.
+// The workspaces of the threads that have used a tokenizer. As many are kept as there were users at once, up to a
+// limit.
 #pragma once
 
 #include <array>

@@ -1,4 +1,5 @@
-// The Python module dendritic_bert._files, in Python's limited API of version 3.10. It knows no torch, numpy or pyarrow.
+// The Python module dendritic_bert._files, in Python's limited API of version 3.10. It knows no torch, numpy or
+// pyarrow.
 #include "../common/python_support.h"
 
 #include <memory>

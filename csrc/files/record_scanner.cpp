@@ -113,8 +113,8 @@ RecordScanner::Found RecordScanner::next_of_tsv(std::string_view bytes) {
   return line;
 }
 
-// A row of RFC 4180. One with a quote inside a field that does not begin with one, with a CR that no LF follows, or with
-// a NUL, is left to Python's csv.
+// A row of RFC 4180. One with a quote inside a field that does not begin with one, with a CR that no LF follows, or
+// with a NUL, is left to Python's csv.
 RecordScanner::Found RecordScanner::next_of_csv(std::string_view bytes) {
   const Found too_short = {
       bytes.size() > std::min(settings_.most_record_bytes, most_bytes_reread) ? Kind::odd : Kind::more, 0};

@@ -125,8 +125,8 @@ char* write_integer(unsigned __int128 value, char* out) {
 }
 
 // What "%.6f" makes of a float32: the decimal that is nearest to its exact value, of two the even one. A float32 has 24
-// bits and 1e6 has 14 (and a power of two), so that a double holds their product exactly, and from 2^24 on every float32
-// is an integer. Writes up to 48 bytes.
+// bits and 1e6 has 14 (and a power of two), so that a double holds their product exactly, and from 2^24 on every
+// float32 is an integer. Writes up to 48 bytes.
 char* write_score(float score, char* out) {
   if (std::signbit(score)) *out++ = '-';
   const double value = std::fabs(double(score));

@@ -40,9 +40,9 @@ struct TextView {
   }
 };
 
-// plain: as it is. json: a string. csv_quoted: always within quotes. csv: within quotes if it must be, or if it is empty.
-// tsv: a tab or line end becomes a space. label: one of `names` by its number, null for -1. score: a float32 with six
-// decimals, null for NaN.
+// plain: as it is. json: a string. csv_quoted: always within quotes. csv: within quotes if it must be, or if it is
+// empty. tsv: a tab or line end becomes a space. label: one of `names` by its number, null for -1. score: a float32
+// with six decimals, null for NaN.
 enum class FieldKind { plain, json, csv_quoted, csv, tsv, label, score };
 
 struct Field {

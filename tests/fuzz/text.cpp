@@ -1,5 +1,5 @@
-// Bytes of any kind through the tokenizer, with all its settings, added tokens and truncation: as single texts, as pairs,
-// and as tokens with their places in the text.
+// Bytes of any kind through the tokenizer, with all its settings, added tokens and truncation: as single texts, as
+// pairs, and as tokens with their places in the text.
 #include <algorithm>
 #include <string>
 #include <vector>

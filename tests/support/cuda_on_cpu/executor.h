@@ -60,8 +60,8 @@ void block_barrier(Place place);
 // Waits until every lane of `mask` is at the same primitive. `value` is what this lane brings, `source` the lane that a
 // shuffle reads. Returns what that lane brought or, for a ballot, the lanes whose value is not 0.
 uint64_t warp_primitive(Primitive primitive, unsigned mask, uint64_t value, unsigned source, Place place);
-// An instruction whose results depend on what all lanes of a warp bring, as a product of matrices does. Each lane passes a
-// `Collective` of its own; the last to arrive computes the results of all.
+// An instruction whose results depend on what all lanes of a warp bring, as a product of matrices does. Each lane
+// passes a `Collective` of its own; the last to arrive computes the results of all.
 struct Collective {
   void (*compute)(Collective* const* lanes);
 };

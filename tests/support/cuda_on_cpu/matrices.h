@@ -1,6 +1,6 @@
 // Products of matrices by a warp, with the fragments that the PTX manual describes: mma.sync.m16n8k16 of bfloat16 with
-// sums in float32, and ldmatrix.x4.trans of 16-bit values. Every product is exact and every sum is rounded to nearest; a
-// tensor core adds in an order, and with a rounding, of its own.
+// sums in float32, and ldmatrix.x4.trans of 16-bit values. Every product is exact and every sum is rounded to nearest;
+// a tensor core adds in an order, and with a rounding, of its own.
 #pragma once
 
 #include "narrow_types.h"
