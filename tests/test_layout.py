@@ -1,6 +1,7 @@
-"""The tests stand where their sources do, and no test file imports another."""
+"""The tests stand where their sources do, no test file imports another, and no line is longer than it may be."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ from helpers import REPOSITORY
 
 TESTS = REPOSITORY / "tests"
 TEST_FILES = sorted(TESTS.rglob("test_*.py"))
+LONGEST_LINE = 120
+# Ruff holds Python to it, and clang-format code in C++ and CUDA, but not its comments.
+SOURCES = sorted(path for folder in ("csrc", "runtime") for path in (REPOSITORY / folder).rglob("*")
+                 if path.suffix in (".c", ".cpp", ".cu", ".cuh", ".h", ".py"))
+DOCUMENTS = sorted(path for pattern in ("*.md", "kernels/*.md", "docs/**/*.md") for path in REPOSITORY.glob(pattern)
+                   if "results" not in path.parts)
 # Files in the folder of a package that are not named after one of its modules, and what they test.
 OF_A_PACKAGE = {
     "bench/test_benches.py": "every bench/bench_*.py",
@@ -53,3 +60,19 @@ def test_every_test_file_is_named_after_what_it_tests(path):
     assert source.exists()
     if source.is_dir() and str(name) not in OF_A_PACKAGE:
         assert (source / f"{path.stem.removeprefix('test_')}.py").is_file()
+
+
+def lines_of_text(document: Path) -> list[str]:
+    """The lines of a document outside of code, tables and what is written into it."""
+    text = re.sub(r"<!-- results -->.*?<!-- /results -->", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [line for line in text.splitlines() if not line.lstrip().startswith("|")]
+
+
+def test_lines_are_short_enough():
+    assert len(SOURCES) > 100
+    assert len(DOCUMENTS) > 20
+    long = [f"{path}: {line}" for path in SOURCES for line in path.read_text(encoding="utf-8").splitlines()
+            if len(line) > LONGEST_LINE]
+    long += [f"{path}: {line}" for path in DOCUMENTS for line in lines_of_text(path) if len(line) > LONGEST_LINE]
+    assert not long
