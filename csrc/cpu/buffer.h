@@ -25,5 +25,13 @@ struct Buffer {
   void* memory_;
 };
 
+// The same for elements of another type.
+template <class T>
+struct Array {
+  Buffer memory;
+  explicit Array(int64_t size) : memory((size * int64_t(sizeof(T)) + 3) / 4) {}
+  operator T*() const { return reinterpret_cast<T*>(memory.data); }
+};
+
 }  // namespace
 }  // namespace dendritic_bert

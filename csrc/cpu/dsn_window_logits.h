@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "arguments.h"
+#include "buffer.h"
 #include "head.h"
 #include "processor.h"
 #include "rows_over_threads.h"
@@ -31,10 +32,10 @@ constexpr int64_t largest_cached_taps = int64_t(1) << 18;
 template <class Layers>
 struct WindowScratch {
   Strip strip;
-  Buffer token_memory, taps_memory;
-  const float** taps;  // [columns], the taps of each one's token, or no_taps
-  Buffer no_taps;      // [R, M] zeros
-  Buffer weight;       // g_t, [columns] and what a whole vector takes beyond
+  Array<int64_t> token;      // [columns]
+  Array<const float*> taps;  // [columns], the taps of each one's token, or no_taps
+  Buffer no_taps;            // [R, M] zeros
+  Buffer weight;             // g_t, [columns] and what a whole vector takes beyond
   int64_t panel_stride, sums_stride;
   typename Layers::Scratch layers;
   Buffer sums;  // [block_rows, D + M padded with zeros to whole vectors]
@@ -42,16 +43,15 @@ struct WindowScratch {
 
   WindowScratch(const Windows& windows, int64_t longest_row)
       : strip(strip_for(windows, longest_row, Layers::least_gap)),
-        token_memory(2 * strip.capacity),
-        taps_memory(2 * strip.capacity),
-        taps(reinterpret_cast<const float**>(taps_memory.data)),
+        token(strip.capacity),
+        taps(strip.capacity),
         no_taps((2 * windows.radius + 1) * windows.channels),
         weight(strip.capacity + panel),
         panel_stride((strip.capacity + group_size) * panel),
         sums_stride(pad_to_lanes(windows.num_values + windows.channels)),
         layers(windows.channels / panel * panel_stride),
         sums(block_rows * sums_stride) {
-    strip.token = reinterpret_cast<int64_t*>(token_memory.data);
+    strip.token = token;
     std::fill_n(no_taps.data, (2 * windows.radius + 1) * windows.channels, 0.0f);
   }
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "buffer.h"
 #include "rows_over_threads.h"
 #include "window_int8_head.h"
 #include "window_int8_layers.h"
@@ -13,13 +14,6 @@
 
 namespace dendritic_bert {
 namespace {
-
-template <class T>
-struct Array {
-  Buffer memory;
-  explicit Array(int64_t size) : memory((size * int64_t(sizeof(T)) + 3) / 4) {}
-  operator T*() const { return reinterpret_cast<T*>(memory.data); }
-};
 
 // The scratch of one thread.
 struct Int8Scratch {
