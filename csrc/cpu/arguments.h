@@ -12,6 +12,12 @@ namespace dendritic_bert {
 // Positions of a word whose factors share a cache line in a folded table; POSITION_TILE of kernels/contract.py.
 constexpr int64_t position_tile = 16;
 
+// Rows of floats that kernels go over in whole vectors are padded to a multiple of so many channels.
+constexpr int64_t channel_multiple = 16;
+constexpr int64_t pad_channels(int64_t channels) {
+  return (channels + channel_multiple - 1) / channel_multiple * channel_multiple;
+}
+
 // Runs body(begin, end, context) on torch's threads for ranges that together make up [begin, end).
 using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
 using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, RangeBody body, void* context);
@@ -175,7 +181,7 @@ struct WindowPoolArguments {
 struct WindowPoolBackwardArguments {
   const WindowPoolArguments& forward;
   const float* grad_pooled;  // [B, H + M]
-  float *d_token, *d_logit;  // [T, H padded to a multiple of 16] and [T], written for valid tokens
+  float *d_token, *d_logit;  // [T, pad_channels(H)] and [T], written for valid tokens
   float *d_token_type, *d_ln_weight, *d_ln_bias, *d_input_weight, *d_weight, *d_bias, *d_gate_weight;
 };
 

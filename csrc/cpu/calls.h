@@ -101,7 +101,7 @@ struct CallTokens {
 };
 
 // What the forward and the backward of embed_pool share: their arguments, and the context table [K, P, H] of the token
-// types and positions that may occur, in float32, each row padded to a multiple of 16 floats.
+// types and positions that may occur, in float32, each row padded by pad_channels.
 struct TrainingCall {
   CallTokens call;
   Table table;
@@ -135,7 +135,7 @@ struct TrainingCall {
 
   void build_context(const float* position, const float* token_type) {
     const int64_t hidden_size = table.hidden_size;
-    table.context_stride = (hidden_size + 15) / 16 * 16;
+    table.context_stride = pad_channels(hidden_size);
     context_.assign(size_t(num_types * num_positions * table.context_stride), 0.0f);
     for (int64_t k = 0; k < num_types; ++k)
       for (int64_t p = 0; p < num_positions; ++p) {

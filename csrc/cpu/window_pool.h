@@ -16,7 +16,7 @@ inline void window_pool(const WindowPoolArguments& arguments, float* pooled) {
   const WindowPoolRows rows{arguments, padded};
   const int64_t channels = arguments.hidden_size + arguments.dendrites;
   for_row_ranges(
-      rows, num_row_ranges(rows.tokens, 64), [&](int64_t, int64_t first, int64_t last, WindowPoolScratch& scratch) {
+      rows, num_row_ranges(rows.tokens), [&](int64_t, int64_t first, int64_t last, WindowPoolScratch& scratch) {
     std::fill(pooled + first * channels, pooled + last * channels, 0.0f);  // an empty row is in no strip
     Buffer sums(rows.pooled_size);
     pack_rows(rows.tokens, rows.windows, first, last, scratch.strip, [&] {

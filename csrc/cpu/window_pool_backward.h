@@ -247,7 +247,7 @@ inline void window_pool_backward(const WindowPoolBackwardArguments& gradients) {
   const WindowPoolRows rows{arguments, padded};
   const int64_t size = WindowPoolSums::size(padded, arguments.tokens.num_types);
   // The ranges' copies take at most 16 MB together.
-  const int64_t ranges = num_row_ranges(arguments.tokens, (int64_t(1) << 22) / size);
+  const int64_t ranges = num_row_ranges(arguments.tokens, std::min(most_row_ranges, (int64_t(1) << 22) / size));
   Buffer copies(ranges * size), total(size);
   for_row_ranges(rows, ranges, [&](int64_t range, int64_t first, int64_t last, WindowPoolScratch& scratch) {
     std::fill_n(copies + range * size, size, 0.0f);

@@ -155,8 +155,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   advise_huge_pages(d_word);
   torch::stable::zero_(d_word);
   torch::stable::zero_(d_gate_bias);
-  const int64_t stride = (hidden_size + 15) / 16 * 16;
-  const Tensor d_token = new_tensor(word_embeddings, {tokens.total, stride});
+  const Tensor d_token = new_tensor(word_embeddings, {tokens.total, pad_channels(hidden_size)});
   const Tensor d_logit = new_tensor(word_embeddings, {tokens.total});
   chosen_kernels().window_pool_backward({arguments, window_call.call.reader.as_float_data("grad_pooled", grad_pooled),
                                          data_of<float>(d_token), data_of<float>(d_logit), data_of<float>(d_token_type),

@@ -26,6 +26,7 @@
 namespace dendritic_bert {
 namespace {
 
+static_assert(panel == channel_multiple);  // d_token has rows of whole panels, which the binding allocates
 inline int64_t pad_to_panels(int64_t n) { return (n + panel - 1) / panel * panel; }
 
 // The parameters of the layers and of the gate with their channels padded with zeros to whole panels. The channels of h
@@ -102,7 +103,7 @@ struct PaddedWindows {
 // The memory of one thread.
 struct WindowPoolScratch {
   Strip strip{};
-  Buffer token_memory;
+  Array<int64_t> token;  // [columns]
   const int64_t panel_stride, layer_size, num_layers;
   Buffer activated, u_and_x;  // a_j of all layers; u_j of all layers, then x
   Buffer logit, weight;       // of the gate, and g_t, [columns] and what a group takes beyond
@@ -111,7 +112,7 @@ struct WindowPoolScratch {
 
   WindowPoolScratch(const WindowPoolArguments& arguments, const PaddedWindows& padded, int64_t longest_row)
       : strip(strip_of_whole_rows(padded.windows, longest_row)),
-        token_memory(2 * strip.capacity),
+        token(strip.capacity),
         panel_stride((strip.capacity + group_size) * panel),
         layer_size(padded.windows.channels / panel * panel_stride),
         num_layers(padded.windows.num_layers),
@@ -123,7 +124,7 @@ struct WindowPoolScratch {
         keep(padded.pooled_size()),
         x_hat(arguments.ln_weight ? strip.capacity * padded.hidden : 0),
         rstd(arguments.ln_weight ? strip.capacity : 0) {
-    strip.token = reinterpret_cast<int64_t*>(token_memory.data);
+    strip.token = token;
   }
 
   float* a(int64_t layer) const { return activated + layer * layer_size; }
@@ -305,11 +306,14 @@ struct WindowPoolRows {
   }
 };
 
-// Calls body(range, first row, last row, scratch) on the threads for ranges of rows that depend on the batch's shape
-// alone: about 1,024 tokens each, a millisecond's work at 46,000 multiply-adds a token, and at most `most`.
-inline int64_t num_row_ranges(const Tokens& tokens, int64_t most) {
-  return std::clamp<int64_t>(tokens.total / 1024, 1, std::max<int64_t>(1, std::min<int64_t>(most, 64)));
+// The number of ranges of rows, which depends on the batch's shape alone: about 1,024 tokens each, a millisecond's work
+// at 46,000 multiply-adds a token, and at most `most`.
+constexpr int64_t most_row_ranges = 64;
+inline int64_t num_row_ranges(const Tokens& tokens, int64_t most = most_row_ranges) {
+  return std::clamp<int64_t>(tokens.total / 1024, 1, std::max<int64_t>(1, most));
 }
+
+// Calls body(range, first row, last row, scratch) on the threads for each range.
 template <class Body>
 inline void for_row_ranges(const WindowPoolRows& rows, int64_t ranges, const Body& body) {
   const Tokens& tokens = rows.tokens;
