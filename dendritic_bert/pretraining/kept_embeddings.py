@@ -34,9 +34,14 @@ def embed_texts(teacher: SentenceEncoder, texts: Texts, folder: Path) -> np.ndar
     path = folder / f"embeddings-{key[:16]}.f16"
     folder.mkdir(parents=True, exist_ok=True)
     shape = len(texts), teacher.dimension
-    with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
-        if not path.exists() or path.stat().st_size < np.prod(shape) * np.dtype(np.float16).itemsize:
-            _append_missing(teacher, texts, path)
+
+    def is_whole() -> bool:
+        return path.exists() and path.stat().st_size >= np.prod(shape) * np.dtype(np.float16).itemsize
+
+    if not is_whole():  # else several trainings may read them at the same time
+        with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
+            if not is_whole():
+                _append_missing(teacher, texts, path)
     return np.asarray(np.memmap(path, np.float16, "r", shape=shape))
 
 

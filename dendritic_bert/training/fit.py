@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any
@@ -82,8 +83,12 @@ def fit(
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
         else:
             train_and_grow(trainer, model, options, held_out, workspace.last_checkpoint(seed))
-    if starts_fitted and options.word_share and can_be_folded(model, train_set.rows):
+    if options.word_share and starts_fitted and can_be_folded(model, train_set.rows):
         fold_word_regression(model, train_set.rows, options.word_share, class_weight)
+    elif options.word_share:
+        warnings.warn(f"word_share is {options.word_share:g}, but the model is no gated bag of words under one linear "
+                      "layer with rows of every class, so that no regression on words was folded in: leave it out.",
+                      stacklevel=2)
 
 
 def _checkpoint_callbacks(options: TrainingOptions) -> list[TrainerCallback]:

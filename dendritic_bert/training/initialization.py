@@ -30,6 +30,7 @@ from .workspace import MODEL_TYPE
 SHOWN_LABELS = 6
 WITHOUT_POSITIONS = 1 << 20  # tokens of a row for a model that could read more; a book of 800 pages has half as many
 READ_TEXTS = 2000  # whose words the vocabulary of the package's encoder must hold
+OF_ENCODER = ("encoder_windows", "add_words", "word_share")  # options that nothing but a pretrained encoder uses
 
 
 def choose_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) -> Any:
@@ -38,8 +39,20 @@ def choose_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) -
     ``encoder_windows`` "on" where the encoder has one form alone.
 
     ``settings`` are those of the task: a regression of as many outputs goes on from ``model_name`` as a regression.
-    Raises ValueError if ``init`` is "encoder" and ``model_name`` is none.
+    Raises ValueError if ``init`` is "encoder" and ``model_name`` is none, and for an option that an encoder alone has a
+    use for where training starts from none.
     """
+    found = _find_start(options, texts, settings)
+    given = [name for name in OF_ENCODER if getattr(options, name)]
+    if found.init == "encoder" or not given:
+        return found
+    if options.init == "encoder":  # and a warning has said that it is not taken
+        return replace(found, **dict.fromkeys(OF_ENCODER))
+    raise ValueError(f"{given[0]} is {getattr(options, given[0])}, but what training starts from, "
+                     f"{options.model_name or 'random numbers'}, is no pretrained encoder: leave it out.")
+
+
+def _find_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) -> Any:
     if options.model_name is not None:
         config = saved_config(options.checkpoint)
         is_start = config is not None and is_encoder(config) and (

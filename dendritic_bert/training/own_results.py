@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows
-from .baseline import tfidf_baseline
+from .baseline import MOST_CLASSES, num_fits, tfidf_baseline
 from .calibration import fit_temperature
 from .evaluation import Evaluation
 from .options import TrainingOptions
@@ -32,11 +32,9 @@ def describe_training(options: TrainingOptions, benchmark: OwnRows, dev_rows: di
         model.config.save_pretrained(folder)
     results["temperature"] = evaluation.temperature
     if options.baseline:
-        results["baseline"] = tfidf_baseline(benchmark.rows("train"), benchmark.targets("train"), benchmark.rows("dev"),
-                                             benchmark.targets("dev"), evaluation.problem_type, options.seeds[0])
-        _say_baseline(results)
+        _add_baseline(results, options, benchmark)
     write_own_data_card(folder, options, results, model.config, evaluation, benchmark)
-    _warn_of_weak_results(results)
+    _warn_of_weak_results(results, len(np.unique(evaluation.labels, axis=0)))
 
 
 def answer_rows(model: Any, benchmark: OwnRows, dev_rows: dict[str, EncodedRows]) -> Evaluation:
@@ -47,13 +45,30 @@ def answer_rows(model: Any, benchmark: OwnRows, dev_rows: dict[str, EncodedRows]
                       model.config.temperature)
 
 
-def _say_baseline(results: dict[str, Any]) -> None:
-    baseline, metric = results["baseline"], results["metric"]
+def _add_baseline(results: dict[str, Any], options: TrainingOptions, benchmark: OwnRows) -> None:
+    """Train the baseline and say its score, or why there is none."""
+    targets, problem_type = benchmark.targets("train"), benchmark.settings["problem_type"]
+    if (count := num_fits(targets, problem_type)) > MOST_CLASSES:
+        print(f"no baseline: TF-IDF with a logistic regression for each of {count:,} classes would take minutes",
+              file=sys.stderr, flush=True)
+        return
+    results["baseline"] = baseline = tfidf_baseline(
+        benchmark.rows("train"), targets, benchmark.rows("dev"), benchmark.targets("dev"), problem_type,
+        options.seeds[0], None if options.class_weights == "none" else options.class_weights)
+    metric = results["metric"]
     print(f"dev {metric}: {results['runs'][0][metric]:.4f}; {baseline['name']} on the same rows: "
           f"{baseline[metric]:.4f} ({baseline['seconds']:.0f} s)", file=sys.stderr, flush=True)
 
 
-def _warn_of_weak_results(results: dict[str, Any]) -> None:
+def _is_constant_at_best(run: dict[str, Any], metric: str, majority: float, num_classes: int) -> bool:
+    """Whether neither the accuracy is above that of the most frequent class alone, nor F1, averaged over the classes
+    of the dev rows, above that and above a share of one class. A model that finds rare classes, too, may have the lower
+    accuracy."""
+    f1_of_constant = 2 * majority / (1 + majority) / num_classes
+    return run[metric] <= majority and run.get("macro_f1", 0.0) <= max(f1_of_constant, 1 / num_classes)
+
+
+def _warn_of_weak_results(results: dict[str, Any], num_classes: int) -> None:
     """Warn of dev rows of one class; of a model that does no better than the most frequent one; or else of one below
     the baseline, and say where the difference is within the standard error of the model's accuracy."""
     metric, run = results["metric"], results["runs"][0]
@@ -62,7 +77,7 @@ def _warn_of_weak_results(results: dict[str, Any]) -> None:
     if results["majority"] == 1:
         warnings.warn(f"all dev rows have the same label, so that {metric} {score:.4f} says nothing: pass a "
                       "--dev_file with other labels too, or a larger --hold_out.", stacklevel=3)
-    elif results["majority"] is not None and score <= results["majority"]:
+    elif results["majority"] is not None and _is_constant_at_best(run, metric, results["majority"], num_classes):
         warnings.warn(f"{metric} {score:.4f} is not above the share of the most frequent label, "
                       f"{results['majority']:.4f}, so nothing was learnt: see whether the columns named above are the "
                       "right ones, then train with more --epochs or a higher --lr.", stacklevel=3)

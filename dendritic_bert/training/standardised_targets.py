@@ -81,10 +81,9 @@ def _last_layer(model: Any) -> DendriticLinear:
 
 def _of_outputs(layer: DendriticLinear, gradients: bool = False) -> list[Tensor]:
     """The parameters of which an output is a sum, or their gradients, as views ``[..., C]``."""
-    weight, bias, top = (None if values is None else values.grad if gradients else values.data
-                         for values in (layer.weight, layer.bias, layer.top))
-    size = layer.out_features
-    return [values for values in (weight[:size].T, bias[:size], top) if values is not None]
+    size, parameters = layer.out_features, [layer.weight, layer.bias, *([] if layer.top is None else [layer.top])]
+    weight, bias, *top = (values.grad if gradients else values.data for values in parameters)
+    return [weight[:size].T, bias[:size], *top]  # type: ignore[index, list-item]  # whose gradients are there
 
 
 def _write_back(layer: DendriticLinear, scale: TargetScale) -> None:

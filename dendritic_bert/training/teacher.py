@@ -91,10 +91,12 @@ def label_texts(
     key = f"{fingerprint(name)} {num_labels} {max_length} {bf16}".encode()
     path = folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.kept"
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
-        kept = KeptLogits(path, num_labels)
-        if missing := kept.missing(texts):
-            _label(name, missing, max_length, bf16, kept)
+    kept = KeptLogits(path, num_labels)
+    if kept.missing(texts):  # else several trainings may read them at the same time
+        with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
+            kept = KeptLogits(path, num_labels)  # to which another training may have added
+            if missing := kept.missing(texts):
+                _label(name, missing, max_length, bf16, kept)
     return kept.of(texts)[:, columns]
 
 

@@ -294,7 +294,7 @@ def _cut_rows(rows: EncodedRows, options: TrainingOptions) -> list[str]:
 
 def _settings_that_matter(options: TrainingOptions, benchmark: Benchmark) -> dict[str, Any]:
     """The options, and what is known of the rows, that must be the same when an interrupted training is continued."""
-    free = {"output_dir", "report_to", "wandb_project"}
+    free = {"output_dir", "report_to", "wandb_project", "baseline", "calibrate"}  # the last two follow the training
     settings = {name: value for name, value in asdict(options).items() if name not in free}
     return settings | {"num_train": benchmark.num_train, "num_dev": benchmark.num_dev,
                        "digest": benchmark.digest}

@@ -83,3 +83,16 @@ def test_tokens():
     analyze = TfidfVectorizer(token_pattern=TOKEN, lowercase=False).build_analyzer()
     assert analyze("It's 5pm 🙂!") == ["It", "'", "s", "5pm", "🙂", "!"]
     assert analyze("天气 ok") == ["天", "气", "ok"]
+
+
+def test_rare_classes_weigh_as_much_as_they_are_told_to(texts):
+    """As scikit-learn's own logistic regression with balanced weights says."""
+    labels = (counts(texts, "good")[:, 0] * counts(texts, "film")[:, 0] > 1).astype(np.int64)
+    found, plain = (tfidf_baseline(texts[:150], labels[:150], texts[150:], labels[150:], CLASSES, 0, weight)
+                    for weight in ("balanced", None))
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|!")
+    model = LogisticRegression(C=10, solver="liblinear", class_weight="balanced")
+    model.fit(vectorizer.fit_transform(texts[:150]), labels[:150])
+    expected = model.score(vectorizer.transform(texts[150:]), labels[150:])
+    assert found["accuracy"] == pytest.approx(expected, abs=0.021)
+    assert found["log_loss"] != plain["log_loss"]

@@ -16,6 +16,7 @@ from windowed_models import KINDS, windowed_model
 from dendritic_bert import DendriticBertForSequenceClassification
 from dendritic_bert.datasets.glue import Glue
 from dendritic_bert.embedded_model import SHIPPED_MODELS
+from dendritic_bert.model.configuration import DendriticBertConfig
 from dendritic_bert.model.packed_encoder import pack_encoder
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.defaults import fit_to_rows
@@ -23,6 +24,7 @@ from dendritic_bert.training.initialization import (
     WITHOUT_POSITIONS,
     build_model,
     choose_start,
+    given_labels,
     live_parameters,
     longest_row,
     longest_row_to_be,
@@ -239,6 +241,25 @@ def test_what_is_no_encoder_is_named(tmp_path):
     options = TrainingOptions(train_file="a.csv", model_name=str(tmp_path), init="encoder")
     with pytest.raises(ValueError, match=r"^init is encoder, but model_name .* is no pretrained encoder: leave"):
         choose_start(options, [], {"num_labels": 2})
+
+
+@pytest.mark.parametrize(("name", "value"), [("encoder_windows", "off"), ("add_words", 3), ("word_share", 0.4)])
+def test_what_an_encoder_alone_has_a_use_for_is_refused_without_one(name, value):
+    for start, words in (({"init": "random"}, "random numbers"), ({"model_name": "tiny"}, "tiny")):
+        options = TrainingOptions(train_file="a.csv", **start, **{name: value})
+        with pytest.raises(ValueError, match=f"^{name} is {value}, but what training starts from, {words}, is no "
+                                             "pretrained encoder: leave it out"):
+            choose_start(options, [], {"num_labels": 2})
+    options = TrainingOptions(train_file="a.csv", **{name: value})
+    with pytest.warns(UserWarning, match="are not in the vocabulary of the pretrained encoder"):
+        found = choose_start(options, ["ⰳⰴ ⰵⰶ"] * 9, {"num_labels": 2})  # Glagolitic
+    assert (found.init, getattr(found, name)) == ("random", None)
+
+
+def test_names_that_nobody_gave_are_no_labels():
+    assert given_labels(None) == given_labels(DendriticBertConfig(num_labels=3)) == []
+    names = {0: "LABEL_0", 1: "spam"}
+    assert given_labels(DendriticBertConfig(id2label=names)) == ["LABEL_0", "spam"]
 
 
 @pytest.mark.parametrize(("given", "longest"), [

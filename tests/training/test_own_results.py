@@ -15,7 +15,7 @@ from transformers.utils.logging import enable_progress_bar, is_progress_bar_enab
 
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.inference.classifier import TextClassifier
-from dendritic_bert.training import evaluate, train
+from dendritic_bert.training import evaluate, own_results, train
 from dendritic_bert.training.own_results import _warn_of_weak_results
 
 PICTURES = ["confusion_matrix.png", "reliability.png"]
@@ -65,7 +65,23 @@ def test_dev_rows_of_one_label():
     results = {"metric": "accuracy", "runs": [{"accuracy": 1.0}], "majority": 1.0}
     with pytest.warns(UserWarning, match=r"^all dev rows have the same label, so that accuracy 1\.0000 says "
                                          r"nothing: pass a --dev_file with other labels too, or a larger --hold_out"):
-        _warn_of_weak_results(results)
+        _warn_of_weak_results(results, num_classes=1)
+
+
+@pytest.mark.parametrize(("macro_f1", "is_warned"), [(0.82, False), (0.487, True), (0.37, True)])
+def test_a_model_that_finds_a_rare_class_has_learnt_something(macro_f1, is_warned):
+    """Of 95 rows in a hundred, the constant answer has an F1 of 0.487, the mean of 2 x 0.95 / 1.95 and 0."""
+    results = {"metric": "accuracy", "runs": [{"accuracy": 0.945, "macro_f1": macro_f1}], "majority": 0.95}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _warn_of_weak_results(results, num_classes=2)
+    assert ["nothing was learnt" in str(warning.message) for warning in caught] == [True] * is_warned
+
+
+def test_a_regression_that_is_no_better_than_the_mean():
+    results = {"metric": "pearson", "runs": [{"pearson": 0.45, "r2": -64.0}], "majority": None}
+    with pytest.warns(UserWarning, match=r"^r2 -64\.0000 is not above 0, that of the mean of the numbers, so nothing"):
+        _warn_of_weak_results(results, num_classes=80)
 
 
 @pytest.mark.parametrize(("score", "error", "baseline", "said"), [
@@ -78,7 +94,7 @@ def test_a_model_below_the_baseline(score, error, baseline, said):
                "baseline": {"accuracy": baseline, "name": "TF-IDF"}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _warn_of_weak_results(results)
+        _warn_of_weak_results(results, num_classes=2)
     assert [str(warning.message).partition(" for better")[0] for warning in caught] == [
         f"accuracy 0.7000 is below that of TF-IDF on the same rows, {end}" for end in said]
 
@@ -234,6 +250,71 @@ def test_an_interruption_keeps_the_last_epoch(own_options, tmp_path, monkeypatch
     train(own_options())
     train(own_options(output_dir=str(tmp_path / "whole")))
     assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def test_an_interrupted_training_does_not_go_on_with_other_labels(own_options, reviews, tmp_path, monkeypatch):
+    """Two classes are swapped in the file: the texts, and the numbers of rows and classes, are the same."""
+    def stop(dataset, number):
+        raise KeyboardInterrupt
+
+    whole = RowDataset.set_epoch
+    monkeypatch.setattr(RowDataset, "set_epoch", lambda dataset, number: (
+        stop(dataset, number) if dataset.seed == 1 and number else whole(dataset, number)))
+    options = {"seeds": [0, 1], "train_file": str(tmp_path / "own.csv")}
+    table = (reviews / "reviews.csv").read_text()
+    (tmp_path / "own.csv").write_text(table)
+    with pytest.raises(KeyboardInterrupt):
+        train(own_options(**options))
+    monkeypatch.setattr(RowDataset, "set_epoch", whole)
+    swap = {"good": "bad", "bad": "good"}
+    rows = list(csv.reader(table.splitlines()))
+    place = rows[0].index("tone")
+    with open(tmp_path / "own.csv", "w", newline="") as file:
+        csv.writer(file).writerows([*row[:place], swap.get(row[place], row[place]), *row[place + 1:]] for row in rows)
+    train(own_options(**options))
+    train(own_options(**options, output_dir=str(tmp_path / "whole")))
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def test_training_goes_on_with_the_columns_and_the_kind_of_labels(own_options, tmp_path):
+    """A second file whose rows would be read otherwise by themselves: another separator, and a likelier column."""
+    lines = ["comment,notes,tags", *(f"{('wonderful', 'noisy')[i % 2]} film {i},a much longer note {i},"
+                                     f"{('good', 'good;loud')[i % 2]}" for i in range(60))]
+    (tmp_path / "tags.csv").write_text("\n".join(lines) + "\n")
+    options = {"train_file": str(tmp_path / "tags.csv"), "label_column": "tags", "epochs": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing is learnt in an epoch
+        train(own_options(**options, text_column="comment", label_separator=";"))
+        train(own_options(**options, text_column=None, model_name=str(tmp_path / "out"), hidden_size=None,
+                          vocab_size=None, output_dir=str(tmp_path / "more")))
+    config = TextClassifier.from_pretrained(tmp_path / "more").model.config
+    assert config.training_columns == {"text_column": "comment", "label_column": "tags", "label_separator": ";"}
+    assert (config.problem_type, config.id2label) == ("multi_label_classification", {0: "good", 1: "loud"})
+
+
+def test_numbers_of_any_size_are_learnt(own_options, tmp_path):
+    """R2 is that of the same numbers around 0."""
+    rng = np.random.default_rng(0)
+    words = {"great": 2.0, "good": 1.0, "poor": -1.0, "awful": -2.0}
+    texts = [rng.choice(list(words), 3) for _ in range(120)]
+    found = []
+    for number, (mean, scale) in enumerate([(0, 1), (10_000, 1_000), (-0.2, 0.001)]):
+        lines = [f"a {' '.join(text)} film,{mean + scale * sum(map(words.get, text))!r}" for text in texts]
+        (tmp_path / "numbers.csv").write_text("\n".join(["text,amount", *lines]) + "\n")
+        results = train(own_options(train_file=str(tmp_path / "numbers.csv"), label_column="amount",
+                                    problem_type="regression", epochs=20, hidden_size=None, vocab_size=None,
+                                    output_dir=str(tmp_path / str(number))))
+        found.append(results["runs"][0]["r2"])
+    assert min(found) > 0.9
+    assert found == pytest.approx(found[:1] * 3, abs=0.03)
+
+
+def test_no_baseline_of_very_many_classes(own_options, monkeypatch, capsys):
+    monkeypatch.setattr(own_results, "MOST_CLASSES", 2)
+    results = train(own_options(epochs=1, baseline=True))
+    assert "baseline" not in results
+    assert "no baseline: TF-IDF with a logistic regression for each of 3 classes would take minutes" in (
+        capsys.readouterr().err)
 
 
 def test_dendrites_grow_on_the_encoder(own_options):

@@ -8,6 +8,7 @@ import torch
 from small_classifier import hugging_face_tokenizer
 from transformers import AutoTokenizer, BertForSequenceClassification
 
+from dendritic_bert.file_lock import locked
 from dendritic_bert.training import teacher as teacher_module
 from dendritic_bert.training.teacher import label_texts
 
@@ -83,3 +84,6 @@ def test_two_trainings_do_not_keep_logits_in_one_file(bert, tmp_path, monkeypatc
     found = ask()
     assert len(errors) == 1
     assert np.array_equal(ask(), found)
+    kept, = (tmp_path / "labels").glob("*.kept")
+    with locked(kept.with_suffix(".lock"), "the folder"):
+        assert np.array_equal(ask(), found), "where nothing is to be labelled, any number may read"
