@@ -34,9 +34,10 @@ def embed_texts(teacher: SentenceEncoder, texts: Texts, folder: Path) -> np.ndar
     path = folder / f"embeddings-{key[:16]}.f16"
     folder.mkdir(parents=True, exist_ok=True)
     shape = len(texts), teacher.dimension
+    size = len(texts) * teacher.dimension * np.dtype(np.float16).itemsize
 
     def is_whole() -> bool:
-        return path.exists() and path.stat().st_size >= np.prod(shape) * np.dtype(np.float16).itemsize
+        return path.exists() and path.stat().st_size >= size
 
     if not is_whole():  # else several trainings may read them at the same time
         with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):

@@ -70,8 +70,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         for name in ("train_file", "dev_file"):
-            if isinstance(files := getattr(self, name), (str, Path)):
-                setattr(self, name, [str(files)])
+            files = getattr(self, name)
+            setattr(self, name, list(map(str, [files] if isinstance(files, (str, Path)) else files)))
         self._choose_benchmark()
         for name, value in BENCHMARK_DEFAULTS[self.benchmark].items():
             if getattr(self, name) is None:
@@ -102,9 +102,8 @@ class DataOptions:
         if self.problem_type is not None:
             expect_choice("problem_type", self.problem_type, PROBLEM_TYPES)
         if self.benchmark == "own":
-            for name in ("data_dir",):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is {getattr(self, name)}, but the rows are your own: leave it out.")
+            if self.data_dir is not None:
+                raise ValueError(f"data_dir is {self.data_dir}, but the rows are your own: leave it out.")
             if self.dev_file and self.hold_out is not None:
                 raise ValueError(f"dev_file is {self.dev_file[0]} and hold_out is {self.hold_out}: pass one of the "
                                  "two.")

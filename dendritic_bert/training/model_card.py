@@ -54,8 +54,8 @@ def write_model_card(
         "## How it was made", "",
         *how_it_was_made(options, results, config), "",
         "## How it scores", "",
-        f"On the whole dev set ({results['num_dev']:,} rows), after the last epoch, with the weights as they are "
-        f"written. The weights here are those of the first seed, {options.seeds[0]}.", "",
+        f"On the whole dev set ({results['num_dev']:,} rows), after {scored_epoch(options)}, with the weights as they "
+        f"are written. The weights here are those of the first seed, {options.seeds[0]}.", "",
         *_table(results), "",
     ]), encoding="utf-8")
 
@@ -63,6 +63,11 @@ def write_model_card(
 def title(config: DendriticBertConfig) -> str:
     """What kind of model it is, in three words or a few more."""
     return "A Dendritic Semantic Network (DSN)" if config.dsn else "A BERT with a dendritic head"
+
+
+def scored_epoch(options: TrainingOptions) -> str:
+    """The epoch whose weights are kept, in words."""
+    return "the epoch of the lowest dev loss" if options.early_stopping else "the last epoch"
 
 
 def how_it_was_made(options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig) -> list[str]:
@@ -75,7 +80,8 @@ def how_it_was_made(options: TrainingOptions, results: dict[str, Any], config: D
     return [
         f"- Data: {results['source']}, {results['num_train']:,} rows"
         + (truncated if results["num_truncated"] else "") + ".",
-        f"- Started from {options.start}, trained for {options.epochs} epochs; vocabulary of {config.vocab_size:,}, "
+        f"- Started from {options.start}, trained for {'at most ' * options.early_stopping}{options.epochs} epochs; "
+        f"vocabulary of {config.vocab_size:,}, "
         f"hidden size {config.hidden_size}{windows}, {config.num_dendrites} dendrites for each "
         f"{'output' if options.benchmark == 'squad' or config.head_hidden else 'label'}"
         + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",

@@ -12,7 +12,7 @@ from ..atomic_write import atomic_path
 from .evaluation import Evaluation, scores
 from .evaluation_report import draw_pictures, report_sections, table_cell
 from .markdown import markdown_table
-from .model_card import how_it_was_made, metric_names, title, what_it_is
+from .model_card import how_it_was_made, metric_names, scored_epoch, title, what_it_is
 from .options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def write_own_data_card(
         "## Data", "", *_data(benchmark), "",
         "## How it was made", "", *how_it_was_made(options, results, config), "",
         "## How it scores", "",
-        f"On the {results['num_dev']:,} dev row{'s' * (results['num_dev'] != 1)}, after the last epoch, with the "
-        f"weights as they are written, those of the first seed, {options.seeds[0]}. "
+        f"On the {results['num_dev']:,} dev row{'s' * (results['num_dev'] != 1)}, after {scored_epoch(options)}, with "
+        f"the weights as they are written, those of the first seed, {options.seeds[0]}. "
         f"{_what_the_dev_rows_decided(options, evaluation)}", "",
         *report_sections(evaluation, results.get("baseline")), *_seeds(results),
     ]
@@ -134,7 +134,7 @@ def _data(benchmark: OwnRows) -> list[str]:
 
 def _what_the_dev_rows_decided(options: Any, evaluation: Evaluation) -> str:
     """What makes the scores better than they would be on other rows."""
-    uses = [*(["the epoch that was kept"] if getattr(options, "early_stopping", False) else []),
+    uses = [*(["the epoch that was kept"] if options.early_stopping else []),
             *(["the temperature"] if evaluation.temperature != 1 else [])]
     return f"They decided on {' and '.join(uses)}, too: expect slightly less elsewhere." if uses else ""
 
@@ -148,5 +148,6 @@ def _seeds(results: dict[str, Any]) -> list[str]:
         ["seed", *(name.replace("_", " ") for name in names), "seconds"],
         [[str(run["seed"]), *(f"{run[name]:.4f}" for name in names), f"{run['seconds']:.0f}"]
          for run in results["runs"]]),
+        *(["Those that depend on probabilities are without the temperature.\n"] if results["temperature"] != 1 else []),
         f"Mean {results['metric'].replace('_', ' ')} over {len(results['runs'])} seeds: **{results['mean']:.4f}**, "
         f"standard deviation {results['sd']:.4f}.\n"]
