@@ -5,7 +5,8 @@
 Strings, bools, whole numbers with few different values and ids of classes, which count from 0 or 1 without a gap, are
 classes; numbers with a fractional part, and other whole numbers, are a regression; lists and separated strings are
 several classes of one row (multi-label), and so are lists of zeros and ones, one for each class; other lists of floats
-are several targets of a regression. Names of classes stand in sorted order, whole numbers in the order of their values.
+are several targets of a regression. Names of classes stand in sorted order, numbers in the order of their values. They
+are as the rows spell them, 2.50 stays 2.50; only whole numbers that were written as floats lose their zero, 2 for 2.0.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import math
 import re
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +37,8 @@ TEXT_WORDS, TEXT_CHARACTERS = 4, 40  # labels with so many words or characters o
 MIN_ROWS_OF_TEXTS = 10  # fewer rows do not show that a label column holds texts
 
 Place = Callable[[int], str]  # says in words where the row of a batch stands
-_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*|\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # "007" is a name
+_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*|\d+\.\d*|\.\d+)([eE][+-]?\d{1,8})?")  # "007" is a name
+_WHOLE_AS_FLOAT = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0?")  # as pandas writes whole numbers beside an empty cell
 _MISSING = frozenset(("", "nan", "NaN"))
 
 
@@ -120,6 +124,11 @@ class LabelCollector:
         self.column, self.source, self.separator, self.problem_type = column, source, separator, problem_type
         self.known, self.is_closed = tuple(known), is_closed
         self.ids = {name: number for number, name in enumerate(self.known)}
+        self.known_names = frozenset(self.known)
+        self.known_by_value: dict[Decimal, str | None] = {}  # None where several have the value
+        for name in self.known:
+            if (value := _value(name)) is not None:
+                self.known_by_value[value] = None if value in self.known_by_value else name
         self.values: array[Any] = array("d" if problem_type == REGRESSION else "i")
         self.lengths = array("i")  # of each row's list
         self.has_lists = separator is not None
@@ -182,12 +191,30 @@ class LabelCollector:
         if problem_type == REGRESSION:
             assert numbers is not None
             return Labels(REGRESSION, (), numbers[ids].astype(np.float32))
-        spellings = found if numbers is None else [_spelling(value) for value in numbers]
-        new = set(spellings) - set(self.known)
-        names = (*self.known, *(sorted(new) if numbers is None else sorted(new, key=float)))
+        classes = self._classes(found, ids, numbers is not None)
+        new = set(classes) - self.known_names
+        names = (*self.known, *sorted(new, key=None if numbers is None else lambda name: (Decimal(name), name)))
         number_of = {name: number for number, name in enumerate(names)}
-        ids = np.array([number_of[name] for name in spellings], np.int32)[ids] if found else ids
+        ids = np.array([number_of[name] for name in classes], np.int32)[ids] if found else ids
         return Labels(problem_type, names, ids, self._starts() if self.has_lists else None)
+
+    def _classes(self, found: list[str], ids: np.ndarray, is_numeric: bool) -> list[str]:
+        """The class of each name that was found: the known one that it names, else the name itself.
+
+        A known class of the same value but another spelling is meant only where the rows spell this value in one way:
+        rows with 901.1 and 901.10 have two classes.
+        """
+        names = [_without_zero(name) if is_numeric and name not in self.known_names else name for name in found]
+        if not self.known:
+            return names
+        is_there = np.bincount(ids, minlength=len(found)) > 0
+        num_spellings = Counter(map(_value, {name for name, there in zip(names, is_there) if there}))
+        classes = []
+        for name in names:
+            known = self._known_name(name)
+            is_meant = known in (name, _without_zero(name)) or num_spellings[_value(name)] < 2
+            classes.append(known if known is not None and is_meant else name)
+        return classes
 
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
@@ -266,7 +293,7 @@ class LabelCollector:
         if isinstance(value, (bool, int)):
             return str(value)
         if isinstance(value, float):
-            return _spelling(value)
+            return str(int(value)) if value.is_integer() else repr(value)
         raise ValueError(f"{place(row)}: column {self.column!r} holds {value!r:.60}, a {type(value).__name__}, "
                          "expected a string, a number or a list of these: mend the row, or name another label_column.")
 
@@ -280,9 +307,17 @@ class LabelCollector:
                              "as a regression needs: mend the row or take it out.")
         return found
 
+    def _known_name(self, name: str) -> str | None:
+        """The known class that a name means: the one that is spelled so, else the only one of the same value."""
+        for spelling in (name, _without_zero(name)):
+            if spelling in self.known_names:
+                return spelling
+        value = _value(name)
+        return None if value is None else self.known_by_value.get(value)
+
     def _find(self, name: str) -> int | None:
-        found = self.ids.get(name)
-        return self.ids.get(_spelling(float(name))) if found is None and _NUMBER.fullmatch(name) else found
+        known = self._known_name(name)
+        return None if known is None else self.ids[known]
 
     def _known_id(self, name: str, row: int, place: Place) -> int:
         found = self._find(name)
@@ -306,8 +341,8 @@ class LabelCollector:
     def _is_regression(self, numbers: np.ndarray | None) -> bool:
         if numbers is None or not len(numbers) or self.known:
             return False
-        different = len(np.unique(numbers))
         has_fractions = bool((numbers != np.round(numbers)).any())
+        different = len(set(map(_without_zero, self.ids)))
         rows_per_number = ROWS_PER_ID if self._are_ids(numbers, different) else ROWS_PER_NUMBER
         return has_fractions or different > max(FEW_NUMBERS, self.num_rows / rows_per_number)
 
@@ -368,7 +403,12 @@ def _as_numbers(names: list[str]) -> np.ndarray | None:
     return np.array(names, np.float64) if names and are_numbers(names) else None
 
 
-def _spelling(number: float) -> str:
-    """A number as the name of a class: 2 for 2.0."""
-    number = float(number)
-    return str(int(number)) if number.is_integer() else repr(number)
+def _value(name: str) -> Decimal | None:
+    """The value of a name that is spelled as a number, with all of its digits."""
+    return Decimal(name) if _NUMBER.fullmatch(name) else None
+
+
+def _without_zero(name: str) -> str:
+    """2 for 2.0; another name as it is."""
+    found = _WHOLE_AS_FLOAT.fullmatch(name)
+    return name if found is None else "0" if found[1] == "-0" else found[1]

@@ -47,6 +47,59 @@ def test_names_of_classes(values, names):
     assert encoded.tolist() == labels.dense().tolist()
 
 
+@pytest.mark.parametrize(("values", "names"), [
+    (["8471.30", "0901.10", "0901.1", "2.50"], ["2.50", "0901.1", "0901.10", "8471.30"]),
+    ([f"1234567890123456{end}" for end in (790, 789, 700)], [f"1234567890123456{end}" for end in (700, 789, 790)]),
+    ([1234567890123456790, 1234567890123456789], ["1234567890123456789", "1234567890123456790"]),
+    (["1E2", "2E5", "100"], ["100", "1E2", "2E5"]),
+    (["1.0", "1.1", "1.10", "-0.0", "0", "+3", "2.00"], ["0", "1", "1.1", "1.10", "2.00", "+3"]),
+    ([0.1, 1.0, 2.50, np.float64(3.0)], ["0.1", "1", "2.5", "3"]),
+])
+def test_numbers_as_classes_keep_their_spelling(values, names):
+    """Whole numbers that were written as floats lose their zero, and nothing else changes: 0901.10 is not 0901.1."""
+    labels = collect(values * 3, problem_type=CLASSES)
+    assert list(labels.names) == names
+    assert [labels.names[number] for number in labels.dense()] == [
+        {"1.0": "1", "-0.0": "0", "2.5": "2.5", "3.0": "3"}.get(str(value), str(value)) for value in values] * 3
+
+
+def test_whole_numbers_in_two_spellings_are_counted_once():
+    """15 numbers, of which one of two files has the spelling of pandas, are few."""
+    values = [spelling for number in range(2, 17) for spelling in (f"{number}", f"{number}.0")]
+    assert collect(values * 2).names == tuple(map(str, range(2, 17)))
+
+
+@pytest.mark.parametrize(("known", "values", "classes"), [
+    (["1", "2"], ["2.0", "1", "2.00"], ["2", "1", "2"]),
+    (["2.5", "high"], ["2.50", "high", "2.5"], ["2.5", "high", "2.5"]),  # of a model that changed the spelling
+    (["2.50"], [2.5], ["2.50"]),
+    (["0901.1", "0901.10"], ["0901.10", "0901.1"], ["0901.10", "0901.1"]),
+    (["2.0", "high"], ["2.0", "2"], ["2.0", "2.0"]),
+    (["1234567890123456789", "1234567890123456790"], [1234567890123456790], ["1234567890123456790"]),
+])
+def test_known_classes_are_found_by_spelling_and_then_by_value(known, values, classes):
+    labels = collect(values, known=known, is_closed=True)
+    assert [labels.names[number] for number in labels.dense()] == classes
+    assert labels.names == tuple(known)
+
+
+@pytest.mark.parametrize(("known", "value"), [
+    (["0901.1", "0901.10"], "0901.100"), (["1234567890123456789"], "1234567890123456790"), (["7"], "007")])
+def test_numbers_that_are_no_known_class(known, value):
+    with pytest.raises(ValueError, match=rf"^f\.csv, line 2: the label '{value}' is none of the {len(known)} labels "):
+        collect([value], known=known, is_closed=True)
+
+
+@pytest.mark.parametrize(("known", "values", "names"), [
+    (["2.5", "1"], ["2.50", "1.0", "3.0"], ["2.5", "1", "3"]),
+    (["0901.10"], ["0901.10", "0901.1"], ["0901.10", "0901.1"]),  # two spellings in the rows are two classes
+    (["2", "high"], ["2.0", "high", "low"], ["2", "high", "low"]),
+    (["2.0", "high"], ["2.0", "high", "low"], ["2.0", "high", "low"]),
+])
+def test_training_goes_on_with_known_numbers(known, values, names):
+    assert collect(values * 2, known=known).names == tuple(names)
+
+
 @pytest.mark.parametrize("values", [
     ["0.5", "1", "2e3", "-.5"], [0.5, 1.0, 2.0, 3.0], list(range(21)), [str(x) for x in RNG.normal(size=50)]])
 def test_numbers_are_a_regression(values):
