@@ -17,11 +17,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from itertools import compress, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .label_spelling import are_comma_numbers, as_list, likely_separator
+from .label_spelling import are_comma_numbers, as_list, likely_separator, says_missing
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 CLASSES, SEVERAL, REGRESSION = PROBLEM_TYPES
@@ -125,6 +126,7 @@ class LabelCollector:
         self.known, self.is_closed = tuple(known), is_closed
         self.ids = {name: number for number, name in enumerate(self.known)}
         self.known_names = frozenset(self.known)
+        self.has_known_numbers = is_closed and bool(known) and are_numbers(known)
         self.known_by_value: dict[Decimal, str | None] = {}  # None where several have the value
         for name in self.known:
             if (value := _value(name)) is not None:
@@ -135,6 +137,7 @@ class LabelCollector:
         self.num_targets = 0  # of each row's list of floats
         self.num_indicators = 0  # of each row's list of zeros and ones, while all rows are such; 0 if they are not
         self.num_rows = 0
+        self.first_missing: tuple[str, str] | None = None  # place and name of a class that is called NA or the like
 
     def add(self, values: list[Any], place: Place) -> None:
         """Take the labels of some rows, none of them missing; ``place(i)`` says in words where row i stands."""
@@ -158,10 +161,36 @@ class LabelCollector:
         if self.is_closed:
             self.values.extend([self._known_id(name, row, place) for name, row in zip(names, rows)])
         else:
-            ids = self.ids
+            ids, num_known = self.ids, len(self.ids)
             self.values.extend([ids.setdefault(name, len(ids)) for name in names])
+            self._find_missing(islice(reversed(ids), len(ids) - num_known), names, rows, place)
             if len(ids) > MAX_CLASSES:
                 self._leave_names()
+
+    def is_missing(self, value: Any) -> bool:
+        """Whether a label is missing, or a word such as NA where all others are known to be numbers."""
+        if is_missing(value, self.separator):
+            return True
+        has_numbers = self.values.typecode == "d" or (self.has_known_numbers and not self.has_lists)
+        return has_numbers and isinstance(value, str) and value not in self.known_names and says_missing(value)
+
+    def take_out_missing(self) -> np.ndarray:
+        """Take out the labels that are words such as NA where all others are numbers: ``[n]`` bool, the rows of these.
+        """
+        values = np.array(self.values)
+        missing = self._missing_names()
+        if self.values.typecode == "d" and not self.has_lists:
+            is_missing = np.isnan(values)
+        elif missing:
+            is_kept = np.array([name not in missing for name in self.ids])
+            is_missing = ~is_kept[values]
+            values = (np.cumsum(is_kept) - 1).astype(np.int32)[values]
+            self.ids = {name: number for number, name in enumerate(name for name in self.ids if name not in missing)}
+        else:
+            return np.zeros(self.num_rows, np.bool_)
+        self.values = array(self.values.typecode, values[~is_missing].tobytes())
+        self.num_rows -= int(is_missing.sum())
+        return is_missing
 
     def knows(self, value: Any, row: int, place: Place) -> bool:
         """Whether ``add`` can take a label as far as its classes are concerned; False only if it ``is_closed``."""
@@ -328,13 +357,29 @@ class LabelCollector:
                              "rows with it.")
         return found
 
+    def _find_missing(self, new: Iterable[str], names: list[str], rows: Sequence[int], place: Place) -> None:
+        """Note where the first word such as NA stands, among the ``new`` ones of ``names``."""
+        found = [names.index(name) for name in new if says_missing(name)]
+        if found and self.first_missing is None:
+            self.first_missing = place(rows[min(found)]), names[min(found)]
+
+    def _missing_names(self) -> set[str]:
+        """The names that are words such as NA, if all others are numbers."""
+        found = {name for name in self.ids if name not in self.known_names and says_missing(name)}
+        others = self.ids.keys() - found
+        return found if found and others and not self.has_lists and are_numbers(others) else set()
+
     def _leave_names(self) -> None:
-        """Go on with numbers alone, where there are too many different ones to be kept as names."""
-        numbers = None if self.problem_type or self.has_lists else _as_numbers(list(self.ids))
-        if numbers is None:
+        """Go on with numbers alone, where there are too many different ones to be kept as names; NaN is missing."""
+        missing = self._missing_names()
+        is_number = np.array([name not in missing for name in self.ids])
+        found = None if self.problem_type or self.has_lists else _as_numbers(list(compress(self.ids, is_number)))
+        if found is None:
             self._expect_no_texts()
             raise ValueError(f"{self.source}: column {self.column!r} has more than {MAX_CLASSES:,} different labels: "
                              "name another label_column.")
+        numbers = np.full(len(is_number), np.nan)
+        numbers[is_number] = found
         self.values = array("d", numbers[np.array(self.values)])
         self.ids = {}
 

@@ -1,5 +1,5 @@
-"""Labels that a table spells as something else: lists as strings, several names in one, numbers with a comma, and names
-that look alike."""
+"""Labels that a table spells as something else: lists as strings, several names in one, numbers with a comma, words for
+a missing label, and names that look alike."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 SEPARATORS = (";", "|", ",")
 MOST = 0.8  # share of the parts that are names themselves, where names are several in one
 MIN_JOINED = 2  # one name with a separator may be the name of a class
+MISSING_WORDS = frozenset(("na", "n/a", "#n/a", "null", "none", "<na>", r"\n"))  # in lower case; R, Excel, SQL, Python
 
 _LIST = re.compile(r"\[.*\]", re.DOTALL)
 _JOINED_STRINGS = re.compile(r"""(['"])\s+\1""")  # ['a' 'b'], as numpy writes, is ['ab'] in Python
@@ -49,6 +50,11 @@ def are_comma_numbers(names: Collection[str]) -> bool:
     num_commas = sum(_COMMA_NUMBER.fullmatch(name) is not None for name in names)
     return (num_commas >= len(names) / 2 > 0
             and num_commas + sum(_WHOLE_NUMBER.fullmatch(name) is not None for name in names) == len(names))
+
+
+def says_missing(name: str) -> bool:
+    """Whether a name is a word that programs write where there is no label, such as NA."""
+    return name.strip().casefold() in MISSING_WORDS
 
 
 def folded(name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from .column_choice import has_known_name, is_sentence
 from .column_values import is_number
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
-from .label_spelling import folded, likely_separator, shown
+from .label_spelling import folded, likely_separator, says_missing, shown
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
@@ -68,6 +68,11 @@ class DataReport:
         return sorted((name for name in self.class_counts if counts[folded(name)] > 1), key=folded)
 
     @property
+    def missing_classes(self) -> list[str]:
+        """The classes, with their rows, whose names are words for a missing label, such as NA."""
+        return [f"{name} {count:,}" for name, count in self.class_counts.items() if says_missing(name)]
+
+    @property
     def separator(self) -> str | None:
         """What seems to stand between the labels of a row that were taken for one."""
         return likely_separator(self.class_counts) if self.problem_type == CLASSES else None
@@ -89,6 +94,9 @@ class DataReport:
             (self.is_header_doubtful, "the first line was taken for the names of the columns: if it is a row, put a "
                                       "line such as text,label before it"),
             (self.separator, f"the labels seem to hold several each: pass --label_separator {self.separator!r}"),
+            (len(self.missing_classes), "labels that look like missing ones were taken for classes: "
+                                        f"{_some(self.missing_classes)}; empty them and pass --on_error skip, or "
+                                        "give these classes other names"),
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
                                       f"{_some(self.small_classes)}"),
             (len(self.similar_classes), "classes whose names differ in case, spaces or invisible characters alone: "

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..inference.records import RecordBatch
 from .column_choice import Columns, choose_columns
-from .label_kinds import LabelCollector, Labels, is_missing
+from .label_kinds import LabelCollector, Labels
 from .other_records import AnyRecords
 
 BATCH_ROWS = 4096
@@ -99,7 +99,8 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     """Read every row once.
 
     ``on_error``: "stop" raises ValueError for a row without a text or a label, or with a label that is not among those
-    that may be, which names its place; "skip" and "null" leave it out. An empty text is a text.
+    that may be, which names its place; "skip" and "null" leave it out. An empty text is a text, and a word such as NA
+    is no label where all others are numbers.
 
     Raises ValueError for a table without these columns or without a row, and as ``LabelCollector.add`` does.
     """
@@ -108,24 +109,29 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     if missing:
         raise ValueError(f"{source} has no column {missing[0]!r}, which the training rows have: its columns are "
                          f"{', '.join(map(repr, names))}.")
-    digests, is_row = array("Q"), array("b")
-    num_empty = num_malformed = num_replaced = 0
+    digest_of, is_whole = array("Q"), array("b")
+    num_malformed = num_replaced = 0
     for batch in records.batches(BATCH_ROWS, columns.all):
         texts = [batch.columns[name] for name in columns.texts]
         labels = batch.columns[columns.label] if columns.label else [0] * len(texts[0])
         whole = [_check_row(batch, row, values, columns, collector, on_error)
                  for row, values in enumerate(zip(*texts, labels))]
-        is_row.extend(whole)
+        is_whole.extend(whole)
         num_malformed, num_replaced = batch.position.num_malformed, batch.position.num_replaced
         collector.add(list(compress(labels, whole)), partial(_place, batch, np.flatnonzero(whole)))
-        for values in compress(zip(*texts), whole):
-            parts = [value.strip() for value in values]
-            num_empty += not any(parts)
-            digests.append(_digest(parts))
-    if not digests:
-        raise ValueError(f"{source} holds no row" + (" with a label." if is_row else ": name a file that does."))
-    return Table(records, columns, np.array(is_row, np.bool_), collector.finish(),
-                 np.array(digests, np.uint64), num_empty, num_malformed if on_error == "skip" else 0, num_replaced)
+        digest_of.extend(_digest(values) for values in compress(zip(*texts), whole))
+    is_missing = collector.take_out_missing()
+    if is_missing.any() and on_error == "stop" and collector.first_missing:
+        place, label = collector.first_missing
+        raise ValueError(f"{place}: the label in column {columns.label!r} is {label!r}, and all others are numbers: "
+                         "give the row one, or leave such rows out with on_error skip.")
+    is_row, digests = np.array(is_whole, np.bool_), np.array(digest_of, np.uint64)[~is_missing]
+    is_row[is_row] = ~is_missing
+    if not len(digests):
+        raise ValueError(f"{source} holds no row" + (" with a label." if len(is_row) else ": name a file that does."))
+    num_empty = int((digests == _digest([""] * len(columns.texts))).sum())
+    return Table(records, columns, is_row, collector.finish(), digests, num_empty,
+                 num_malformed if on_error == "skip" else 0, num_replaced)
 
 
 def _place(batch: RecordBatch, rows: np.ndarray, row: int) -> str:
@@ -137,7 +143,7 @@ def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Col
                on_error: str) -> bool:
     """Whether a row is whole. Raises ValueError if it is not and ``on_error`` is "stop"."""
     *texts, label = values
-    if all(isinstance(text, str) for text in texts) and not is_missing(label, collector.separator):
+    if all(isinstance(text, str) for text in texts) and not collector.is_missing(label):
         return on_error == "stop" or collector.knows(label, row, batch.place)  # with "stop" the collector raises
     if on_error == "stop":
         place = batch.place(row)
@@ -151,6 +157,6 @@ def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Col
     return False
 
 
-def _digest(parts: list[str]) -> int:
-    text = "\x1f".join(parts).encode("utf-8", "surrogatepass")
+def _digest(texts: Sequence[str]) -> int:
+    text = "\x1f".join([text.strip() for text in texts]).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

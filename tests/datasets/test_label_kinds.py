@@ -240,6 +240,43 @@ def test_labels_that_do_not_fit(values, options, message):
         collect(values, **options)
 
 
+@pytest.mark.parametrize(("values", "problem_type", "kept"), [
+    (["1", "NA", "2"] * 5, CLASSES, ["1", "2"] * 5),
+    (["0.5", "1.0", "n/a", "\\N", "1.5"], REGRESSION, [0.5, 1.0, 1.5]),
+    ([0.5, "<NA>", 2, "None"], REGRESSION, [0.5, 2.0]),
+    (["a", "NA", "b"], CLASSES, ["a", "NA", "b"]),
+    (["NA", "null"], CLASSES, ["NA", "null"]),
+])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_words_for_missing_labels_among_numbers(values, problem_type, kept, batch):
+    collector = LabelCollector("label", "f.csv")
+    for start in range(0, len(values), batch):
+        collector.add(values[start:start + batch], lambda row, start=start: f"f.csv, line {2 + start + row}")
+    is_missing = collector.take_out_missing()
+    labels = collector.finish()
+    assert [value for value, missing in zip(values, is_missing) if not missing] == [
+        value for value in values if len(kept) == len(values) or value not in ("NA", "n/a", "\\N", "<NA>", "None")]
+    assert labels.problem_type == problem_type
+    assert [labels.names[i] for i in labels.dense()] == kept if labels.names else labels.dense().tolist() == kept
+
+
+def test_words_for_missing_labels_among_many_numbers(monkeypatch):
+    """The numbers, which are too many to be kept as names, and NA before and after it is found that they are."""
+    monkeypatch.setattr(label_kinds, "MAX_CLASSES", 10)
+    collector = LabelCollector("label", "f.csv")
+    collector.add(["0.5", "NA", *(f"{number}.25" for number in range(12))], lambda row: f"f.csv, line {2 + row}")
+    assert [collector.is_missing(value) for value in ("NA", "2", "")] == [True, False, True]
+    collector.add(["7.5"], lambda row: f"f.csv, line {16 + row}")
+    assert collector.take_out_missing().tolist() == [False, True] + [False] * 13
+    assert collector.finish().dense().tolist() == [0.5, *(number + 0.25 for number in range(12)), 7.5]
+    assert collector.first_missing == ("f.csv, line 3", "NA")
+
+
+def test_a_class_of_a_model_that_is_called_na():
+    labels = collect(["1", "NA"], known=["1", "2", "NA"])
+    assert [labels.names[number] for number in labels.dense()] == ["1", "NA"]
+
+
 def test_missing_labels():
     assert all(map(is_missing, (None, "", "  ", "nan", "NaN", float("nan"), np.float32("nan"))))
     assert not any(map(is_missing, ("a", 0, 0.0, False, [], ["a"])))

@@ -68,6 +68,21 @@ def test_labels_that_look_alike(labels, shown):
     assert "invisible" not in str(report)
 
 
+def test_classes_that_are_named_like_missing_labels():
+    labels = ["billing"] * 30 + ["NA"] * 11 + ["None"] * 2 + ["delivery"] * 31
+    rows = records([f"text {number}" for number in range(74)], labels)
+    line = ("warning: labels that look like missing ones were taken for classes: NA 11, None 2; empty them and pass "
+            "--on_error skip, or give these classes other names")
+    assert line in OwnRows(rows, rows).report.lines()
+
+
+def test_ratings_beside_missing_ones_are_a_regression():
+    labels = ["1", "1.5", "2", "NA"] * 5
+    report = OwnRows(records([f"text {number}" for number in range(20)], labels), on_error="skip").report
+    assert report.lines()[2].startswith("labels: numbers from 1 to 2, taken as a regression ")
+    assert (report.num_train + report.num_dev, report.num_skipped) == (15, 5)
+
+
 def test_bytes_that_are_not_utf_8(tmp_path):
     """Those of all columns that are read, of the training rows and of the dev rows."""
     rows = "text,label\n" + "".join(f"text {i},{'très bon' if i % 2 else 'mauvais'}\n" for i in range(20))

@@ -35,6 +35,10 @@ def test_rows_that_are_not_whole(monkeypatch):
     ([2.0, 3, "1", 2, 1], ["1", "2"], {}, [0, 2, 3, 4]),
     ([[1, 0, 0], [0, 1, 1], [1, 0], [0, 0, 0], [1, 1, 1]], ["x", "y", "z"], {}, [0, 1, 3, 4]),
     ([0.5, "2", 3, 4, None], [], {"problem_type": "regression"}, [0, 1, 2, 3]),
+    ([0.5, "2", "NA", 4, "null"], [], {"problem_type": "regression"}, [0, 1, 3]),
+    (["1", "NA", "2", "None", "2.0"], ["1", "2"], {}, [0, 2, 4]),
+    (["1.5", "NA", "2", "n/a", "3"], [], {}, [0, 2, 4]),
+    (["NA", "x", "x", "y", "y"], [], {}, [0, 1, 2, 3, 4]),  # classes
 ])
 def test_labels_that_no_training_row_has_can_be_left_out(monkeypatch, labels, known, options, kept):
     monkeypatch.setattr("dendritic_bert.datasets.survey.BATCH_ROWS", 2)
@@ -43,6 +47,12 @@ def test_labels_that_no_training_row_has_can_be_left_out(monkeypatch, labels, kn
                    collector, "skip")
     assert [*table.places(np.ones(len(table), np.bool_))] == [f"rows, row {row}" for row in kept]
     assert (table.num_skipped, table.labels.num_rows) == (5 - len(kept), len(kept))
+
+
+def test_empty_texts_are_counted_without_the_rows_that_have_no_label():
+    table = read(["", "a", " ", "b", ""], ["1", "2", "NA", "NA", "1"], "skip")
+    assert (len(table), table.num_empty, table.num_skipped) == (3, 2, 2)
+    assert [*table.texts(np.ones(3, np.bool_))] == [(["", "a", ""],)]
 
 
 def test_equal_texts_have_equal_digests():
@@ -57,6 +67,7 @@ def test_equal_texts_have_equal_digests():
 @pytest.mark.parametrize(("texts", "labels", "message"), [
     (["a", None], ["x", "y"], r"^rows, row 1: column 'text' is null: mend the row, or leave such rows out "),
     (["a", {"b": 1}], ["x", "y"], r"^rows, row 1: column 'text' is \{'b': 1\}, a dict and not a string: mend the row"),
+    (["", "b", "c"], ["1", "2", "NA"], r"^rows, row 2: the label in column 'label' is 'NA', and all others are numb"),
     (["a", "b"], ["x", float("nan")], r"^rows, row 1: the label in column 'label' is nan: give the row one, or leave"),
 ])
 def test_rows_that_end_it(texts, labels, message):
