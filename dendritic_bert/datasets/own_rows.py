@@ -281,7 +281,7 @@ def _expect_classes(table: Table, is_chosen: bool) -> None:
                          f"{column!r}: name another label_column, or add rows of another class.")
     counts = labels.counts()
     num_found, num_single = int((counts > 0).sum()), int((counts == 1).sum())
-    if num_found >= len(table):
+    if num_found >= len(table) and counts.max() < 2:  # rows with several labels may have more than rows
         raise ValueError(f"{table.source}: column {column!r} has {num_found} different labels in {len(table)} rows: "
                          "name another label_column, or add rows, two or more of each class.")
     if is_chosen and labels.problem_type == CLASSES and len(table) >= MIN_ROWS and num_single > num_found / 2:

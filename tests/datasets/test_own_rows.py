@@ -189,6 +189,15 @@ def test_labels_of_strings_with_a_separator(tmp_path):
     assert rows.targets("dev").shape == (6, 2)
 
 
+def test_more_labels_than_rows():
+    """Where 60 tags stand once and 2 often, these can be learnt; where all tags stand once, nothing can."""
+    often = [["often"], ["sometimes"]] * 30
+    tags = [[*several, f"tag {number}"] for number, several in enumerate(often)]
+    assert len(OwnRows.from_lists(TEXTS, tags).labels) == 62
+    with pytest.raises(ValueError, match=r"column 'label' has 120 different labels in 60 rows: name another label_"):
+        OwnRows.from_lists(TEXTS, [[f"tag {number}", f"tag {number + 60}"] for number in range(60)])
+
+
 def test_new_rows_for_a_model(tmp_path):
     """A model's labels come first; where rows are only scored, others are an error that names row and label."""
     path = write_csv(tmp_path / "f.csv", ["text", "label"], zip(TEXTS, LABELS["single_label_classification"]))
