@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .label_spelling import are_comma_numbers, as_list, likely_separator, says_missing
+from .label_spelling import are_comma_numbers, as_list, says_missing
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 CLASSES, SEVERAL, REGRESSION = PROBLEM_TYPES
@@ -413,17 +413,15 @@ class LabelCollector:
                              f"different values in {self.num_rows:,} rows, {words:.0f} words each: name the column "
                              "of the labels with label_column.")
 
-
     def _expect_no_commas(self) -> None:
-        """Raise ValueError for many numbers with a comma, which would be names of classes."""
+        """Raise ValueError for numbers with a comma, which would be names of classes."""
         names = self.ids.keys()
-        if self.problem_type or self.has_lists or self.known or len(names) <= FEW_NUMBERS:
+        if self.problem_type or self.has_lists or self.known or not are_comma_numbers(names):
             return
-        if are_comma_numbers(names) and not likely_separator(names):
-            found = next(name for name in names if "," in name)
-            raise ValueError(f"{self.source}: the labels of column {self.column!r} look like numbers with a comma, "
-                             f"such as {found!r}: write a point for a decimal comma and nothing for one of thousands, "
-                             f"or pass problem_type {CLASSES}.")
+        found = next(name for name in names if "," in name)
+        raise ValueError(f"{self.source}: the labels of column {self.column!r} look like numbers with a comma, such as "
+                         f"{found!r}: write a point for a decimal comma and nothing for one of thousands, pass "
+                         f"label_separator ',' if they are several labels, or problem_type {CLASSES}.")
 
 
 def _are_indicators(value: Any, width: int) -> bool:

@@ -13,11 +13,12 @@ from typing import Any
 SEPARATORS = (";", "|", ",")
 MOST = 0.8  # share of the parts that are names themselves, where names are several in one
 MIN_JOINED = 2  # one name with a separator may be the name of a class
+MIN_HALVES = 2  # one such as 1,5 beside whole numbers may be two labels
 MISSING_WORDS = frozenset(("na", "n/a", "#n/a", "null", "none", "<na>", r"\n"))  # in lower case; R, Excel, SQL, Python
 
 _LIST = re.compile(r"\[.*\]", re.DOTALL)
 _JOINED_STRINGS = re.compile(r"""(['"])\s+\1""")  # ['a' 'b'], as numpy writes, is ['ab'] in Python
-_COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+")
+_COMMA_NUMBER = re.compile(r"[+-]?\d+,(\d+)")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 
 
@@ -35,7 +36,12 @@ def as_list(value: Any) -> Any:
 
 
 def likely_separator(names: Collection[str]) -> str | None:
-    """What stands between the labels of a row, if names are several in one, whose parts mostly are names themselves."""
+    """What stands between the labels of a row, if names are several in one, whose parts mostly are names themselves.
+
+    None for numbers with a decimal comma, such as 1, 1,5, 2, ..., 5.
+    """
+    if are_comma_numbers(names):
+        return None
     known = {name.strip() for name in names}
     for separator in SEPARATORS:
         joined = [name for name in names if separator in name]
@@ -46,10 +52,11 @@ def likely_separator(names: Collection[str]) -> str | None:
 
 
 def are_comma_numbers(names: Collection[str]) -> bool:
-    """Whether names are numbers such as 0,385, half of them or more with a comma."""
-    num_commas = sum(_COMMA_NUMBER.fullmatch(name) is not None for name in names)
-    return (num_commas >= len(names) / 2 > 0
-            and num_commas + sum(_WHOLE_NUMBER.fullmatch(name) is not None for name in names) == len(names))
+    """Whether names are numbers such as 0,385, half of them or more with a comma, or all of those with a half: 1,5."""
+    fractions = [found[1] for name in names if (found := _COMMA_NUMBER.fullmatch(name))]
+    num_whole = sum(_WHOLE_NUMBER.fullmatch(name) is not None for name in names)
+    are_halves = len(fractions) >= MIN_HALVES and all(fraction.rstrip("0") == "5" for fraction in fractions)
+    return (len(fractions) >= len(names) / 2 > 0 or are_halves) and len(fractions) + num_whole == len(names)
 
 
 def says_missing(name: str) -> bool:

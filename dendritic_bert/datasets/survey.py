@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.records import RecordBatch
+from ..inference.records import Position, RecordBatch
 from .column_choice import Columns, choose_columns
 from .label_kinds import LabelCollector, Labels
 from .other_records import AnyRecords
@@ -76,6 +76,8 @@ def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | 
     _expect_columns(names, records.name, getattr(records, "format", ""))
     once = [name for name in names if names.count(name) == 1]  # the others cannot be read by their names
     first = next(iter(records.batches(SAMPLE_ROWS, once)), None) if once and len(names) > 1 else None
+    if first and not len(first.lines):
+        _expect_well_formed(records.name, first.position)
     sample = dict(first.columns) if first else {}
     return choose_columns(names, sample, records.name, text, text_pair, label)
 
@@ -95,6 +97,13 @@ def _expect_columns(names: list[str], source: str, input_format: str) -> None:
                          "input_format csv and delimiter tab.")
 
 
+def _expect_well_formed(source: str, position: Position) -> None:
+    """Raise ValueError for records of which none is left, if malformed ones were left out."""
+    if position.num_malformed:
+        raise ValueError(f"{source} holds no row: {position.num_malformed:,} malformed, the first of them "
+                         f"{position.first_malformed}")
+
+
 def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_error: str = "stop") -> Table:
     """Read every row once.
 
@@ -110,14 +119,14 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
         raise ValueError(f"{source} has no column {missing[0]!r}, which the training rows have: its columns are "
                          f"{', '.join(map(repr, names))}.")
     digest_of, is_whole = array("Q"), array("b")
-    num_malformed = num_replaced = 0
+    position = Position()
     for batch in records.batches(BATCH_ROWS, columns.all):
         texts = [batch.columns[name] for name in columns.texts]
         labels = batch.columns[columns.label] if columns.label else [0] * len(texts[0])
         whole = [_check_row(batch, row, values, columns, collector, on_error)
                  for row, values in enumerate(zip(*texts, labels))]
         is_whole.extend(whole)
-        num_malformed, num_replaced = batch.position.num_malformed, batch.position.num_replaced
+        position = batch.position
         collector.add(list(compress(labels, whole)), partial(_place, batch, np.flatnonzero(whole)))
         digest_of.extend(_digest(values) for values in compress(zip(*texts), whole))
     is_missing = collector.take_out_missing()
@@ -127,11 +136,13 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
                          "give the row one, or leave such rows out with on_error skip.")
     is_row, digests = np.array(is_whole, np.bool_), np.array(digest_of, np.uint64)[~is_missing]
     is_row[is_row] = ~is_missing
+    if not len(is_row):
+        _expect_well_formed(source, position)
     if not len(digests):
         raise ValueError(f"{source} holds no row" + (" with a label." if len(is_row) else ": name a file that does."))
     num_empty = int((digests == _digest([""] * len(columns.texts))).sum())
     return Table(records, columns, is_row, collector.finish(), digests, num_empty,
-                 num_malformed if on_error == "skip" else 0, num_replaced)
+                 position.num_malformed if on_error == "skip" else 0, position.num_replaced)
 
 
 def _place(batch: RecordBatch, rows: np.ndarray, row: int) -> str:

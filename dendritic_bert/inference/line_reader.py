@@ -69,6 +69,7 @@ class LineReader:
                 self._header = self._csv_row() or []
             self._width = len(self._header)
             self._give_out()
+        self._header_lines = self._num_lines - done.lines
 
     @property
     def names(self) -> list[str]:
@@ -247,7 +248,8 @@ class LineReader:
             return END
         if len(row) == self._width:
             return [row[field] for field in self._fields]
-        raise self._wrong_width(row, "quote a text that holds a comma or a line end")
+        raise self._wrong_width(row, "quote a text that holds a comma or a line end",
+                                "quote a text that holds a line end")
 
     def _next_of_tsv(self) -> Any:
         row = self._tsv_row()
@@ -255,11 +257,17 @@ class LineReader:
             return END
         if len(row) == self._width:
             return [row[field] for field in self._fields]
-        raise self._wrong_width(row, "take tabs and line ends out of the texts")
+        raise self._wrong_width(row, "take tabs and line ends out of the texts", "take line ends out of the texts")
 
-    def _wrong_width(self, row: list[str], remedy: str) -> MalformedRecord:
+    def _wrong_width(self, row: list[str], if_long: str, if_short: str) -> MalformedRecord:
         missing = next((f"column {column!r} is missing, " for column in self._columns
                         if self.names.index(column) >= len(row)), "")
+        remedy = if_long
+        if len(row) < self._width:
+            remedy = f"add the fields that are missing, be they empty, or {if_short}"
+        elif len(row) == self._width + 1 and self._num_lines == self._header_lines:  # the first record
+            remedy = ("if the header lacks a name for the first column, as R's write.table leaves it out, write the "
+                      f"file with col.names=NA or row.names=FALSE; else {if_long}")
         return self._malformed(f"{missing}{len(row)} columns for the header's {self._width}, {remedy}.")
 
     def _tsv_row(self) -> list[str] | None:

@@ -263,6 +263,18 @@ def test_rows_that_are_left_out(tmp_path):
     assert f"{path}, line 24" in [*rows.places("train"), *rows.places("dev")]
 
 
+@pytest.mark.parametrize("names", [["text", "label"], ["msg", "team"]])
+def test_rows_that_are_all_malformed(tmp_path, names):
+    """As those of R's write.table, whose header has no name for the row names; of dev rows, too."""
+    path = write_csv(tmp_path / "f.csv", names, [[number, *row] for number, row in enumerate(WHOLE)])
+    message = (r"f\.csv holds no row: 20 malformed, the first of them \S+f\.csv, line 2: 3 columns for the header's 2, "
+               r"if the header lacks a name for the first column, as R's write\.table leaves it out, write the file ")
+    with pytest.raises(ValueError, match=message):
+        OwnRows.open(path, on_error="skip")
+    with pytest.raises(ValueError, match=message):
+        OwnRows.open(write_csv(tmp_path / "whole.csv", names, WHOLE), path, on_error="skip", text_column=names[0])
+
+
 def test_memory_does_not_grow_with_the_texts(tmp_path, tokenizer, monkeypatch):
     """Of a row are kept a digest, a label, a length and flags, but no text and no ids."""
     monkeypatch.setattr("dendritic_bert.datasets.survey.BATCH_ROWS", 100)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -90,6 +91,27 @@ def test_it_is_written_as_null(classifier, short_lines, input_format, data, text
     assert output.getvalue().splitlines() == [
         *header[0], *(NULLS[format] if text is None else next(expected) for text in texts)]
     assert (report.num_records, report.num_malformed) == (len(known), texts.count(None))
+
+
+UNNAMED = ("if the header lacks a name for the first column, as R's write.table leaves it out, write the file with "
+           "col.names=NA or row.names=FALSE; else ")
+COMMA, SHORT = "quote a text that holds a comma or a line end", "add the fields that are missing, be they empty, or "
+
+
+@pytest.mark.parametrize(("input_format", "data", "message"), [
+    ("csv", '"text","n"\n"1","good",3\n"2","bad",4\n', f"line 2: 3 columns for the header's 2, {UNNAMED}{COMMA}."),
+    ("csv", "text,n\ngood,3\ngood, but,3\n", f"line 3: 3 columns for the header's 2, {COMMA}."),
+    ("csv", "text,n\ngood, but, then,3\n", f"line 2: 4 columns for the header's 2, {COMMA}."),
+    ("csv", "text,n,m\ngood,3\n", f"line 2: 2 columns for the header's 3, {SHORT}quote a text that holds a line end."),
+    ("csv", "n,text\n3\n", f"line 2: column 'text' is missing, 1 columns for the header's 2, {SHORT}quote a text that "
+                           "holds a line end."),
+    ("tsv", "text\tn\n1\tgood\t3\n", f"line 2: 3 columns for the header's 2, {UNNAMED}take tabs and line ends out of "
+                                      "the texts."),
+    ("tsv", "text\tn\ngood\n", f"line 2: 1 columns for the header's 2, {SHORT}take line ends out of the texts."),
+])
+def test_a_record_of_another_width(classifier, input_format, data, message):
+    with pytest.raises(ValueError, match=f"^input, {re.escape(message)}$"):
+        classifier.classify_file(io.BytesIO(data.encode()), io.BytesIO(), input_format=input_format)
 
 
 @pytest.mark.parametrize("on_error", ["skip", "null"])
