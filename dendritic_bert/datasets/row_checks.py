@@ -14,6 +14,7 @@ from .label_spelling import folded, likely_separator, says_missing, shown
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
+ENOUGH_HELD = 3 / 4  # part of the share to hold out; it is said where fewer rows are held out
 SHOWN = 6  # labels that a line lists
 
 
@@ -25,8 +26,9 @@ class DataReport:
     columns: which columns were taken, in words. unused: names of the others.
     problem_type: one of ``label_kinds.PROBLEM_TYPES``.
     class_counts: for each class the number of training rows, in the order of the ids; empty for a regression.
-    num_train, num_dev: rows. num_skipped: rows that were left out, as they have no text or no label, or,
-        among dev rows, a label that no training row has.
+    num_train, num_dev: rows. num_rows: rows of the training file, with those that are held out of it.
+    num_skipped: rows that were left out, as they have no text or no label, or, among dev rows, a label that no training
+        row has.
     num_replaced: bytes that were not UTF-8 and became U+FFFD.
     num_empty: rows whose text is empty. num_duplicates: rows with the text of an earlier row.
     num_contradicting: rows whose text stands in the file with other labels too.
@@ -47,6 +49,7 @@ class DataReport:
     hold_out: float
     class_counts: dict[str, int] = field(default_factory=dict)
     label_range: tuple[float, float] | None = None
+    num_rows: int = 0
     num_skipped: int = 0
     num_replaced: int = 0
     num_empty: int = 0
@@ -81,6 +84,10 @@ class DataReport:
         """The report in a few lines, what is wrong with the rows last."""
         drawn = "of each class" if self.problem_type == CLASSES else "drawn at random"
         where = self.dev_source or f"held out, a share of {self.hold_out:g} {drawn}"
+        is_short = self.num_dev < ENOUGH_HELD * self.hold_out * self.num_rows
+        if self.dev_source is None and self.num_duplicates and is_short:
+            where = (f"held out, {self.num_dev / self.num_rows:.2g} of the rows and not {self.hold_out:g}, as rows "
+                     "with the same text stay on one side")
         unused = f"; not used: {_some([name or repr(name) for name in self.unused])}" if self.unused else ""
         train, dev = _count(self.num_train, "training row"), _count(self.num_dev, "dev row")
         return [f"{train} ({self.source}), {dev} ({where})",
@@ -146,7 +153,7 @@ def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.n
         [name for name in train.records.names if name not in train.columns.all], labels.problem_type,
         int(train_rows.sum()), int(dev_rows.sum()), hold_out, dict(zip(labels.names, counts)),
         None if numbers is None else (float(numbers.min()), float(numbers.max())),
-        num_skipped=sum(table.num_skipped for table in tables),
+        num_rows=len(train), num_skipped=sum(table.num_skipped for table in tables),
         num_replaced=sum(table.num_replaced for table in tables), num_empty=sum(table.num_empty for table in tables),
         num_duplicates=len(text_of) - len(first), num_contradicting=int(contradicts[text_of].sum()),
         num_shared=int(np.isin(train.digests[train_rows], dev.digests[dev_rows]).sum()),

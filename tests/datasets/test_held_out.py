@@ -65,6 +65,34 @@ def test_equal_texts_stay_together():
     assert not set(digests[held]) & set(digests[~held])
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_share_of_the_rows_and_not_of_the_texts(seed):
+    """One text of a class stands in 20 rows of 100, the others in 1, 2 or 3: they fill the tenth, and it never does."""
+    numbers = np.concatenate([np.zeros(20), np.repeat(np.arange(1, 41), [1, 2, 3, 2] * 10)]).astype(np.uint64)
+    ids, digests = np.repeat([0, 1], 100), np.concatenate([numbers, numbers + 100])
+    held = draw_held_out(classes(ids), digests, 0.1, seed)
+    assert np.bincount(ids[held]).tolist() == [10, 10]
+    assert not set(digests[held]) & {0, 100, *digests[~held].tolist()}
+    numbers = Labels(REGRESSION, (), ids.astype(np.float32))
+    assert draw_held_out(numbers, digests, 0.1, seed).sum() in (19, 20)
+
+
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_small_classes_whose_texts_stand_more_than_once(repeats):
+    """No text fits into a tenth of 12 rows, 1 or 2 of them; as many classes give one as the whole holds."""
+    ids, digests = np.repeat(np.arange(30), 12), np.arange(360, dtype=np.uint64) // repeats
+    held = draw_held_out(classes(ids), digests, 0.1, 0)
+    assert held.sum() == 36
+    assert np.bincount(ids[held]).max() == repeats
+
+
+def test_a_text_that_stands_in_most_rows_does_not_use_up_the_others():
+    digests = np.concatenate([np.zeros(500), np.arange(1, 31)]).astype(np.uint64)
+    held = draw_held_out(classes([0] * 530 + [1] * 10), np.append(digests, 100 + different(10)), 0.1, 0)
+    assert held[:530].sum() == 7  # twice a tenth of 31 texts
+    assert held[530:].sum() == 1
+
+
 def test_a_text_with_several_labels_is_trained_on():
     ids, digests = np.arange(100) % 2, different(100) // 10 * 10 + 1
     digests[50:] = different(100)[50:] + 1000

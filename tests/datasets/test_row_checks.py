@@ -68,6 +68,16 @@ def test_labels_that_look_alike(labels, shown):
     assert "invisible" not in str(report)
 
 
+@pytest.mark.parametrize(("num_repeats", "where"), [
+    (600, "667 training rows (rows), 13 dev rows (held out, 0.019 of the rows and not 0.1, as rows with the same text "
+          "stay on one side)"),
+    (1, "73 training rows (rows), 8 dev rows (held out, a share of 0.1 of each class)")])
+def test_a_text_that_stands_in_most_rows(num_repeats, where):
+    """Of 40 texts of each class, and "ok", 4 rows of one class and 9 texts of the other: twice 0.1 of 41."""
+    texts = [*(f"text {number}" for number in range(80)), *["ok"] * num_repeats]
+    assert OwnRows(records(texts, ["x", "y"] * 40 + ["x"] * num_repeats)).report.lines()[0] == where
+
+
 def test_classes_that_are_named_like_missing_labels():
     labels = ["billing"] * 30 + ["NA"] * 11 + ["None"] * 2 + ["delivery"] * 31
     rows = records([f"text {number}" for number in range(74)], labels)
