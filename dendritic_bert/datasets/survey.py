@@ -100,7 +100,7 @@ def _expect_columns(names: list[str], source: str, input_format: str) -> None:
 def _expect_well_formed(source: str, position: Position) -> None:
     """Raise ValueError for records of which none is left, if malformed ones were left out."""
     if position.num_malformed:
-        raise ValueError(f"{source} holds no row: {position.num_malformed:,} malformed, the first of them "
+        raise ValueError(f"{source} holds no row that can be read, all {position.num_malformed:,} are malformed: "
                          f"{position.first_malformed}")
 
 

@@ -267,8 +267,8 @@ def test_rows_that_are_left_out(tmp_path):
 def test_rows_that_are_all_malformed(tmp_path, names):
     """As those of R's write.table, whose header has no name for the row names; of dev rows, too."""
     path = write_csv(tmp_path / "f.csv", names, [[number, *row] for number, row in enumerate(WHOLE)])
-    message = (r"f\.csv holds no row: 20 malformed, the first of them \S+f\.csv, line 2: 3 columns for the header's 2, "
-               r"if the header lacks a name for the first column, as R's write\.table leaves it out, write the file ")
+    message = (r"f\.csv holds no row that can be read, all 20 are malformed: \S+f\.csv, line 2: 3 columns for "
+               r"the header's 2, if the header lacks a name for the first column, as R's write\.table leaves it out, ")
     with pytest.raises(ValueError, match=message):
         OwnRows.open(path, on_error="skip")
     with pytest.raises(ValueError, match=message):
