@@ -161,8 +161,8 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
             check_classification_targets(y)
             missing = next((row for row, label in enumerate(y) if label is None or label != label), None)
             if missing is not None:
-                raise ValueError(f"y[{missing}] is {y[missing]}, so that the class is missing: fill it or leave the row "
-                                 "out.")
+                raise ValueError(f"y[{missing}] is {y[missing]}, so that the class is missing: fill it, or leave the "
+                                 "row out.")
             self.classes_, numbers = np.unique(y, return_inverse=True)
         check_consistent_length(np.empty(num_rows), numbers)
         if not is_indicator and len(self.classes_) < 2:
