@@ -19,7 +19,7 @@ import torch
 
 from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.training import TrainingOptions, train
-from dendritic_bert.training.options import changed_fields
+from dendritic_bert.training.command_line import changed_fields
 
 Row = dict[str, str]
 

@@ -13,8 +13,9 @@ import transformers
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..kernels import backends
+from .command_line import command_line
 from .markdown import markdown_table
-from .options import TrainingOptions, command_line
+from .options import TrainingOptions
 
 if TYPE_CHECKING:
     from ..model.configuration import DendriticBertConfig

@@ -7,13 +7,13 @@ imports torch or transformers, so that ``dendritic-bert train --help`` answers a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..datasets.glue_tasks import find_task
 from ..embedded_model import EMBEDDED_ENCODER, find_model
-from .data_options import BENCHMARK_DEFAULTS, BY_DATA, DataOptions, expect_choice
+from .data_options import BY_DATA, DataOptions, expect_choice
 
 # Sizes of a model that starts from random numbers; a checkpoint brings its own.
 FRESH_SIZES = {"vocab_size": 30000, "hidden_size": 16, "max_position_embeddings": 512}
@@ -469,34 +469,3 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
             raise ValueError(f"space {path} has the parameter {name!r} in an unknown form, expected values, or min and "
                              "max with the distribution uniform, log_uniform_values or int_uniform.")
     return parameters
-
-
-def changed_fields(options: TrainingOptions) -> dict[str, Any]:
-    """The options that differ from their defaults, and those whose default depends on the benchmark."""
-    defaults = {option.name: option.default_factory() if callable(option.default_factory) else option.default
-                for option in fields(options)}
-    if options.benchmark != "own":  # every benchmark has these, so that they are not worth a mention
-        defaults |= {name: BENCHMARK_DEFAULTS[options.benchmark][name] for name in ("epochs", "weight_decay")}
-    if "num_augmented" in defaults and options.num_augmented == NUM_AUGMENTED:  # type: ignore[attr-defined]
-        defaults["num_augmented"] = NUM_AUGMENTED
-    if options.model_name is None:
-        defaults["init"] = "encoder" if options.benchmark == "own" else "random"
-    if options.init != "encoder" and not options.has_windows:
-        defaults |= dict.fromkeys(WINDOWS, 0)
-    if options.init == "random":
-        defaults |= FORMS[options.has_windows]
-    return {name: value for name, value in asdict(options).items() if value != defaults[name]}
-
-
-def command_line(options: TrainingOptions) -> list[str]:
-    """The command that gives these options: what differs from the defaults, and benchmark, task and epochs."""
-    words = ["dendritic-bert", options.command]
-    changed = changed_fields(options)
-    for name, value in asdict(options).items():
-        if name not in changed and name not in ("benchmark", "task", "epochs"):
-            continue
-        words.append(f"--no_{name}" if value is False else f"--{name}")
-        if not isinstance(value, bool):
-            words += map(str, value) if isinstance(value, list) else [str(value)]
-    return words
-

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.benchmark import Benchmark
+from .command_line import command_line
 from .defaults import space_around_rule
 from .initialization import choose_start
 from .markdown import markdown_table
-from .options import SweepOptions, TrainingOptions, command_line
+from .options import SweepOptions, TrainingOptions
 from .trainer import open_benchmark, require_extra, train
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pytest
 
 from dendritic_bert.pretraining.options import RECIPE, PretrainingOptions
-from dendritic_bert.training.options import command_line
+from dendritic_bert.training.command_line import command_line
 
 GIVEN = {"teacher": "a-teacher", "text_file": "sentences.txt.xz"}
 

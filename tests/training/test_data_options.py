@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dendritic_bert.training.options import TrainingOptions, changed_fields, command_line
+from dendritic_bert.training.command_line import changed_fields, command_line
+from dendritic_bert.training.options import TrainingOptions
 
 
 def test_a_file_is_enough():

@@ -7,7 +7,8 @@ import pytest
 from transformers import HfArgumentParser
 
 from dendritic_bert.embedded_model import EMBEDDED_ENCODER
-from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions, command_line
+from dendritic_bert.training.command_line import command_line
+from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions
 
 
 @pytest.mark.parametrize(("changes", "message"), [
