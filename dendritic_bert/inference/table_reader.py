@@ -68,7 +68,7 @@ class TableReader:
             else:
                 self._is_stream = start != b"ARROW1"
                 self.schema, self._num_rows = self._open_arrow([]).schema, None
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             kind = "Parquet" if input_format == "parquet" else "Arrow"
             raise ValueError(f"{name} cannot be read as {kind} ({_first_line(error)}): pass the input_format that it "
                              "has, or fetch it again if it is cut off.") from None
@@ -124,6 +124,8 @@ class TableReader:
         """The rows from ``first`` on. Raises ValueError where the file is damaged."""
         try:
             for table in self._parquet_tables(batch_size, first) if self._file else self._arrow_tables(first):
+                # Before the size of a part is asked for, which follows the offsets of nested values.
+                self._valid = {name: self._is_valid(table.column(name)) for name in self._columns}
                 for start in range(0, len(table), batch_size):
                     yield from _small(table[start:start + batch_size])
         except (pa.ArrowException, OSError) as error:
@@ -135,7 +137,8 @@ class TableReader:
 
     def _parquet_tables(self, batch_size: int, first: int) -> Iterator[pa.RecordBatch]:
         # iter_batches takes the leaves of a nested column by their path, and no name with a dot in it.
-        leaves = [path for index, path in enumerate(_paths(self._file)) if _root(self._file, index) in self._columns]
+        paths = (self._file.schema.column(leaf).path for leaf in range(len(self._file.schema.names)))
+        leaves = [path for path, root in zip(paths, _roots(self.schema)) if root in self._columns]
         for index in range(self._file.metadata.num_row_groups):
             group = self._file.metadata.row_group(index)
             if first >= group.num_rows:
@@ -152,8 +155,8 @@ class TableReader:
     def _expect_short_cells(self, group: Any, before: int) -> None:
         """Raise MalformedRecord, before anything is decoded, for a row group so large that one of its cells is too
         long."""
-        for leaf in range(group.num_columns):
-            size, column = group.column(leaf).total_uncompressed_size, _root(self._file, leaf)
+        for leaf, column in enumerate(_roots(self.schema)):
+            size = group.column(leaf).total_uncompressed_size
             if size > group.num_rows * MAX_LINE_BYTES + HEADER_BYTES and column in (self._texts or self._columns):
                 rows = f"row {before + 1}" if group.num_rows == 1 else f"rows {before + 1} to {before + group.num_rows}"
                 raise MalformedRecord(f"{self.name}, {rows}: column {column!r} holds {size >> 20} MiB, so that a cell "
@@ -163,12 +166,12 @@ class TableReader:
         reader = self._open_arrow(self._columns)
         tables = reader if self._is_stream else map(reader.get_batch, range(reader.num_record_batches))
         for table in tables:
+            table.validate()  # that its buffers are as large as its rows ask for
             yield table[first:]
             first = max(0, first - len(table))
 
     def _checked(self, table: pa.RecordBatch) -> Iterator[RecordBatch]:
         """A batch without its malformed records or with null for them; or what is before the first, and an error."""
-        self._valid = {name: self._is_valid(table.column(name)) for name in self._columns}
         faults: dict[int, str] = {}
         for column in self._texts:
             texts = table.column(column)
@@ -225,15 +228,28 @@ class TableReader:
     def _is_valid(self, array: pa.Array) -> bool:
         """Whether the strings of a column are UTF-8, and its values in the range of its type.
 
-        No reader of these formats checks that, nor offsets, of which wrong ones raise ValueError.
+        No reader of these formats checks that, nor what leads elsewhere, offsets and indices: wrong ones raise
+        ValueError, and so do strings inside of nested values, behind which nothing is checked.
         """
         try:
             array.validate(full=True)
-        except pa.ArrowInvalid as error:
-            if is_text(array.type) and "UTF8" not in str(error):
+        except pa.ArrowException as error:
+            if pa.types.is_primitive(array.type) or pa.types.is_decimal(array.type):
+                return False
+            if "UTF8" not in str(error):
+                raise self._damaged(error) from None
+            if not is_text(array.type):
+                raise self._not_utf8(array.type) from None
+            try:
+                _as_bytes(array)
+            except pa.ArrowException as error:
                 raise self._damaged(error) from None
             return False
         return True
+
+    def _not_utf8(self, type: pa.DataType) -> ValueError:
+        return ValueError(f"{self.name} holds strings that are not UTF-8 in a column of {type!s:.60}: leave the column "
+                          "out.")
 
     def _values(self, array: pa.Array) -> list[Any]:
         """The cells of a column as Python has them; dates, times and decimals as text, which keeps all their digits."""
@@ -243,13 +259,7 @@ class TableReader:
         try:
             return array.to_pylist()
         except UnicodeDecodeError:
-            if pa.types.is_dictionary(array.type):
-                array = array.dictionary_decode()
-            if not is_text(array.type):
-                raise ValueError(f"{self.name} holds strings that are not UTF-8 in a column of {array.type!s:.60}: "
-                                 "leave the column out.") from None
-            cells = array.cast(pa.large_binary()).to_pylist()
-            return [None if cell is None else self._decoded(cell) for cell in cells]
+            return [None if cell is None else self._decoded(cell) for cell in _as_bytes(array).to_pylist()]
 
     def _decoded(self, cell: bytes) -> str:
         text, count = re.subn("[\udc80-\udcff]", "\ufffd", cell.decode(errors="surrogateescape"))
@@ -276,14 +286,26 @@ def _lengths(texts: pa.Array) -> np.ndarray:
     return pa.compute.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
 
 
-def _paths(file: Any) -> list[str]:
-    return [file.schema.column(index).path for index in range(len(file.schema.names))]
+def _as_bytes(texts: pa.Array) -> pa.Array:
+    """The bytes of strings. Raises ArrowInvalid for a dictionary's index that leads elsewhere: pyarrow checks them
+    behind the strings, and so not where these are not UTF-8."""
+    if pa.types.is_dictionary(texts.type):
+        return pa.DictionaryArray.from_arrays(texts.indices, texts.dictionary.cast(pa.large_binary()))
+    return texts.cast(pa.large_binary())
 
 
-def _root(file: Any, leaf: int) -> str:
-    """The column to which a leaf of a Parquet schema belongs."""
-    path = file.schema.column(leaf).path
-    return next(name for name in file.schema_arrow.names if path == name or path.startswith(f"{name}."))
+def _roots(schema: pa.Schema) -> list[str]:
+    """The column to which each leaf of a Parquet file of this schema belongs; of paths, "a.b" may be two."""
+    return [field.name for field in schema for _ in range(_num_leaves(field.type))]
+
+
+def _num_leaves(type: pa.DataType) -> int:
+    type = getattr(type, "storage_type", type)
+    if pa.types.is_struct(type):
+        return sum(_num_leaves(field.type) for field in type)
+    if pa.types.is_map(type):
+        return _num_leaves(type.key_type) + _num_leaves(type.item_type)
+    return _num_leaves(type.value_type) if hasattr(type, "value_type") else 1
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import io
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +64,16 @@ def test_values_of_other_types(format):
 
 
 @each_format
+def test_a_name_that_is_also_a_path(format):
+    """In Parquet the column "a.b" and the field b of the column "a" have one path."""
+    table = pa.table({"a": [{"b": 1, "c": {"d": [2]}}], "map": pa.array([[("k", 3)]], pa.map_(pa.string(), pa.int8())),
+                      "a.b": ["dotted"], "plain": ["x"], "plain.text": ["y"]})
+    for names, expected in ((["a.b"], ["dotted"]), (["a"], [{"b": 1, "c": {"d": [2]}}]), (["map"], [[("k", 3)]]),
+                            (["plain.text"], ["y"]), (["plain"], ["x"])):
+        assert read(table, format, names)[0].columns == {names[0]: expected}
+
+
+@each_format
 @pytest.mark.parametrize(("column", "kind"), [("n", "no strings"), ("tags", "nested values")])
 def test_a_column_that_holds_no_texts(format, column, kind):
     table = pa.table({"n": [1], "tags": [["a"]], "t": ["x"]})
@@ -114,6 +125,9 @@ def test_strings_that_are_not_utf8(format):
     batch, = read(pa.table({"t": bad}), format, text_columns=["t"])
     assert batch.columns == {"t": ["caf\ufffd \ufffd", "ok"]}
     assert batch.position.num_replaced == 2
+    nested = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), bad)
+    with pytest.raises(ValueError, match=r"^input holds strings that are not UTF-8 in a column of list<.*: leave the"):
+        read(pa.table({"n": nested}), format, ["n"])
 
 
 @pytest.mark.parametrize("offsets", [[0, 1 << 28, 2, 3], [0, 3, 1, 3], [0, -5, 1, 3], [0, 1, 2, 1 << 28]], ids=str)
@@ -128,6 +142,49 @@ def test_offsets_that_lead_elsewhere(offsets):
     broken = data[:place] + np.array(offsets, np.int32).tobytes() + data[place + 16:]
     with pytest.raises(ValueError, match=r"^input is damaged behind row [02] \(.*\): fetch it again\.$"):
         list(open_records(io.BytesIO(broken), "arrow").batches(10, [], ["t"]))
+
+
+BAD_DICTIONARY = pa.DictionaryArray.from_arrays(
+    pa.array([0, 1, 1], pa.int32()), pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff", b"b"]).buffers()))
+
+
+@pytest.mark.parametrize(("array", "sound", "broken"), [
+    (pa.array([[11], [12], [13, 14]], pa.list_(pa.int32())), (0, 1, 2, 4), (0, 1, 2, 1 << 30)),
+    (pa.array([[11], [12], [13, 14]], pa.list_(pa.int32())), (0, 1, 2, 4), (0, 1 << 20, 2, 4)),
+    (pa.array([["abc"], ["d", "efghij"]]), (0, 3, 4, 10), (0, 3, 1 << 30, 10)),
+    (pa.array([["abc"], ["d"], ["efghij", "k"]]), (0, 1, 2, 4), (0, 1, 1 << 28, 4)),
+    (pa.array([b"abc", b"d", b"efghij"]), (0, 3, 4, 10), (0, 3, 1 << 30, 10)),
+    (pa.array([{"a": "abc"}, {"a": "d"}, {"a": "efghij"}]), (0, 3, 4, 10), (0, -9, 4, 10)),
+    (pa.DictionaryArray.from_arrays(pa.array([0, 1, 1], pa.int32()), pa.array([5, 6])), (0, 1, 1), (0, 1, 1 << 30)),
+    (BAD_DICTIONARY, (0, 1, 1), (0, 1, 1 << 30)),
+], ids=["a list's end", "a list's offset", "a list's strings", "a list's strings' offset", "bytes",
+        "a struct's strings", "a dictionary", "a dictionary that is not UTF-8"])
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_a_kept_column_that_leads_elsewhere(array, sound, broken, batch_size):
+    """Of Arrow's files nothing checks offsets and indices: none of them is followed."""
+    data = arrow(pa.table({"t": ["x"] * len(array), "kept": array})).getvalue()
+    sound, broken = (np.array(numbers, np.int32).tobytes() for numbers in (sound, broken))
+    assert data.count(sound) == 1
+    with pytest.raises(ValueError, match=r"^input is damaged behind row 0 \(.*\): fetch it again\.$"):
+        list(open_records(io.BytesIO(data.replace(sound, broken)), "arrow").batches(batch_size, ["kept"], ["t"]))
+
+
+def test_a_view_that_leads_elsewhere():
+    view = pa.array(["a text of twenty-four b"], pa.string_view())
+    data = arrow(pa.table({"t": view})).getvalue()
+    place = data.index(struct.pack("<i4s", 23, b"a te")) + 12
+    broken = data[:place] + struct.pack("<i", 1 << 30) + data[place + 4:]
+    with pytest.raises(ValueError, match=r"^input is damaged behind row 0 \(.*\): fetch it again\.$"):
+        list(open_records(io.BytesIO(broken), "arrow").batches(10, [], ["t"]))
+
+
+def test_the_end_of_a_parquet_file_that_is_damaged():
+    """Which pyarrow says in an OSError."""
+    data = bytearray(parquet(pa.table({"t": TEXTS})).getvalue())
+    size, = struct.unpack("<i", data[-8:-4])
+    data[-8 - size:12 - size] = b"\xff" * 20
+    with pytest.raises(ValueError, match=r"^input cannot be read as Parquet \(.*\): pass the input_format that it has"):
+        open_records(io.BytesIO(data), "parquet")
 
 
 @pytest.mark.parametrize("data", [b"text\na\n", b"PAR1", b"", b"PAR1" + bytes(100)])
