@@ -201,7 +201,8 @@ class TextClassifier(TextLogits):
                 is what the suffix says, and "text" without a suffix.
             column: the column, or the key of each JSON object, that holds the text; None is the one that the model
                 was trained on, where that is there and known (see ``training_columns`` of the configuration), or else
-                "text", or the only column of strings.
+                "text", or the only column of strings, of JSON Lines if every object has it. The keys of the first
+                1,000 objects of a file are its columns, of a stream those of the first.
             text_pair_column: the column of the second texts, for a model that was trained on pairs; they are written as
                 text_pair. Where neither it nor ``column`` is given, it is the one that the model was trained on, too.
             top_k, function_to_apply, threshold, abstain_below: as in a call. Instead of label and score, a list of

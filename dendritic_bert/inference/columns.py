@@ -50,7 +50,7 @@ def text_column(records: Records, column: str | None, trained: Mapping[str, str]
     if TEXT in names or not names or (len(names) == 1 and set(names[0]) & set(DELIMITERS)):
         return TEXT
     strings = records.string_columns()
-    if len(strings) == 1:
+    if len(strings) == 1 and records.every_object_has(strings[0]):
         return strings[0]
     if "jsonl" in records.format:  # whose later objects may have other keys, and whose first may be malformed
         return TEXT

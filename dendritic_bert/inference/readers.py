@@ -7,11 +7,12 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .file_formats import INPUT_FORMATS, TABLE_FORMATS, choose_format
-from .line_reader import LineReader
+from .line_reader import LineReader, _keys
 from .records import BATCH_BYTES, ON_ERROR, MalformedRecord, Position, RecordBatch
 from .streams import Input, PathOrStream, open_input
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Reader = LineReader | TableReader
 
 SAMPLE = 100  # records that are looked at for the columns of strings
+KEYED_OBJECTS = 1000  # of a file of JSON Lines, whose keys are the names of the columns
 
 __all__ = ["MalformedRecord", "Position", "RecordBatch", "Records", "open_records"]
 
@@ -31,7 +33,7 @@ def open_records(
     on_error: str = "stop",
     delimiter: str = ",",
     *,
-    num_keyed: int = 1,
+    num_keyed: int | None = None,
 ) -> Records:
     """Open one input or several, whose records are read one after another; a context manager, which closes them.
 
@@ -44,7 +46,8 @@ def open_records(
             None for what could not be read of it.
         delimiter: the character between the fields of CSV; "tab" is one, and so is "\\t" in two characters, as a shell
             passes it.
-        num_keyed: of how many objects of JSON Lines the keys are the names of the columns.
+        num_keyed: of how many objects of JSON Lines the keys are the names of the columns; None is ``KEYED_OBJECTS``
+            of a file, and the first of a stream, whose next ones may be long in coming.
 
     Raises:
         OSError: an input cannot be read; ValueError: an unknown format or suffix, or bytes that are not text. Every
@@ -74,12 +77,12 @@ class Records:
 
     name: what messages call the inputs. size: the bytes of all inputs, None if unknown. format: that of the inputs, or
     all that they have. is_text: whether all are lines of text. can_resume: whether all are files, which can be read
-    again. statuses: those of the files.
+    again. statuses: those of the files. delimiter: the character between the fields of CSV.
     """
 
     def __init__(self, inputs: list[PathOrStream], input_format: str | None, on_error: str, delimiter: str,
-                 num_keyed: int = 1):
-        self._inputs, self._on_error, self._delimiter, self._num_keyed = inputs, on_error, delimiter, num_keyed
+                 num_keyed: int | None = None):
+        self._inputs, self._on_error, self.delimiter, self._num_keyed = inputs, on_error, delimiter, num_keyed
         self._formats = [choose_format("input_format", input_format, input, INPUT_FORMATS) for input in inputs]
         self._stack = ExitStack()
         self._digest = hashlib.sha256()
@@ -119,8 +122,9 @@ class Records:
     def _open(self, index: int, stack: ExitStack, done: Position) -> tuple[Input, Reader]:
         format = self._formats[index]
         source = open_input(self._inputs[index], stack, format in TABLE_FORMATS)
-        return source, open_reader(source, format, on_error=self._on_error, delimiter=self._delimiter, done=done,
-                                   digest=self._digest, num_keyed=self._num_keyed)
+        num_keyed = self._num_keyed or (KEYED_OBJECTS if source.is_file else 1)
+        return source, open_reader(source, format, on_error=self._on_error, delimiter=self.delimiter, done=done,
+                                   digest=self._digest, num_keyed=num_keyed)
 
     @cached_property
     def names(self) -> list[str]:
@@ -144,7 +148,8 @@ class Records:
         for index in range(len(self._inputs)):
             with ExitStack() as stack:
                 schema = getattr(self._peek(index, stack), "schema", None)
-                types.append([schema.field(column).type if schema is not None else None for column in columns])
+                types.append([schema.field(schema.names.index(column)).type if schema is not None else None
+                              for column in columns])
         return [found[0] if found.count(found[0]) == len(found) else None for found in zip(*types)]
 
     def class_names(self) -> dict[str, list[str]]:
@@ -181,6 +186,15 @@ class Records:
                 for batch in reader.batches(SAMPLE):
                     return [name for name in names if any(map(_is_string, batch.columns[name]))]
         return names
+
+    def every_object_has(self, column: str) -> bool:
+        """Whether each of up to 100 objects has the key ``column``; of other formats than JSON Lines every record has.
+        """
+        if self._formats[0] != "jsonl" or not self._sources[0].is_file:
+            return True
+        with ExitStack() as stack:
+            lines = iter(partial(open_input(self._inputs[0], stack).stream.readline, BATCH_BYTES), b"")
+            return all(column in keys for line in islice(lines, SAMPLE) if (keys := _keys(line)))
 
     def batches(self, batch_size: int, columns: Sequence[str], text_columns: Sequence[str] = ()
                 ) -> Iterator[RecordBatch]:

@@ -25,6 +25,10 @@ def write(folder, name: str, data: str):
     ("a.tsv", "id\treview\n1\ta film\n", "review"),
     ("a.jsonl", '{"id": 1, "review": "a"}\n', "review"),
     ("a.jsonl", '{"id": 1, "text": null}\n', "text"),
+    ("a.jsonl", '{"id": "a1"}\n{"id": "a2", "text": "good film"}\n', "text"),
+    ("a.jsonl", '{"id": "a1"}\n{"id": "a2", "review": "good film"}\n', "text"),
+    ("a.jsonl", '{"version": "1.0"}\n{"n": 1}\n', "text"),  # what some objects lack is not what is meant
+    ("a.jsonl", '{"n": 1, "review": null}\n{"n": 2, "review": "good film"}\n', "review"),
     ("a.jsonl", "no JSON\n", "text"),  # reading says what is wrong with it
     ("a.txt", "id,review\n", "text"),
 ])

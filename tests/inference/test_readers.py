@@ -273,6 +273,21 @@ def test_columns_of_strings(folder, name, strings):
     assert open_records(name).string_columns() == strings
 
 
+def test_columns_of_strings_with_one_name(folder):
+    """They are named as often as they are there; which is meant is for others to ask."""
+    pa.parquet.write_table(pa.table([["a"], [1], ["b"]], ["x", "x", "review"]), "twice.parquet")
+    assert open_records("twice.parquet").string_columns() == ["x", "x", "review"]
+
+
+@pytest.mark.parametrize(("data", "expected"), [
+    (b'{"id": 1, "a": null}\n\n{"a": "x"}\n[1]\n{"a"\n', True), (b'{"a": "x"}\n{"b": "x"}\n', False),
+    (b'oops\n{"b": 1}\n', False), (b"", True)])
+def test_whether_every_object_has_a_key(tmp_path, data, expected):
+    """What is no object has none to lack."""
+    (tmp_path / "in.jsonl").write_bytes(data)
+    assert open_records(tmp_path / "in.jsonl").every_object_has("a") == expected
+
+
 def test_values_of_json(folder):
     """As they are; null for a key that is missing; lone surrogates are replaced in what is nested, too."""
     lines = ['{"a": [1, {"b": "\\ud800"}], "t": "x"}', '{"t": "\\ud83d\\ude00"}', '{"a": true, "t": null}']
@@ -311,16 +326,17 @@ def test_a_line_that_was_compressed_to_nearly_nothing(folder, monkeypatch, compr
 
 @pytest.mark.parametrize("size", [1, 4000])  # all in the first block, or in several
 @pytest.mark.parametrize("is_stream", [True, False])
-@pytest.mark.parametrize(("num_keyed", "names"), [(1, ["id"]), (3, ["id", "text"]), (300, ["id", "text", "label"])])
+@pytest.mark.parametrize(("num_keyed", "names"), [(1, ["id"]), (3, ["id", "text"]), (300, ["id", "text", "label"]),
+                                                  (None, None)])
 def test_columns_are_the_keys_of_the_first_objects(tmp_path, size, is_stream, num_keyed, names):
-    """They are looked at and read again as records."""
+    """They are looked at and read again as records. By default they are those of a stream's first one alone."""
     rows = [{"id": 0}, {"id": 1, "text": "a" * size}, *({"id": i, "text": "b" * size} for i in range(2, 200)),
             {"label": "x", "text": "c"}]
     data = b"\xef\xbb\xbf" + "\n\n".join(map(json.dumps, rows)).encode()
     path = tmp_path / "in.jsonl"
     path.write_bytes(data)
     records = open_records(io.BytesIO(data) if is_stream else path, "jsonl", num_keyed=num_keyed)
-    assert records.names == names
+    assert records.names == (names or (["id"] if is_stream else ["id", "text", "label"]))
     batches = list(records.batches(64, ["id", "label"]))
     assert [cell for batch in batches for cell in batch.columns["id"]] == [row.get("id") for row in rows]
     assert [line for batch in batches for line in batch.lines] == list(range(1, 2 * len(rows), 2))
