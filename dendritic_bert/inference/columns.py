@@ -77,8 +77,8 @@ class KeptColumns:
     """The columns of an input that are written before the results.
 
     ``keep`` is a list of names, a single name, "all" for every column but those of ``text_columns``, or None. One with
-    the name of a result, such as a "label" that was there before, is written as "input_label". Raises ValueError for a
-    name that an input does not have.
+    the name of a result, such as a "label" that was there before, is written as "input_label", or with another
+    "input_" where that is kept, too. Raises ValueError for a name that an input does not have.
     """
 
     def __init__(self, records: Records, keep: str | Sequence[str] | None, text_columns: Sequence[str],
@@ -92,13 +92,24 @@ class KeptColumns:
         if self.names:
             records.check(self.names)
         types = [_kept_type(type) for type in records.types(self.names)]
-        self.columns = [Column(f"input_{name}" if name in results else name, "value", type)
-                        for name, type in zip(self.names, types)]
+        self.columns = [Column(name, "value", type) for name, type in zip(_written_names(self.names, results), types)]
 
     def cells(self, batch: RecordBatch, format: str) -> list[Any]:
         """The cells of these columns: as arrays where these are written as they are, else as lists."""
         return [batch.arrays[name] if _is_written(batch.arrays.get(name), column, format) else batch.columns[name]
                 for name, column in zip(self.names, self.columns)]
+
+
+def _written_names(names: Sequence[str], results: Sequence[str]) -> list[str]:
+    """The names under which columns are written, all different and none that of a result."""
+    taken, written = {*names, *results}, []
+    for name in names:
+        if name in results:
+            while name in taken:
+                name = f"input_{name}"
+            taken.add(name)
+        written.append(name)
+    return written
 
 
 def _is_written(array: Any, column: Column, format: str) -> bool:

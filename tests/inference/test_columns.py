@@ -108,6 +108,21 @@ def test_second_texts_and_other_results(tmp_path):
     assert [column.name for column in kept.columns] == ["input_label_1", "label"]
 
 
+def test_kept_columns_have_names_of_their_own(tmp_path):
+    """However many of the names that come to mind are there."""
+    records = open_records(write(tmp_path, "a.csv", "text,label,input_label,input_input_label,score\na,b,c,d,e\n"))
+    kept = KeptColumns(records, "all", ["text"], RESULTS)
+    assert [column.name for column in kept.columns] == [
+        "input_input_input_label", "input_label", "input_input_label", "input_score"]
+    alone = KeptColumns(records, "label", ["text"], RESULTS)
+    assert [column.name for column in alone.columns] == ["input_label"]
+
+
+def test_the_keys_of_later_objects_are_kept(tmp_path):
+    records = open_records(write(tmp_path, "a.jsonl", 'oops\n{"text": "a"}\n{"text": "b", "id": 7}\n'))
+    assert KeptColumns(records, "all", ["text"], RESULTS).names == ["id"]
+
+
 def test_a_column_that_cannot_be_kept(tmp_path):
     records = open_records(write(tmp_path, "a.csv", "id,text\n1,a\n"))
     with pytest.raises(ValueError, match=r"column is 'no', which .*a\.csv does not have: the columns are id, text"):
