@@ -213,7 +213,7 @@ class TextClassifier(TextLogits):
                 ``{label: score}``, and elsewhere in columns score_LABEL, in the order of the model.
             keep_columns: the columns that are written before the text, in this order, or "all" for every other one. A
                 column with the name of a result, as "label", is written as "input_label".
-            delimiter: the character between the fields of CSV.
+            delimiter: the character between the fields of CSV; other formats take none.
             format: "json", "csv", "tsv", "parquet" or "arrow"; None is what the suffix says, and "json" without a
                 suffix. Arrow to a stream is a stream of Arrow, Parquet needs a path.
             on_error: what to do at a malformed record: "stop" ends the run, "skip" leaves the record out, and "null"

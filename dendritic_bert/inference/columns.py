@@ -41,11 +41,14 @@ def recall_text_columns(trained: Mapping[str, str] | None, names: Sequence[str],
 
 
 def text_column(records: Records, column: str | None, trained: Mapping[str, str] | None = None) -> str:
-    """The column of the texts: ``column``; or "text", or where there is none the only column of strings. Raises
-    ValueError where there are others alone."""
+    """The column of the texts: ``column``; or "text", or where there is none the only column of strings, of JSON Lines
+    if every object has it. Raises ValueError where there are others alone, and for a ``column`` of lines of text."""
     names = records.names
     if column is not None:
-        return TEXT if records.is_text else column
+        if records.is_text and column != TEXT:
+            raise ValueError(f"column is {column!r}, but {records.name} is read as lines of text, which have none: "
+                             "leave it out, or pass input_format (--input-format), such as csv.")
+        return column
     # A header that is one column of several names, by a delimiter that was not given, is no column of strings.
     if TEXT in names or not names or (len(names) == 1 and set(names[0]) & set(DELIMITERS)):
         return TEXT

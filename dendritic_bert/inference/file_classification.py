@@ -101,6 +101,10 @@ def classify_file(
 
     with ExitStack() as stack:
         records = stack.enter_context(open_records(input, input_format, on_error, delimiter))
+        is_of_tsv = (records.format, records.delimiter) == ("tsv", "\t")
+        if delimiter != "," and "csv" not in records.format and not is_of_tsv:
+            raise ValueError(f"delimiter is {delimiter!r}, but {records.name} is read as {records.format}, which has "
+                             "none to choose: leave it out, or pass input_format='csv' (--input-format csv).")
         text_columns = choose_text_columns(records, column, text_pair_column,
                                            getattr(classifier.config, "training_columns", None))
         text, text_pair_column = text_columns[0], text_columns[1] if len(text_columns) > 1 else None

@@ -36,6 +36,14 @@ def test_the_column_that_is_read(tmp_path, name, data, column):
     assert text_column(open_records(write(tmp_path, name, data)), None) == column
 
 
+def test_a_column_of_lines_of_text(tmp_path):
+    records = open_records(write(tmp_path, "a.txt", "id,review\n"))
+    assert text_column(records, "text") == "text"
+    with pytest.raises(ValueError, match=r"^column is 'review', but .*a\.txt is read as lines of text, which have "
+                                         r"none: leave it out, or pass input_format \(--input-format\), such as"):
+        text_column(records, "review")
+
+
 def test_the_column_of_a_table(tmp_path):
     pa.parquet.write_table(pa.table({"id": [1], "tags": [["a"]], "review": ["a"]}), tmp_path / "a.parquet")
     assert text_column(open_records(tmp_path / "a.parquet"), None) == "review"

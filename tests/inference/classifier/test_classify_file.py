@@ -490,6 +490,15 @@ def test_pairs(three_labels, format):
         (answer["label"], shown(answer["score"])) for answer in expected]
 
 
+@pytest.mark.parametrize(("input_format", "given"), [("tsv", ";"), ("jsonl", "|"), ("text", "tab")])
+def test_a_delimiter_of_what_has_none(classifier, input_format, given):
+    with pytest.raises(ValueError, match=f"^delimiter is '{given}', but input is read as {input_format}, which has "
+                                         r"none to choose: leave it out, or pass input_format='csv' \(--input-for"):
+        classifier.classify_file(io.BytesIO(b"text\n"), io.BytesIO(), input_format=input_format, delimiter=given)
+    assert classifier.classify_file(io.BytesIO(b"text\na\n"), io.BytesIO(), input_format="tsv",
+                                    delimiter="tab").num_records == 1
+
+
 def test_options_of_an_answer_are_checked_before_any_work(three_labels, tmp_path):
     with pytest.raises(ValueError, match="abstain_below is for the best label alone"):
         three_labels.classify_file("missing.txt", tmp_path / "out", abstain_below=0.5, threshold=0.5)
