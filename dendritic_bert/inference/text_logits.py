@@ -240,9 +240,12 @@ class TextLogits:
             yield start, function(logits)
 
     def fingerprint(self) -> str:
-        """A digest of parameters, configuration and tokenizer, but not of where they are stored or what saved them."""
+        """A digest of parameters, configuration and tokenizer, and of the dtype of the tables, but not of where they
+        are stored or what saved them."""
         tokenizer = self.tokenizer
-        settings = repr((tokenizer.backend.encode_special_tokens, tokenizer.truncation_side, self.max_length))
+        table_dtype = getattr(self._source, "_table_dtype", table_dtype_of(self.config))
+        settings = repr((tokenizer.backend.encode_special_tokens, tokenizer.truncation_side, self.max_length,
+                         table_dtype))
         config = repr(sorted((name, str(value)) for name, value in self.config.to_dict().items()
                              if name not in INCIDENTAL))
         if self._fingerprint is not None and self._fingerprint[0] == settings + config:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 
 from dendritic_bert.inference import file_classification, resumable_output
@@ -226,13 +227,15 @@ def test_a_run_that_did_nothing_leaves_nothing(classifier, tmp_path):
 
 @pytest.mark.parametrize(("change", "what"), [
     ("model", "model"), ("column", "column"), ("format", "format"), ("contents", "input"), ("shorter", "input"),
-    ("input_format", "input_format"), ("on_error", "on_error"),
+    ("input_format", "input_format"), ("on_error", "on_error"), ("dtype of the tables", "model"),
 ])
 def test_another_run_is_refused(classifier, tmp_path, change, what):
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
     interrupt(classifier, input, output)
     left = {path: path.read_bytes() for path in tmp_path.iterdir() if path != input}
     other = make_classifier(seed=1) if change == "model" else classifier
+    if change == "dtype of the tables":
+        other = TextClassifier(small_model().prepare(torch.int8), hugging_face_tokenizer())
     options = {"column": {"column": "id"}, "format": {"format": "csv"}, "input_format": {"input_format": "text"},
                "on_error": {"on_error": "null"}}
     data = input.read_bytes()
