@@ -128,7 +128,9 @@ class EngineModel:
             return self._call(owner, {name: list(map(without_surrogates, check_texts(texts, name)))
                                       for name, texts in columns.items()}, method)
         if longest:
-            self.current(owner, longest, pairs)
+            model = self.current(owner, longest, pairs)
+            if model is None or longest > model.num_positions:
+                return None  # of rows that no table serves the ops have an error, or the logits
             return self._call(owner, columns, method)
         return values, num_truncated, not_finite
 

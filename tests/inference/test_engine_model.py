@@ -12,6 +12,7 @@ from windowed_models import KINDS, windowed_model
 
 from dendritic_bert import TextClassifier
 from dendritic_bert._engine import Model, Tokenizer, checksum
+from dendritic_bert.inference import engine_model
 from dendritic_bert.inference.engine_model import ENTRY, HEADER, model_file, pack
 from dendritic_bert.inference.scores import NonFiniteScores
 from dendritic_bert.inference.tokenization import PackedTokenizer
@@ -110,6 +111,23 @@ def test_folded_tables_grow_with_the_rows():
         assert np.array_equal(classifier.logits([text])[0], of_the_ops(classifier, [text])[0])
         assert classifier._engine.current(classifier).num_positions == positions
     assert classifier(["a " * 500, "b"], threads=2) == [classifier("a " * 500)[0], classifier("b")[0]]
+
+
+@pytest.mark.parametrize("pairs", [None, ["b", "b"]])
+def test_rows_that_no_table_serves(monkeypatch, pairs):
+    """The ops answer for them: tables such as those of int8 windows end at a number of rows, whatever is asked for."""
+    make_model = engine_model._make_model
+    monkeypatch.setattr(engine_model, "_make_model",
+                        lambda owner, source, longest, pairs: make_model(owner, source, 1, pairs))
+    classifier = make(small_model(**FOLDED, max_position_embeddings=300))
+    texts = ["a", "a " * 100]
+    batch = classifier.tokenizer(texts, 300) if pairs is None else classifier.tokenizer.pairs(texts, pairs, 300)
+    assert classifier._engine.logits(classifier, texts, pairs, 1) is None
+    with torch.no_grad():
+        expected = classifier._logits(batch).numpy()
+    assert np.array_equal(classifier.logits(texts, pairs)[0], expected)
+    assert classifier.predict_array(texts, pairs)[0].tolist() == expected.argmax(axis=1).tolist()
+    assert classifier._engine.current(classifier).num_positions == 64
 
 
 def test_best_is_the_best_of_the_scores():
