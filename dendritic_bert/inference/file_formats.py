@@ -25,7 +25,7 @@ _EXPORT = "export its table as CSV first"
 # kind -> suffixes, pattern of the first bytes, what to do
 _FOREIGN: dict[str, tuple[tuple[str, ...], bytes, str]] = {
     "gzip": ((".tgz",), rb"\x1f\x8b", _TWICE),
-    "zstd": ((), rb"\x28\xb5\x2f\xfd", _TWICE),
+    "zstd": ((), rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", _TWICE),  # or a skippable frame, as pzstd has it
     "xz": ((".xz", ".lzma"), rb"\xfd7zXZ\x00", _DECOMPRESS),
     "bzip2": ((".bz2",), rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)", _DECOMPRESS),
     "lz4": ((".lz4",), rb"\x04\x22\x4d\x18", _DECOMPRESS),

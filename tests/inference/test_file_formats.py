@@ -101,7 +101,7 @@ class OnlyReads:
 
 @pytest.mark.parametrize("text", [
     "PAR1 is a mark", "ORC", "Obj of desire", "%PDF-1.4 is a version", "BZh9", "GIF89a", "PK", "ARROW1", "MZ", "7z",
-    "Rar!", "(µ/ý", "a \x1b[1mbold\x1b[0m word", "\x0c", "a\0b"])
+    "Rar!", "(µ/ý", "P*M", "_*M\x17", "a \x1b[1mbold\x1b[0m word", "\x0c", "a\0b"])
 def test_texts_that_begin_like_something_else(classifier, text):
     output = io.BytesIO()
     classifier.classify_file(io.BytesIO(f"{text}\nmore\n".encode()), output)

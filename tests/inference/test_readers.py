@@ -47,6 +47,7 @@ def zstd(data: bytes) -> bytes:
     return pa.compress(data, codec="zstd", asbytes=True)
 
 
+SKIPPABLE = b"\x50\x2a\x4d\x18\x04\0\0\0size"  # a frame without contents of its own: its mark, 4 bytes, and these
 JSON_LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 FILES = {
     "in.csv": as_csv(),
@@ -54,6 +55,7 @@ FILES = {
     "in.jsonl": JSON_LINES,
     "in.csv.gz": gzip.compress(as_csv()[:100]) + gzip.compress(as_csv()[100:]),  # two members, as bgzip and cat make
     "in.jsonl.zst": zstd(JSON_LINES[:100]) + zstd(JSON_LINES[100:]),
+    "in.csv.zst": SKIPPABLE + zstd(as_csv()[:100]) + SKIPPABLE + zstd(as_csv()[100:]),  # as pzstd makes
     "in.jsonl.gz": gzip.compress(("\ufeff" + JSON_LINES.decode()).encode("utf-16-le")),
     "in.parquet": as_table(pa.parquet.write_table, TABLE, row_group_size=10),
     "in.feather": as_table(pa.feather.write_feather, TABLE, chunksize=10),
