@@ -13,13 +13,15 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+import torch
 from helpers import REPOSITORY
-from small_classifier import WORDS
+from small_classifier import WORDS, hugging_face_tokenizer, small_model
 from transformers import AutoConfig
 
 from dendritic_bert import TextClassifier, _engine
 from dendritic_bert.embedded_model import find_model
 from dendritic_bert.export import export
+from dendritic_bert.inference.engine_model import model_file
 
 TEXTS = ["a charming journey", "", *WORDS, "caf\u00e9 [SEP]", "x " * 600, "lone \ud800"]
 MAX_LENGTH = 40
@@ -66,10 +68,51 @@ def test_errors(runtime, tmp_path):
     (tmp_path / "cut.dsn").write_bytes(runtime.classifier.EMBEDDED_MODEL.read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"cut\.dsn cannot be read: it has .* bytes and should have .*: copy it again"):
         runtime.TextClassifier(tmp_path / "cut.dsn")
-    with pytest.raises(TypeError):
-        runtime.TextClassifier()(["a", 1])
     with pytest.raises(ValueError, match="threads is 0, it must be at least 1"):
         runtime.TextClassifier()(["a"], threads=0)
+
+
+@pytest.mark.parametrize(("texts", "message"), [
+    ({"text": "a"}, "texts is a dict, pass one column of it."),
+    ({"a"}, "texts is a set, which has no order: pass a list of str."),
+    (b"ab", "texts is a bytes, pass a list of str."),
+    (None, "texts is a NoneType, pass a list of str."),
+    ([None], "texts[0] is None of type NoneType, every text must be a str: convert it or leave it out."),
+    (("a", 1), "texts[1] is 1 of type int, every text must be a str: convert it or leave it out."),
+    ("a", "texts is a str, pass a list of str."),
+])
+def test_what_is_no_text(runtime, texts, message):
+    classifier = runtime.TextClassifier()
+    for call in (classifier, classifier.predict_array)[isinstance(texts, str):]:
+        with pytest.raises(TypeError) as error:
+            call(texts)
+        assert str(error.value) == message
+
+
+def test_a_text_of_more_tokens_than_the_model_takes(runtime, tmp_path):
+    """Tables for rows of 64, as a file without a limit of length may have them."""
+    model = small_model(hidden_size=64, max_position_embeddings=300)
+    classifier = TextClassifier(model, hugging_face_tokenizer())
+    with torch.no_grad():
+        file = model_file(model.current_tables(), model.config, classifier.tokenizer, None, 1, classifier.labels)
+    (tmp_path / "model.dsn").write_bytes(file.tobytes())
+    theirs = runtime.TextClassifier(tmp_path / "model.dsn")
+    for call in (theirs, theirs.predict_array):
+        with pytest.raises(ValueError, match=r"^a text has 102 tokens, more than the model takes \(64\): split it"):
+            call(["a", "a " * 100])
+        assert len(call(["a " * 62])) > 0
+
+
+def test_an_interrupt_ends_the_command_quietly(runtime, monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runtime.TextClassifier, "__call__", interrupted)
+    monkeypatch.setattr(sys, "argv", ["dendritic-bert-classify", "dull"])
+    from dendritic_bert_runtime.__main__ import main
+
+    assert main() == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_command_needs_no_torch_and_for_labels_no_numpy(folder):

@@ -46,6 +46,8 @@ def main() -> int:
     except (OSError, ValueError, ImportError) as error:
         print(f"dendritic-bert-classify: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # 128 and the number of the signal, as a shell says it
     return 0
 
 

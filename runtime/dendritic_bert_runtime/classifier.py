@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +39,20 @@ class TextClassifier:
         """One ``{"label": str, "score": float}`` for each text, in order: its best label.
 
         ``threads`` is the number of threads; None is one for each processor that this process may use. Raises TypeError
-        for a text that is no str, and ValueError for a score that is NaN or infinite.
+        for a text that is no str, and for a mapping or a set; and ValueError for a score that is NaN or infinite, and
+        for a text of more tokens than the model takes.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [texts] if isinstance(texts, str) else _as_list(texts)
         function, temperature = self._model.scoring
         try:
             found = self._model.answers(texts, _thread_count(threads), function, temperature, self.labels)
         except UnicodeEncodeError:
             return self(list(map(without_surrogates, texts)), threads)
+        except TypeError:
+            _expect_texts(texts)
+            raise
         if found is None:
+            self._scores(texts, threads)  # which says of which text, and why
             raise ValueError("the model gives a text a score that is NaN or infinite: load another one.")
         answers, num_truncated = found
         self.num_truncated += num_truncated
@@ -58,16 +63,50 @@ class TextClassifier:
         of strings of Arrow. ``threads`` and the errors are those of a call; they do not change a bit."""
         import numpy as np
 
-        texts = texts if hasattr(texts, "__arrow_c_array__") else list(texts)
+        texts = texts if hasattr(texts, "__arrow_c_array__") else _as_list(texts)
         try:
-            (scores, labels), num_truncated, _, not_finite = self._model.scores(
-                texts, _thread_count(threads), *self._model.scoring)
+            scores, labels, num_truncated = self._scores(texts, threads)
         except UnicodeEncodeError:
             return self.predict_array(list(map(without_surrogates, texts)), threads)
-        if not_finite >= 0:
-            raise ValueError(f"the model gives texts[{not_finite}] a score that is NaN or infinite: load another one.")
+        except TypeError:
+            if isinstance(texts, list):
+                _expect_texts(texts)
+            raise
         self.num_truncated += num_truncated
         return np.frombuffer(labels, np.int32), np.frombuffer(scores, np.float32).reshape(-1, len(self.labels))
+
+    def _scores(self, texts: Any, threads: int | None) -> tuple[bytearray, bytearray, int]:
+        """Scores and labels of texts, and how many were cut. Raises ValueError where they are none."""
+        (scores, labels), num_truncated, longest_row, not_finite = self._model.scores(
+            texts, _thread_count(threads), *self._model.scoring)
+        if longest_row:
+            raise ValueError(f"a text has {longest_row} tokens, more than the model takes "
+                             f"({self._model.num_positions}): split it into several texts.")
+        if not_finite >= 0:
+            raise ValueError(f"the model gives texts[{not_finite}] a score that is NaN or infinite: load another one.")
+        return scores, labels, num_truncated
+
+
+def _as_list(texts: Any) -> list[Any]:
+    """The texts of a call as a list. Raises TypeError for what looks like texts but holds something else."""
+    if isinstance(texts, Mapping):
+        remedy = "pass one column of it"
+    elif isinstance(texts, (set, frozenset)):
+        remedy = "which has no order: pass a list of str"
+    elif isinstance(texts, (str, bytes, bytearray, memoryview)) or not isinstance(texts, Iterable):
+        remedy = "pass a list of str"
+    else:
+        return list(texts)
+    raise TypeError(f"texts is a {type(texts).__name__}, {remedy}.")
+
+
+def _expect_texts(texts: list[Any]) -> None:
+    """Raise TypeError for the first element that is no str."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            shown = " ".join(repr(text).split())
+            raise TypeError(f"texts[{row}] is {shown:.60} of type {type(text).__name__}, every text must be a str: "
+                            "convert it or leave it out.")
 
 
 def _thread_count(threads: int | None) -> int:
