@@ -131,6 +131,8 @@ def test_the_command_needs_no_torch_and_for_labels_no_numpy(folder):
     assert done.stdout == output.getvalue()
     assert run("dull", input=b"").stdout.startswith(b'{"text": "dull", "label": ')
     assert json.loads(run("a \udcff", input=b"").stdout)["text"] == "a \ufffd"
+    assert run(input="dull\r\n".encode("utf-16")).stdout == run("dull").stdout
+    assert b"standard input is not text but gzip, by its first bytes" in run(input=gzip.compress(b"dull\n")).stderr
     done = run("--model", str(folder / "none"), "dull")
     assert done.returncode == 1
     assert b"No such file or directory" in done.stderr
@@ -175,6 +177,10 @@ INPUTS = {
         json.dumps({"review": line, "number": 1}, ensure_ascii=bool(number % 2)) + "\n\n"
         for number, line in enumerate([*LINES, "lone \ud800"])).encode("utf-8", "replace")),
     "lines.csv.zst": lambda: pa.compress(csv_bytes(","), "zstd", asbytes=True),
+    "utf16.csv": lambda: csv_bytes(",").decode().encode("utf-16"),
+    "utf32.txt": lambda: ("\ufeff" + "\n".join(LINES)).encode("utf-32-be"),
+    "named.csv": lambda: b"\xef\xbb\xbfsep=;\r\n" + csv_bytes(",").replace(b",", b";", 1).replace(b',"', b';"'),
+    "frames.txt.zst": lambda: 2 * (b"\x50\x2a\x4d\x18\x04\0\0\0size" + pa.compress(b"a film\n", "zstd", asbytes=True)),
     "table.parquet": lambda: write_table(pa.parquet.write_table, TABLE),
     "large.arrow": lambda: write_table(write_arrow, TABLE.cast(
         pa.schema([("number", pa.int64()), ("review", pa.large_string())]))),
@@ -206,7 +212,7 @@ def read_output(path):
 def test_files_are_the_packages(runtime, classify_file, ours, tmp_path, name, output):
     input, found, expected = tmp_path / name, tmp_path / output, tmp_path / f"expected_{output}"
     input.write_bytes(INPUTS[name]())
-    column = None if name == "lines.txt" else "review"
+    column = None if ".txt" in name else "review"
     count = classify_file(runtime.TextClassifier(), input, found, column, threads=2)
     assert count == ours.classify_file(input, expected, column=column, progress=False).num_records
     if output.endswith(("parquet", "arrow")):
@@ -226,6 +232,29 @@ def test_the_column_is_found(runtime, classify_file, tmp_path):
         output = io.BytesIO()
         assert classify_file(runtime.TextClassifier(), tmp_path / name, output) > 0
         assert json.loads(output.getvalue().splitlines()[0])["text"] in ("x", RECORDS[0])
+
+
+def test_a_column_whose_name_has_a_delimiter_can_be_given(runtime, classify_file, tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a;b\nx;y\n")
+    classify_file(runtime.TextClassifier(), tmp_path / "a.csv", output := io.BytesIO(), "a;b")
+    assert json.loads(output.getvalue())["text"] == "x;y"
+
+
+def test_a_batch_of_long_lines_has_few(runtime, classify_file, tmp_path, monkeypatch):
+    """About BLOCK_BYTES; the results are those of any other batches."""
+    from dendritic_bert_runtime import files
+
+    monkeypatch.setattr(files, "BLOCK_BYTES", 20)
+    (tmp_path / "a.txt").write_text("a film\n" * 5 + "b" * 30 + "\n" * 2)
+    sizes, predict = [], runtime.TextClassifier.predict_array
+
+    def counted(self, texts, threads):
+        sizes.append(len(texts))
+        return predict(self, texts, threads)
+
+    monkeypatch.setattr(runtime.TextClassifier, "predict_array", counted)
+    assert classify_file(runtime.TextClassifier(), tmp_path / "a.txt", io.BytesIO()) == 7
+    assert sizes == [4, 2, 1]
 
 
 def trained_on(runtime, tmp_path, **columns):
@@ -261,6 +290,14 @@ def test_a_model_of_pairs_reads_no_single_texts(runtime, classify_file, tmp_path
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.csv", b"a,b\n1,2\n", r"a\.csv has no column 'text' of texts.*: a, b\. Pass --column"),
     ("a.csv", b"text,text\n1,2\n", "or two of them"),
+    ("a.csv", b"review;id\ngood film;1\n", r"a\.csv has a header of one column, 'review;id', whose names ';' seems to "
+                                          r"separate: save it with commas, or use dendritic-bert classify --input-fo"),
+    ("a.tsv", b"review,id\ngood film,1\n", r"whose names ',' seems to separate: save it with tabs, or use"),
+    ("a.csv", b"sep=;\ntext;b\nx;1\ny\n", r"line 4 of .*a\.csv ends a record of 1 fields, the header has 2: mend it"),
+    ("a.csv", gzip.compress(b"text\nx\n"), r"a\.csv is not text but gzip, by its first bytes: decompress it once, or"),
+    ("a.txt.gz", gzip.compress(pa.compress(b"x\n", "zstd", asbytes=True)), r"a\.txt\.gz is not text but zstd"),
+    ("a.jsonl", '{"text": "x"}\n'.encode("utf-16-le"), r"a\.jsonl is not text in UTF-8, 14 of its first 28 bytes are"),
+    ("a.jsonl", b'{"text": "a", "b": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n", r"line 1 of .* is not JSON \(max"),
     ("a.csv", b"text,b\n1,2,3\n", r"line 2 of .*a\.csv ends a record of 3 fields, the header has 2: mend it"),
     ("a.csv", b'text,b\nx,1\n"open,1\ny,2\n', r"line 4 of .*a\.csv is not CSV \(unexpected end of data\): mend its q"),
     ("a.csv", b'text,b\n"x"y,1\n', r"line 2 of .*a\.csv is not CSV \("),

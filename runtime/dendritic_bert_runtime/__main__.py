@@ -40,7 +40,8 @@ def main() -> int:
             write_lines(classifier, map(without_surrogates, args.text), args.threads, len(args.text))
         else:
             is_typed = sys.stdin.isatty()
-            write_lines(classifier, decode_lines(sys.stdin.buffer), args.threads, 1 if is_typed else BATCH_SIZE)
+            write_lines(classifier, decode_lines(sys.stdin.buffer, "standard input"), args.threads,
+                        1 if is_typed else BATCH_SIZE)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError, ImportError) as error:

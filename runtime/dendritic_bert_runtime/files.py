@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -28,8 +28,9 @@ SUFFIXES = {".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "tsv", ".tab
             ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow",
             ".feather": "arrow", ".ipc": "arrow"}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-BATCH_SIZE, BLOCK_BYTES = 4096, 1 << 22
+BATCH_SIZE, BLOCK_BYTES = 4096, 1 << 22  # a batch of lines ends at one of them
 MOST_FIELD_BYTES = 1 << 26
+NAMED_DELIMITER = r"sep=([ -!#-~\t])[\r\n]*"  # the whole first line of CSV, which Excel reads, too
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("score", pa.float32())])
 
 
@@ -120,18 +121,18 @@ def kind_of(which: str, path: Path) -> tuple[str, str | None]:
 
 
 def _lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
-    return _in_batches(decode_lines(io.BufferedReader(stream, BLOCK_BYTES)))
+    return _in_batches(decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path))
 
 
 def _json_lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     def texts() -> Iterator[str]:
         key = columns.given
-        for number, line in enumerate(decode_lines(io.BufferedReader(stream, BLOCK_BYTES)), 1):
+        for number, line in enumerate(decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path), 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} of {path} is not JSON ({error}): mend it.") from None
             keys = record if isinstance(record, dict) else {}
             if key is None:
@@ -147,28 +148,43 @@ def _json_lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]
 def _csv(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     # pyarrow's reader is faster, but takes `"a"b` for ab, and what follows a quote that is never closed for one field.
     csv.field_size_limit(max(csv.field_size_limit(), MOST_FIELD_BYTES))
-    rows = csv.reader(decode_whole_lines(io.BufferedReader(stream, BLOCK_BYTES)), strict=True)
+    lines = decode_whole_lines(io.BufferedReader(stream, BLOCK_BYTES), path)
+    first = next(lines, "")
+    named = re.fullmatch(NAMED_DELIMITER, first)
+    delimiter, before = (named[1], 1) if named else (",", 0)
+    rows = csv.reader(lines if named else chain([first], lines), delimiter=delimiter, strict=True)
 
     def read() -> Iterator[tuple[int, list[str]]]:
         try:
             for row in rows:
-                yield rows.line_num, row
+                yield before + rows.line_num, row
         except csv.Error as error:
-            raise ValueError(f"line {rows.line_num} of {path} is not CSV ({error}): mend its quotes.") from None
+            number = before + rows.line_num
+            raise ValueError(f"line {number} of {path} is not CSV ({error}): mend its quotes.") from None
 
-    yield from _of_fields(read(), path, columns)
+    yield from _of_fields(read(), path, columns, delimiter)
 
 
 def _tsv(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
-    lines = decode_lines(io.BufferedReader(stream, BLOCK_BYTES))
+    lines = decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path)
     rows = ((number, line.split("\t") if line else []) for number, line in enumerate(lines, 1))
-    yield from _of_fields(rows, path, columns)
+    yield from _of_fields(rows, path, columns, "\t")
 
 
-def _of_fields(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Columns) -> Iterator[pa.Array]:
-    """The texts of a table, of which each row comes with the number of its last line; the first has the names."""
+def _of_fields(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Columns,
+               delimiter: str) -> Iterator[pa.Array]:
+    """The texts of a table, of which each row comes with the number of its last line; the first has the names.
+
+    Raises ValueError for a header that is one column, where another delimiter would make several of it.
+    """
     whole = ((number, row) for number, row in rows if row)
     _, names = next(whole, (0, []))
+    others = [other for other in ";\t|," if other != delimiter and other in names[0]] if len(names) == 1 else []
+    if others and names[0] not in columns:
+        likely, wanted = max(others, key=names[0].count), "tabs" if delimiter == "\t" else "commas"
+        raise ValueError(f"{path} has a header of one column, {names[0]!r:.60}, whose names {likely!r} seems to "
+                         f"separate: save it with {wanted}, or use dendritic-bert classify --input-format csv "
+                         f"--delimiter {likely!r}.")
     place = names.index(_choose(names, names, columns, path))
 
     def texts() -> Iterator[str]:
@@ -201,7 +217,15 @@ def _arrow(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
 
 
 def _in_batches(texts: Iterator[str]) -> Iterator[pa.Array]:
-    while batch := list(islice(texts, BATCH_SIZE)):
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == BATCH_SIZE or size >= BLOCK_BYTES:
+            yield pa.array(batch, pa.string())
+            batch, size = [], 0
+    if batch:
         yield pa.array(batch, pa.string())
 
 
