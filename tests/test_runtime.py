@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -168,6 +169,8 @@ def write_arrow_stream(table: pa.Table, sink) -> None:
         writer.write_table(table, 500)
 
 
+BAD_DICTIONARY = pa.DictionaryArray.from_arrays(
+    pa.array([0, 1, 1]), pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff"]).buffers()))
 INPUTS = {
     "lines.txt": lambda: b"\xef\xbb\xbf" + "\n".join(LINES).encode() + b"\nlast \xff\r\n",
     "multi-line.csv": lambda: csv_bytes(",") + b'7,"two\nlines"\n\n8,\n',
@@ -177,6 +180,9 @@ INPUTS = {
         json.dumps({"review": line, "number": 1}, ensure_ascii=bool(number % 2)) + "\n\n"
         for number, line in enumerate([*LINES, "lone \ud800"])).encode("utf-8", "replace")),
     "lines.csv.zst": lambda: pa.compress(csv_bytes(","), "zstd", asbytes=True),
+    "not_utf8.arrow": lambda: write_table(write_arrow, pa.table({"review": pa.Array.from_buffers(
+        pa.string(), 3, pa.array([b"caf\xe9 \xff", b"ok\xff!", b"b\xe4\xb8"]).buffers())})),
+    "not_utf8_dictionary.arrow": lambda: write_table(write_arrow_stream, pa.table({"review": BAD_DICTIONARY})),
     "utf16.csv": lambda: csv_bytes(",").decode().encode("utf-16"),
     "utf32.txt": lambda: ("\ufeff" + "\n".join(LINES)).encode("utf-32-be"),
     "named.csv": lambda: b"\xef\xbb\xbfsep=;\r\n" + csv_bytes(",").replace(b",", b";", 1).replace(b',"', b';"'),
@@ -313,6 +319,10 @@ def test_a_model_of_pairs_reads_no_single_texts(runtime, classify_file, tmp_path
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9], r"cannot be read as jsonl \("),
     ("a.parquet", b"PAR1", r"a\.parquet cannot be read as parquet \("),
     ("a.arrow", b"ARROW1", r"a\.arrow cannot be read as arrow \("),
+    ("a.arrow", write_table(write_arrow, pa.table({"text": ["good", "badxyz"]})).replace(
+        struct.pack("<3i", 0, 4, 10), struct.pack("<3i", 0, 4, 900_000_000)), r"cannot be read as arrow \(.*out of bo"),
+    ("a.arrow", write_table(write_arrow, pa.table({"text": BAD_DICTIONARY})).replace(
+        struct.pack("<3q", 0, 1, 1), struct.pack("<3q", 0, 1, 1 << 40)), r"cannot be read as arrow \(.*out of bounds"),
     ("a.xlsx", b"", r"suffix of input .*a\.xlsx is none of \.txt"),
     ("a.parquet.gz", b"", "where they hold lines"),
     ("a.parquet", write_table(pq.write_table, pa.table({"text": ["x", None]})), r"record 2 of .* has no text"),

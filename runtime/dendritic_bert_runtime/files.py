@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from .classifier import without_surrogates
-from .lines import decode_lines, decode_whole_lines, json_line
+from .lines import decode, decode_lines, decode_whole_lines, json_line
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier
@@ -94,13 +94,13 @@ def open_texts(path: Path, columns: Columns, stack: ExitStack) -> Iterator[pa.Ar
     def read() -> Iterator[pa.Array]:
         count = 0
         try:
-            for texts in batches:
+            for texts in map(_as_strings, batches):
                 if texts.null_count:
                     record = count + texts.is_null().to_pylist().index(True) + 1
                     raise ValueError(f"record {record} of {path} has no text: fill it or leave it out.")
                 count += len(texts)
                 if len(texts):
-                    yield texts.cast(pa.string())
+                    yield texts
         except (pa.ArrowException, EOFError, OSError) as error:
             first_line = str(error).partition("\n")[0].rstrip(".")
             raise ValueError(f"{path} cannot be read as {format} ({first_line}): give it the suffix of what it is, or "
@@ -227,6 +227,24 @@ def _in_batches(texts: Iterator[str]) -> Iterator[pa.Array]:
             batch, size = [], 0
     if batch:
         yield pa.array(batch, pa.string())
+
+
+def _as_strings(texts: pa.Array) -> pa.Array:
+    """The texts as an array of strings, in which each byte that is not UTF-8 has become U+FFFD.
+
+    Raises ArrowException where offsets or indices lead elsewhere, which no reader of these formats checks.
+    """
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+        if pa.types.is_dictionary(texts.type):  # whose indices come behind its strings, and are checked here
+            texts = pa.DictionaryArray.from_arrays(texts.indices, texts.dictionary.cast(pa.large_binary()))
+            texts = texts.dictionary_decode()
+        cells = texts.cast(pa.large_binary()).to_pylist()
+        return pa.array([None if cell is None else decode(cell) for cell in cells], pa.string())
+    return texts.cast(pa.string())
 
 
 def _text_columns(schema: pa.Schema) -> list[str]:
