@@ -311,7 +311,7 @@ class LineReader:
             lines.append(line)
             left -= len(line)
             num_peeked += not line.isspace()
-            keys.update(dict.fromkeys(_keys(line)))
+            keys.update(dict.fromkeys(keys_of(line)))
         self._blocks.put_back(b"".join(lines))
         return list(keys)
 
@@ -360,7 +360,7 @@ class LineReader:
         return whole
 
 
-def _keys(line: bytes) -> list[str]:
+def keys_of(line: bytes) -> list[str]:
     """The keys of the object that a line of JSON is; [] if it is none."""
     try:
         record = json.loads(line.removeprefix(BOM_UTF8).decode(errors="replace"))

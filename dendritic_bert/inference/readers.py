@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .file_formats import INPUT_FORMATS, TABLE_FORMATS, choose_format
-from .line_reader import LineReader, _keys
+from .line_reader import LineReader, keys_of
 from .records import BATCH_BYTES, ON_ERROR, MalformedRecord, Position, RecordBatch
 from .streams import Input, PathOrStream, open_input
 
@@ -194,7 +194,7 @@ class Records:
             return True
         with ExitStack() as stack:
             lines = iter(partial(open_input(self._inputs[0], stack).stream.readline, BATCH_BYTES), b"")
-            return all(column in keys for line in islice(lines, SAMPLE) if (keys := _keys(line)))
+            return all(column in keys for line in islice(lines, SAMPLE) if (keys := keys_of(line)))
 
     def batches(self, batch_size: int, columns: Sequence[str], text_columns: Sequence[str] = ()
                 ) -> Iterator[RecordBatch]:

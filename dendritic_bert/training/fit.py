@@ -118,6 +118,8 @@ def _training_arguments(
         remove_unused_columns=False,
         logging_steps=min(LOGGING_STEPS, steps_per_epoch), logging_nan_inf_filter=False, disable_tqdm=True,
         dataloader_pin_memory=False, bf16=options.bf16,
+        # Every loss here is a mean over its batch, which the Trainer would multiply by the number of processes.
+        average_tokens_across_devices=False,
         # Without a GPU the Trainer must be told: else it refuses bf16, and several processes would train separately.
         use_cpu=not torch.cuda.is_available(),
     )

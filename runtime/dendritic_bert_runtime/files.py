@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ SUFFIXES = {".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "tsv", ".tab
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 BATCH_SIZE, BLOCK_BYTES = 4096, 1 << 22  # a batch of lines ends at one of them
 MOST_FIELD_BYTES = 1 << 26
+KEYED_OBJECTS = 1000  # of JSON Lines, whose keys are the names of the columns
 NAMED_DELIMITER = r"sep=([ -!#-~\t])[\r\n]*"  # the whole first line of CSV, which Excel reads, too
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("score", pa.float32())])
 
@@ -40,8 +41,8 @@ def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], out
 
     The suffixes of the paths say what they hold; a stream takes lines of JSON. ``column`` holds the texts; None is the
     column that the model was trained on, where the input has it, or ``text``, or the only one of strings: the only key
-    with a string in the first object of JSON Lines, the only column of CSV or TSV. A path gets its file when that is
-    complete. Bytes that are not UTF-8 become U+FFFD.
+    with a string in each of the first 1,000 objects of JSON Lines, the only column of CSV or TSV. A path gets its file
+    when that is complete. Bytes that are not UTF-8 become U+FFFD.
 
     Raises ValueError for what cannot be read, a record without text, a model of pairs without ``column``, or a file
     that is input and output; OSError if a file cannot be opened or written.
@@ -125,24 +126,43 @@ def _lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
 
 
 def _json_lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
+    records = _json_objects(stream, path)
+
     def texts() -> Iterator[str]:
-        key = columns.given
-        for number, line in enumerate(decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path), 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"line {number} of {path} is not JSON ({error}): mend it.") from None
-            keys = record if isinstance(record, dict) else {}
-            if key is None:
-                key = columns.choose(keys, [name for name, value in keys.items() if isinstance(value, str)])
-            text = keys.get(key)
+        first = [] if columns.given else _first_objects(records)
+        names = dict.fromkeys(key for _, record in first for key in record)
+        key = columns.choose(names, [name for name in names
+                                     if all(isinstance(record.get(name), str) for _, record in first)])
+        for number, record in chain(first, records):
+            text = record.get(key)
             if not isinstance(text, str):
                 raise ValueError(f"line {number} of {path} has no text under {key!r}: mend it, or pass --column.")
             yield text if text.isascii() else without_surrogates(text)
 
     return _in_batches(texts())
+
+
+def _json_objects(stream: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of each line that is not blank, and its object; {} for another value."""
+    for number, line in enumerate(decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number} of {path} is not JSON ({error}): mend it.") from None
+        yield number, record if isinstance(record, dict) else {}
+
+
+def _first_objects(records: Iterator[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+    """The objects whose keys are the names of the columns; fewer of very long ones."""
+    first, size = [], 0
+    for record in islice(records, KEYED_OBJECTS):
+        first.append(record)
+        size += sum(len(value) for value in record[1].values() if isinstance(value, str))
+        if size > BLOCK_BYTES:
+            break
+    return first
 
 
 def _csv(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
