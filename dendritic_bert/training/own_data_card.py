@@ -73,7 +73,7 @@ def write_own_data_card(
         f"On the {results['num_dev']:,} dev row{'s' * (results['num_dev'] != 1)}, after {scored_epoch(options)}, with "
         f"the weights as they are written, those of the first seed, {options.seeds[0]}. "
         f"{_what_the_dev_rows_decided(options, evaluation)}", "",
-        *report_sections(evaluation, results.get("baseline")), *_seeds(results),
+        *report_sections(evaluation, results.get("baseline")), *_seeds(results, evaluation.temperature),
     ]
     with atomic_path(folder / "README.md") as path:
         path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
@@ -139,7 +139,7 @@ def _what_the_dev_rows_decided(options: Any, evaluation: Evaluation) -> str:
     return f"They decided on {' and '.join(uses)}, too: expect slightly less elsewhere." if uses else ""
 
 
-def _seeds(results: dict[str, Any]) -> list[str]:
+def _seeds(results: dict[str, Any], temperature: float) -> list[str]:
     """All runs, where there are several."""
     if results["sd"] is None:
         return []
@@ -148,6 +148,6 @@ def _seeds(results: dict[str, Any]) -> list[str]:
         ["seed", *(name.replace("_", " ") for name in names), "seconds"],
         [[str(run["seed"]), *(f"{run[name]:.4f}" for name in names), f"{run['seconds']:.0f}"]
          for run in results["runs"]]),
-        *(["Those that depend on probabilities are without the temperature.\n"] if results["temperature"] != 1 else []),
+        *(["Those that depend on probabilities are without the temperature.\n"] if temperature != 1 else []),
         f"Mean {results['metric'].replace('_', ' ')} over {len(results['runs'])} seeds: **{results['mean']:.4f}**, "
         f"standard deviation {results['sd']:.4f}.\n"]

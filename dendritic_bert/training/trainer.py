@@ -247,15 +247,18 @@ def open_benchmark(options: TrainingOptions) -> Benchmark:
 def open_own_rows(options: DataOptions, saved: DendriticBertConfig | None = None, kind: Any = OwnRows) -> Any:
     """The rows of ``train_file`` and ``dev_file``, or of ``dataset_name``, as a ``kind`` of ``OwnRows``.
 
-    The labels of ``saved``, the model that training goes on from, come first; what it was trained on is read as then.
-    Raises as ``train`` does.
+    The labels of ``saved``, the model that training goes on from, come first. What it was trained on is read as then;
+    another ``label_column`` holds another kind of labels, perhaps. Raises as ``train`` does.
     """
     settings = {name: getattr(options, name) for name in ("text_column", "text_pair_column", "label_column",
                                                           "label_separator", "problem_type", "fraction", "on_error")}
     settings |= {"known_labels": given_labels(saved), "hold_out": options.hold_out or HOLD_OUT}
     if saved is not None and saved.training_columns:
-        settings["trained"] = saved.training_columns
-        settings["problem_type"] = options.problem_type or saved.problem_type
+        settings["trained"] = trained = dict(saved.training_columns)
+        if options.label_column in (None, trained.get("label_column")):
+            settings["problem_type"] = options.problem_type or saved.problem_type
+        if settings["problem_type"] != "multi_label_classification":
+            trained.pop("label_separator", None)
     if options.dataset_name is not None:
         return kind.from_hub(options.dataset_name, options.dataset_config, **settings)
     if not options.train_file:
