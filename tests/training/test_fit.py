@@ -1,4 +1,4 @@
-"""A training under torchrun is that of one process with the same rows in a step."""
+"""One seed of a training: under torchrun it is that of one process with the same rows in a step."""
 
 import os
 import re
