@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,24 +103,34 @@ def standardised_head(model: Any, rows: EncodedRows, collate: Collate, class_wei
 
 def standardise_steps(optimizer: torch.optim.Optimizer, model: Any, scale: PooledScale) -> None:
     """Let every step of ``optimizer`` change the head of ``model`` as if it read standardised rows."""
-    @torch.no_grad()
-    def before(*_: Any) -> None:
-        layer = first_layer(model)
-        of_weight, of_bias = layer.weight.grad, layer.bias.grad
-        if of_weight is not None and of_bias is not None:
-            mean, deviation = (value.to(layer.weight) for value in scale)
-            layer.bias.add_(layer.weight @ mean)
-            layer.weight.mul_(deviation)
-            layer.weight.grad = (of_weight - of_bias[:, None] * mean) / deviation
+    def standardise(layer: DendriticLinear) -> None:
+        assert layer.weight.grad is not None
+        assert layer.bias.grad is not None
+        mean, deviation = (value.to(layer.weight) for value in scale)
+        layer.bias.add_(layer.weight @ mean)
+        layer.weight.mul_(deviation)
+        layer.weight.grad = (layer.weight.grad - layer.bias.grad[:, None] * mean) / deviation
 
-    @torch.no_grad()
-    def after(*_: Any) -> None:
-        layer = first_layer(model)
-        if layer.weight.grad is not None and layer.bias.grad is not None:
-            _write_back(layer, scale)
+    rewrite_steps(optimizer, partial(first_layer, model), standardise, partial(_write_back, scale=scale))
 
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(after)
+
+def rewrite_steps(optimizer: torch.optim.Optimizer, find_layer: Callable[[], DendriticLinear],
+                  before: Callable[[DendriticLinear], None], after: Callable[[DendriticLinear], None]) -> None:
+    """Let ``before`` rewrite a layer and its gradients before every step of ``optimizer``, and ``after`` write it back.
+
+    The layer is looked up each time, since a growing head gets new parameters; one without gradients keeps its bits.
+    """
+    def hook(rewrite: Callable[[DendriticLinear], None]) -> Callable[..., None]:
+        @torch.no_grad()
+        def run(*_: Any) -> None:
+            layer = find_layer()
+            if layer.weight.grad is not None and layer.bias.grad is not None:
+                rewrite(layer)
+
+        return run
+
+    optimizer.register_step_pre_hook(hook(before))
+    optimizer.register_step_post_hook(hook(after))
 
 
 def can_be_fitted(model: Any, labels: np.ndarray) -> bool:
@@ -165,7 +176,7 @@ def _fit(model: Any, pooled: Tensor, labels: np.ndarray, class_weight: str | Non
 
 
 def first_layer(model: Any) -> DendriticLinear:
-    """The layer that reads the pooled rows; looked up each time, since a growing head gets new parameters."""
+    """The layer that reads the pooled rows."""
     return next(iter(dendritic_layers(model.classifier).values()))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..model.dendritic_linear import DendriticLinear, dendritic_layers
 from .losses import Loss
+from .standardised_head import rewrite_steps
 
 
 class TargetScale(NamedTuple):
@@ -53,11 +54,7 @@ def start_at_targets(model: Any, scale: TargetScale) -> None:
 
 def standardise_target_steps(optimizer: torch.optim.Optimizer, model: Any, scale: TargetScale) -> None:
     """Let every step of ``optimizer`` change the head of ``model`` as if its targets were centred and scaled."""
-    @torch.no_grad()
-    def before(*_: Any) -> None:
-        layer = _last_layer(model)
-        if layer.weight.grad is None or layer.bias.grad is None:
-            return
+    def standardise(layer: DendriticLinear) -> None:
         mean, deviation = (value.to(layer.weight) for value in scale)
         layer.bias[:len(mean)].sub_(mean)
         for parameter in _of_outputs(layer):
@@ -65,14 +62,7 @@ def standardise_target_steps(optimizer: torch.optim.Optimizer, model: Any, scale
         for gradient in _of_outputs(layer, gradients=True):
             gradient.mul_(deviation)
 
-    @torch.no_grad()
-    def after(*_: Any) -> None:
-        layer = _last_layer(model)
-        if layer.weight.grad is not None and layer.bias.grad is not None:
-            _write_back(layer, scale)
-
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(after)
+    rewrite_steps(optimizer, partial(_last_layer, model), standardise, partial(_write_back, scale=scale))
 
 
 def _last_layer(model: Any) -> DendriticLinear:
