@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..inference.columns import recall_text_columns, warn_of_other_texts
-from ..inference.readers import open_records
+from ..inference.readers import KEYED_OBJECTS, open_records
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from ..training.evaluation import MAIN_METRIC, majority_share, scores
@@ -30,7 +30,7 @@ from .other_records import AnyRecords, KeptRecords, ListedRecords, NamedRecords,
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
 from .rows import EncodedRows, Rows, encode_rows, pad_rows
-from .survey import SAMPLE_ROWS, Table, find_columns, survey
+from .survey import Table, find_columns, survey
 from .word_counter import WordCounter
 
 
@@ -122,7 +122,7 @@ class OwnRows(Benchmark):
         format, and ValueError as the class does.
         """
         def read(files: Any) -> AnyRecords:
-            records = open_records(files, input_format, on_error, delimiter, num_keyed=SAMPLE_ROWS)
+            records = open_records(files, input_format, on_error, delimiter, num_keyed=KEYED_OBJECTS)
             names = records.class_names()
             found = records if records.can_resume else KeptRecords(records, options.get("folder"))
             return NamedRecords(found, names) if names else found

@@ -118,7 +118,7 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     if missing:
         raise ValueError(f"{source} has no column {missing[0]!r}, which the training rows have: its columns are "
                          f"{', '.join(map(repr, names))}.")
-    digest_of, is_whole = array("Q"), array("b")
+    all_digests, is_whole = array("Q"), array("b")
     position = Position()
     for batch in records.batches(BATCH_ROWS, columns.all):
         texts = [batch.columns[name] for name in columns.texts]
@@ -128,13 +128,13 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
         is_whole.extend(whole)
         position = batch.position
         collector.add(list(compress(labels, whole)), partial(_place, batch, np.flatnonzero(whole)))
-        digest_of.extend(_digest(values) for values in compress(zip(*texts), whole))
+        all_digests.extend(_digest(values) for values in compress(zip(*texts), whole))
     is_missing = collector.take_out_missing()
     if is_missing.any() and on_error == "stop" and collector.first_missing:
         place, label = collector.first_missing
         raise ValueError(f"{place}: the label in column {columns.label!r} is {label!r}, and all others are numbers: "
                          "give the row one, or leave such rows out with on_error skip.")
-    is_row, digests = np.array(is_whole, np.bool_), np.array(digest_of, np.uint64)[~is_missing]
+    is_row, digests = np.array(is_whole, np.bool_), np.array(all_digests, np.uint64)[~is_missing]
     is_row[is_row] = ~is_missing
     if not len(is_row):
         _expect_well_formed(source, position)

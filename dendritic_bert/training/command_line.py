@@ -37,4 +37,3 @@ def command_line(options: TrainingOptions) -> list[str]:
         if not isinstance(value, bool):
             words += map(str, value) if isinstance(value, list) else [str(value)]
     return words
-

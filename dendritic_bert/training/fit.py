@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def fit(
     targets = None
     if loss is None and model.config.problem_type == "regression" and not options.dendrites:
         targets = measure_targets(train_set.rows.labels)
-        loss = squared_error(targets)
+        loss = partial(squared_error, scale=targets)
     with (_trackers(options, seed), standardised as scale,
           closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress):
         if targets is not None and not goes_on_from_a_regression(options, model.config.num_labels):
@@ -87,7 +88,7 @@ def fit(
         fold_word_regression(model, train_set.rows, options.word_share, class_weight)
     elif options.word_share:
         warnings.warn(f"word_share is {options.word_share:g}, but the model is no gated bag of words under one linear "
-                      "layer with rows of every class, so that no regression on words was folded in: leave it out.",
+                      "layer with rows of every class, so that no regression on words was folded in: pass 0.",
                       stacklevel=2)
 
 

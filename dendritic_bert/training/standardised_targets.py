@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..model.dendritic_linear import DendriticLinear, dendritic_layers
-from .losses import Loss
 from .standardised_head import rewrite_steps
 
 
@@ -36,12 +35,8 @@ def measure_targets(labels: np.ndarray) -> TargetScale:
     return TargetScale(*(torch.from_numpy(number).float() for number in (values.mean(axis=0), deviation)))
 
 
-def squared_error(scale: TargetScale) -> Loss:
+def squared_error(output: Any, labels: Tensor, num_items_in_batch: Any = None, *, scale: TargetScale) -> Tensor:
     """The loss of a regression: the mean square of errors, each divided by the deviation of its target."""
-    return partial(_squared_error, scale=scale)
-
-
-def _squared_error(output: Any, labels: Tensor, num_items_in_batch: Any = None, *, scale: TargetScale) -> Tensor:
     errors = output.logits - labels.to(output.logits).reshape(output.logits.shape)
     return (errors / scale.deviation.to(errors)).square().mean()
 
