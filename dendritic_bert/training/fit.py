@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -50,12 +50,12 @@ logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
 def fit(
     model: Any, train_set: RowDataset, dev_rows: dict[str, EncodedRows], benchmark: Benchmark,
     loss: Callable[..., torch.Tensor] | None, options: TrainingOptions, seed: int, workspace: Workspace,
-    held_out: EncodedRows | None = None, quiet: bool = False,
+    held_out: EncodedRows | None = None, quiet: bool = False, callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train ``model`` in place, from the last checkpoint of ``seed`` if there is one.
 
     ``held_out`` are the rows that decide when a dendrite grows; None if none is to grow. ``quiet`` is without progress,
-    scores of the dev rows, and checkpoints.
+    scores of the dev rows, and checkpoints. ``callbacks`` are called behind those of the training itself.
     """
     split = next(iter(dev_rows))
     standardised: Any = nullcontext()
@@ -76,7 +76,7 @@ def fit(
             data_collator=benchmark.collate, train_dataset=train_set, eval_dataset=RowDataset(dev_rows[split]),
             compute_loss_func=loss,
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
-            callbacks=[progress, *_checkpoint_callbacks(options)],
+            callbacks=[progress, *_checkpoint_callbacks(options), *callbacks],
         )
         trainer.head_lr_factor, trainer.scale, trainer.targets = options.head_lr_factor or 1.0, scale, targets
         trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results

@@ -3,14 +3,16 @@ rows of one's own, around the values that fit the rows.
 
     dendritic-bert sweep --task sst2 --dsn --data_dir glue --trials 30 --output_dir sweep
 
-Every trial is a training, judged by its mean score over the seeds. The study is kept in a file, so that a search that
-was interrupted, or that is to try more, continues.
+Every trial is a training, judged by its mean score over the seeds. From the sixth on, one whose best dev score is below
+the median of the others' after a quarter, half or three quarters of the training ends there. The study is kept in a
+file, so that a search that was interrupted, or that is to try more, continues.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import os
 import shlex
 import shutil
 import sys
@@ -18,6 +20,8 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
 
 from ..datasets.benchmark import Benchmark
 from .command_line import command_line
@@ -29,6 +33,8 @@ from .trainer import open_benchmark, require_extra, train
 
 if TYPE_CHECKING:
     import optuna
+
+FIRST_TRIALS = 5  # which all run to their end
 
 
 def sweep(options: SweepOptions) -> dict[str, Any]:
@@ -49,6 +55,7 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
     study = optuna.create_study(storage=f"sqlite:///{output / 'study.db'}", study_name=options.task,
                                 direction="maximize", load_if_exists=True)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS)
     # By the seed alone, a search that goes on would draw what it drew at first.
     study.sampler = optuna.samplers.TPESampler(seed=options.seeds[0] + len(study.trials))
     benchmark = open_benchmark(options)  # once for all trials
@@ -73,15 +80,40 @@ def _train_trial(trial: optuna.Trial, options: SweepOptions, benchmark: Benchmar
     import optuna
 
     chosen = {name: _suggest(trial, name, entry) for name, entry in options.parameters.items()}
+    # Growth has no length that is known, and several processes must end a trial together.
+    is_watched = not options.dendrites and int(os.environ.get("WORLD_SIZE", "1")) == 1
     try:
-        results = train(_training_options(options, **chosen, output_dir=str(folder), baseline=False), benchmark)
+        results = train(_training_options(options, **chosen, output_dir=str(folder), baseline=False), benchmark,
+                        callbacks=[_EndsHopeless(trial, benchmark.main_metric)] if is_watched else ())
     except RuntimeError as error:
+        trial.set_user_attr("failure", str(error))
         raise optuna.TrialPruned(str(error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     trial.set_user_attr("parameters", results["live_parameters"]["all"])
     trial.set_user_attr("sd", results["sd"])
     return results["mean"]
+
+
+class _EndsHopeless(TrainerCallback):
+    """Reports the first dev score of each quarter of a trial with one seed after another, and ends the trial where the
+    pruner of its study says so."""
+
+    def __init__(self, trial: optuna.Trial, metric: str):
+        self.trial, self.metric, self.seed, self.quarter = trial, metric, -1, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seed, self.quarter = self.seed + 1, 0
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        quarter = 4 * state.global_step // state.max_steps
+        if self.quarter < quarter < 4:
+            self.quarter = quarter
+            self.trial.report(metrics[f"eval_{self.metric}"], 4 * self.seed + quarter)
+            if self.trial.should_prune():
+                import optuna
+
+                raise optuna.TrialPruned
 
 
 def _training_options(options: SweepOptions, **changes: Any) -> TrainingOptions:
@@ -102,10 +134,13 @@ def _suggest(trial: optuna.Trial, name: str, entry: dict[str, Any]) -> Any:
 
 
 def _scored_trials(study: optuna.Study) -> list[Any]:
-    return [trial for trial in study.trials if trial.value is not None]
+    import optuna
+
+    return study.get_trials(states=[optuna.trial.TrialState.COMPLETE])  # one that was ended has its last score
 
 
 def _write_results(study: optuna.Study, options: SweepOptions, output: Path) -> None:
+    failed = sum("failure" in trial.user_attrs for trial in study.trials)
     trials = sorted(_scored_trials(study), key=lambda trial: -trial.value)
     names = list(options.parameters)
     lines = [[str(trial.number), *(_short(trial.params.get(name, "")) for name in names),
@@ -119,7 +154,8 @@ def _write_results(study: optuna.Study, options: SweepOptions, output: Path) -> 
     (output / "sweep.md").write_text("\n".join([
         f"# A search over {len(study.trials)} trainings on {options.task}\n",
         f"The mean dev score over {len(options.seeds)} seeds, in percent, the best first; "
-        f"{len(study.trials) - len(trials)} trainings failed. The best of many trials scores higher here than it does "
+        f"{failed} trainings failed, and {len(study.trials) - len(trials) - failed} were ended early, as they were behind "
+        "the others. The best of many trials scores higher here than it does "
         "elsewhere: train it again with other seeds before you rely on its score.\n",
         markdown_table(["trial", *(name.replace("_", " ") for name in names), "parameters", "score", "sd"], lines),
         "```", shlex.join(command_line(_training_options(options, **trials[0].params))), "```\n",

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from ..datasets.benchmark import Benchmark
 from ..datasets.glue import Glue
@@ -63,6 +63,7 @@ def train(
     build: Callable[..., Any] = build_model,
     loss: Callable[..., torch.Tensor] | None = None,
     describe: Callable[..., None] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train once with each seed and write the first seed's model, its tokenizer and a model card to ``output_dir``.
 
@@ -76,6 +77,7 @@ def train(
         loss: (the model's output, the batch's labels, number of items) -> a scalar; by default the model's own.
         describe: writes the card of a finished model, from options, benchmark, encoded dev rows, folder and results; by
             default the one for the kind of benchmark.
+        callbacks: more of transformers' callbacks for the training with each seed.
 
     Returns:
         task, start (what training started from, in words), source, num_train, num_dev, num_truncated; runs, one dict
@@ -118,7 +120,8 @@ def train(
             model.get_input_embeddings().weight.requires_grad_(not options.freeze_word_embeddings)
             train_set = RowDataset(train_rows, options.word_dropout, tokenizer.all_special_ids, seed)
             try:
-                fit(model, train_set, dev_rows, benchmark, loss, options, seed, workspace, held_out)
+                fit(model, train_set, dev_rows, benchmark, loss, options, seed, workspace, held_out,
+                    callbacks=callbacks)
             except KeyboardInterrupt:
                 if not options.dendrites:  # whose checkpoints are PerforatedAI's
                     keep_last_epoch(workspace, Path(options.output_dir), benchmark.model_class, tokenizer, seed)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import numpy as np
 import optuna
 import pytest
 import yaml
@@ -78,10 +79,29 @@ def test_a_trial_that_fails_is_no_end(glue, space, tmp_path):
     results = sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "out"), epochs=1, batch_size=20,
                                  space=space(**wild), trials=6))
     assert results["best"] == {"lr": 0.01}
-    assert "0 trainings failed" not in (tmp_path / "out" / "sweep.md").read_text()
+    assert re.search("; [1-5] trainings failed, and 0 were ended early", (tmp_path / "out" / "sweep.md").read_text())
     with pytest.raises(RuntimeError, match=r"^none of 1 trials has a score, as every loss"):
         sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "none"), epochs=1, batch_size=20,
                            space=space(lr={"value": 1e30}), trials=1))
+
+
+def test_a_trial_behind_the_median_ends_early(glue, space, tmp_path, monkeypatch):
+    """From the sixth trial on; with two seeds the scores of the second have steps of their own."""
+    monkeypatch.setattr("dendritic_bert.training.fit.CHECKPOINT_SECONDS", 0)
+    sweep(SweepOptions(dsn=True, data_dir=glue, output_dir=str(tmp_path / "out"), epochs=4, batch_size=20, seeds=[0, 1],
+                       space=space(lr={"values": [0.02, 1e-9]}), trials=14))
+    trials = optuna.load_study(study_name="sst2", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}").trials
+    whole = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    ended = [trial for trial in trials if trial.state.name == "PRUNED"]
+    assert all(sorted(trial.intermediate_values) == [1, 2, 3, 5, 6, 7] for trial in whole)
+    assert ended and len(whole) + len(ended) == 14 and min(trial.number for trial in ended) >= 5
+    for trial in ended:
+        step = max(trial.intermediate_values)
+        before = [other.intermediate_values[step] for other in whole if other.number < trial.number]
+        assert max(trial.intermediate_values.values()) < np.median(before)
+    text = (tmp_path / "out" / "sweep.md").read_text()
+    assert f"0 trainings failed, and {len(ended)} were ended early" in text
+    assert len(re.findall(r"^\| \d", text, re.MULTILINE)) == len(whole)
 
 
 def test_a_search_on_own_rows(reviews, tmp_path, space, capsys):
