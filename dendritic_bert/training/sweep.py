@@ -140,8 +140,9 @@ def _scored_trials(study: optuna.Study) -> list[Any]:
 
 
 def _write_results(study: optuna.Study, options: SweepOptions, output: Path) -> None:
-    failed = sum("failure" in trial.user_attrs for trial in study.trials)
     trials = sorted(_scored_trials(study), key=lambda trial: -trial.value)
+    failed = sum("failure" in trial.user_attrs for trial in study.trials)
+    ended = len(study.trials) - len(trials) - failed
     names = list(options.parameters)
     lines = [[str(trial.number), *(_short(trial.params.get(name, "")) for name in names),
               f"{trial.user_attrs['parameters']:,}", f"{100 * trial.value:.2f}",
@@ -154,9 +155,8 @@ def _write_results(study: optuna.Study, options: SweepOptions, output: Path) -> 
     (output / "sweep.md").write_text("\n".join([
         f"# A search over {len(study.trials)} trainings on {options.task}\n",
         f"The mean dev score over {len(options.seeds)} seeds, in percent, the best first; "
-        f"{failed} trainings failed, and {len(study.trials) - len(trials) - failed} were ended early, as they were behind "
-        "the others. The best of many trials scores higher here than it does "
-        "elsewhere: train it again with other seeds before you rely on its score.\n",
+        f"{failed} trainings failed, and {ended} were ended early, behind the others. The best of many trials scores "
+        "higher here than it does elsewhere: train it again with other seeds before you rely on its score.\n",
         markdown_table(["trial", *(name.replace("_", " ") for name in names), "parameters", "score", "sd"], lines),
         "```", shlex.join(command_line(_training_options(options, **trials[0].params))), "```\n",
         "![the parameters of every trial, coloured by its score](parallel_coordinates.png)\n",

@@ -17,12 +17,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from ..embedded_model import find_model
 from ..file_lock import locked
 from .data_options import DataOptions
+from .inference_workers import batches_of_tokens, infer_batches
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
 from .trainer import train
 
-LABELLING_TOKENS = 8192  # tokens of a batch, padding included, when the teacher labels texts
-KEPT_BATCHES = 16  # logits of so many batches are appended at once: a minute's work of a large teacher
+LABELLING_TOKENS = 1024  # tokens of a batch, padding included, when the teacher labels texts
+KEPT_BATCHES = 128  # logits of so many batches are appended at once: a minute's work of a large teacher
 
 
 def prepare_teacher(options: DistillationOptions, folder: Path) -> str:
@@ -100,15 +101,17 @@ def label_texts(
     return kept.of(texts)[:, columns]
 
 
-@torch.inference_mode()
 def _label(name: str, texts: list[str], max_length: int, bf16: bool, kept: KeptLogits) -> None:
-    """Label distinct texts, the longest first: if memory is too small, it is so at once."""
+    """Label distinct texts."""
     model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(name)
     encoded = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
-    device = next(model.parameters()).device.type
+    batches = batches_of_tokens(encoded, LABELLING_TOKENS)
     found: list[tuple[list[int], np.ndarray]] = []
+
+    def logits(batch: list[int]) -> np.ndarray:
+        rows = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt")
+        return model(**rows).logits.float().numpy()
 
     def keep() -> None:
         if found:
@@ -116,14 +119,10 @@ def _label(name: str, texts: list[str], max_length: int, bf16: bool, kept: KeptL
                         np.concatenate([logits for _, logits in found]))
             found.clear()
 
-    with torch.autocast(device, torch.bfloat16, enabled=bf16), tqdm(
-            desc="teacher", total=len(texts), unit="text", leave=False, file=sys.stderr, disable=None) as bar:
-        while order:
-            size = max(1, LABELLING_TOKENS // len(encoded[order[-1]]))
-            batch, order = order[-size:], order[:-size]
-            rows = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt")
-            found.append((batch, model(**rows).logits.float().numpy()))
-            bar.update(len(batch))
+    with tqdm(desc="teacher", total=len(texts), unit="text", leave=False, file=sys.stderr, disable=None) as bar:
+        for labelled in zip(batches, infer_batches(logits, batches, bf16)):
+            found.append(labelled)
+            bar.update(len(labelled[0]))
             if len(found) == KEPT_BATCHES:
                 keep()
         keep()

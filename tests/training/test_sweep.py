@@ -94,7 +94,8 @@ def test_a_trial_behind_the_median_ends_early(glue, space, tmp_path, monkeypatch
     whole = [trial for trial in trials if trial.state.name == "COMPLETE"]
     ended = [trial for trial in trials if trial.state.name == "PRUNED"]
     assert all(sorted(trial.intermediate_values) == [1, 2, 3, 5, 6, 7] for trial in whole)
-    assert ended and len(whole) + len(ended) == 14 and min(trial.number for trial in ended) >= 5
+    assert len(whole) + len(ended) == 14
+    assert min(trial.number for trial in ended) >= 5
     for trial in ended:
         step = max(trial.intermediate_values)
         before = [other.intermediate_values[step] for other in whole if other.number < trial.number]
