@@ -4,7 +4,7 @@ was not trained on."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..model.modeling import DendriticBertForSequenceClassification
 from .joint_encoder import JointEncoder
 from .kept_embeddings import embed_texts
 from .options import PretrainingOptions
+from .principal_axes import keep_on_axes, on_axes, principal_axes, spread_sample
 from .sentence_encoder import SentenceEncoder
 from .texts import Texts
 
@@ -29,7 +30,8 @@ BATCH_TEXTS = 4096  # tokenized at once
 class EmbeddedTexts(Benchmark):
     """The texts of ``text_file``, of which ``num_held_out`` are held out, with the teacher's embeddings.
 
-    teacher: the sentence encoder. embeddings: ``[n, D]`` float16, a memory map, those of the held-out texts first.
+    teacher: the sentence encoder. embeddings: ``[n, D]`` float16, a memory map, those of the held-out texts first; with
+    ``embedding_size`` D of their principal axes, of length 1 again.
     words: set by ``encode``, the words of the vocabulary as texts for the teacher, "" for special tokens.
 
     Raises as ``pretrain`` does.
@@ -46,10 +48,23 @@ class EmbeddedTexts(Benchmark):
         self._texts = Texts(options.text_file, options.text_column, options.num_held_out)
         self.num_train, self.num_dev = self._texts.num_train, self._texts.num_held_out
         self.digest = f"{self.teacher.digest} {self._texts.digest}"
-        self.settings = {"num_labels": self.teacher.dimension, "problem_type": "regression"}
+        size = options.embedding_size or self.teacher.dimension
+        if size > self.teacher.dimension:
+            raise ValueError(f"embedding_size is {size}, but the embeddings of teacher {self.teacher.name} have "
+                             f"{self.teacher.dimension:,} numbers: pass at most so many.")
+        self.settings = {"num_labels": size, "problem_type": "regression"}
         self._folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
         self.embeddings = embed_texts(self.teacher, self._texts, self._folder)
+        self._axes: np.ndarray | None = None
+        if size < self.teacher.dimension:
+            self._axes = principal_axes(spread_sample(self.embeddings), size)
+            self.embeddings = keep_on_axes(self.embeddings, self._axes, self._folder)
         self.words: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """The teacher's embeddings of other texts, as ``embeddings`` has those of its own, but in float32."""
+        embeddings = self.teacher.encode(texts)
+        return embeddings if self._axes is None else on_axes(embeddings, self._axes)
 
     def texts(self) -> Iterable[str]:
         return self._texts

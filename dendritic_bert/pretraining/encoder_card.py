@@ -39,7 +39,8 @@ def write_encoder_card(path: Path, options: PretrainingOptions, results: dict[st
         "---", metadata.to_yaml(), "---", "",
         "# A sentence encoder", "",
         "Made by dendritic-bert. " + what_it_is(config) + f"Its {config.pooled_size} pooled numbers, projected to "
-        f"{config.num_labels}, are near the teacher's embedding of a text.", "",
+        f"{config.num_labels}, are near the teacher's embedding of a text"
+        f"{', on so many of its principal axes' if options.embedding_size else ''}.", "",
         USE.format(folder=options.output_dir),
         "## How it was made", "",
         *how_it_was_made(options, results, config), "",

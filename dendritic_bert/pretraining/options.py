@@ -46,6 +46,9 @@ class PretrainingOptions(TrainingOptions):
         "help": "ask the teacher with matrix products in bfloat16: several times faster on processors that have them"})
     teacher_dir: str | None = field(default=None, metadata={
         "help": "folder for the teacher's embeddings, which later runs use again (default: teacher in output_dir)"})
+    embedding_size: int | None = field(default=None, metadata={
+        "help": "numbers of an embedding: so many principal axes of the teacher's embeddings are learnt (default: all "
+                "their numbers)"})
     num_held_out: int = field(default=5000, metadata={
         "help": "texts that are not trained on, for the cosine between the embeddings and the teacher's; at most a "
                 "tenth"})
@@ -77,9 +80,9 @@ class PretrainingOptions(TrainingOptions):
                              "model_name and embedding_norm out.")
         expect_choice("teacher_pooling", self.teacher_pooling, POOLINGS)
         expect_choice("words_from", self.words_from, ("teacher", "random"))
-        for name in ("teacher_max_length", "num_held_out"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        for name in ("teacher_max_length", "num_held_out", "embedding_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}, expected 1 or more.")
         if not 0 <= self.gram_weight < math.inf:
             raise ValueError(f"gram_weight is {self.gram_weight}, expected 0 or more.")
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from dendritic_bert import TextEncoder, pretrain
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.model.packed_encoder import pack_encoder
+from dendritic_bert.pretraining.principal_axes import on_axes, principal_axes
 from dendritic_bert.pretraining.sentence_encoder import SentenceEncoder
 
 HELD_OUT = some_texts(500)[5::10]  # the middles of 50 parts of ten
@@ -46,6 +47,22 @@ def test_an_encoder_comes_near_its_teacher(options, teacher):
     assert "licence: cc0-1.0; they have no labels" in card
     assert "dendritic-bert pretrain" in card
     assert "Started from the teacher's embeddings of the words of the vocabulary" in card
+
+
+def test_fewer_numbers_than_the_teachers(options, teacher, tmp_path):
+    results = pretrain(options(embedding_size=24, epochs=2))
+    folder = Path(results["output_dir"])
+    ours = TextEncoder.from_pretrained(str(folder)).encode(HELD_OUT)
+    assert ours.shape == (50, 24)
+    theirs = SentenceEncoder(teacher, max_length=20).encode(some_texts(500))
+    theirs = on_axes(theirs, principal_axes(theirs, 24))
+    assert (ours * theirs[5::10]).sum(axis=1).mean() == pytest.approx(results["mean"], abs=2.0**-10)
+    constant = theirs.mean(axis=0) / np.linalg.norm(theirs.mean(axis=0))
+    assert 1 - results["mean"] < (1 - (theirs @ constant).mean()) / 2
+    assert "projected to 24, are near the teacher's embedding of a text, on so many of its principal axes." in (
+        folder / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"^embedding_size is 33, but the embeddings of teacher .* have 32 numbers"):
+        pretrain(options(embedding_size=33, output_dir=str(tmp_path / "other")))
 
 
 def test_two_joint_encoders_have_one_word_table(options, teacher):
@@ -92,7 +109,7 @@ def test_other_texts_of_the_same_number_start_over(options, tmp_path, monkeypatc
     """An interrupted pretraining on other texts is not gone on with."""
     found = []
 
-    def stop(*arguments):
+    def stop(*arguments, **_):
         found.append(arguments[7].training)
         raise SystemExit
 

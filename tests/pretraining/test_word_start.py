@@ -5,22 +5,8 @@ import pytest
 import torch
 
 from dendritic_bert.pretraining.embedded_texts import EmbeddedTexts, words_of
-from dendritic_bert.pretraining.word_start import principal_axes, start_from_words
+from dendritic_bert.pretraining.word_start import start_from_words
 from dendritic_bert.training.initialization import build_model, make_tokenizer
-
-
-@pytest.mark.parametrize(("rows", "size", "count"), [(50, 7, 3), (50, 7, 7), (50, 7, 9), (5, 12, 4)])
-def test_axes_are_those_of_a_singular_value_decomposition(rows, size, count):
-    matrix = np.random.default_rng(0).normal(size=(rows, size)) * np.arange(1, size + 1)
-    matrix -= matrix.mean(axis=0)
-    axes = principal_axes(matrix, count)
-    kept = min(count, size)
-    _, _, expected = np.linalg.svd(matrix, full_matrices=False)
-    assert axes.shape == (size, kept)
-    np.testing.assert_allclose(axes.T @ axes, np.eye(kept), atol=1e-12)
-    cosines = np.abs((axes[:, :len(expected)].T * expected[:kept]).sum(axis=1))
-    np.testing.assert_allclose(cosines, 1, atol=1e-9)
-    assert (axes.max(axis=0) >= -axes.min(axis=0)).all()
 
 
 @pytest.mark.parametrize("windows", [{}, {"window_dendrites": 8, "window_layers": 2}])
