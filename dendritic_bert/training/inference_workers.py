@@ -28,11 +28,18 @@ def batches_of_tokens(encoded: Sequence[Sequence[int]], num_tokens: int) -> list
     return batches
 
 
+def round_weights(model: torch.nn.Module) -> None:
+    """Weights and biases of the linear layers of a model in bfloat16, as autocast would take them."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)
+
+
 def infer_batches(function: Callable[[Batch], Any], batches: Iterable[Batch], bf16: bool = False) -> Iterator[Any]:
     """Yield ``function(batch)`` for each batch, in their order, without gradients.
 
     As many batches are computed at once as torch has threads, each on one thread. With ``bf16`` matrix products are in
-    bfloat16. What ``function`` raises is raised; what was not begun by then is left out.
+    bfloat16, of a model whose weights ``round_weights`` has rounded: autocast would round them for every batch. What ``function`` raises is raised; what was not begun by then is left out.
     """
     num_threads = torch.get_num_threads()
 

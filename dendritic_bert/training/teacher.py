@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from ..embedded_model import find_model
 from ..file_lock import locked
 from .data_options import DataOptions
-from .inference_workers import batches_of_tokens, infer_batches
+from .inference_workers import batches_of_tokens, infer_batches, round_weights
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
 from .trainer import train
@@ -104,6 +104,8 @@ def label_texts(
 def _label(name: str, texts: list[str], max_length: int, bf16: bool, kept: KeptLogits) -> None:
     """Label distinct texts."""
     model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32).eval()
+    if bf16:
+        round_weights(model)
     tokenizer = AutoTokenizer.from_pretrained(name)
     encoded = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     batches = batches_of_tokens(encoded, LABELLING_TOKENS)

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
-from dendritic_bert.training.inference_workers import batches_of_tokens, infer_batches
+from dendritic_bert.training.inference_workers import batches_of_tokens, infer_batches, round_weights
 
 
 @pytest.fixture
@@ -26,6 +27,22 @@ def test_results_are_those_of_plain_calls(num_threads, bf16):
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         assert all(torch.equal(result, layer(batch)) for result, batch in zip(found, batches, strict=True))
     assert found[0].dtype == (torch.bfloat16 if bf16 else torch.float32)
+
+
+def test_rounded_weights_change_no_bit():
+    """Autocast takes the same numbers, and keeps what is no matrix product in float32."""
+    torch.manual_seed(1)
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    model, ids = BertModel(config).eval(), torch.arange(40).reshape(4, 10)
+
+    def hidden():
+        return next(infer_batches(lambda batch: model(input_ids=batch).last_hidden_state, [ids], bf16=True))
+
+    before = hidden()
+    round_weights(model)
+    assert model.encoder.layer[0].output.dense.weight.dtype == torch.bfloat16
+    assert model.embeddings.word_embeddings.weight.dtype == torch.float32
+    assert torch.equal(hidden(), before)
 
 
 def test_batches_are_computed_at_once_each_on_one_thread(num_threads):
