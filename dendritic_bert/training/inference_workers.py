@@ -39,7 +39,8 @@ def infer_batches(function: Callable[[Batch], Any], batches: Iterable[Batch], bf
     """Yield ``function(batch)`` for each batch, in their order, without gradients.
 
     As many batches are computed at once as torch has threads, each on one thread. With ``bf16`` matrix products are in
-    bfloat16, of a model whose weights ``round_weights`` has rounded: autocast would round them for every batch. What ``function`` raises is raised; what was not begun by then is left out.
+    bfloat16, of a model whose weights ``round_weights`` has rounded: autocast would round them for every batch. What
+    ``function`` raises is raised; what was not begun by then is left out.
     """
     num_threads = torch.get_num_threads()
 
