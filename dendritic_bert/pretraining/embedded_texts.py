@@ -56,7 +56,7 @@ class EmbeddedTexts(Benchmark):
         self._folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
         self.embeddings = embed_texts(self.teacher, self._texts, self._folder)
         self._axes: np.ndarray | None = None
-        if size < self.teacher.dimension:
+        if options.embedding_size is not None:
             self._axes = principal_axes(spread_sample(self.embeddings), size)
             self.embeddings = keep_on_axes(self.embeddings, self._axes, self._folder)
         self.words: list[str] = []

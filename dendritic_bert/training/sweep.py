@@ -84,7 +84,7 @@ def _train_trial(trial: optuna.Trial, options: SweepOptions, benchmark: Benchmar
     is_watched = not options.dendrites and int(os.environ.get("WORLD_SIZE", "1")) == 1
     try:
         results = train(_training_options(options, **chosen, output_dir=str(folder), baseline=False), benchmark,
-                        callbacks=[_EndsHopeless(trial, benchmark.main_metric)] if is_watched else ())
+                        callbacks=[_EndsEarly(trial, benchmark.main_metric)] if is_watched else ())
     except RuntimeError as error:
         trial.set_user_attr("failure", str(error))
         raise optuna.TrialPruned(str(error)) from error
@@ -95,7 +95,7 @@ def _train_trial(trial: optuna.Trial, options: SweepOptions, benchmark: Benchmar
     return results["mean"]
 
 
-class _EndsHopeless(TrainerCallback):
+class _EndsEarly(TrainerCallback):
     """Reports the first dev score of each quarter of a trial with one seed after another, and ends the trial where the
     pruner of its study says so."""
 
