@@ -44,7 +44,7 @@ class NonFiniteScores(ValueError):
         self.row, self.text, self.why = row, text, why
 
     def __str__(self) -> str:
-        return (f"the model gives {self.text} a score that is NaN or infinite, because {self.why}: train it again or "
+        return (f"the model gives {self.text} numbers that are NaN or infinite, because {self.why}: train it again or "
                 "load another checkpoint.")
 
 

@@ -274,12 +274,12 @@ def test_a_score_that_is_no_number_is_an_error(tmp_path, format, value):
         diverged.model.bert.embeddings.word_embeddings.weight[bad_id, 3] = value
     path, output = tmp_path / "in.txt", tmp_path / f"out.{format}"
     path.write_text("fox\n" * 5 + "a bleak! fox\n")
-    with pytest.raises(ValueError, match=r"the model gives record 6 of .*in\.txt a score that is NaN or infinite, "
+    with pytest.raises(ValueError, match=r"the model gives record 6 of .*in\.txt numbers that are NaN or infinite, "
                                          r"because its bert\.embeddings\.word_embeddings\.weight holds NaN or inf"):
         diverged.classify_file(path, output, batch_size=2, threads=2)
     written = (tmp_path / f"out.{format}.partial").read_bytes()
     assert [row[0] for row in READERS[format](written)[1:]] == ["fox"] * 4
-    with pytest.raises(ValueError, match=r"the model gives texts\[3\] a score that is NaN or infinite"):
+    with pytest.raises(ValueError, match=r"the model gives texts\[3\] numbers that are NaN or infinite"):
         diverged(["fox", "fox", "fox", "bleak!"], batch_size=2)
 
 
