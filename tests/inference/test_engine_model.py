@@ -188,7 +188,7 @@ def test_nan_names_the_text():
         classifier.model.bert.embeddings.word_embeddings.weight[classifier.tokenizer(["fox"]).input_ids[1]] = torch.nan
     for texts in (["a", "b", "fox"], ["a"] * 400 + ["fox"]):
         for call in (classifier, classifier.predict_array):
-            with pytest.raises(NonFiniteScores, match=rf"gives texts\[{len(texts) - 1}\] a score"):
+            with pytest.raises(NonFiniteScores, match=rf"gives texts\[{len(texts) - 1}\] numbers that are NaN"):
                 call(texts, threads=3)
 
 
