@@ -36,11 +36,11 @@ def pack_rows(batches: Iterable[EncodedRows], labels: np.ndarray, vocab_size: in
             lengths.frombytes(np.diff(batch.cu_seqlens).astype(np.int32).tobytes())
             num_truncated += batch.num_truncated
         cu_seqlens = np.concatenate([[0], np.cumsum(np.array(lengths), dtype=np.int64)])
-        ids, types = _map(ids_file, dtype), _map(types_file, np.dtype(np.uint8))
+        ids, types = map_file(ids_file, dtype), map_file(types_file, np.dtype(np.uint8))
         return EncodedRows(ids, cu_seqlens, types if len(types) else None, labels, num_truncated)
 
 
-def _map(file: IO[bytes], dtype: np.dtype[Any]) -> np.ndarray:
+def map_file(file: IO[bytes], dtype: np.dtype[Any]) -> np.ndarray:
     """What a file holds, as a plain array: a slice of a ``memmap`` takes 2.3 us, one of an array 0.08 us."""
     file.flush()
     return np.asarray(np.memmap(file, dtype, "r")) if file.tell() else np.empty(0, dtype)  # an empty file has no map

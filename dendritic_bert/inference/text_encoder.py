@@ -78,7 +78,7 @@ class TextEncoder(TextLogits):
         """
         texts = self._engine.in_place(self, texts) or check_texts(texts)
         embeddings = np.empty((len(texts), self.dimension), np.float32)
-        function = _normalized if normalize else np.asarray
+        function = normalized if normalize else np.asarray
         for start, batch in self._map_logits(function, texts, None, batch_size, threads):
             embeddings[start:start + len(batch)] = batch
         return embeddings
@@ -136,11 +136,11 @@ class Embeddings:
 
     def values(self, logits: np.ndarray, nested: bool) -> list[list[Any]]:
         """The B embeddings of the column, each a list of numbers with six decimals."""
-        embeddings = _normalized(logits) if self.normalize else logits
+        embeddings = normalized(logits) if self.normalize else logits
         return [np.round(embeddings.astype(np.float64), 6).tolist()]
 
 
-def _normalized(embeddings: np.ndarray) -> np.ndarray:
+def normalized(embeddings: np.ndarray) -> np.ndarray:
     """Rows ``[B, D]`` divided by their Euclidean lengths."""
     lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings, dtype=np.float32))
     return embeddings / np.where(lengths > 0, lengths, 1)[:, None]

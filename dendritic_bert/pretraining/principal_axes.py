@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..datasets.packed_files import map_file
+from ..inference.text_encoder import normalized
+
 MOST_TEXTS = 50_000  # of which axes are taken: covariances of 384 numbers are known to 1 % from these
 ROWS_AT_ONCE = 16_384  # 50 MB of 768 numbers
 
@@ -27,8 +30,7 @@ def principal_axes(rows: np.ndarray, count: int) -> np.ndarray:
 
 def on_axes(embeddings: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """The coordinates of ``embeddings [n, D]`` on ``axes [D, d]``, ``[n, d]`` float32, of length 1 again."""
-    rows = embeddings.astype(np.float32) @ axes
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    return normalized(embeddings.astype(np.float32) @ axes.astype(np.float32))
 
 
 def keep_on_axes(embeddings: np.ndarray, axes: np.ndarray, folder: Path) -> np.ndarray:
@@ -39,5 +41,4 @@ def keep_on_axes(embeddings: np.ndarray, axes: np.ndarray, folder: Path) -> np.n
     with tempfile.TemporaryFile(dir=folder) as file:
         for start in range(0, len(embeddings), ROWS_AT_ONCE):
             file.write(on_axes(embeddings[start:start + ROWS_AT_ONCE], axes).astype(np.float16).tobytes())
-        file.flush()
-        return np.asarray(np.memmap(file, np.float16, "r", shape=(len(embeddings), axes.shape[1])))
+        return map_file(file, np.dtype(np.float16)).reshape(-1, axes.shape[1])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import shlex
 import shutil
 import sys
@@ -54,8 +53,8 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
     study = optuna.create_study(storage=f"sqlite:///{output / 'study.db'}", study_name=options.task,
-                                direction="maximize", load_if_exists=True)
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS)
+                                direction="maximize", load_if_exists=True,
+                                pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS))
     # By the seed alone, a search that goes on would draw what it drew at first.
     study.sampler = optuna.samplers.TPESampler(seed=options.seeds[0] + len(study.trials))
     benchmark = open_benchmark(options)  # once for all trials
@@ -80,11 +79,11 @@ def _train_trial(trial: optuna.Trial, options: SweepOptions, benchmark: Benchmar
     import optuna
 
     chosen = {name: _suggest(trial, name, entry) for name, entry in options.parameters.items()}
-    # Growth has no length that is known, and several processes must end a trial together.
-    is_watched = not options.dendrites and int(os.environ.get("WORLD_SIZE", "1")) == 1
+    # Growth has no length that is known.
+    callbacks = [] if options.dendrites else [_EndsEarly(trial, benchmark.main_metric)]
     try:
         results = train(_training_options(options, **chosen, output_dir=str(folder), baseline=False), benchmark,
-                        callbacks=[_EndsEarly(trial, benchmark.main_metric)] if is_watched else ())
+                        callbacks=callbacks)
     except RuntimeError as error:
         trial.set_user_attr("failure", str(error))
         raise optuna.TrialPruned(str(error)) from error
@@ -97,7 +96,7 @@ def _train_trial(trial: optuna.Trial, options: SweepOptions, benchmark: Benchmar
 
 class _EndsEarly(TrainerCallback):
     """Reports the first dev score of each quarter of a trial with one seed after another, and ends the trial where the
-    pruner of its study says so."""
+    pruner of its study says so. Several processes, which would have to end together, train to the end."""
 
     def __init__(self, trial: optuna.Trial, metric: str):
         self.trial, self.metric, self.seed, self.quarter = trial, metric, -1, 0
@@ -107,7 +106,7 @@ class _EndsEarly(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         quarter = 4 * state.global_step // state.max_steps
-        if self.quarter < quarter < 4:
+        if self.quarter < quarter < 4 and args.world_size == 1:
             self.quarter = quarter
             self.trial.report(metrics[f"eval_{self.metric}"], 4 * self.seed + quarter)
             if self.trial.should_prune():

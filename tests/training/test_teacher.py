@@ -38,6 +38,15 @@ def test_logits_of_a_teacher_are_transformers_own(bert, tmp_path):
         label_texts(str(tmp_path / "bert"), texts, 3, 20, tmp_path / "labels")
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")  # and one worker, so that batches are seen in their order
 def test_interrupted_labelling_goes_on(bert, tmp_path, monkeypatch):
     """What was labelled before the interruption is not labelled again, nor is a text that comes again."""
     texts = [f"{'very ' * number}good" for number in range(1, 13)]
