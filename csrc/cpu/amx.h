@@ -7,20 +7,28 @@
 #if defined(__x86_64__) && defined(__linux__) && (defined(__clang__) ? __clang_major__ : __GNUC__) >= 11
 #define DENDRITIC_BERT_AMX 1
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 
 namespace dendritic_bert {
 namespace {
 
 constexpr int tile_rows = 16, tile_row_bytes = 64;
 
-// While it lives, the calling thread has eight tiles of full size.
+struct TileShape {
+  int tile, rows, row_bytes;
+};
+
+// While it lives, the calling thread has eight tiles, of full size but for the smaller ones.
 struct Tiles {
-  Tiles() {
+  explicit Tiles(std::initializer_list<TileShape> smaller = {}) {
     Configuration configuration;
-    for (int i = 0; i < 8; ++i) {
-      configuration.row_bytes[i] = tile_row_bytes;
-      configuration.rows[i] = tile_rows;
+    std::fill_n(configuration.row_bytes, 8, uint16_t(tile_row_bytes));
+    std::fill_n(configuration.rows, 8, uint8_t(tile_rows));
+    for (const TileShape& shape : smaller) {
+      configuration.row_bytes[shape.tile] = uint16_t(shape.row_bytes);
+      configuration.rows[shape.tile] = uint8_t(shape.rows);
     }
     __asm__ volatile("ldtilecfg %0" ::"m"(configuration));
   }
@@ -51,6 +59,13 @@ inline void store_tile(void* address, int64_t stride) {
 template <int sums, int x, int y>
 inline void multiply_bfloat16_tiles() {
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(x), "i"(y));
+}
+
+// sums[r][c] += x[r][i] * y[i / 4][c][i % 4] for i from 0 to 63, or to 31 where rows of x are half as long and y has
+// half as many: sums are int32, x uint8 and y int8.
+template <int sums, int x, int y>
+inline void multiply_int8_tiles() {
+  __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sums), "i"(x), "i"(y));
 }
 
 }  // namespace

@@ -15,7 +15,7 @@
 // (tests/support/amx_emulator.cpp).
 extern "C" __attribute__((visibility("default"), noinline)) bool dendritic_bert_may_use_amx() {
   constexpr long request_permission = 0x1023, tile_data = 18;  // of Linux's asm/prctl.h, which may be older
-  return dendritic_bert::Processor().amx_bf16 && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return dendritic_bert::Processor().amx && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 #endif
 

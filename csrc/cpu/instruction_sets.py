@@ -24,10 +24,13 @@ def int8_instruction_sets(machine: str) -> dict[str, list[str]]:
 
 def kernel_sources(machine: str) -> dict[str, dict[str, list[str]]]:
     """Each source that is compiled for several instruction sets, and for which."""
-    amx = {name: flags for name, flags in instruction_sets(machine).items() if name == "avx512"}
+    def only(name: str) -> dict[str, list[str]]:
+        return {of: flags for of, flags in int8_instruction_sets(machine).items() if of == name}
+
     return {"csrc/cpu/kernel.cpp": instruction_sets(machine),
-            "csrc/cpu/window_amx.cpp": amx,
-            "csrc/cpu/window_int8.cpp": int8_instruction_sets(machine)}
+            "csrc/cpu/window_amx.cpp": only("avx512"),
+            "csrc/cpu/window_int8.cpp": int8_instruction_sets(machine),
+            "csrc/cpu/window_int8_amx.cpp": only("avx512_vnni")}
 
 
 def engine_kernels(machine: str) -> list[tuple[str, str, list[str]]]:

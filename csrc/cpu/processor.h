@@ -14,7 +14,7 @@ namespace {
 struct Processor {
   bool avx2 = false, avx_vnni = false;                            // AVX2 with FMA and F16C
   bool avx512 = false, avx512_vnni = false, avx512_bf16 = false;  // F with BW, DQ and VL
-  bool amx_bf16 = false;
+  bool amx = false;                                               // tiles, and products of bfloat16 and of int8
 
   Processor() {
     uint32_t eax, ebx, ecx, edx;
@@ -30,11 +30,11 @@ struct Processor {
     avx2 = is_set(ebx, 5) && has_fma && has_f16c;
     avx512 = avx2 && (kept & 0xE6) == 0xE6 && is_set(ebx, 16) && is_set(ebx, 17) && is_set(ebx, 30) && is_set(ebx, 31);
     avx512_vnni = avx512 && is_set(ecx, 11);
-    const bool has_tiles = (kept & 0x60000) == 0x60000 && is_set(edx, 22) && is_set(edx, 24);
+    const bool has_tiles = (kept & 0x60000) == 0x60000 && is_set(edx, 22) && is_set(edx, 24) && is_set(edx, 25);
     if (most_subleaf < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) return;
     avx_vnni = avx2 && is_set(eax, 4);
     avx512_bf16 = avx512 && is_set(eax, 5);
-    amx_bf16 = avx512_bf16 && has_tiles;
+    amx = avx512_bf16 && avx512_vnni && has_tiles;
   }
 };
 

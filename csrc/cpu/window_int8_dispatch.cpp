@@ -3,14 +3,22 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "amx.h"
 #include "processor.h"
 #include "window_int8_arguments.h"
+
+#ifdef DENDRITIC_BERT_AMX
+extern "C" bool dendritic_bert_may_use_amx();  // dispatch.cpp
+#endif
 
 namespace dendritic_bert {
 
 extern const Int8Kernel int8_kernel_baseline;
 #ifdef __x86_64__
 extern const Int8Kernel int8_kernel_avx2, int8_kernel_avx2_vnni, int8_kernel_avx512, int8_kernel_avx512_vnni;
+#endif
+#ifdef DENDRITIC_BERT_AMX
+extern const Int8Kernel int8_kernel_amx;
 #endif
 
 // The lowest first: `at_most`, if it is not null, names the highest one to be used. "avx2" and "avx512" are those
@@ -29,6 +37,9 @@ static const Int8Kernel* choose_int8_kernel(const char* at_most) {
   offer(int8_kernel_avx2_vnni, processor.avx_vnni);
   offer(int8_kernel_avx512, processor.avx512);
   offer(int8_kernel_avx512_vnni, processor.avx512_vnni);
+#endif
+#ifdef DENDRITIC_BERT_AMX
+  if (!is_done) offer(int8_kernel_amx, processor.avx512_vnni && dendritic_bert_may_use_amx());
 #endif
   return chosen;
 }

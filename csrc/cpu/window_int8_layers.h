@@ -112,32 +112,58 @@ inline const Int8Tile* int8_tiles(std::integer_sequence<int, n...>) {
   return tiles;
 }
 
-// Layer j (1 <= j < J) of a strip: reads `in`, adds to u and, if another layer follows, writes its inputs, next_in.
-__attribute__((noinline)) inline void multiply_int8_layer(const Int8Windows& windows, int64_t layer, const Strip& strip,
-                                                          const uint8_t* in, int16_t* u, uint8_t* next_in) {
+// What layer j does to the sums of the block of outputs from o on. The last layer has no next one, and its own scale
+// stands in its place.
+inline Int8Output int8_output(const Int8Windows& windows, int64_t layer, int64_t o) {
   const Windows& shape = windows.shape;
-  const int64_t channels = shape.channels, radius = shape.radius, of = (layer - 1) * channels;
-  const bool is_last = layer + 1 == shape.num_layers;
-  const int16_t* next_scale = windows.input_scale + (is_last ? 0 : of + channels);
-  const int8_t* weight = windows.weight + ((layer - 1) * (2 * radius + 1) + radius) * channels * channels;
-  for (int64_t o = 0; o < channels; o += int8_block) {
-    const Int8Layer of_block{in,
-                             weight + 4 * o,
-                             windows.bias + of + channels + o,
-                             {windows.output_shift + of + o, windows.output_scale + of + o, next_scale + o},
-                             u + o * strip.capacity,
-                             is_last ? nullptr : next_in + o * strip.capacity,
-                             strip.capacity,
-                             channels,
-                             Windows::power_of_2(layer)};
-    const std::make_integer_sequence<int, int8_tile_tokens> sizes;
-    const Int8Tile* tiles = o + int8_block <= channels ? int8_tiles<int8_tile_panels>(sizes) : int8_tiles<1>(sizes);
-    for_tiles<int8_tile_tokens>(
-        shape, layer, strip, [&](int64_t column, int64_t tokens, int64_t k_first, int64_t k_last) {
-      tiles[tokens - 1](of_block, column, k_first, k_last);
-    });
-  }
+  const int64_t of = (layer - 1) * shape.channels + o;
+  const int64_t of_next = layer + 1 < shape.num_layers ? of + shape.channels : of;
+  return {windows.output_shift + of, windows.output_scale + of, windows.input_scale + of_next};
 }
+
+// The layers by the products of a vector.
+struct Int8Layers {
+  static constexpr int64_t least_gap = 0;
+  static constexpr ChannelOrder order = ChannelOrder::of_block;
+  struct Registers {};
+
+  // The inputs of a layer are [blocks, columns, channels of a block].
+  static int64_t input_bytes(int64_t channels) { return channels; }
+  static int64_t input_stride(int64_t width) { return width; }
+  static uint8_t* inputs_of_block(uint8_t* in, int64_t capacity, int64_t o) { return in + o * capacity; }
+  static void clear_inputs(uint8_t* in, int64_t capacity, int64_t channels, int64_t begin, int64_t end) {
+    for (int64_t o = 0; o < channels; o += int8_block) {
+      const int64_t width = std::min<int64_t>(int8_block, channels - o);
+      std::fill(in + o * capacity + begin * width, in + o * capacity + end * width, uint8_t(0));
+    }
+  }
+
+  // Layer j (1 <= j < J) of a strip: reads `in`, adds to u and, if another layer follows, writes its inputs, next_in.
+  __attribute__((noinline)) static void multiply(const Int8Windows& windows, int64_t layer, const Strip& strip,
+                                                 const uint8_t* in, int16_t* u, uint8_t* next_in) {
+    const Windows& shape = windows.shape;
+    const int64_t channels = shape.channels, radius = shape.radius;
+    const bool is_last = layer + 1 == shape.num_layers;
+    const int8_t* weight = windows.weight + ((layer - 1) * (2 * radius + 1) + radius) * channels * channels;
+    for (int64_t o = 0; o < channels; o += int8_block) {
+      const Int8Layer of_block{in,
+                               weight + 4 * o,
+                               windows.bias + layer * channels + o,
+                               int8_output(windows, layer, o),
+                               u + o * strip.capacity,
+                               is_last ? nullptr : next_in + o * strip.capacity,
+                               strip.capacity,
+                               channels,
+                               Windows::power_of_2(layer)};
+      const std::make_integer_sequence<int, int8_tile_tokens> sizes;
+      const Int8Tile* tiles = o + int8_block <= channels ? int8_tiles<int8_tile_panels>(sizes) : int8_tiles<1>(sizes);
+      for_tiles<int8_tile_tokens>(
+          shape, layer, strip, [&](int64_t column, int64_t tokens, int64_t k_first, int64_t k_last) {
+        tiles[tokens - 1](of_block, column, k_first, k_last);
+      });
+    }
+  }
+};
 
 }  // namespace
 }  // namespace dendritic_bert

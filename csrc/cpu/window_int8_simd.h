@@ -26,7 +26,8 @@ struct Int8Output {
 // the channels of column c that a block holds, from channel b on, at b * columns + c * width, with the width of that
 // block. In a block of two panels they lie in the order in which packs leaves them: four of the first panel, four of
 // the second, and so on. Whatever is multiplied with them lies in the same order (in_block_order), and the products of
-// a layer read the weights of every four channels in it.
+// a layer read the weights of every four channels in it. The inputs of AMX are in the order of the weights.
+enum class ChannelOrder { of_block, of_weights };
 
 #if defined(__AVX512BW__)
 
@@ -214,8 +215,20 @@ struct OutputVectors<2> {
   }
 };
 
+// The inputs of one token or of two, in the order of the channels.
+inline void store_inputs_in_order(__m512i u, __m512i scale, uint8_t* inputs) {
+  const __m256i bytes = _mm512_cvtusepi16_epi8(_mm512_mulhrs_epi16(u, scale));
+  const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+  _mm256_storeu_si256((__m256i*)inputs, _mm256_permutevar8x32_epi32(bytes, order));
+}
+inline __m512i inputs_in_order(__m512i first, __m512i second, __m512i scale) {
+  const __m512i bytes = _mm512_packus_epi16(_mm512_mulhrs_epi16(first, scale), _mm512_mulhrs_epi16(second, scale));
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), bytes);
+}
+
 // u of layer 0 of two panels, and the inputs of layer 1. A token's sum is a copy of one that holds the bias, to which
 // its taps are added.
+template <ChannelOrder order>
 struct WideTapSum {
   static constexpr int channels = 2 * panel;
   __m512i total, input_scale;
@@ -224,7 +237,8 @@ struct WideTapSum {
   void store(int16_t* u, uint8_t* inputs) const {
     const __m512i positive = in_block_order(_mm512_max_epi16(total, _mm512_setzero_si512()));
     _mm512_storeu_si512(u, positive);
-    store_inputs(positive, input_scale, inputs);
+    order == ChannelOrder::of_block ? store_inputs(positive, input_scale, inputs)
+                                    : store_inputs_in_order(positive, input_scale, inputs);
   }
 };
 

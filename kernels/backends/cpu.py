@@ -24,8 +24,8 @@ def instruction_set() -> str:
 
 
 def int8_instruction_set() -> str:
-    """The variant of the kernel of int8 windows that serves this processor: "avx512_vnni", "avx512", "avx2_vnni",
-    "avx2" or "baseline"."""
+    """The variant of the kernel of int8 windows that serves this processor: "amx", "avx512_vnni", "avx512",
+    "avx2_vnni", "avx2" or "baseline"."""
     return importlib.import_module("dendritic_bert._cpu").int8_instruction_set()
 
 

@@ -30,7 +30,7 @@ struct Tiles {
 __attribute__((tls_model("initial-exec"))) thread_local Tiles tiles;
 
 // As amx_emulator.py names them.
-enum Kind { ldtilecfg, tilerelease, tilezero, tileloadd, tilestored, tdpbf16ps, unknown };
+enum Kind { ldtilecfg, tilerelease, tilezero, tileloadd, tilestored, tdpbf16ps, tdpbusd, unknown };
 std::atomic<int64_t> counts[unknown];
 
 // What the processor answers with an exception.
@@ -138,11 +138,15 @@ void store(const Tile& tile, const Instruction& i) {
 float low_half(uint32_t pair) { return bit_cast(pair << 16); }
 float high_half(uint32_t pair) { return bit_cast(pair & 0xFFFF0000u); }
 
-// The products of the first numbers of all pairs are added up, and those of the second ones, each in order; then these
-// two, and then their sum to what is there. Denormals count as zero, before and after each step.
-void multiply(Tile& sums, const Tile& x, const Tile& y) {
+void check_product(const Tile& sums, const Tile& x, const Tile& y) {
   expect(&sums != &x && &sums != &y && &x != &y, "one tile twice in a product");
   expect(sums.rows == x.rows && sums.row_bytes == y.row_bytes && x.row_bytes == 4 * y.rows, "the shapes of a product");
+}
+
+// The products of the first numbers of all pairs are added up, and those of the second ones, each in order; then these
+// two, and then their sum to what is there. Denormals count as zero, before and after each step.
+void multiply_bfloat16(Tile& sums, const Tile& x, const Tile& y) {
+  check_product(sums, x, y);
   const unsigned before = _mm_getcsr();
   _mm_setcsr(0x1F80 | 0x8040);  // no exceptions, nearest even, flush to zero, denormals are zeros
   const int columns = sums.row_bytes / 4;
@@ -164,6 +168,19 @@ void multiply(Tile& sums, const Tile& x, const Tile& y) {
   _mm_setcsr(before);
 }
 
+// Bytes of x without a sign and of y with one. The sums wrap.
+void multiply_int8(Tile& sums, const Tile& x, const Tile& y) {
+  check_product(sums, x, y);
+  const int columns = sums.row_bytes / 4;
+  for (int m = 0; m < sums.rows; ++m)
+    for (int k = 0; k < y.rows; ++k)
+      for (int n = 0; n < columns; ++n) {
+        uint32_t sum = read<uint32_t>(sums.data[m] + 4 * n);
+        for (int i = 0; i < 4; ++i) sum += uint32_t(int(x.data[m][4 * k + i]) * int8_t(y.data[k][4 * n + i]));
+        std::memcpy(sums.data[m] + 4 * n, &sum, sizeof(sum));
+      }
+}
+
 Kind kind_of(const Instruction& i) {
   const bool names_tiles = i.mod == 3;
   switch (i.opcode << 4 | i.prefix) {
@@ -173,6 +190,7 @@ Kind kind_of(const Instruction& i) {
     case 0x4B3: return i.has_sib ? tileloadd : unknown;
     case 0x4B2: return i.has_sib ? tilestored : unknown;
     case 0x5C2: return names_tiles ? tdpbf16ps : unknown;
+    case 0x5E1: return names_tiles ? tdpbusd : unknown;
     default: return unknown;
   }
 }
@@ -187,7 +205,8 @@ bool execute(const Instruction& i) {
     case tilezero: std::memset(configured(i.reg).data, 0, sizeof(Tile::data)); break;
     case tileloadd: load(configured(i.reg), i); break;
     case tilestored: store(configured(i.reg), i); break;
-    default: multiply(configured(i.reg), configured(i.rm), configured(i.vvvv));
+    case tdpbf16ps: multiply_bfloat16(configured(i.reg), configured(i.rm), configured(i.vvvv)); break;
+    default: multiply_int8(configured(i.reg), configured(i.rm), configured(i.vvvv));
   }
   ++counts[kind];
   return true;

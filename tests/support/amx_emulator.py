@@ -10,7 +10,7 @@ from pathlib import Path
 import dendritic_bert
 
 SUPPORT = Path(__file__).resolve().parent
-KINDS = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps")
+KINDS = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps", "tdpbusd")
 
 
 def build(folder: Path) -> Path:

@@ -9,13 +9,19 @@ from amx_emulator import KINDS, build, run_emulated
 
 from dendritic_bert.kernels.backends import cpu
 
-TESTS = ("kernels/ops/test_dsn_window_logits.py", "kernels/backends/cpu/test_windows.py")
+# Of each form of the layers, its product, its tests and which of them run.
+FORMS = {
+    "bfloat16": ("tdpbf16ps", "(bfloat16 or same_bits) and not reference",
+                 "kernels/ops/test_dsn_window_logits.py", "kernels/backends/cpu/test_windows.py"),
+    "int8": ("tdpbusd", "cpu-cpu or amx", "kernels/ops/test_dsn_window_logits_int8.py",
+             "kernels/backends/cpu/test_int8_instruction_sets.py"),
+}
 # pytest's own handler of SIGILL would take the place of the emulator's.
 RUN_TESTS = """
 import sys, pytest
 from amx_emulator import executed
 status = pytest.main(["-q", "--tb=short", "-p", "no:faulthandler", "-p", "no:cacheprovider",
-                      "-k", "(bfloat16 or same_bits) and not reference", *sys.argv[1:]])
+                      "-k", *sys.argv[1:]])
 print(*executed().values())
 sys.exit(status)
 """
@@ -26,14 +32,19 @@ from amx_emulator import executed
 from window_workload import prepared, window_head, window_parameters
 from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.backends import cpu
-print(cpu.instruction_set())
+from dendritic_bert.kernels.prepare_int8 import quantise_windows
+print(cpu.instruction_set(), cpu.int8_instruction_set())
 values = window_parameters(dendrites=32, layers=5)
 torch.set_num_threads(2)
 ids = torch.zeros(200, 25, dtype=torch.long)
 ids[3, 20] = -1
-for dtype in (torch.float32, torch.bfloat16):
+for dtype in (torch.float32, torch.bfloat16, torch.int8):
+    tables = prepared(values, window_head(values), dtype=torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
     try:
-        ops.dsn_window_logits(ids, prepared(values, window_head(values), dtype=dtype), backend="cpu")
+        if dtype == torch.int8:
+            ops.dsn_window_logits_int8(ids, quantise_windows(tables), backend="cpu")
+        else:
+            ops.dsn_window_logits(ids, tables, backend="cpu")
     except RuntimeError as error:
         assert "input_ids holds -1 in row 3" in str(error)
     print(*executed().values())
@@ -67,14 +78,16 @@ def counts_in(line: str) -> dict[str, int]:
     return dict(zip(KINDS, map(int, line.split()), strict=True))
 
 
-def test_bfloat16_windows(emulator):
-    """All tests of bfloat16 windows, those of awkward sizes among them, in a process of their own."""
-    done = run_emulated(emulator, RUN_TESTS, *TESTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_windows(emulator, form):
+    """The tests of windows of a form, those of awkward sizes among them, in a process of their own."""
+    product, *tests = FORMS[form]
+    done = run_emulated(emulator, RUN_TESTS, *tests)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
     counts = counts_in(done.stdout.splitlines()[-1])
-    assert min(counts[name] for name in ("tileloadd", "tilestored", "tdpbf16ps")) > 10_000
+    assert min(counts[name] for name in ("tileloadd", "tilestored", product)) > 10_000
     assert counts["ldtilecfg"] == counts["tilerelease"] > 50
 
 
@@ -82,16 +95,18 @@ def test_threads_give_the_tiles_back(emulator):
     """Also a thread that stops at a bad id. Layers of float32 use none."""
     done = run_emulated(emulator, COMPUTE)
     assert done.returncode == 0, done.stderr
-    name, float32, bfloat16 = done.stdout.splitlines()
-    assert name == "amx"
+    names, float32, bfloat16, int8 = done.stdout.splitlines()
+    assert names == "amx amx"
     assert not any(counts_in(float32).values())
     assert counts_in(bfloat16)["ldtilecfg"] == counts_in(bfloat16)["tilerelease"] == 2
     assert counts_in(bfloat16)["tdpbf16ps"] > 0
+    assert counts_in(int8)["ldtilecfg"] == counts_in(int8)["tilerelease"] == 4
+    assert counts_in(int8)["tdpbusd"] > 0
 
 
 def test_a_lower_instruction_set_uses_no_tiles(emulator):
     done = run_emulated(emulator, COMPUTE, at_most="avx512_vnni")
     assert done.returncode == 0, done.stderr
-    name, *lines = done.stdout.splitlines()
-    assert name == "avx512"
+    names, *lines = done.stdout.splitlines()
+    assert names == "avx512 avx512_vnni"
     assert not any(count for line in lines for count in counts_in(line).values())

@@ -9,8 +9,9 @@ from int8_workload import digest
 from dendritic_bert.kernels.backends import cpu
 
 pytestmark = pytest.mark.skipif(cpu.MISSING is not None, reason="the extension was not built")
-ASCENDING = (["baseline", "avx2", "avx2_vnni", "avx512", "avx512_vnni"] if platform.machine() in ("x86_64", "AMD64")
-             else ["baseline"])
+ASCENDING = ["baseline"]
+if platform.machine() in ("x86_64", "AMD64"):
+    ASCENDING += ["avx2", "avx2_vnni", "avx512", "avx512_vnni", "amx"]
 expected_digest = functools.cache(lambda: digest("reference"))
 
 
