@@ -18,6 +18,8 @@ sys.path.insert(0, str(TREE / "csrc" / "cpu"))
 from instruction_sets import CXX_FLAGS, engine_kernels  # noqa: E402
 
 BUILD = TREE / "build" / "cross"
+# zig takes no architecture, and processors by names of its own.
+ZIG_FLAGS = {"-march=armv8.2-a+dotprod": "-mcpu=generic+dotprod"}
 
 
 class Target(NamedTuple):
@@ -79,7 +81,8 @@ def compile_source(name: str, source: Path, folder: str, flags: Sequence[str]) -
     """Compile a source for a target, to a file in the given folder of build/cross/TARGET."""
     object = BUILD / name / folder / f"{source.stem}.o"
     object.parent.mkdir(parents=True, exist_ok=True)
-    run_zig("c++", TARGETS[name], [*CXX_FLAGS, "-Wextra", *flags, "-c", source, "-o", object])
+    run_zig("c++", TARGETS[name], [*CXX_FLAGS, "-Wextra", *(ZIG_FLAGS.get(flag, flag) for flag in flags), "-c", source,
+                                   "-o", object])
     return object
 
 

@@ -19,7 +19,8 @@ def int8_instruction_sets(machine: str) -> dict[str, list[str]]:
     """Those of the int8 windows, which are compiled for processors that multiply int8 besides."""
     sets = instruction_sets(machine)
     vnni = {"avx2_vnni": [*_AVX2, "-mavxvnni"], "avx512_vnni": [*_AVX512, "-mavx512vnni"]}
-    return {**sets, **(vnni if "avx512" in sets else {})}
+    dot = {"neon_dot": ["-march=armv8.2-a+dotprod"]} if machine in ("aarch64", "arm64") else {}
+    return {**sets, **(vnni if "avx512" in sets else {}), **dot}
 
 
 def kernel_sources(machine: str) -> dict[str, dict[str, list[str]]]:

@@ -32,7 +32,7 @@ struct Int8Scratch {
   Array<double> z;                // [outputs]
   int64_t gate_sums[block_rows];
   int64_t sums_stride;
-  typename Layers::Registers registers;
+  typename Layers::Scratch layers;
 
   Int8Scratch(const Int8Windows& given, const Head& head, int64_t longest_row)
       : windows(given),
@@ -48,7 +48,8 @@ struct Int8Scratch {
         pooled(windows.shape.num_values + windows.shape.channels),
         activations(head.num_dendrites * head.num_labels),
         z((1 + head.num_dendrites) * head.num_labels),
-        sums_stride(windows.shape.num_values + windows.shape.channels) {
+        sums_stride(windows.shape.num_values + windows.shape.channels),
+        layers(windows) {
     strip.token = token;
     const int64_t channels = windows.shape.channels, of_layers = (windows.shape.num_layers - 1) * channels;
     no_taps = of_channels;
@@ -84,7 +85,7 @@ struct Int8Rows {
     gather_strip(strip, scratch);
     uint8_t *in = scratch.in, *next_in = scratch.next_in;
     for (int64_t layer = 1; layer < shape.num_layers; ++layer, std::swap(in, next_in)) {
-      Layers::multiply(windows, layer, strip, in, scratch.u, next_in);
+      Layers::multiply(windows, layer, strip, in, scratch.u, next_in, scratch.layers);
       if (strip.has_holes) clear_holes(strip, scratch.u, next_in);
     }
     weigh_int8_tokens(windows, strip, {strip.gap, strip.size - strip.gap}, scratch.u, strip.capacity, scratch.gates);

@@ -28,6 +28,12 @@ struct Int8Windows {
   int gate_bits;
 };
 
+// What a layer does to the sums of a block of outputs. The scales are in the order of a block (window_int8_simd.h).
+struct Int8Output {
+  const int32_t* shift;
+  const int16_t *scale, *next_input_scale;
+};
+
 struct Int8LogitsArguments {
   Tokens tokens;
   Int8Windows windows;

@@ -7,6 +7,10 @@
 #include "processor.h"
 #include "window_int8_arguments.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 #ifdef DENDRITIC_BERT_AMX
 extern "C" bool dendritic_bert_may_use_amx();  // dispatch.cpp
 #endif
@@ -19,6 +23,21 @@ extern const Int8Kernel int8_kernel_avx2, int8_kernel_avx2_vnni, int8_kernel_avx
 #endif
 #ifdef DENDRITIC_BERT_AMX
 extern const Int8Kernel int8_kernel_amx;
+#endif
+#ifdef __aarch64__
+extern const Int8Kernel int8_kernel_neon_dot;
+
+// Whether the processor multiplies four int8 of a lane. All of Apple's do.
+static bool has_dot_products() {
+#if defined(__linux__)
+  constexpr unsigned long dot_products = 1ul << 20;  // HWCAP_ASIMDDP of Linux's asm/hwcap.h
+  return (getauxval(AT_HWCAP) & dot_products) != 0;
+#elif defined(__APPLE__)
+  return true;
+#else
+  return false;
+#endif
+}
 #endif
 
 // The lowest first: `at_most`, if it is not null, names the highest one to be used. "avx2" and "avx512" are those
@@ -41,11 +60,14 @@ static const Int8Kernel* choose_int8_kernel(const char* at_most) {
 #ifdef DENDRITIC_BERT_AMX
   if (!is_done) offer(int8_kernel_amx, processor.avx512_vnni && dendritic_bert_may_use_amx());
 #endif
+#ifdef __aarch64__
+  offer(int8_kernel_neon_dot, has_dot_products());
+#endif
   return chosen;
 }
 
 static const Int8Kernel*& chosen_kernel() {
-#ifdef __x86_64__
+#ifndef __wasm__
   static const Int8Kernel* chosen = choose_int8_kernel(std::getenv("DENDRITIC_BERT_CPU"));
 #else
   static const Int8Kernel* chosen = &int8_kernel_baseline;  // without asking: a page has no environment

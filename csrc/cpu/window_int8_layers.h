@@ -19,6 +19,7 @@ struct Int8Layer {
   const uint8_t* in;     // [blocks, columns, channels of a block]
   const int8_t* weight;  // [R, channels / 4, channels, 4], of the tap at offset 0
   const int32_t* bias;   // [channels of the block]
+  const int32_t* lacks;  // [R, channels], of the tap at offset 0; null where the products are those of the inputs
   Int8Output output;     // [channels of the block] each
   int16_t* u;            // [columns, channels of the block]
   uint8_t* next_in;      // [columns, channels of the block]; null in the last layer
@@ -32,7 +33,11 @@ template <int width, int num_tokens, int num_panels>
 __attribute__((always_inline)) inline const int8_t* add_int8_inputs(const uint8_t* in, const int8_t* weight,
                                                                     int64_t channels,
                                                                     Int8Sums (&total)[num_tokens][num_panels]) {
-#ifdef DENDRITIC_BERT_INT8_EIGHTS
+#if defined(DENDRITIC_BERT_INT8_SIGNED)
+  static_assert(width == panel && num_panels == 1, "the order of the weights");
+  add_products_of_panel(in, weight, 4 * channels, total);
+  return weight + panel * channels;
+#elif defined(DENDRITIC_BERT_INT8_EIGHTS)
   static_assert(width == panel && num_panels == 1, "the order of the weights");
 #pragma GCC unroll 1
   for (int i = 0; i < width; i += 8, weight += 8 * channels)
@@ -82,12 +87,20 @@ __attribute__((always_inline)) inline void finish_tile(const Int8Sums (&total)[n
 template <int num_tokens, int num_panels>
 __attribute__((noinline)) void multiply_int8_tile(const Int8Layer& layer, int64_t column, int64_t k_first,
                                                   int64_t k_last) {
+  const int64_t channels = layer.channels;
   Int8Sums total[num_tokens][num_panels];
+#if defined(DENDRITIC_BERT_INT8_SIGNED)
+  Int8Sums first = load_sums(layer.bias);
+  for (int64_t k = k_first; k <= k_last; ++k) add(first, layer.lacks + k * channels);
+#pragma GCC unroll 16
+  for (int t = 0; t < num_tokens; ++t) total[t][0] = first;
+#else
 #pragma GCC unroll 16
   for (int t = 0; t < num_tokens; ++t)
 #pragma GCC unroll 2
     for (int p = 0; p < num_panels; ++p) total[t][p] = load_sums(layer.bias + p * panel);
-  const int64_t channels = layer.channels, block_stride = layer.capacity * int8_block;
+#endif
+  const int64_t block_stride = layer.capacity * int8_block;
   const int8_t* weight = layer.weight + k_first * channels * channels;  // those of the taps follow each other
   for (int64_t k = k_first; k <= k_last; ++k) {
     const int64_t from = column + k * layer.dilation;
@@ -125,7 +138,34 @@ inline Int8Output int8_output(const Int8Windows& windows, int64_t layer, int64_t
 struct Int8Layers {
   static constexpr int64_t least_gap = 0;
   static constexpr ChannelOrder order = ChannelOrder::of_block;
-  struct Registers {};
+
+  // Where inputs are multiplied less 128: 128 times the weights of each tap, added up for each output.
+  struct Scratch {
+#if defined(DENDRITIC_BERT_INT8_SIGNED)
+    Array<int32_t> lacks;  // [J - 1, R, M]
+
+    explicit Scratch(const Int8Windows& windows) : lacks(num_taps(windows.shape) * windows.shape.channels) {
+      const int64_t channels = windows.shape.channels;
+      const int8_t* weight = windows.weight;
+      for (int64_t tap = 0; tap < num_taps(windows.shape); ++tap) {
+        int32_t* of_tap = std::fill_n(lacks + tap * channels, channels, int32_t(0)) - channels;
+        for (int64_t four = 0; four < channels / 4; ++four)
+          for (int64_t o = 0; o < channels; ++o, weight += 4)
+            of_tap[o] += 128 * (weight[0] + weight[1] + weight[2] + weight[3]);
+      }
+    }
+
+    static int64_t num_taps(const Windows& shape) {
+      return std::max<int64_t>(0, shape.num_layers - 1) * (2 * shape.radius + 1);
+    }
+    const int32_t* of_layer(const Windows& shape, int64_t layer) const {
+      return lacks + ((layer - 1) * (2 * shape.radius + 1) + shape.radius) * shape.channels;
+    }
+#else
+    explicit Scratch(const Int8Windows&) {}
+    const int32_t* of_layer(const Windows&, int64_t) const { return nullptr; }
+#endif
+  };
 
   // The inputs of a layer are [blocks, columns, channels of a block].
   static int64_t input_bytes(int64_t channels) { return channels; }
@@ -140,7 +180,8 @@ struct Int8Layers {
 
   // Layer j (1 <= j < J) of a strip: reads `in`, adds to u and, if another layer follows, writes its inputs, next_in.
   __attribute__((noinline)) static void multiply(const Int8Windows& windows, int64_t layer, const Strip& strip,
-                                                 const uint8_t* in, int16_t* u, uint8_t* next_in) {
+                                                 const uint8_t* in, int16_t* u, uint8_t* next_in,
+                                                 const Scratch& scratch) {
     const Windows& shape = windows.shape;
     const int64_t channels = shape.channels, radius = shape.radius;
     const bool is_last = layer + 1 == shape.num_layers;
@@ -149,6 +190,7 @@ struct Int8Layers {
       const Int8Layer of_block{in,
                                weight + 4 * o,
                                windows.bias + layer * channels + o,
+                               scratch.of_layer(shape, layer) + o,
                                int8_output(windows, layer, o),
                                u + o * strip.capacity,
                                is_last ? nullptr : next_in + o * strip.capacity,

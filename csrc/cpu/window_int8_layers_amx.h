@@ -110,8 +110,9 @@ template <class Products>
 struct AmxInt8Layers {
   static constexpr int64_t least_gap = amx_gap;
   static constexpr ChannelOrder order = ChannelOrder::of_weights;
-  struct Registers {
+  struct Scratch {
     Tiles tiles = Products::tiles();
+    explicit Scratch(const Int8Windows&) {}
   };
 
   // The inputs of a layer are [blocks, columns, 64], of which 32 channels are the first half.
@@ -127,7 +128,7 @@ struct AmxInt8Layers {
 
   // Layer j (1 <= j < J) of a strip: reads `in`, adds to u and, if another layer follows, writes its inputs, next_in.
   static void multiply(const Int8Windows& windows, int64_t layer, const Strip& strip, uint8_t* in, int16_t* u,
-                       uint8_t* next_in) {
+                       uint8_t* next_in, const Scratch&) {
     const Windows& shape = windows.shape;
     const int64_t channels = shape.channels, taps = 2 * shape.radius + 1;
     const bool is_last = layer + 1 == shape.num_layers;

@@ -11,16 +11,14 @@
 #include <immintrin.h>
 #endif
 
+#include "window_int8_arguments.h"
 #include "window_layers.h"
+#if defined(__aarch64__)
+#include "window_int8_neon.h"
+#endif
 
 namespace dendritic_bert {
 namespace {
-
-// What a layer does to the sums of a block of outputs.
-struct Int8Output {
-  const int32_t* shift;
-  const int16_t *scale, *next_input_scale;  // in the order of a block
-};
 
 // Channels lie in blocks of int8_tile_panels * panel, the last of which may be one panel: array [channels, columns] has
 // the channels of column c that a block holds, from channel b on, at b * columns + c * width, with the width of that
@@ -113,7 +111,7 @@ __attribute__((always_inline)) inline __m256i shift_to_int16(Int8Sums sums, cons
   return _mm256_permute4x64_epi64(packed, 0xD8);
 }
 
-#else
+#elif !defined(__aarch64__)
 
 constexpr int int8_tile_tokens = 1, int8_tile_panels = 1;
 struct Int8Sums {
@@ -257,7 +255,7 @@ struct TapSum {
   }
 };
 
-#else
+#elif !defined(__aarch64__)
 
 inline int16_t scaled(int32_t x, int16_t scale) { return int16_t((x * scale + (1 << 14)) >> 15); }
 

@@ -25,7 +25,7 @@ def instruction_set() -> str:
 
 def int8_instruction_set() -> str:
     """The variant of the kernel of int8 windows that serves this processor: "amx", "avx512_vnni", "avx512",
-    "avx2_vnni", "avx2" or "baseline"."""
+    "avx2_vnni" or "avx2", "neon_dot" on ARM, or "baseline"."""
     return importlib.import_module("dendritic_bert._cpu").int8_instruction_set()
 
 

@@ -38,8 +38,8 @@ def conformance(target: str) -> Path:
     return program
 
 
-def run_on(target: str, program: Path, *arguments: object, folder: Path,
-           instruction_set: str | None = None) -> subprocess.CompletedProcess[str]:
+def run_on(target: str, program: Path, *arguments: object, folder: Path, instruction_set: str | None = None,
+           qemu_options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run a program of a target in a folder, where the processor of this machine is another in an emulator."""
     machine = TARGETS[target].machine
     command: list[object] = [program]
@@ -49,13 +49,13 @@ def run_on(target: str, program: Path, *arguments: object, folder: Path,
         qemu = shutil.which(f"qemu-{machine}") or shutil.which(f"qemu-{machine}-static")
         if qemu is None:
             pytest.skip(f"qemu-{machine} is missing: apt-get install qemu-user")
-        command = [qemu, program]
+        command = [qemu, *qemu_options, program]
         if target in SYSROOTS:
             default, package = SYSROOTS[target]
             sysroot = os.environ.get("QEMU_LD_PREFIX", default)
             if not os.path.exists(sysroot):
                 pytest.skip(f"{sysroot} is missing: apt-get install {package}")
-            command = [qemu, "-L", sysroot, program]
+            command = [qemu, *qemu_options, "-L", sysroot, program]
     environment = {"DENDRITIC_BERT_CPU": instruction_set} if instruction_set else {}
     return subprocess.run([*map(str, command), *map(str, arguments)], cwd=folder, env=environment, capture_output=True,
                           text=True)
@@ -92,7 +92,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_logits_are_the_packages(target, model, folder):
     case = write_case(model, folder)
-    for instruction_set in (None, "baseline") if platform.machine() == TARGETS[target].machine else (None,):
+    has_baseline_alone = TARGETS[target].machine == "wasm32"
+    for instruction_set in (None,) if has_baseline_alone else (None, "baseline"):
         done = run_on(target, conformance(target), case.model.name, case.cases.name, case.tolerance, folder=folder,
                       instruction_set=instruction_set)
         assert done.returncode == 0, done.stderr
@@ -110,13 +111,30 @@ def test_the_best_instruction_set_is_found(target, folder):
     assert best != baseline
 
 
-@pytest.mark.parametrize("target", [name for name in TARGETS if TARGETS[name].machine == "x86_64"])
+@pytest.mark.parametrize(("processor", "has_dot_products"), [("cortex-a72", False), ("cortex-a76", True)])
+@pytest.mark.parametrize("target", [name for name in TARGETS if TARGETS[name].machine == "aarch64"])
+def test_dot_products_run_where_a_processor_has_them(target, processor, has_dot_products, folder, tmp_path):
+    """qemu writes down the machine code that it comes to: SDOT by element is 4F80E000 but for its registers."""
+    if platform.machine() == "aarch64":
+        pytest.skip("this processor runs the program without an emulator")
+    case, log = write_case("windows_int8", folder), tmp_path / "code"
+    done = run_on(target, conformance(target), case.model.name, case.cases.name, case.tolerance, folder=folder,
+                  qemu_options=("-cpu", processor, "-d", "in_asm", "-D", str(log)))
+    assert done.returncode == 0, done.stderr
+    words = {int(word, 16) for word in re.findall(r"^0x[0-9a-f]+: +([0-9a-f]{8}) ", log.read_text(), re.MULTILINE)}
+    assert len(words) > 1000
+    assert any(word & 0xFFC0F400 == 0x4F80E000 for word in words) == has_dot_products
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if TARGETS[name].machine in ELF_MACHINES])
 def test_kernel_objects_export_no_shared_code(target):
     """What the linker keeps once must not be code for a processor that has more than this one."""
     compile_engine(target)
-    for object in (BUILD / target).glob("avx*/*.o"):
+    objects = [path for pattern in ("avx*/*.o", "neon*/*.o") for path in (BUILD / target).glob(pattern)]
+    assert objects
+    for object in objects:
         symbols = subprocess.run(["nm", "--defined-only", object], capture_output=True, text=True, check=True).stdout
-        exported = {line.split()[-1] for line in symbols.splitlines() if line.split()[-2] not in "tTrdbB"}
+        exported = {line.split()[-1] for line in symbols.splitlines() if line.split()[-2] not in "tTrdbBn"}
         assert len(exported) > 0
         assert {name for name in exported if "kernel" not in name and not name.startswith("DW.ref.")} == set()
 

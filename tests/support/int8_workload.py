@@ -22,7 +22,7 @@ def digest(backend: str) -> str:
         values = window_parameters(12, dendrites, layers, radius)
         sample = torch.randint(VOCAB_SIZE, (4, 12), generator=rng)
         quantised = quantise_windows(prepared(values, window_head(values), is_folded=dendrites < 48), sample)
-        lengths = torch.tensor([*range(27), 40, 61, 300])
+        lengths = torch.tensor([*range(27), 33, 40, 61, 300])
         packed = {"input_ids": torch.randint(VOCAB_SIZE, (int(lengths.sum()),), generator=rng),
                   "cu_seqlens": torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])}
         for arguments in (packed, tokens("padded with holes", 7, 21)):
