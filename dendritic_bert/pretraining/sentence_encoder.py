@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer
 
-from ..training.inference_workers import batches_of_tokens, infer_batches, round_weights
+from ..training.inference_workers import infer_texts, round_weights
 from ..training.teacher import fingerprint
 
-BATCH_TOKENS = 1024  # of a batch, padding included: 549 texts a second of one thread where 4,096 give 529
 POOLING_FILE = Path("1_Pooling", "config.json")  # of sentence-transformers
 MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
@@ -53,17 +52,14 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """``[n, D]`` float32, each row of length 1; an empty text has that of the special tokens."""
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
-        batches = batches_of_tokens(encoded, BATCH_TOKENS)
-        embeddings = np.empty((len(encoded), self.dimension), np.float32)
+        embeddings = np.empty((len(texts), self.dimension), np.float32)
 
-        def embed(batch: list[int]) -> np.ndarray:
-            rows = self.tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt")
+        def embed(rows: Any) -> np.ndarray:
             hidden = self.model(**rows).last_hidden_state
             return F.normalize(self._pool(hidden.float(), rows["attention_mask"]), dim=1).numpy()
 
-        for batch, found in zip(batches, infer_batches(embed, batches, self.bf16)):
-            embeddings[batch] = found
+        for indices, found in infer_texts(embed, self.tokenizer, texts, self.max_length, self.bf16):
+            embeddings[indices] = found
         return embeddings
 
     def _pool(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 Batch = TypeVar("Batch")
+
+
+BATCH_TOKENS = 1024  # of a batch, padding included: 549 texts a second of one thread where 4,096 give 529
 
 
 def batches_of_tokens(encoded: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
@@ -61,3 +65,18 @@ def infer_batches(function: Callable[[Batch], Any], batches: Iterable[Batch], bf
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(num_threads)  # for threads that begin later, and for MKL
+
+
+def infer_texts(function: Callable[[Any], np.ndarray], tokenizer: Any, texts: Sequence[str], max_length: int,
+                bf16: bool = False) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield, batch by batch, the indices of texts and ``function`` of their padded ids and mask, a row for each text.
+
+    ``tokenizer`` is one of transformers; texts are cut to ``max_length`` tokens. Otherwise as ``infer_batches``.
+    """
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    batches = batches_of_tokens(encoded, BATCH_TOKENS)
+
+    def infer(batch: list[int]) -> np.ndarray:
+        return function(tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt"))
+
+    yield from zip(batches, infer_batches(infer, batches, bf16))

@@ -17,12 +17,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from ..embedded_model import find_model
 from ..file_lock import locked
 from .data_options import DataOptions
-from .inference_workers import batches_of_tokens, infer_batches, round_weights
+from .inference_workers import infer_texts, round_weights
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
 from .trainer import train
 
-LABELLING_TOKENS = 1024  # tokens of a batch, padding included, when the teacher labels texts
 KEPT_BATCHES = 128  # logits of so many batches are appended at once: a minute's work of a large teacher
 
 
@@ -107,12 +106,9 @@ def _label(name: str, texts: list[str], max_length: int, bf16: bool, kept: KeptL
     if bf16:
         round_weights(model)
     tokenizer = AutoTokenizer.from_pretrained(name)
-    encoded = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-    batches = batches_of_tokens(encoded, LABELLING_TOKENS)
     found: list[tuple[list[int], np.ndarray]] = []
 
-    def logits(batch: list[int]) -> np.ndarray:
-        rows = tokenizer.pad({"input_ids": [encoded[index] for index in batch]}, return_tensors="pt")
+    def logits(rows: Any) -> np.ndarray:
         return model(**rows).logits.float().numpy()
 
     def keep() -> None:
@@ -122,7 +118,7 @@ def _label(name: str, texts: list[str], max_length: int, bf16: bool, kept: KeptL
             found.clear()
 
     with tqdm(desc="teacher", total=len(texts), unit="text", leave=False, file=sys.stderr, disable=None) as bar:
-        for labelled in zip(batches, infer_batches(logits, batches, bf16)):
+        for labelled in infer_texts(logits, tokenizer, texts, max_length, bf16):
             found.append(labelled)
             bar.update(len(labelled[0]))
             if len(found) == KEPT_BATCHES:

@@ -9,6 +9,7 @@ from small_classifier import hugging_face_tokenizer
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from dendritic_bert.file_lock import locked
+from dendritic_bert.training import inference_workers
 from dendritic_bert.training import teacher as teacher_module
 from dendritic_bert.training.teacher import label_texts
 
@@ -50,7 +51,7 @@ def one_thread():
 def test_interrupted_labelling_goes_on(bert, tmp_path, monkeypatch):
     """What was labelled before the interruption is not labelled again, nor is a text that comes again."""
     texts = [f"{'very ' * number}good" for number in range(1, 13)]
-    monkeypatch.setattr(teacher_module, "LABELLING_TOKENS", 16)
+    monkeypatch.setattr(inference_workers, "BATCH_TOKENS", 16)
     monkeypatch.setattr(teacher_module, "KEPT_BATCHES", 2)
     seen = []
     forward = BertForSequenceClassification.forward
