@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -152,6 +152,9 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         if isinstance(getattr(y, "dtype", None), np.dtype) and y.dtype.kind == "f":
             assert_all_finite(y, input_name="y")
+        missing = next((row for row, label in enumerate(y) if _is_missing(label)), None) if _is_column(y) else None
+        if missing is not None:
+            raise ValueError(f"y[{missing}] is missing: fill it, or leave the row out.")
         is_indicator = type_of_target(y, input_name="y", raise_unknown=True) == "multilabel-indicator"
         if is_indicator:
             numbers: np.ndarray = np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float32)
@@ -159,10 +162,6 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
         else:
             y = column_or_1d(y, warn=True)
             check_classification_targets(y)
-            missing = next((row for row, label in enumerate(y) if label is None or label != label), None)
-            if missing is not None:
-                raise ValueError(f"y[{missing}] is {y[missing]}, so that the class is missing: fill it, or leave the "
-                                 "row out.")
             self.classes_, numbers = np.unique(y, return_inverse=True)
         check_consistent_length(np.empty(num_rows), numbers)
         if not is_indicator and len(self.classes_) < 2:
@@ -211,6 +210,21 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
                       quiet=True)
         self.tokenizer_.model_max_length = longest_row(model.config)
         return TextClassifier(model.to("cpu"), self.tokenizer_)
+
+
+def _is_column(y: Any) -> bool:
+    """Whether y has one label for each row, and not a matrix of them."""
+    return isinstance(y, Iterable) and not hasattr(y, "toarray") and getattr(y, "ndim", 1) == 1
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a label is None, NaN or pandas' NA, which is neither equal to itself nor not."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:
+        return True
+    except ValueError:  # an array, which is a row of a matrix
+        return False
 
 
 def text_columns(X: Any) -> tuple[list[str], ...]:

@@ -209,6 +209,15 @@ def test_pipeline_and_search():
     assert search.best_params_ == {"dendriticbertclassifier__lr": 0.1}
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pandas.NA])
+@pytest.mark.parametrize("kind", [list, np.array, pandas.Series])
+def test_a_missing_label(missing, kind):
+    labels = ["a", missing] * 3
+    with pytest.raises(ValueError, match=r"^y\[1\] is missing: fill it, or leave the row out\.$"):
+        DendriticBertClassifier(epochs=1).fit(["one", "two"] * 3,
+                                              np.array(labels, object) if kind is np.array else kind(labels))
+
+
 @pytest.mark.parametrize(("X", "error", "message"), [
     ("a text", TypeError, r"^X is one text, expected a list or an array of texts: pass \[text\]\.$"),
     (["a", None], TypeError, r"^X\[1\] is None, expected a str"),

@@ -100,9 +100,11 @@ def _given_columns(flags: dict[str, str | None], names: list[str], source: str) 
     """The columns that the flags give. Raises ValueError unless the table has each once, and each is given once."""
     given = {flag: name for flag, name in flags.items() if name is not None}
     for flag, name in given.items():
-        if names.count(name) != 1:
-            what = "has several times" if name in names else "does not have"
-            raise ValueError(f"{flag} is {name!r}, which {source} {what}: the columns are {_listed(names)}.")
+        if names.count(name) > 1:
+            raise ValueError(f"{flag} is {name!r}, which {source} has several times: give each of these columns a name "
+                             "of its own.")
+        if name not in names:
+            raise ValueError(f"{flag} is {name!r}, which {source} does not have: the columns are {_listed(names)}.")
     found = list(given.values())
     if len(set(found)) < len(found):
         raise ValueError(f"{', '.join(flags)} are {_listed(found)}: name each column once.")
@@ -128,8 +130,8 @@ def _only_label(found: list[str], sample: dict[str, list[Any]], source: str) -> 
     """The one column of ``found``, of several the one that has more than one value; None if there is none."""
     found = [name for name in found if num_different(sample[name]) > 1] or found
     if len(found) > 1:
-        raise ValueError(f"{source} has several columns that may hold the labels, {_listed(found)}: name one with "
-                         "label_column.")
+        remedy = "name one with label_column" if len(set(found)) == len(found) else "give each a name of its own"
+        raise ValueError(f"{source} has several columns that may hold the labels, {_listed(found)}: {remedy}.")
     return found[0] if found else None
 
 

@@ -26,6 +26,9 @@ def draw_held_out(labels: Labels, digests: np.ndarray, share: float, seed: int) 
     """
     generator = np.random.default_rng(seed)
     _, first, text_of, num_rows = np.unique(digests, return_index=True, return_inverse=True, return_counts=True)
+    if len(first) == 1 < len(digests):
+        raise ValueError(f"all {len(digests)} rows have the same text, and rows with the same text stay on one side: "
+                         "pass dev_file.")
     if labels.problem_type == CLASSES:
         clashes = np.zeros(len(first), np.bool_)
         clashes[text_of[labels.values != labels.values[first][text_of]]] = True

@@ -41,6 +41,9 @@ Place = Callable[[int], str]  # says in words where the row of a batch stands
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*|\d+\.\d*|\.\d+)([eE][+-]?\d{1,8})?")  # "007" is a name
 _WHOLE_AS_FLOAT = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0?")  # as pandas writes whole numbers beside an empty cell
 _MISSING = frozenset(("", "nan", "NaN"))
+_INFINITE = frozenset(("inf", "infinity"))  # in lower case, without a sign
+# A regression whose numbers lie closer together than so many steps of float32 learns from the steps.
+LEAST_STEPS = 100
 
 
 class Labels(NamedTuple):
@@ -144,13 +147,13 @@ class LabelCollector:
         if self.separator is None:
             values = list(map(as_list, values))
         if not self.num_rows and values and not self.has_lists:
-            self._begin(values[0])
+            self._begin(values[0], place)
         self.num_rows += len(values)
         if self.num_indicators:
             if all(_are_indicators(value, self.num_indicators) for value in values):
                 self._add_indicators(values)
                 return
-            self._leave_indicators()
+            self._leave_indicators(values)
         rows: Sequence[int] = range(len(values))  # where each value stands
         if self.has_lists:
             values, rows = self._flatten(values, place)
@@ -204,7 +207,7 @@ class LabelCollector:
     def finish(self) -> Labels:
         """The labels of all rows."""
         if self.values.typecode == "d":
-            targets = np.array(self.values, np.float32)
+            targets = self._targets(np.array(self.values))
             return Labels(REGRESSION, (), targets.reshape(-1, self.num_targets) if self.num_targets else targets)
         if self.num_indicators:
             names = self.known or tuple(map(str, range(self.num_indicators)))
@@ -214,18 +217,33 @@ class LabelCollector:
         if not self.is_closed:
             self._expect_no_texts()
             self._expect_no_commas()
+            self._expect_no_infinities()
         problem_type = self.problem_type or (SEVERAL if self.has_lists else
                                              REGRESSION if self._is_regression(numbers) else CLASSES)
         ids = np.array(self.values, np.int32)
         if problem_type == REGRESSION:
             assert numbers is not None
-            return Labels(REGRESSION, (), numbers[ids].astype(np.float32))
+            return Labels(REGRESSION, (), self._targets(numbers[ids]))
         classes = self._classes(found, ids, numbers is not None)
         new = set(classes) - self.known_names
         names = (*self.known, *sorted(new, key=None if numbers is None else lambda name: (Decimal(name), name)))
         number_of = {name: number for number, name in enumerate(names)}
         ids = np.array([number_of[name] for name in classes], np.int32)[ids] if found else ids
         return Labels(problem_type, names, ids, self._starts() if self.has_lists else None)
+
+    def _targets(self, numbers: np.ndarray) -> np.ndarray:
+        """The numbers of a regression in float32."""
+        low, high = numbers.min(initial=0), numbers.max(initial=0)
+        if max(-low, high) > np.finfo(np.float32).max:
+            raise ValueError(f"{self.source}: column {self.column!r} holds {max(low, high, key=abs):g}, and float32 "
+                             "ends at 3.4e+38: divide its numbers by a constant.")
+        if not self.is_closed and len(numbers):
+            low, high = numbers.min(), numbers.max()
+            step = np.spacing(np.float32(max(abs(low), abs(high))))
+            if 0 < high - low < LEAST_STEPS * float(step):
+                raise ValueError(f"{self.source}: the numbers of column {self.column!r} lie between {low:.17g} and "
+                                 f"{high:.17g}, where float32 has steps of {step:g}: subtract {low:.17g} from them.")
+        return numbers.astype(np.float32)
 
     def _classes(self, found: list[str], ids: np.ndarray, is_numeric: bool) -> list[str]:
         """The class of each name that was found: the known one that it names, else the name itself.
@@ -248,17 +266,22 @@ class LabelCollector:
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
-    def _begin(self, value: Any) -> None:
+    def _begin(self, value: Any, place: Place) -> None:
         """What the first label says of all: lists or not, and lists of zeros and ones, of floats or of names."""
-        self.has_lists = isinstance(value, (list, tuple, np.ndarray)) or self.problem_type == SEVERAL
+        is_list = isinstance(value, (list, tuple, np.ndarray))
+        if is_list and self.problem_type == CLASSES:
+            raise ValueError(f"{place(0)}: the label {value!r:.60} of column {self.column!r} is a list, where "
+                             f"{CLASSES} has one label for each row: write one, or train on lists with problem_type "
+                             f"{SEVERAL}.")
+        self.has_lists = is_list or self.problem_type == SEVERAL
         if not self.has_lists or not len(value):
             return
-        self.has_floats = all(isinstance(part, (float, np.floating)) for part in value)
+        self.has_floats = all(isinstance(part, (float, np.floating)) for part in value) or _has_fractions(value)
         if (self.problem_type != REGRESSION and _are_indicators(value, len(value))
                 and len(self.known) in (0, len(value))):
             self.num_indicators = len(value)
             self.zero_and_one = ("False", "True") if isinstance(value[0], (bool, np.bool_)) else ("0", "1")
-        elif self.problem_type == REGRESSION or self.has_floats:
+        elif self.problem_type == REGRESSION or (self.has_floats and self.problem_type is None):
             self.num_targets, self.values = len(value), array("d")
 
     def _add_indicators(self, values: list[Any]) -> None:
@@ -266,11 +289,12 @@ class LabelCollector:
         self.values.frombytes(number.astype(np.int32).tobytes())
         self.lengths.frombytes(np.bincount(row, minlength=len(values)).astype(np.int32).tobytes())
 
-    def _leave_indicators(self) -> None:
-        """Take the rows so far for lists of classes, or of targets of a regression: a row is not of zeros and ones."""
+    def _leave_indicators(self, values: list[Any]) -> None:
+        """Take the rows so far for lists of classes, or of targets of a regression: one of ``values`` is not of zeros
+        and ones."""
         starts, width = self._starts(), self.num_indicators
         self.num_indicators = 0
-        if self.has_floats:
+        if self.problem_type is None and not self.known and (self.has_floats or any(map(_has_fractions, values))):
             targets = np.zeros((len(starts) - 1, width))
             targets[np.repeat(np.arange(len(targets)), np.diff(starts)), self.values] = 1
             self.num_targets, self.values = width, array("d", targets.ravel())
@@ -295,12 +319,17 @@ class LabelCollector:
         for number, value in enumerate(values):
             value = self._parts(value)
             if not isinstance(value, (list, tuple, np.ndarray)):
+                why = f"as problem_type {SEVERAL} needs" if self.problem_type == SEVERAL else "as the labels above are"
                 raise ValueError(f"{place(number)}: the label {value!r:.60} of column {self.column!r} is not a list, "
-                                 "as the labels above are: write all as lists, or pass label_separator for strings.")
+                                 f"{why}: write all as lists, or pass label_separator for strings.")
             if self.num_targets and len(value) != self.num_targets:
                 raise ValueError(f"{place(number)}: column {self.column!r} has {len(value)} numbers, the rows above "
                                  f"have {self.num_targets}: give every row as many.")
             parts = value
+            if not (self.num_targets or self.problem_type or self.known) and _has_fractions(value):
+                raise ValueError(f"{place(number)}: the label {value!r:.60} of column {self.column!r} has numbers with "
+                                 "a fractional part, and the lists above have none: pass problem_type "
+                                 f"{REGRESSION} if they are several targets of a row, else {SEVERAL}.")
             if not self.num_targets:
                 parts = list(dict.fromkeys(self._name(part, number, place) for part in value))
             self.lengths.append(len(parts))
@@ -422,6 +451,22 @@ class LabelCollector:
         raise ValueError(f"{self.source}: the labels of column {self.column!r} look like numbers with a comma, such as "
                          f"{found!r}: write a point for a decimal comma and nothing for one of thousands, pass "
                          f"label_separator ',' if they are several labels, or problem_type {CLASSES}.")
+
+    def _expect_no_infinities(self) -> None:
+        """Raise ValueError for infinite numbers among finite ones, which would be names of classes."""
+        if self.problem_type or self.has_lists or self.known:
+            return
+        infinite = {name for name in self.ids if name.lstrip("+-").lower() in _INFINITE}
+        if infinite and are_numbers(self.ids.keys() - infinite):
+            raise ValueError(f"{self.source}: column {self.column!r} holds numbers and {min(infinite)!r}, and a "
+                             f"regression needs finite ones: mend these rows, or pass problem_type {CLASSES}.")
+
+
+def _has_fractions(value: Any) -> bool:
+    """Whether a label is a list of numbers of which one has a fractional part."""
+    return (isinstance(value, (list, tuple, np.ndarray))
+            and all(isinstance(part, (int, float, np.number)) and not isinstance(part, bool) for part in value)
+            and any(part != part // 1 for part in value))
 
 
 def _are_indicators(value: Any, width: int) -> bool:

@@ -14,7 +14,7 @@ from .label_spelling import folded, likely_separator, says_missing, shown
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
-ENOUGH_HELD = 3 / 4  # part of the share to hold out; it is said where fewer rows are held out
+ENOUGH_HELD = 3 / 4  # part of the share to hold out; it is said where fewer rows are held out, or as many more
 SHOWN = 6  # labels that a line lists
 
 
@@ -84,8 +84,9 @@ class DataReport:
         """The report in a few lines, what is wrong with the rows last."""
         drawn = "of each class" if self.problem_type == CLASSES else "drawn at random"
         where = self.dev_source or f"held out, a share of {self.hold_out:g} {drawn}"
-        is_short = self.num_dev < ENOUGH_HELD * self.hold_out * self.num_rows
-        if self.dev_source is None and self.num_duplicates and is_short:
+        wanted = self.hold_out * self.num_rows
+        is_other = not ENOUGH_HELD * wanted <= self.num_dev <= wanted / ENOUGH_HELD
+        if self.dev_source is None and self.num_duplicates and is_other:
             where = (f"held out, {self.num_dev / self.num_rows:.2g} of the rows and not {self.hold_out:g}, as rows "
                      "with the same text stay on one side")
         unused = f"; not used: {_some([name or repr(name) for name in self.unused])}" if self.unused else ""

@@ -212,4 +212,4 @@ def _name(answer: Any, evaluation: Evaluation) -> str:
         return evaluation.label_names[answer]
     if evaluation.problem_type == LABELS:
         return ";".join(compress(evaluation.label_names, answer))
-    return ";".join(f"{value:g}" for value in np.atleast_1d(answer))
+    return ";".join(np.format_float_positional(np.float32(value), trim="-") for value in np.atleast_1d(answer))

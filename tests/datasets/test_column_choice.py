@@ -130,7 +130,7 @@ def test_plain_names(name):
 
 
 def test_a_name_that_stands_twice():
-    with pytest.raises(ValueError, match=r"^label_column is 'label', which f\.csv has several times: the columns are "):
+    with pytest.raises(ValueError, match=r"^label_column is 'label', which f\.csv has several times: give each "):
         choose_columns(["text", "label", "label"], {}, "f.csv", label="label")
 
 

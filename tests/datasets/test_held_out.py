@@ -105,3 +105,8 @@ def test_a_text_with_several_labels_is_trained_on():
 def test_nothing_to_hold_out(ids):
     with pytest.raises(ValueError, match=r"^hold_out is 0\.1, which of \d rows leaves none on one side: change it"):
         draw_held_out(classes(ids), different(len(ids)), 0.1, 0)
+
+
+def test_rows_of_one_text():
+    with pytest.raises(ValueError, match=r"^all 40 rows have the same text, .*: pass dev_file\.$"):
+        draw_held_out(classes(np.arange(40) % 2), np.zeros(40, np.uint64), 0.1, 0)

@@ -1,5 +1,7 @@
 """What kind of labels values are, their ids and names, against scikit-learn's encoders."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.preprocessing import LabelEncoder, MultiLabelBinarizer
@@ -206,6 +208,21 @@ def test_several_targets():
     assert len(set(keys.tolist())) == 9
 
 
+@pytest.mark.parametrize("values", [
+    [[1, 2.5], [2.5, 3.5]], [[2.5, 3.5], [1, 2.5]],  # 1.0 is 1 in JSON of JavaScript
+    [[0, 1], [0.25, 0.75], [1, 0]], [[0.25, 0.75], [0, 1], [1, 0]], ["[0, 1]", "[0.25, 0.75]", "[1, 0]"]])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_lists_with_a_fraction_are_several_targets_in_any_order(values, batch):
+    labels = collect(values, batch)
+    assert (labels.problem_type, labels.names) == (REGRESSION, ())
+    assert labels.dense().tolist() == [json.loads(value) if isinstance(value, str) else value for value in values]
+
+
+def test_several_classes_may_be_numbers_with_a_fraction():
+    labels = collect([[0.5, 2.0], [0.5]], problem_type=SEVERAL)
+    assert (labels.names, labels.dense().tolist()) == (("0.5", "2"), [[True, True], [True, False]])
+
+
 def test_many_different_numbers_are_kept_as_numbers(monkeypatch):
     monkeypatch.setattr(label_kinds, "MAX_CLASSES", 10)
     values = RNG.normal(size=40)
@@ -229,6 +246,18 @@ def test_known_classes_come_first():
     (["1", "2.5", "many"], {"problem_type": REGRESSION},
      r"^f\.csv, line 4: the label 'many' of column 'label' is not a finite number, as a regression needs: mend "),
     ([["a"], "b"], {}, r"^f\.csv, line 3: the label 'b' of column 'label' is not a list, as the labels above are: "),
+    (["b"], {"problem_type": SEVERAL}, r"^f\.csv, line 2: the label 'b' of column 'label' is not a list, as "
+     r"problem_type multi_label_classification needs: write all as lists, "),
+    ([["a"], ["b"]], {"problem_type": CLASSES}, r"^f\.csv, line 2: the label \['a'\] of column 'label' is a list, "
+     r"where single_label_classification has one label for each row: write one, or train on lists with problem_type "),
+    ([[0.9, 0.1], [0.2, 0.8]], {"problem_type": CLASSES}, r"^f\.csv, line 2: the label \[0\.9, 0\.1\] of column "),
+    ([[2, 3]] * 8 + [[2.5, 3]], {}, r"^f\.csv, line 10: the label \[2\.5, 3\] of column 'label' has numbers with a "
+     r"fractional part, and the lists above have none: pass problem_type regression if they are several targets of a "),
+    ([1700000000 + 1.5 * row for row in range(60)], {}, r"^f\.csv: the numbers of column 'label' lie between "
+     r"1700000000 and 1700000088\.5, where float32 has steps of 128: subtract 1700000000 from them\.$"),
+    ([1e39, 2.5], {"problem_type": REGRESSION}, r"^f\.csv: column 'label' holds 1e\+39, and float32 ends at "),
+    (["0.5", "1.5", "-inf"], {}, r"^f\.csv: column 'label' holds numbers and '-inf', and a regression needs "),
+    ([0.5, 1.5, float("inf")], {}, r"^f\.csv: column 'label' holds numbers and 'inf', and a regression needs finite "),
     ([[0.5, 1.0], [2.0]], {}, r"^f\.csv, line 3: column 'label' has 1 numbers, the rows above have 2: give every row"),
     (["a", {"b": 1}], {}, r"^f\.csv, line 3: column 'label' holds \{'b': 1\}, a dict, expected a string, a number "),
     ([f"this is the text of row {number}" for number in range(10)], {},
@@ -243,7 +272,7 @@ def test_labels_that_do_not_fit(values, options, message):
 @pytest.mark.parametrize(("values", "problem_type", "kept"), [
     (["1", "NA", "2"] * 5, CLASSES, ["1", "2"] * 5),
     (["0.5", "1.0", "n/a", "\\N", "1.5"], REGRESSION, [0.5, 1.0, 1.5]),
-    ([0.5, "<NA>", 2, "None"], REGRESSION, [0.5, 2.0]),
+    ([0.5, "<NA>", 2, "None", "NAN"], REGRESSION, [0.5, 2.0]),
     (["a", "NA", "b"], CLASSES, ["a", "NA", "b"]),
     (["NA", "null"], CLASSES, ["NA", "null"]),
 ])
@@ -254,8 +283,9 @@ def test_words_for_missing_labels_among_numbers(values, problem_type, kept, batc
         collector.add(values[start:start + batch], lambda row, start=start: f"f.csv, line {2 + start + row}")
     is_missing = collector.take_out_missing()
     labels = collector.finish()
+    words = ("NA", "n/a", "\\N", "<NA>", "None", "NAN")
     assert [value for value, missing in zip(values, is_missing) if not missing] == [
-        value for value in values if len(kept) == len(values) or value not in ("NA", "n/a", "\\N", "<NA>", "None")]
+        value for value in values if len(kept) == len(values) or value not in words]
     assert labels.problem_type == problem_type
     assert [labels.names[i] for i in labels.dense()] == kept if labels.names else labels.dense().tolist() == kept
 

@@ -41,6 +41,8 @@ def test_names_that_are_several_in_one(names, expected):
     (["0,385", "1,5", "-2"], True), (["1,234"], True), (["1", "2", "1,5"], False),
     (["1", "1,5", "2", "2,5", "3", "3,5", "4", "4,5", "5"], True), (["1", "2", "3", "4", "1,50", "2,50"], True),
     (["1", "2", "3", "4", "5", "1,5", "2,4"], False), (["0,5", "a"], False),
+    (["1,234.50", "99.90", "2,000.00"], True), (["1.234,50", "99,90"], True), (["1,234,567", "999"], True),
+    (["1,234.50", "99.90", "cheap"], False), (["1.234", "2.5"], False), (["1,2,3", "2,3", "1"], False),
     (["0.5"], False), ([], False)])
 def test_numbers_with_a_comma(names, expected):
     assert are_comma_numbers(names) == expected

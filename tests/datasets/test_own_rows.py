@@ -149,9 +149,12 @@ def test_json_lines_whose_first_objects_have_no_label(tmp_path, is_stream):
     ("f.csv", "", r"f\.csv is empty: name a file with a line of names and with rows\.$"),
     ("f.txt", "a\tb\n", r"f\.txt is read as lines of text, and a table to train on has texts and labels: pass "
      r"input_format, such as csv, and delimiter if it is no comma\.$"),
+    ("f.csv", "text,label,label\n" + "a b c,x,y\nd e f,y,x\n" * 9, r"f\.csv has several columns that may hold the "
+     r"labels, 'label', 'label': give each a name of its own\.$"),
+    ("f.csv", "text,label\ra b c,x\rd e f,y\r" * 9, r"lines end in CR alone, save the table with LF or CRLF\.$"),
 ])
 def test_files_that_are_no_table(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content.encode())
     with pytest.raises(ValueError, match=message):
         OwnRows.open(str(tmp_path / name))
 

@@ -132,3 +132,10 @@ def test_unused_columns_without_a_name(tmp_path):
     path = tmp_path / "f.csv"
     path.write_text(",text,label\n" + "".join(f"{i},text {i},{'ab'[i % 2]}\n" for i in range(20)))
     assert OwnRows.open(str(path)).report.lines()[1] == "columns: text 'text', label 'label'; not used: ''"
+
+
+def test_more_rows_are_held_out_than_asked_for():
+    """Each of four texts stands in a quarter of the rows, so that the least that can be held out is a quarter."""
+    report = OwnRows(records([f"text {number % 4}" for number in range(60)], ["a", "b"] * 30)).report
+    assert report.lines()[0] == ("45 training rows (rows), 15 dev rows (held out, 0.25 of the rows and not 0.1, as "
+                                 "rows with the same text stay on one side)")

@@ -95,6 +95,12 @@ def test_values(tmp_path):
     assert "(predicted_values.png)" in (tmp_path / "evaluation.md").read_text()
 
 
+def test_values_have_all_digits(tmp_path):
+    case = Evaluation(np.float32([[1281712.6], [1], [1]]), np.float32([1234567.9, 1, 1]), ["price"], VALUES)
+    write_evaluation(tmp_path, case, [("a",), ("b",), ("c",)])
+    assert (tmp_path / "wrong.csv").read_text().splitlines()[1] == '"a","1234567.9","1281712.6",47144.75'
+
+
 def test_nothing_is_wrong(tmp_path):
     case = classes(4)
     case = case._replace(labels=case.logits.argmax(axis=1))
