@@ -29,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=["onnx", "torch", "aoti", "engine"], default="onnx",
         help="what is written (default: %(default)s)")
     add("--dtype", choices=["float32", "float16", "int8"], default="float32",
-        help="how the word table is stored; int8 has a scale per row (default: %(default)s)")
+        help="how the word table is stored, but for --format engine; int8 has a scale per row (default: %(default)s)")
     add("--no-token-type-ids", dest="token_type_ids", action="store_false",
         help="leave out the input token_type_ids, for single texts: all types are 0")
     add("--max-length", "--max_length", type=positive_number, metavar="N",

@@ -49,7 +49,8 @@ def export(
         output_dir: a folder that does not exist or is empty; for the engine a file that does not exist.
         format: "onnx"; "torch", a ``torch.export`` program; "aoti", an AOTInductor package; or "engine", a file for
             csrc/engine with the tables as a ``TextClassifier`` has them, for single texts.
-        dtype: of the word table: "float32", "float16" or "int8" (with a scale per row, a quarter of the bytes).
+        dtype: of the word table: "float32", "float16" or "int8" (with a scale per row, a quarter of the bytes). The
+            engine's is not chosen.
         token_type_ids: whether the program takes token types, which pairs of texts have; without it all are 0.
         native: compile an AOTInductor package for this processor, not for every one of its architecture.
         max_length: for the engine, cut texts to this many tokens rather than to those that the model can take. The
@@ -68,6 +69,9 @@ def export(
         raise ValueError(f"dtype is {dtype!r}, a table is exported as {', '.join(TABLE_DTYPES)}.")
     if max_length is not None and format != "engine":
         raise ValueError(f"max_length is {max_length}, but only the format \"engine\" takes it: leave it out.")
+    if dtype != "float32" and format == "engine":
+        raise ValueError(f"dtype is {dtype!r}, but the format \"engine\" has the tables as a TextClassifier has them: "
+                         "leave it out, or pass another format.")
     output = Path(output_dir)
     if format == "engine":
         write_engine_file(name_or_path, output, max_length)

@@ -260,7 +260,9 @@ def _table_arrays(tables: InferenceTables | WindowTables, longest: int, has_type
 
 
 def _tokenizer_arrays(settings: dict[str, Any]) -> dict[str, Any]:
-    vocabulary, added = settings["vocabulary"], settings["added_tokens"]
+    # In the order of the ids: tokenizers gives out a vocabulary in another order each time.
+    vocabulary = dict(sorted(settings["vocabulary"].items(), key=lambda item: item[1]))
+    added = settings["added_tokens"]
     numbers = {name: np.array(settings[name], np.int32) for name in ("prefix", "suffix")}
     numbers["pair"], numbers["pair_types"] = np.array(settings["pair"], np.int32).reshape(-1, 2).T.copy()
     return settings | numbers | {

@@ -65,3 +65,15 @@ def test_a_windowed_model(tmp_path):
     hugging_face_tokenizer().save_pretrained(tmp_path / "model")
     assert export(tmp_path / "model", tmp_path / "a.dsn", "engine").difference == 0
     assert Model.open(tmp_path / "a.dsn").logits([" ".join(WORDS * 100)], 1)[1:] == (0, 0, -1)
+
+
+def test_a_model_gives_the_same_file_each_time(folder, tmp_path):
+    for name in ("a.dsn", "b.dsn"):
+        export(folder, tmp_path / name, "engine")
+    assert (tmp_path / "a.dsn").read_bytes() == (tmp_path / "b.dsn").read_bytes()
+
+
+def test_dtype_is_not_the_engines(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"^dtype is 'int8', but the format .engine. has the tables as a "):
+        export(folder, tmp_path / "a.dsn", "engine", dtype="int8")
+    assert not (tmp_path / "a.dsn").exists()

@@ -140,6 +140,17 @@ def test_the_header_is_never_passed_over(classifier):
             classifier.classify_file(io.BytesIO(data), io.BytesIO(), input_format="csv", on_error="skip")
 
 
+@pytest.mark.parametrize(("options", "unknown"), [({"column": "txt"}, "txt"), ({"keep_columns": ["idd", "id"]}, "idd")])
+def test_a_key_that_no_object_has(classifier, options, unknown):
+    """Objects may lack a key, so that one which none has is warned of."""
+    output = io.BytesIO()
+    with pytest.warns(UserWarning, match=rf"^none of the first objects of input has the key '{unknown}'; their keys "
+                                         r"are 'id', 'text'\.$"):
+        classifier.classify_file(io.BytesIO(b'{"id": 1, "text": "a"}\n' * 3), output, input_format="jsonl",
+                                 on_error="null", **options)
+    assert len(output.getvalue().splitlines()) == 3
+
+
 def test_an_unknown_choice(classifier):
     with pytest.raises(ValueError, match="on_error is 'ignore', known are stop, skip, null"):
         classifier.classify_file(io.BytesIO(b"a\n"), io.BytesIO(), on_error="ignore")
