@@ -10,8 +10,8 @@ from dendritic_bert.kernels import ops
 from dendritic_bert.kernels.contract import QuantisedWindowedDsn
 from dendritic_bert.kernels.prepare_int8 import quantise_windows
 
-# One and two panels of sixteen channels, and what is left of them.
-MODELS = ((16, 2, 1), (32, 5, 1), (48, 3, 2), (64, 4, 1))
+# One and two panels of sixteen channels, what is left of them, and one and two blocks of 64.
+MODELS = ((16, 2, 1), (32, 5, 1), (48, 3, 2), (64, 4, 1), (128, 2, 1))
 
 
 def digest(backend: str) -> str:
@@ -22,7 +22,7 @@ def digest(backend: str) -> str:
         values = window_parameters(12, dendrites, layers, radius)
         sample = torch.randint(VOCAB_SIZE, (4, 12), generator=rng)
         quantised = quantise_windows(prepared(values, window_head(values), is_folded=dendrites < 48), sample)
-        lengths = torch.tensor([*range(27), 33, 40, 61, 300])
+        lengths = torch.tensor([*range(27), 33, 40, 61, 300, 700])
         packed = {"input_ids": torch.randint(VOCAB_SIZE, (int(lengths.sum()),), generator=rng),
                   "cu_seqlens": torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])}
         for arguments in (packed, tokens("padded with holes", 7, 21)):
