@@ -19,3 +19,15 @@ def find_model(name_or_path: str | os.PathLike[str] | None, default: str | None 
         return default or EMBEDDED_MODEL
     name = os.fspath(name_or_path)
     return name if os.path.exists(name) else SHIPPED_MODELS.get(name, name)
+
+
+def expect_model_name(name: str) -> None:
+    """Raise FileNotFoundError for what is neither a file or folder nor can be an id of the Hugging Face hub."""
+    if os.path.exists(name):
+        return
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise FileNotFoundError(f"model {name or repr(name)} does not exist: pass a folder or a hub id.") from None

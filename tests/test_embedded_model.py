@@ -8,7 +8,7 @@ import pytest
 from helpers import shared_path
 from transformers import AutoModelForSequenceClassification
 
-from dendritic_bert import EMBEDDED_MODEL, TextClassifier
+from dendritic_bert import EMBEDDED_MODEL, TextClassifier, TextEncoder
 from dendritic_bert.embedded_model import SHIPPED_MODELS, find_model
 from dendritic_bert.training import evaluate
 
@@ -46,6 +46,13 @@ def test_names(tmp_path, monkeypatch):
     assert find_model(tmp_path) == str(tmp_path)
     (tmp_path / "tiny").mkdir()
     assert find_model("tiny") == "tiny"
+
+
+@pytest.mark.parametrize("name", ["./missing", "a/b/c", "", "what is this"])
+@pytest.mark.parametrize("kind", [TextClassifier, TextEncoder])
+def test_what_is_neither_a_folder_nor_an_id(kind, name):
+    with pytest.raises(FileNotFoundError, match=rf"^model {name or repr(name)} does not exist: pass a folder or"):
+        kind.from_pretrained(name)
 
 
 def test_the_smaller_model_classifies():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..embedded_model import find_model
+from ..embedded_model import expect_model_name, find_model
 from .messages import one_line, say
 
 
@@ -38,12 +38,8 @@ def expect_model(name: str | None) -> None:
     disable_progress_bar()
     if name is None or os.path.exists(find_model(name)):
         return
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    expect_model_name(name)
     from huggingface_hub.utils.logging import set_verbosity_error
 
     set_verbosity_error()  # instead of one line for each attempt to reach the hub, during half a minute
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        raise FileNotFoundError(f"model {name} does not exist: pass a folder or a hub id.") from None
     say(f"there is no folder {name}, asking the Hugging Face hub")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-from ..embedded_model import find_model
+from ..embedded_model import expect_model_name, find_model
 from ..model.dsn_checkpoint import DsnCheckpoint, table_dtype_of
 from .engine_model import EngineModel
 from .scores import NonFiniteScores
@@ -89,6 +89,7 @@ class TextLogits:
               revision: str | None, **changes: Any) -> Self:
         """``changes`` are fields of the configuration that override those of the checkpoint."""
         name = find_model(name_or_path, cls.embedded)
+        expect_model_name(name)
         try:
             where = torch.empty(0, device=device or "cpu").device
         except Exception as error:  # torch raises RuntimeError, AssertionError and NotImplementedError, of many lines
