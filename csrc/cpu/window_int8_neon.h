@@ -50,19 +50,6 @@ __attribute__((always_inline)) inline void add_products_of_four(const int8x16_t 
   }
 }
 
-// Adds the products of sixteen inputs of each token. The weights of their fours lie `stride` apart.
-template <int num_tokens>
-__attribute__((always_inline)) inline void add_products_of_panel(const uint8_t* in, const int8_t* weight,
-                                                                 int64_t stride, Int8Sums (&total)[num_tokens][1]) {
-  int8x16_t x[num_tokens];
-#pragma GCC unroll 8
-  for (int t = 0; t < num_tokens; ++t) x[t] = load_inputs(in + t * panel);
-  add_products_of_four<0>(x, weight, total);
-  add_products_of_four<1>(x, weight + stride, total);
-  add_products_of_four<2>(x, weight + 2 * stride, total);
-  add_products_of_four<3>(x, weight + 3 * stride, total);
-}
-
 #else
 
 constexpr int int8_tile_tokens = 4;
@@ -87,6 +74,8 @@ __attribute__((always_inline)) inline void add_products_of_eight(const int8x16_t
   }
 }
 
+#endif
+
 // Adds the products of sixteen inputs of each token. The weights of their fours lie `stride` apart.
 template <int num_tokens>
 __attribute__((always_inline)) inline void add_products_of_panel(const uint8_t* in, const int8_t* weight,
@@ -94,11 +83,16 @@ __attribute__((always_inline)) inline void add_products_of_panel(const uint8_t* 
   int8x16_t x[num_tokens];
 #pragma GCC unroll 8
   for (int t = 0; t < num_tokens; ++t) x[t] = load_inputs(in + t * panel);
+#if defined(__ARM_FEATURE_DOTPROD)
+  add_products_of_four<0>(x, weight, total);
+  add_products_of_four<1>(x, weight + stride, total);
+  add_products_of_four<2>(x, weight + 2 * stride, total);
+  add_products_of_four<3>(x, weight + 3 * stride, total);
+#else
   add_products_of_eight<0>(x, weight, weight + stride, total);
   add_products_of_eight<2>(x, weight + 2 * stride, weight + 3 * stride, total);
-}
-
 #endif
+}
 
 // Sixteen channels of a token as int16.
 struct Int16Panel {

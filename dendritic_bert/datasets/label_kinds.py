@@ -115,18 +115,19 @@ class LabelCollector:
         problem_type: one of ``PROBLEM_TYPES``, None to tell from the values.
         known: names of classes that come first, in this order, such as those of a saved model.
         is_closed: whether other classes than ``known`` are an error, as in rows that are only scored.
+        is_training: whether a model learns from these rows, whose numbers it must be able to tell apart.
 
     Raises ValueError, which names place, value and remedy, for a label that does not fit.
     """
 
     def __init__(self, column: str, source: str, separator: str | None = None, problem_type: str | None = None,
-                 known: Sequence[str] = (), is_closed: bool = False) -> None:
+                 known: Sequence[str] = (), is_closed: bool = False, is_training: bool = True) -> None:
         if problem_type not in (None, *PROBLEM_TYPES):
             raise ValueError(f"problem_type is {problem_type!r}, expected one of {', '.join(PROBLEM_TYPES)}.")
         if separator == "":
             raise ValueError("label_separator is '', expected the character between the labels of a row, such as ';'.")
         self.column, self.source, self.separator, self.problem_type = column, source, separator, problem_type
-        self.known, self.is_closed = tuple(known), is_closed
+        self.known, self.is_closed, self.is_training = tuple(known), is_closed, is_training
         self.ids = {name: number for number, name in enumerate(self.known)}
         self.known_names = frozenset(self.known)
         self.has_known_numbers = is_closed and bool(known) and are_numbers(known)
@@ -237,7 +238,7 @@ class LabelCollector:
         if max(-low, high) > np.finfo(np.float32).max:
             raise ValueError(f"{self.source}: column {self.column!r} holds {max(low, high, key=abs):g}, and float32 "
                              "ends at 3.4e+38: divide its numbers by a constant.")
-        if not self.is_closed and len(numbers):
+        if self.is_training and len(numbers):
             low, high = numbers.min(), numbers.max()
             step = np.spacing(np.float32(max(abs(low), abs(high))))
             if 0 < high - low < LEAST_STEPS * float(step):

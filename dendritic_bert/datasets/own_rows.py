@@ -83,7 +83,8 @@ class OwnRows(Benchmark):
         warn_of_other_texts(trained, first.name, self.columns.text, self.columns.text_pair)
         column = str(self.columns.label)
         collector = LabelCollector(column, first.name, label_separator, problem_type, known_labels,
-                                   is_closed=train is None and problem_type != REGRESSION)
+                                   is_closed=train is None and problem_type != REGRESSION,
+                                   is_training=train is not None)
         table = survey(first, self.columns, collector, on_error)
         labels = table.labels
         if train is not None:
@@ -96,7 +97,7 @@ class OwnRows(Benchmark):
             self.train, self.dev = None, (table, np.ones(len(table), np.bool_))
         else:
             of_dev = LabelCollector(column, dev.name, label_separator, labels.problem_type, labels.names,
-                                    is_closed=labels.problem_type != REGRESSION)
+                                    is_closed=labels.problem_type != REGRESSION, is_training=False)
             dev_table = survey(dev, self.columns, of_dev, on_error)
             if dev_table.labels.num_labels != labels.num_labels:
                 raise ValueError(f"{dev.name} has {dev_table.labels.num_labels} numbers for each row, the training "

@@ -218,6 +218,13 @@ def test_lists_with_a_fraction_are_several_targets_in_any_order(values, batch):
     assert labels.dense().tolist() == [json.loads(value) if isinstance(value, str) else value for value in values]
 
 
+def test_numbers_that_are_scored_may_lie_close_together():
+    values = [1000000.5, 1000001.0]
+    assert collect(values, is_training=False).dense().tolist() == values
+    with pytest.raises(ValueError, match=r"^f\.csv: the numbers of column 'label' lie between 1000000\.5 and "):
+        collect(values)
+
+
 def test_several_classes_may_be_numbers_with_a_fraction():
     labels = collect([[0.5, 2.0], [0.5]], problem_type=SEVERAL)
     assert (labels.names, labels.dense().tolist()) == (("0.5", "2"), [[True, True], [True, False]])
