@@ -13,7 +13,7 @@ from .scores import Answers, Prediction, label_names
 from .streams import PathOrStream
 from .text_logits import BATCH_SIZE, TextLogits
 from .texts import check_texts, split_pairs
-from .threads import check_positive, thread_count, without_lost_threads
+from .threads import check_positive, on_one_thread, thread_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -262,7 +262,7 @@ class TextClassifier(TextLogits):
         """
         from .explanation import explain
 
-        return without_lost_threads(lambda _: explain(self, text, text_pair, labels), None)
+        return on_one_thread(lambda _: explain(self, text, text_pair, labels), None)
 
     def __repr__(self) -> str:
         config = self.config

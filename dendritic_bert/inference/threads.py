@@ -57,6 +57,12 @@ def without_lost_threads(function: Callable[[Item], Result], argument: Item) -> 
     return _on_torch_threads(1, function, argument)
 
 
+def on_one_thread(function: Callable[[Item], Result], argument: Item) -> Result:
+    """Return ``function(argument)``, computed with one thread of torch: for many small operations, in which threads
+    wait for each other longer than they work."""
+    return _on_torch_threads(1, function, argument)
+
+
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, num_items: int | None = None,
     is_large: Callable[[Item], bool] = lambda item: False,

@@ -356,3 +356,15 @@ def test_numbers_of_an_embedding(config):
     explanation = TextClassifier(model, tokenizer).explain("the quick brown fox", labels=["LABEL_7", "LABEL_0"])
     embedding = TextEncoder(model, tokenizer).encode(["the quick brown fox"], normalize=False)[0]
     assert explanation.logits == pytest.approx(embedding[[7, 0]].tolist(), rel=1e-5, abs=1e-5)
+
+
+def test_it_takes_one_thread(monkeypatch):
+    """The user's number of threads is as before."""
+    classifier, before = TextClassifier(small_model(), hugging_face_tokenizer()), torch.get_num_threads()
+    monkeypatch.setattr("dendritic_bert.inference.explanation.explain", lambda *arguments: torch.get_num_threads())
+    torch.set_num_threads(2)
+    try:
+        assert classifier.explain("a") == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
