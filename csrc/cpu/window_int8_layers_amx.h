@@ -1,7 +1,7 @@
-// The int8 window layers on AMX. One instruction adds to the sums of 16 tokens and 16 outputs the products of 64 inputs:
-// 64 channels of a tap, or the 32 channels of two taps. With 32 channels the inputs of a token are followed by those of
-// the token that lies `dilation` columns further, so that three taps take two products. The weights are multiplied as
-// they are: their sixteen fours of inputs, for sixteen outputs, are the rows of a tile.
+// The int8 window layers on AMX. One instruction adds to the sums of 16 tokens and 16 outputs the products of 64
+// inputs: 64 channels of a tap, or the 32 channels of two taps. With 32 channels the inputs of a token are followed by
+// those of the token that lies `dilation` columns further, so that three taps take two products. The weights are
+// multiplied as they are: their sixteen fours of inputs, for sixteen outputs, are the rows of a tile.
 #pragma once
 
 #include "amx.h"
@@ -40,8 +40,8 @@ struct AmxProducts {
   }
 };
 
-// With 32 channels. Tiles 4 and 5 are the weights of two taps, that of offset 0 and one of its neighbours; 6 and 7, which
-// are half as high, those of the next one, for which tile 3 is half as wide.
+// With 32 channels. Tiles 4 and 5 are the weights of two taps, that of offset 0 and one of its neighbours; 6 and 7,
+// which are half as high, those of the next one, for which tile 3 is half as wide.
 struct PairedTaps : AmxProducts {
   int64_t held_tap = 2;  // none
 
