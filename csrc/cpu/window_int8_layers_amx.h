@@ -12,19 +12,10 @@
 #include <cstdint>
 
 #include "window_int8_layers.h"
+#include "window_tiles_amx.h"
 
 namespace dendritic_bert {
 namespace {
-
-// A tile that begins or ends outside of its row reads up to 15 columns there, which have to be zeros.
-constexpr int64_t amx_gap = tile_rows - 1;
-
-// Sixteen columns of a row, from `column` of the strip on, and whether for one of them the tap before it, and the one
-// behind it, lies inside the row.
-struct TokenTile {
-  int64_t column;
-  bool has_previous, has_next;
-};
 
 // The products of a block of outputs. Tiles 0 and 1 are the sums of its two panels, 2 and 3 inputs, 4 to 7 weights.
 struct AmxProducts {
@@ -67,14 +58,14 @@ struct PairedTaps : AmxProducts {
   }
 
   void add(const TokenTile& tokens) {
-    const int64_t tap = tokens.has_previous ? -1 : 0;
+    const int64_t tap = tokens.has_tap(-1) ? -1 : 0;
     if (tap != held_tap) load_weights<4>(tap, 0);
     held_tap = tap;
     const uint8_t* of_tokens = in + tokens.column * tile_row_bytes;
     load_tile<2>(of_tokens + tap * dilation_bytes, tile_row_bytes);
     multiply_int8_tiles<0, 2, 4>();
     multiply_int8_tiles<1, 2, 5>();
-    if (!tokens.has_previous || !tokens.has_next) return;
+    if (!tokens.has_tap(-1) || !tokens.has_tap(1)) return;
     load_tile<3>(of_tokens + dilation_bytes, tile_row_bytes);
     multiply_int8_tiles<0, 3, 6>();
     multiply_int8_tiles<1, 3, 7>();
@@ -90,9 +81,9 @@ struct SingleTaps : AmxProducts {
   void add(const TokenTile& tokens) const {
     for (int64_t i = 0; i < channels; i += tile_row_bytes) {
       const uint8_t* of_tokens = in + i * capacity + tokens.column * tile_row_bytes;
-      if (tokens.has_previous) add_tap<2, 4>(of_tokens, -1, i);
+      if (tokens.has_tap(-1)) add_tap<2, 4>(of_tokens, -1, i);
       add_tap<3, 6>(of_tokens, 0, i);
-      if (tokens.has_next) add_tap<2, 4>(of_tokens, 1, i);
+      if (tokens.has_tap(1)) add_tap<2, 4>(of_tokens, 1, i);
     }
   }
 
@@ -148,22 +139,16 @@ struct AmxInt8Layers {
                                                          uint8_t* next_in) {
     const OutputVectors<2> output(int8_output(windows, layer, o));
     const int32_t* bias = windows.bias + layer * windows.shape.channels + o;
-    for (int64_t p = 0; p < strip.num_pieces; ++p) {
-      const Piece& piece = strip.pieces[p];
-      const Columns columns = columns_after(windows.shape, piece, layer);
-      for (int64_t column = columns.begin; column < columns.end; column += tile_rows) {
-        const int64_t tokens = std::min<int64_t>(tile_rows, columns.end - column);
-        const int64_t before = column + tokens - 1 - piece.start, behind = piece.start_of_gap() - 1 - column;
-        load_tile<0>(bias, 0);
-        load_tile<1>(bias + panel, 0);
-        products.add(
-            {column, Windows::over_power_of_2(before, layer) > 0, Windows::over_power_of_2(behind, layer) > 0});
-        alignas(tile_row_bytes) int32_t sums[2][tile_rows * panel];
-        store_tile<0>(sums[0], tile_row_bytes);
-        store_tile<1>(sums[1], tile_row_bytes);
-        finish(output, sums, tokens, u + column * int8_block, next_in ? next_in + column * tile_row_bytes : nullptr);
-      }
-    }
+    for_token_tiles(windows.shape, layer, strip, [&](const TokenTile& tile) {
+      load_tile<0>(bias, 0);
+      load_tile<1>(bias + panel, 0);
+      products.add(tile);
+      alignas(tile_row_bytes) int32_t sums[2][tile_rows * panel];
+      store_tile<0>(sums[0], tile_row_bytes);
+      store_tile<1>(sums[1], tile_row_bytes);
+      finish(output, sums, tile.tokens, u + tile.column * int8_block,
+             next_in ? next_in + tile.column * tile_row_bytes : nullptr);
+    });
   }
 
   // Adds the sums to u and writes the inputs of the next layer, two tokens at a time, or none where next_in is null.

@@ -15,6 +15,7 @@
 #include "simd.h"
 #include "window_layers.h"
 #include "window_strip.h"
+#include "window_tiles_amx.h"
 
 namespace dendritic_bert {
 namespace {
@@ -24,16 +25,8 @@ static_assert(lanes == tile_rows, "a vector is a row of a tile of sums");
 constexpr int64_t tile_inputs = tile_row_bytes / sizeof(bfloat16);
 constexpr int64_t weight_tile_size = tile_inputs * panel;
 
-// Sixteen columns of a row, from `column` of the strip on, of which `tokens` are computed. With a tap outside of
-// [k_first, k_last] none of these lies inside the row.
-struct TokenTile {
-  int64_t column, tokens, k_first, k_last;
-  bool has_tap(int64_t k) const { return k_first <= k && k <= k_last; }
-};
-
 struct AmxLayers {
-  // A tile that begins or ends outside of its row reads up to 15 columns there, which have to be zeros.
-  static constexpr int64_t least_gap = tile_rows - 1;
+  static constexpr int64_t least_gap = amx_gap;
   const Windows& windows;
   const int64_t num_blocks = (windows.channels + tile_inputs - 1) / tile_inputs;           // of inputs
   const int64_t weight_size = num_blocks * weight_tile_size * (windows.channels / panel);  // of a tap
@@ -111,19 +104,12 @@ struct AmxLayers {
   void multiply_outputs(int64_t layer, int64_t o, const Strip& strip, int64_t panel_stride, Scratch& scratch) const {
     TokenTile tiles[2];
     int count = 0;
-    for (int64_t p = 0; p < strip.num_pieces; ++p) {
-      const Piece& piece = strip.pieces[p];
-      const Columns columns = columns_after(windows, piece, layer);
-      for (int64_t column = columns.begin; column < columns.end; column += tile_rows) {
-        const int64_t tokens = std::min<int64_t>(tile_rows, columns.end - column);
-        const int64_t before = column + tokens - 1 - piece.start, behind = piece.start_of_gap() - 1 - column;
-        tiles[count++] = {column, tokens, std::max(-windows.radius, -Windows::over_power_of_2(before, layer)),
-                          std::min(windows.radius, Windows::over_power_of_2(behind, layer))};
-        if (count < 2) continue;
-        multiply<2, num_panels>(layer, o, tiles, panel_stride, scratch);
-        count = 0;
-      }
-    }
+    for_token_tiles(windows, layer, strip, [&](const TokenTile& tile) {
+      tiles[count++] = tile;
+      if (count < 2) return;
+      multiply<2, num_panels>(layer, o, tiles, panel_stride, scratch);
+      count = 0;
+    });
     if (count > 0) multiply<1, num_panels>(layer, o, tiles, panel_stride, scratch);
   }
 

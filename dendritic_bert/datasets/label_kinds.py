@@ -234,16 +234,17 @@ class LabelCollector:
 
     def _targets(self, numbers: np.ndarray) -> np.ndarray:
         """The numbers of a regression in float32."""
-        low, high = numbers.min(initial=0), numbers.max(initial=0)
-        if max(-low, high) > np.finfo(np.float32).max:
-            raise ValueError(f"{self.source}: column {self.column!r} holds {max(low, high, key=abs):g}, and float32 "
-                             "ends at 3.4e+38: divide its numbers by a constant.")
-        if self.is_training and len(numbers):
-            low, high = numbers.min(), numbers.max()
-            step = np.spacing(np.float32(max(abs(low), abs(high))))
-            if 0 < high - low < LEAST_STEPS * float(step):
-                raise ValueError(f"{self.source}: the numbers of column {self.column!r} lie between {low:.17g} and "
-                                 f"{high:.17g}, where float32 has steps of {step:g}: subtract {low:.17g} from them.")
+        if not len(numbers):
+            return numbers.astype(np.float32)
+        low, high = numbers.min(), numbers.max()
+        largest = max(low, high, key=abs)
+        if abs(largest) > np.finfo(np.float32).max:
+            raise ValueError(f"{self.source}: column {self.column!r} holds {largest:g}, and float32 ends at 3.4e+38: "
+                             "divide its numbers by a constant.")
+        step = float(np.spacing(np.float32(abs(largest))))
+        if self.is_training and 0 < high - low < LEAST_STEPS * step:
+            raise ValueError(f"{self.source}: the numbers of column {self.column!r} lie between {low:.17g} and "
+                             f"{high:.17g}, where float32 has steps of {step:g}: subtract {low:.17g} from them.")
         return numbers.astype(np.float32)
 
     def _classes(self, found: list[str], ids: np.ndarray, is_numeric: bool) -> list[str]:

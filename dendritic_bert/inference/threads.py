@@ -54,7 +54,7 @@ def without_lost_threads(function: Callable[[Item], Result], argument: Item) -> 
     """
     if os.getpid() == _IMPORTED_IN or threading.current_thread() is not threading.main_thread():
         return function(argument)
-    return _on_torch_threads(1, function, argument)
+    return on_one_thread(function, argument)
 
 
 def on_one_thread(function: Callable[[Item], Result], argument: Item) -> Result:

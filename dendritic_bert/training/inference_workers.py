@@ -16,7 +16,6 @@ import torch
 
 Batch = TypeVar("Batch")
 
-
 BATCH_TOKENS = 1024  # of a batch, padding included: 549 texts a second of one thread where 4,096 give 529
 
 
