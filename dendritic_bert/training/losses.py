@@ -69,8 +69,8 @@ def balanced_weights(class_counts: np.ndarray, num_rows: int, problem_type: str 
 
 def classes_and_weights(labels: np.ndarray, problem_type: str | None) -> tuple[np.ndarray, np.ndarray | None]:
     """The class and the weight of each row, ``[n]`` both, where ``labels`` are those of ``weighted_loss`` for one label
-    a row; else ``labels`` and None."""
-    if problem_type == "single_label_classification" and labels.ndim == 2:
+    a row; else ``labels`` and None. A teacher's logits of two classes or more and the class are three columns."""
+    if problem_type == "single_label_classification" and labels.ndim == 2 and labels.shape[1] == 2:
         return labels[:, 0].astype(np.int64), labels[:, 1]
     return labels, None
 

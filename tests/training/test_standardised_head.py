@@ -157,10 +157,12 @@ def test_a_head_of_many_classes_of_few_rows():
         pass
 
 
-def test_a_new_head_is_as_large_as_that_of_standardised_rows():
-    """Labels that are no classes leave it as it was drawn."""
+@pytest.mark.parametrize("shape", [(40,), (40, 3), (40, 4)], ids=["numbers", "logits_of_2", "logits_of_3"])
+def test_a_new_head_is_as_large_as_that_of_standardised_rows(shape):
+    """Labels that are no classes, as a teacher's logits with the class behind them, leave it as it was drawn."""
     model, rows = windowed_model(**KINDS["plain_gate"]), make_rows()
-    rows = rows._replace(labels=rows.labels.astype(np.float32))
+    model.config.problem_type = "single_label_classification"
+    rows = rows._replace(labels=np.random.default_rng(0).normal(0, 9, shape).astype(np.float32))
     with standardised_head(model, rows, pad_rows) as scale:
         pass
     layer = model.classifier

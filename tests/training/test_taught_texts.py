@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_bert
+from small_encoder import WINDOWS, save_encoder, small_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from dendritic_bert.datasets.vocabulary import train_vocabulary
@@ -89,6 +90,21 @@ def test_a_student_agrees_with_its_teacher_on_texts_it_has_not_seen(options, tea
     assert f"gives the teacher's label for **{100 * results['mean']:.1f} %**" in card
     assert f"The teacher is `{teacher}`, licence: apache-2.0. The texts are those of unlabelled.txt, lic" in card
     assert "\ndendritic-bert distill " in card
+
+
+def test_a_student_from_the_encoder_learns_from_a_teacher_that_is_sure(options, teacher, tmp_path, monkeypatch):
+    """Whose logits are no classes, however large they are."""
+    sure = BertForSequenceClassification.from_pretrained(teacher)
+    with torch.no_grad():
+        sure.classifier.weight *= 10
+    sure.save_pretrained(tmp_path / "sure")
+    AutoTokenizer.from_pretrained(teacher).save_pretrained(tmp_path / "sure")
+    monkeypatch.setattr("dendritic_bert.training.options.EMBEDDED_ENCODER",
+                        save_encoder(tmp_path / "encoder", small_encoder(**WINDOWS)))
+    results = distill(options(teacher=str(tmp_path / "sure"), window_dendrites=None, window_layers=None,
+                              hidden_size=None, vocab_size=None))
+    assert results["start"] == "the pretrained encoder of the package"
+    assert results["mean"] > 0.9
 
 
 def test_a_tenth_of_the_texts_is_held_out_and_no_text_is_on_both_sides(options, texts):
