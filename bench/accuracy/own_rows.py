@@ -39,6 +39,7 @@ from dendritic_bert.training.sweep import sweep
 SPLITS = ("train", "dev", "test")
 DEV_SHARE, MOST_DEV = 0.1, 2000  # of the training rows, for tables without dev rows
 SAMPLE, SAMPLE_CLASSES = 100, 10  # rows of a small table; classes, where there are more
+MANY_ROWS = 20_000  # beyond them a sweep has half of its trials: 20 of SST-2 would take as long as all else together
 OWN_TABLES = {"clinc150": "intent", "ag_news": "topic", "irony": "label"}  # each with its label column
 
 
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and print the paths of what was written."""
     tables = [name for table in (*OWN_TABLES, "sst2") for name in (table, f"{table}-{SAMPLE}")]
     parser = table_parser(__doc__, tables, "build/own_rows")
-    parser.add_argument("--trials", type=int, default=20, help="trainings of a sweep (default: 20)")
+    parser.add_argument("--trials", type=int, default=20, help=f"trainings of a sweep, half of them beyond {MANY_ROWS:,} rows (default: 20)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings that are averaged (default: 3)")
     parser.add_argument("--jobs", type=int, default=1, help="tables that are measured at a time (default: 1)")
     args = parser.parse_args(argv)
@@ -190,7 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read_table(name.removesuffix(f"-{SAMPLE}"), args.own_dir, args.data_dir)
         if name.endswith(f"-{SAMPLE}"):
             table = take_sample(table)
-        calls.append((name, table, args.trials, args.seeds, args.work_dir / name))
+        trials = args.trials if len(table.rows["train"]) <= MANY_ROWS else args.trials // 2
+        calls.append((name, table, trials, args.seeds, args.work_dir / name))
     results = measure_tables(measure, calls, args.jobs)
     print(*write_results(results, args.seeds, args.output), sep="\n")
     return 0

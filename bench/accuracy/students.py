@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from own_rows import OWN_TABLES, Table, measure_tables, read_table, table_parser, write_splits
+from own_rows import MANY_ROWS, OWN_TABLES, Table, measure_tables, read_table, table_parser, write_splits
 
 from dendritic_bert import TextClassifier, __version__
 from dendritic_bert.training import TrainingOptions, train
@@ -28,7 +28,7 @@ from dendritic_bert.training.markdown import markdown_table
 from dendritic_bert.training.options import DistillationOptions
 
 # Smaller tables need more passes than the 65,000 rows of SST-2, and so small a BERT a higher rate than a base one.
-TEACHER_LR, TEACHER_EPOCHS, MANY_ROWS = 5e-4, {True: 3, False: 12}, 20_000
+TEACHER_LR, TEACHER_EPOCHS = 5e-4, {True: 3, False: 12}
 
 
 def with_one_text(table: Table) -> Table:
