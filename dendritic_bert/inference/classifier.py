@@ -13,7 +13,7 @@ from .scores import Answers, Prediction, label_names
 from .streams import PathOrStream
 from .text_logits import BATCH_SIZE, TextLogits
 from .texts import check_texts, split_pairs
-from .threads import check_positive, on_one_thread, thread_count
+from .threads import check_positive, thread_count, torch_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -262,7 +262,8 @@ class TextClassifier(TextLogits):
         """
         from .explanation import explain
 
-        return on_one_thread(lambda _: explain(self, text, text_pair, labels), None)
+        with torch_threads(1):
+            return explain(self, text, text_pair, labels)
 
     def __repr__(self) -> str:
         config = self.config

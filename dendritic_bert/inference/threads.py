@@ -7,8 +7,9 @@ import operator
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -47,6 +48,21 @@ def limit_threads(count: int) -> None:
         set_threads(count)
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """In the block, ops of torch on the calling thread use ``count`` threads: one for many small operations, in which
+    threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    limit_threads(count)
+    try:
+        yield
+    finally:
+        limit_threads(before)
+
+
 def without_lost_threads(function: Callable[[Item], Result], argument: Item) -> Result:
     """Return ``function(argument)``, with one thread of torch if this is the thread on which the process was forked.
 
@@ -54,13 +70,8 @@ def without_lost_threads(function: Callable[[Item], Result], argument: Item) -> 
     """
     if os.getpid() == _IMPORTED_IN or threading.current_thread() is not threading.main_thread():
         return function(argument)
-    return on_one_thread(function, argument)
-
-
-def on_one_thread(function: Callable[[Item], Result], argument: Item) -> Result:
-    """Return ``function(argument)``, computed with one thread of torch: for many small operations, in which threads
-    wait for each other longer than they work."""
-    return _on_torch_threads(1, function, argument)
+    with torch_threads(1):
+        return function(argument)
 
 
 def map_in_order(
@@ -76,8 +87,10 @@ def map_in_order(
     """
     if threads == 1 or num_items == 1:
         for item in items:
-            yield item, _on_torch_threads(threads, function, item)
-            del item
+            with torch_threads(threads):
+                result = function(item)
+            yield item, result
+            del item, result
         return
     with ThreadPoolExecutor(threads - 1, initializer=limit_threads, initargs=(1,)) as pool:
         running: deque[tuple[Item, Future[Result]]] = deque()
@@ -99,21 +112,10 @@ def _take_first(running: deque[tuple[Item, Future[Result]]], function: Callable[
             break
         item, future = running[number][0], Future[Result]()
         try:
-            future.set_result(_on_torch_threads(1, function, item))
+            with torch_threads(1):
+                future.set_result(function(item))
         except Exception as error:
             future.set_exception(error)
         running[number] = item, future
     item, future = running.popleft()
     return item, future.result()
-
-
-def _on_torch_threads(count: int, function: Callable[[Item], Result], item: Item) -> Result:
-    """Return ``function(item)``, computed with ``count`` threads of torch on the calling thread."""
-    before = torch.get_num_threads()
-    if count == before:
-        return function(item)
-    limit_threads(count)
-    try:
-        return function(item)
-    finally:
-        limit_threads(before)

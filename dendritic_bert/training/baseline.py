@@ -49,6 +49,7 @@ def tfidf_baseline(
         seconds.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from threadpoolctl import threadpool_limits
 
     started = time.perf_counter()
     is_drawn = _draw_rows(train_labels, problem_type, seed)
@@ -59,7 +60,8 @@ def tfidf_baseline(
     texts = map(_join, compress(train_texts, is_drawn))
     features = vectorizer.fit_transform(chain(texts, ["text"]))[:-1]
     dev_features = vectorizer.transform(map(_join, dev_texts))
-    with warnings.catch_warnings():
+    # Threads of BLAS gain nothing on vectors of weights, and beside another program they wait for each other.
+    with threadpool_limits(1, "blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a label that all rows or none have, and a fit that ends at its last step
         if problem_type == "regression":
             name, logits = "TF-IDF and ridge regression", _ridge(features, train_labels, dev_features)

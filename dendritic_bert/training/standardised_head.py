@@ -150,10 +150,11 @@ def logistic_regression(rows: Any, classes: np.ndarray, weights: np.ndarray | No
     of its logit."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     # Further than 100 iterations it would only come nearer to what the training leaves again. And what the labels are
     # was decided when they were read: many classes of few rows are no regression.
-    with warnings.catch_warnings():
+    with threadpool_limits(1, "blas"), warnings.catch_warnings():  # as in tfidf_baseline
         warnings.simplefilter("ignore", category=ConvergenceWarning)
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         regression = LogisticRegression(C=inverse_regularisation, class_weight=class_weight)

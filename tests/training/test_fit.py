@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from helpers import REPOSITORY
+from transformers import TrainerCallback
 
 from dendritic_bert.training import train
 
@@ -28,3 +30,25 @@ def test_the_loss_is_that_of_one_process(own_options, reviews, tmp_path, capsys,
     one, two = (float(re.search(r"epoch 1 of 1: loss (\d+\.\d+)", text)[1])
                 for text in (capsys.readouterr().err, done.stderr))
     assert two == pytest.approx(one, rel=0.02)
+
+
+class NumThreads(TrainerCallback):
+    """Those of torch in each step."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def on_step_begin(self, *_, **__):
+        self.seen.add(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(("windows", "expected"), [({}, 1), ({"window_dendrites": 16, "window_layers": 2}, 3)])
+def test_a_bag_of_words_trains_on_one_thread(own_options, windows, expected):
+    before, threads = torch.get_num_threads(), NumThreads()
+    torch.set_num_threads(3)
+    try:
+        train(own_options(epochs=1, **windows), callbacks=[threads])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert threads.seen == {expected}
