@@ -182,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and print the paths of what was written."""
     tables = [name for table in (*OWN_TABLES, "sst2") for name in (table, f"{table}-{SAMPLE}")]
     parser = table_parser(__doc__, tables, "build/own_rows")
-    parser.add_argument("--trials", type=int, default=20, help=f"trainings of a sweep, half of them beyond {MANY_ROWS:,} rows (default: 20)")
+    parser.add_argument("--trials", type=int, default=20,
+                        help=f"trainings of a sweep, half as many beyond {MANY_ROWS:,} rows (default: 20)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings that are averaged (default: 3)")
     parser.add_argument("--jobs", type=int, default=1, help="tables that are measured at a time (default: 1)")
     args = parser.parse_args(argv)

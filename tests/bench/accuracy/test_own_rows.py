@@ -60,6 +60,21 @@ def test_a_small_measurement(folders, tmp_path, monkeypatch):
         assert next(csv.DictReader(file)) == row
 
 
+def test_a_large_table_is_swept_with_half_the_trials(folders, tmp_path, monkeypatch):
+    seen = {}
+
+    def measure_tables(_, calls, jobs):
+        seen.update({name: trials for name, _, trials, *_ in calls})
+        return []
+
+    monkeypatch.setattr(own_rows, "measure_tables", measure_tables)
+    monkeypatch.setattr(own_rows, "write_results", lambda *_: [])
+    monkeypatch.setattr(own_rows, "MANY_ROWS", 30)  # SST-2 has 27 training rows here, the tweets 72
+    own_dir, data_dir = folders
+    assert own_rows.main(["--own_dir", str(own_dir), "--data_dir", str(data_dir), "--tables", "irony", "sst2"]) == 0
+    assert seen == {"irony": 10, "sst2": 20}
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_tables_measured_side_by_side_keep_their_order(tmp_path, jobs):
     """What is measured is what an earlier run has kept."""
