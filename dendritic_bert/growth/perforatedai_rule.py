@@ -179,9 +179,9 @@ class PerforatedGrowth:
         """Continue from what ``save`` wrote to ``folder``; ``weights`` are those that the model had then."""
         is_done, text = (folder / "tracker.txt").read_text(encoding="utf-8").split("\n", 1)
         shutil.copyfile(folder / BEST_MODEL, self.folder / SAVE_NAME / BEST_MODEL)
+        state = weights | {TRACKER: load_file(folder / BEST_MODEL)[TRACKER]}  # here, as _library leaves this directory
         tracker = self._globals.pai_tracker
         with self._library():
-            state = weights | {TRACKER: load_file(folder / BEST_MODEL)[TRACKER]}
             self._utils.load_net_from_dict(self.model, state)
             tracker.reset_module_vector(self.model, True)
             tracker.from_string(text)

@@ -24,7 +24,6 @@ from ..datasets.benchmark import Benchmark
 from ..datasets.rows import EncodedRows, RowDataset
 from ..growth.training import total_epochs, train_and_grow
 from ..inference.threads import torch_threads
-from ..model.dendritic_linear import dendritic_layers
 from .ema import AveragedWeights
 from .initialization import goes_on_from_a_regression
 from .options import TrainingOptions
@@ -40,6 +39,7 @@ from .word_regression import can_be_folded, fold_word_regression
 from .workspace import Workspace
 
 EVALUATION_BATCH = 256
+HEADS = ("classifier", "qa_outputs")  # of the model classes; PerforatedAI puts modules of its own into them
 LOGGING_STEPS = 50  # within this many steps, a loss that is not finite ends the run
 # Between two checkpoints, each with the scores of the dev rows before it. On 100 rows an epoch takes a tenth of this,
 # and 40 checkpoints and scores took two of ten seconds of a training.
@@ -65,7 +65,7 @@ def fit(
     if starts_fitted:
         standardised = standardised_head(model, train_set.rows, benchmark.collate, class_weight)
     targets = None
-    if loss is None and model.config.problem_type == "regression" and not options.dendrites:
+    if loss is None and model.config.problem_type == "regression":
         targets = measure_targets(train_set.rows.labels)
         loss = partial(squared_error, scale=targets)
     with (torch_threads(_num_threads(model.config)), _trackers(options, seed), standardised as scale,
@@ -79,7 +79,8 @@ def fit(
             compute_metrics=lambda prediction: benchmark.scores(prediction.predictions, split),
             callbacks=[progress, *_checkpoint_callbacks(options), *callbacks],
         )
-        trainer.head_lr_factor, trainer.scale, trainer.targets = options.head_lr_factor or 1.0, scale, targets
+        trainer.head_lr_factor, trainer.scale = options.head_lr_factor or 1.0, scale
+        trainer.targets = None if options.dendrites else targets
         trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results
         if held_out is None:
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
@@ -154,11 +155,11 @@ class _Trainer(Trainer):
         if self.optimizer is None and self.head_lr_factor != 1:
             trained: Any = self.model if model is None else model
             optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
-            decaying, head = set(self.get_decay_parameter_names(trained)), set(dendritic_layers(trained))
+            decaying = set(self.get_decay_parameter_names(trained))
             groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
             for name, parameter in trained.named_parameters():
                 if parameter.requires_grad:
-                    key = (name.rpartition(".")[0] in head, name in decaying)
+                    key = (name.partition(".")[0] in HEADS, name in decaying)
                     groups.setdefault(key, []).append(parameter)
             rate = self.args.learning_rate
             self.optimizer = optimizer_class([

@@ -242,9 +242,10 @@ def _load_saved(model_class: Any, options: TrainingOptions, settings: dict[str, 
         sources = [old.index(name) if name in old else None for name in names] or [None] * settings["num_labels"]
         list(dendritic_layers(model).values())[-1].set_outputs(sources)
         unknown = [name for name in names if name not in old]
-        print(f"model_name {options.model_name} knows {len(names) - len(unknown)} of {settings['num_labels']} labels; "
-              f"new: {', '.join(unknown[:SHOWN_LABELS])}{', ...' if len(unknown) > SHOWN_LABELS else ''}",
-              file=sys.stderr)
+        if unknown:
+            print(f"model_name {options.model_name} knows {len(names) - len(unknown)} of {settings['num_labels']} "
+                  f"labels; new: {', '.join(unknown[:SHOWN_LABELS])}{', ...' if len(unknown) > SHOWN_LABELS else ''}",
+                  file=sys.stderr)
     for name, value in settings.items():
         setattr(config, name, value)
     model.num_labels = config.num_labels  # which transformers reads when it makes a model, and never again

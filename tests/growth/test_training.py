@@ -92,13 +92,43 @@ def test_an_interrupted_training_goes_on(options, tmp_path, monkeypatch, schedul
     with monkeypatch.context() as patched:
         patched.setattr(TrainerCallback, "on_step_begin", interrupt)
         with pytest.raises(KeyboardInterrupt, match="goes on where this one ended"):
-            train(options(dendrite_schedule=schedule))
-    results = train(options(dendrite_schedule=schedule))
+            train(options(dendrite_schedule=schedule, output_dir="../out"))  # PerforatedAI runs in another directory
+    results = train(options(dendrite_schedule=schedule, output_dir="../out"))
     assert results["mean"] == whole["mean"]
     before, after = weights(whole["output_dir"]), weights(results["output_dir"])
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not list((tmp_path / "out").glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("schedule", ["perforatedai", "plain"])
+def test_a_growing_head_learns_at_its_own_rate(options, schedule):
+    found = set()
+
+    class Rates(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, optimizer=None, **_):
+            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            rate = optimizer.param_groups[0]["lr"]  # the words'
+            found.update((names[id(parameter)].startswith("classifier."), round(group["lr"] / rate, 3))
+                         for group in optimizer.param_groups for parameter in group["params"] if rate)
+
+    train(options(dendrite_schedule=schedule, head_lr_factor=4.0), callbacks=[Rates()])
+    assert found == {(False, 1), (True, 4)}
+
+
+@pytest.mark.parametrize("schedule", ["perforatedai", "plain"])
+def test_a_growing_regression_learns_large_numbers(options, tmp_path, schedule):
+    """As one that does not grow; two words decide the number."""
+    rng = np.random.default_rng(0)
+    for split, size in (("train", 400), ("dev", 100)):
+        bits = rng.integers(0, 2, (size, 2))
+        rows = "".join(f"the {'warm' if a else 'cold'} film and a {'short' if b else 'long'} one,"
+                       f"{10_000 + 300 * a + 50 * b}\n" for a, b in bits)
+        (tmp_path / f"{split}.csv").write_text(f"text,price\n{rows}")
+    results = train(options(dendrite_schedule=schedule, train_file=str(tmp_path / "train.csv"), data_dir=None, dsn=None,
+                            dev_file=str(tmp_path / "dev.csv"), problem_type="regression", baseline=False,
+                            epochs=30, hidden_size=8, vocab_size=300))
+    assert results["runs"][0]["r2"] > 0.9
 
 
 def test_the_same_output_again(options):

@@ -88,10 +88,16 @@ def test_what_is_given_stays_on_an_encoder():
     assert fit_to_rows(TrainingOptions(train_file="a.csv"), 1000, 2, "regression").label_smoothing == 0.0
 
 
+@pytest.mark.parametrize(("given", "factor"), [({}, 3), ({"dendrites": 1}, 30), ({"head_hidden": 8}, 10)])
+def test_the_rate_of_a_head_follows_its_start(given, factor):
+    """A regression, drawn for rows as they are, and drawn for standardised rows."""
+    assert fit_to_rows(TrainingOptions(train_file="a.csv", **given), 1000, 2).head_lr_factor == factor
+
+
 @pytest.mark.parametrize(("num_rows", "num_labels", "given", "has_regression"), [
     (159, 4, {}, False), (160, 4, {}, True), (100_001, 4, {}, False), (1000, 2, {}, False), (10_000, 77, {}, False),
     (1000, 2, {"encoder_windows": "off"}, True), (1000, 4, {"encoder_windows": "on"}, False),
-    (1000, 4, {"head_hidden": 8}, False)])
+    (1000, 4, {"head_hidden": 8}, False), (1000, 4, {"freeze_word_embeddings": True}, False)])
 def test_words_count_by_themselves_where_a_bag_has_many_rows_of_a_class(num_rows, num_labels, given, has_regression):
     options = fit_to_rows(TrainingOptions(train_file="a.csv", **given), num_rows, num_labels)
     assert (options.add_words, options.word_share) == ((3, 0.4) if has_regression else (0, 0.0))
