@@ -27,11 +27,12 @@ def changed_fields(options: TrainingOptions) -> dict[str, Any]:
 
 
 def command_line(options: TrainingOptions) -> list[str]:
-    """The command that gives these options: what differs from the defaults, and benchmark, task and epochs."""
+    """The command that gives these options: what differs from the defaults, and benchmark, task and epochs. No word
+    stands for None, which is always a default."""
     words = ["dendritic-bert", options.command]
     changed = changed_fields(options)
     for name, value in asdict(options).items():
-        if name not in changed and name not in ("benchmark", "task", "epochs"):
+        if value is None or (name not in changed and name not in ("benchmark", "task", "epochs")):
             continue
         words.append(f"--no_{name}" if value is False else f"--{name}")
         if not isinstance(value, bool):

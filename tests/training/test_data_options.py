@@ -29,11 +29,14 @@ def test_a_benchmark_has_the_values_it_always_had():
         "--max_length 128")
 
 
-def test_the_command_line_gives_the_options_again():
+@pytest.mark.parametrize("epochs", [4, None])  # None is left to the rows
+def test_the_command_line_gives_the_options_again(epochs):
     from transformers import HfArgumentParser
 
-    options = TrainingOptions(train_file=["a.csv", "b.csv"], label_separator=";", baseline=False, epochs=4)
-    found, = HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(command_line(options)[2:])
+    options = TrainingOptions(train_file=["a.csv", "b.csv"], label_separator=";", baseline=False, epochs=epochs)
+    words = command_line(options)
+    assert ("--epochs" in words) == (epochs is not None)
+    found, = HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(words[2:])
     assert found == options
 
 
