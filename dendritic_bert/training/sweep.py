@@ -5,7 +5,8 @@ rows of one's own, around the values that fit the rows.
 
 Every trial is a training, judged by its mean score over the seeds. From the sixth on, one whose best dev score is below
 the median of the others' after a quarter, half or three quarters of the training ends there. The study is kept in a
-file, so that a search that was interrupted, or that is to try more, continues.
+file, so that a search that was interrupted, or that is to try more, continues. With other rows or options, whose scores
+could not be compared, it does not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .defaults import space_around_rule
 from .initialization import choose_start
 from .markdown import markdown_table
 from .options import SweepOptions, TrainingOptions
-from .trainer import open_benchmark, require_extra, train
+from .trainer import open_benchmark, require_extra, settings_that_matter, train
 
 if TYPE_CHECKING:
     import optuna
@@ -39,9 +40,10 @@ FIRST_TRIALS = 5  # which all run to their end
 def sweep(options: SweepOptions) -> dict[str, Any]:
     """Search until there are ``options.trials`` trials; write sweep.csv, sweep.md and parallel_coordinates.png.
 
-    A training whose loss is not finite counts as a failed trial. Returns task, best (the parameters of the best trial),
-    value (its score), trials (their number) and output_dir. Raises as ``train`` does, and RuntimeError if every trial
-    failed.
+    A training whose loss is not finite counts as a failed trial. One that was interrupted counts as none. Returns task,
+    best (the parameters of the best trial, with those that the space fixes), value (its score), trials (their number)
+    and output_dir. Raises as ``train`` does, FileExistsError if ``output_dir`` holds a search of other rows or options
+    or of an older version, and RuntimeError if every trial failed.
     """
     require_extra("optuna", "matplotlib")
     import optuna
@@ -52,11 +54,6 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
-    study = optuna.create_study(storage=f"sqlite:///{output / 'study.db'}", study_name=options.task,
-                                direction="maximize", load_if_exists=True,
-                                pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS))
-    # By the seed alone, a search that goes on would draw what it drew at first.
-    study.sampler = optuna.samplers.TPESampler(seed=options.seeds[0] + len(study.trials))
     benchmark = open_benchmark(options)  # once for all trials
     if benchmark.report is not None:
         print(benchmark.report, file=sys.stderr, flush=True)
@@ -64,15 +61,38 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
         options.parameters = space_around_rule(
             choose_start(options, benchmark.texts(), benchmark.settings), benchmark.num_train,
             benchmark.settings["num_labels"], benchmark.settings.get("problem_type"))
-    while (number := sum(trial.state.is_finished() for trial in study.trials)) < options.trials:
+    study = _open_study(options, benchmark, output)
+    while (number := len(_finished_trials(study))) < options.trials:
         print(f"trial {number + 1} of {options.trials}", file=sys.stderr, flush=True)
         study.optimize(lambda trial: _train_trial(trial, options, benchmark, output / "trial"), n_trials=1)
     if not _scored_trials(study):
         raise RuntimeError(f"none of {options.trials} trials has a score, as every loss became infinite or NaN: narrow "
                            "the space.")
     _write_results(study, options, output)
-    return {"task": options.task, "best": study.best_params, "value": study.best_value,
-            "trials": len(study.trials), "output_dir": str(output)}
+    return {"task": options.task, "best": _parameters_of(study.best_trial, options), "value": study.best_value,
+            "trials": len(_finished_trials(study)), "output_dir": str(output)}
+
+
+def _open_study(options: SweepOptions, benchmark: Benchmark, output: Path) -> optuna.Study:
+    """The study in ``output``, which may have trials; raises FileExistsError if it is one of other rows or options."""
+    import optuna
+
+    storage = f"sqlite:///{output / 'study.db'}"
+    # More trials may follow; of the space, not the file's name matters.
+    settings = settings_that_matter(options, benchmark) | {"trials": None, "space": options.parameters}
+    for other in optuna.get_all_study_summaries(storage, include_best_trial=False):
+        kept = other.user_attrs.get("settings", {})  # which versions up to 0.1.0 did not keep
+        if other.n_trials and kept != settings:
+            differing = ", ".join(name for name in settings if kept.get(name) != settings[name])
+            what = f"other rows or options ({differing})" if kept else "an older version"
+            raise FileExistsError(f"output_dir {output} holds a search of {what}: name another folder, or delete this "
+                                  "one.")
+    study = optuna.create_study(storage=storage, study_name=options.task, direction="maximize", load_if_exists=True,
+                                pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST_TRIALS))
+    study.set_user_attr("settings", settings)
+    # By the seed alone, a search that goes on would draw what it drew at first.
+    study.sampler = optuna.samplers.TPESampler(seed=options.seeds[0] + len(study.trials))
+    return study
 
 
 def _train_trial(trial: optuna.Trial, options: SweepOptions, benchmark: Benchmark, folder: Path) -> float:
@@ -132,6 +152,20 @@ def _suggest(trial: optuna.Trial, name: str, entry: dict[str, Any]) -> Any:
                                log=entry.get("distribution") == "log_uniform_values")
 
 
+def _parameters_of(trial: Any, options: SweepOptions) -> dict[str, Any]:
+    """The parameters of a trial, with those that the space fixes, which the study does not know."""
+    return {name: entry["value"] if "value" in entry else trial.params[name]
+            for name, entry in options.parameters.items()}
+
+
+def _finished_trials(study: optuna.Study) -> list[Any]:
+    """Those with a score, those whose loss was not finite and those that were ended early, but none that an error or a
+    kill interrupted."""
+    import optuna
+
+    return study.get_trials(states=[optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED])
+
+
 def _scored_trials(study: optuna.Study) -> list[Any]:
     import optuna
 
@@ -140,24 +174,27 @@ def _scored_trials(study: optuna.Study) -> list[Any]:
 
 def _write_results(study: optuna.Study, options: SweepOptions, output: Path) -> None:
     trials = sorted(_scored_trials(study), key=lambda trial: -trial.value)
-    failed = sum("failure" in trial.user_attrs for trial in study.trials)
-    ended = len(study.trials) - len(trials) - failed
+    finished = _finished_trials(study)
+    failed = sum("failure" in trial.user_attrs for trial in finished)
+    ended = len(finished) - len(trials) - failed
+    chosen = [_parameters_of(trial, options) for trial in trials]
     names = list(options.parameters)
-    lines = [[str(trial.number), *(_short(trial.params.get(name, "")) for name in names),
-              f"{trial.user_attrs['parameters']:,}", f"{100 * trial.value:.2f}",
-              "-" if trial.user_attrs["sd"] is None else f"{100 * trial.user_attrs['sd']:.2f}"] for trial in trials]
+    lines = [[str(trial.number), *map(_short, values.values()), f"{trial.user_attrs['parameters']:,}",
+              f"{100 * trial.value:.2f}",
+              "-" if trial.user_attrs["sd"] is None else f"{100 * trial.user_attrs['sd']:.2f}"]
+             for trial, values in zip(trials, chosen)]
     with open(output / "sweep.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(
             [["trial", *names, "parameters", "mean", "sd"],
-             *([trial.number, *(trial.params.get(name, "") for name in names), trial.user_attrs["parameters"],
-                trial.value, trial.user_attrs["sd"]] for trial in trials)])
+             *([trial.number, *values.values(), trial.user_attrs["parameters"], trial.value, trial.user_attrs["sd"]]
+               for trial, values in zip(trials, chosen))])
     (output / "sweep.md").write_text("\n".join([
-        f"# A search over {len(study.trials)} trainings on {options.task}\n",
+        f"# A search over {len(finished)} trainings on {options.task}\n",
         f"The mean dev score over {len(options.seeds)} seeds, in percent, the best first; "
         f"{failed} trainings failed, and {ended} were ended early, behind the others. The best of many trials scores "
         "higher here than it does elsewhere: train it again with other seeds before you rely on its score.\n",
         markdown_table(["trial", *(name.replace("_", " ") for name in names), "parameters", "score", "sd"], lines),
-        "```", shlex.join(command_line(_training_options(options, **trials[0].params))), "```\n",
+        "```", shlex.join(command_line(_training_options(options, **chosen[0]))), "```\n",
         "![the parameters of every trial, coloured by its score](parallel_coordinates.png)\n",
     ]), encoding="utf-8")
     _draw(study, output / "parallel_coordinates.png")

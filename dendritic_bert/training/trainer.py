@@ -103,7 +103,7 @@ def train(
     options = fit_to_rows(options, benchmark.num_train, benchmark.settings["num_labels"],
                           benchmark.settings.get("problem_type"))
     loss = loss or _make_loss(options, benchmark)
-    with open_workspace(options.output_dir, _settings_that_matter(options, benchmark)) as workspace:
+    with open_workspace(options.output_dir, settings_that_matter(options, benchmark)) as workspace:
         tokenizer = make_tokenizer(options, benchmark.texts())
         train_rows, dev_rows = _encode(benchmark, tokenizer, options)
         if says_what_it_reads and workspace.is_main and benchmark.report is not None:
@@ -298,8 +298,9 @@ def _cut_rows(rows: EncodedRows, options: TrainingOptions) -> list[str]:
             f"{options.max_length:,} tokens, and are cut there{scored}"]
 
 
-def _settings_that_matter(options: TrainingOptions, benchmark: Benchmark) -> dict[str, Any]:
-    """The options, and what is known of the rows, that must be the same when an interrupted training is continued."""
+def settings_that_matter(options: TrainingOptions, benchmark: Benchmark) -> dict[str, Any]:
+    """The options, and what is known of the rows, that must be the same when an interrupted training, or a search, is
+    continued."""
     free = {"output_dir", "report_to", "wandb_project", "baseline", "calibrate"}  # the last two follow the training
     settings = {name: value for name, value in asdict(options).items() if name not in free}
     return settings | {"num_train": benchmark.num_train, "num_dev": benchmark.num_dev,

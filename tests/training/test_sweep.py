@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shlex
+import shutil
 
 import numpy as np
 import optuna
@@ -103,6 +105,88 @@ def test_a_trial_behind_the_median_ends_early(glue, space, tmp_path, monkeypatch
     text = (tmp_path / "out" / "sweep.md").read_text()
     assert f"0 trainings failed, and {len(ended)} were ended early" in text
     assert len(re.findall(r"^\| \d", text, re.MULTILINE)) == len(whole)
+
+
+@pytest.fixture
+def own_search(reviews, tmp_path, space):
+    """Makes the options of a search on rows.csv, a copy of reviews.csv; keyword arguments override them."""
+    def make(**changes) -> SweepOptions:
+        if "space" not in changes:
+            changes["space"] = space(lr={"values": [0.01, 0.02]})
+        defaults = {"train_file": str(tmp_path / "rows.csv"), "label_column": "tone", "epochs": 1, "batch_size": 40,
+                    "hidden_size": 8, "vocab_size": 400, "output_dir": str(tmp_path / "out"), "trials": 1}
+        return SweepOptions(**defaults | changes)
+
+    shutil.copy(reviews / "reviews.csv", tmp_path / "rows.csv")
+    return make
+
+
+def test_a_search_of_other_rows_or_options_is_refused(own_search, tmp_path, space, capsys):
+    """What changes no score may change, and so may the name of the space's file."""
+    sweep(own_search())
+    refused = re.escape(f"output_dir {tmp_path / 'out'} holds a search of other rows or options")
+    for changes, differing in (({"fraction": 0.5}, "fraction, num_train, digest"), ({"seeds": [1]}, "seeds"),
+                               ({"task": "others"}, "task")):
+        with pytest.raises(FileExistsError, match=rf"^{refused} \({differing}\): name another folder, or delete this"):
+            sweep(own_search(**changes))
+    with pytest.raises(FileExistsError, match=rf"^{refused} \(space\): "):
+        sweep(own_search(space=space(lr={"values": [0.03]})))
+    rows = tmp_path / "rows.csv"
+    text = rows.read_text()
+    rows.write_text(text.replace(",good,", ",x,").replace(",bad,", ",good,").replace(",x,", ",bad,"))
+    with pytest.raises(FileExistsError, match=rf"^{refused} \(digest\): "):
+        sweep(own_search(trials=2))
+    rows.write_text(text)
+    shutil.copy(own_search().space, tmp_path / "copy.yaml")
+    capsys.readouterr()
+    sweep(own_search(trials=2, space=str(tmp_path / "copy.yaml"), baseline=False))
+    assert re.findall("trial . of .", capsys.readouterr().err) == ["trial 2 of 2"]
+
+
+def test_a_search_of_a_version_that_kept_no_settings_is_refused(own_search, tmp_path):
+    (tmp_path / "out").mkdir()
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}", study_name="rows",
+                                direction="maximize")
+    study.add_trial(optuna.create_trial(value=0.5))
+    with pytest.raises(FileExistsError, match=r"^output_dir .*out holds a search of an older version: name another"):
+        sweep(own_search())
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_trial_that_was_interrupted_counts_as_none(own_search, tmp_path, monkeypatch, interruption):
+    """After a SystemExit the study has it as running, as after a kill."""
+    def interrupted(*_, **__):
+        raise interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dendritic_bert.training.sweep.train", interrupted)
+        with pytest.raises(interruption):
+            sweep(own_search())
+    assert sweep(own_search(trials=2))["trials"] == 2
+    states = [trial.state.name for trial in optuna.load_study(
+        study_name="rows", storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}").trials]
+    assert states == ["RUNNING" if interruption is SystemExit else "FAIL", "COMPLETE", "COMPLETE"]
+    text = (tmp_path / "out" / "sweep.md").read_text(encoding="utf-8")
+    assert text.startswith("# A search over 2 trainings")
+    assert "0 trainings failed, and 0 were ended early" in text
+
+
+def test_what_the_space_fixes_is_in_every_result(own_search, tmp_path, space):
+    """The command gives the best training; its epochs are in the space alone."""
+    fixed = {"epochs": 2, "word_dropout": 0.33, "early_stopping": True, "head_hidden": None}
+    results = sweep(own_search(epochs=None, space=space(lr={"min": 0.01, "max": 0.02}, **{
+        name: {"value": value} for name, value in fixed.items()})))
+    lr = results["best"].pop("lr")
+    assert results["best"] == fixed
+    with open(tmp_path / "out" / "sweep.csv", newline="", encoding="utf-8") as file:
+        row, = csv.DictReader(file)
+    assert (row["epochs"], row["word_dropout"], row["early_stopping"], row["lr"]) == ("2", "0.33", "True", str(lr))
+    text = (tmp_path / "out" / "sweep.md").read_text(encoding="utf-8")
+    words = shlex.split(re.search(r"```\ndendritic-bert train (.*)\n```", text)[1])
+    assert "None" not in words
+    best, = HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(words)
+    assert {name: getattr(best, name) for name in fixed} == fixed
+    assert (best.lr, best.hidden_size, best.train_file) == (lr, 8, [str(tmp_path / "rows.csv")])
 
 
 def test_a_search_on_own_rows(reviews, tmp_path, space, capsys):
