@@ -29,6 +29,9 @@ def write_engine_file(name_or_path: str | os.PathLike[str], path: Path, max_leng
     kind = TextEncoder if is_encoder(DendriticBertConfig.from_pretrained(name_or_path)) else TextClassifier
     owner: TextLogits = kind.from_pretrained(name_or_path)
     source = owner._source
+    if not owner.config.dsn:
+        raise ValueError(f"{name_or_path} has BERT's encoder (dsn is False), which the engine does not compute: pass "
+                         "--format torch.")
     if owner._engine.current(owner) is None or not isinstance(source, DsnCheckpoint):
         raise ValueError(f"the engine does not serve {name_or_path} ({owner.tokenizer.reason or 'its model'}): pass "
                          "--format onnx.")

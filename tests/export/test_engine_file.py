@@ -53,11 +53,16 @@ def test_an_encoder(tmp_path):
 
 
 def test_what_the_engine_does_not_have(tmp_path):
-    small_model(dsn=False).save_pretrained(tmp_path / "bert")
-    hugging_face_tokenizer().save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match=r"the engine does not serve .*: pass --format onnx"):
-        export(tmp_path / "bert", tmp_path / "a.dsn", "engine")
-    assert not (tmp_path / "a.dsn").exists()
+    """The format that the message names takes the model."""
+    for name, changes, message, format in [
+            ("bert", {"dsn": False}, r"bert has BERT's encoder \(dsn is False\), .*: pass --format torch\.$", "torch"),
+            ("two_layers", {"head_hidden": 8}, r"the engine does not serve .*: pass --format onnx\.$", "onnx")]:
+        small_model(**changes).save_pretrained(tmp_path / name)
+        hugging_face_tokenizer().save_pretrained(tmp_path / name)
+        with pytest.raises(ValueError, match=message):
+            export(tmp_path / name, tmp_path / "a.dsn", "engine")
+        assert not (tmp_path / "a.dsn").exists()
+        assert export(tmp_path / name, tmp_path / format, format).size > 0
 
 
 def test_a_windowed_model(tmp_path):
