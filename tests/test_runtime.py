@@ -285,12 +285,34 @@ def test_the_column_of_the_training_is_found(runtime, classify_file, tmp_path, n
     assert json.loads(output.getvalue().splitlines()[0])["text"] == "x"
 
 
+@pytest.mark.filterwarnings("ignore:.* was trained on pairs")
 def test_a_model_of_pairs_reads_no_single_texts(runtime, classify_file, tmp_path):
     classifier = trained_on(runtime, tmp_path, text_column="question", text_pair_column="answer")
     (tmp_path / "a.csv").write_bytes(b"question,answer\nx,y\n")
     with pytest.raises(ValueError, match="trained on pairs, of the columns 'question' and 'answer', and single texts"):
         classify_file(classifier, tmp_path / "a.csv", io.BytesIO())
     assert classify_file(classifier, tmp_path / "a.csv", io.BytesIO(), "question") == 1
+
+
+@pytest.mark.filterwarnings("ignore:.* was trained on pairs")
+@pytest.mark.parametrize("arguments", [["dull"], [], ["--file", "a.txt"], ["--file", "a.csv"]], ids=str)
+def test_the_command_reads_no_single_texts_with_a_model_of_pairs(runtime, tmp_path, monkeypatch, capfd, arguments):
+    path = trained_on(runtime, tmp_path, text_column="question", text_pair_column="answer").path
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("dull\n")
+    (tmp_path / "a.csv").write_text("question,answer\nx,y\n")
+    from dendritic_bert_runtime.__main__ import main
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"dull\n")))
+    monkeypatch.setattr(sys, "argv", ["dendritic-bert-classify", "--model", path, *arguments])
+    capfd.readouterr()  # the bars of transformers
+    assert main() == 1
+    assert capfd.readouterr() == ("", "dendritic-bert-classify: error: the model was trained on pairs, of the columns "
+                                      "'question' and 'answer', and single texts are read here: use dendritic-bert, "
+                                      "or pass --column with --file for single texts.\n")
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:3], "--file", "a.csv", "--column", "question"])
+    assert main() == 0
+    assert json.loads(capfd.readouterr().out)["text"] == "x"
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ def write_engine_file(name_or_path: str | os.PathLike[str], path: Path, max_leng
     """Write the model of a folder or a hub id, for rows of at most ``max_length`` tokens.
 
     Raises ValueError if there is something at ``path``, or for a model or a tokenizer that the engine does not have;
-    OSError if ``path`` cannot be written; RuntimeError if the file has other logits than the model.
+    OSError if ``path`` cannot be written; RuntimeError if the file has other logits than the model. Warns of a model
+    that was trained on pairs.
     """
     if path.exists():
         raise ValueError(f"{path} is there already: name a new file.")
@@ -49,3 +51,13 @@ def write_engine_file(name_or_path: str | os.PathLike[str], path: Path, max_leng
         if not np.array_equal(found, owner.logits(texts)[0].ravel()):
             raise RuntimeError(f"the logits of {path} are not those of {name_or_path}: please report this with the "
                                "model's config.json.")
+    _warn_of_pairs(name_or_path, owner.config)
+
+
+def _warn_of_pairs(name_or_path: str | os.PathLike[str], config: DendriticBertConfig) -> None:
+    """Warn where a model was trained on pairs, which no reader of the file takes."""
+    trained = getattr(config, "training_columns", None) or {}
+    first, second = trained.get("text_column"), trained.get("text_pair_column")
+    if second is not None:
+        warnings.warn(f"{name_or_path} was trained on pairs, of the columns {first!r} and {second!r}, but the runtime "
+                      "of this file reads single texts alone: pass --format onnx for pairs.", stacklevel=2)

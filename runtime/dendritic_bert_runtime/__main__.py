@@ -34,6 +34,8 @@ def main() -> int:
         parser.error("TEXT and --file are both given, pass one of them")
     try:
         classifier = TextClassifier(args.model)
+        if args.column is None:
+            classifier.expect_single_texts()
         if args.file is not None:
             classify_file(classifier, args)
         elif args.text:

@@ -75,6 +75,13 @@ class TextClassifier:
         self.num_truncated += num_truncated
         return np.frombuffer(labels, np.int32), np.frombuffer(scores, np.float32).reshape(-1, len(self.labels))
 
+    def expect_single_texts(self) -> None:
+        """Raise ValueError if the model was trained on pairs, whose answers to single texts mean little."""
+        if len(self.text_columns) > 1:
+            first, second = self.text_columns
+            raise ValueError(f"the model was trained on pairs, of the columns {first!r} and {second!r}, and single "
+                             "texts are read here: use dendritic-bert, or pass --column with --file for single texts.")
+
     def _scores(self, texts: Any, threads: int | None) -> tuple[bytearray, bytearray, int]:
         """Scores and labels of texts, and how many were cut. Raises ValueError where they are none."""
         (scores, labels), num_truncated, longest_row, not_finite = self._model.scores(

@@ -48,9 +48,8 @@ def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], out
     that is input and output; OSError if a file cannot be opened or written.
     """
     count, trained = 0, classifier.text_columns
-    if len(trained) > 1 and column is None:
-        raise ValueError(f"the model was trained on pairs, of the columns {trained[0]!r} and {trained[1]!r}, and "
-                         "single texts are read here: use dendritic-bert, or pass --column for single texts.")
+    if column is None:
+        classifier.expect_single_texts()
     with ExitStack() as stack:
         batches = open_texts(Path(input), Columns(column, trained[0] if trained else None), stack)
         if isinstance(output, (str, os.PathLike)):

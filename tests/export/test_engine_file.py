@@ -78,6 +78,21 @@ def test_a_model_gives_the_same_file_each_time(folder, tmp_path):
     assert (tmp_path / "a.dsn").read_bytes() == (tmp_path / "b.dsn").read_bytes()
 
 
+@pytest.mark.parametrize("columns", [None, {"text_column": "title"},
+                                     {"text_column": "title", "text_pair_column": "body"}])
+def test_a_model_of_pairs(tmp_path, capsys, columns):
+    """It is written, and who runs the file is told that it takes single texts."""
+    small_model(training_columns=columns).save_pretrained(tmp_path / "model")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "model")
+    capsys.readouterr()  # the bars of transformers
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "a.dsn"), "--format", "engine"]) == 0
+    *warned, written = capsys.readouterr().err.splitlines()
+    assert written.startswith(f"dendritic-bert: {tmp_path / 'a.dsn'}: ")
+    assert warned == [f"dendritic-bert: warning: {tmp_path / 'model'} was trained on pairs, of the columns 'title' "
+                      "and 'body', but the runtime of this file reads single texts alone: pass --format onnx for "
+                      "pairs."] * (columns is not None and len(columns) == 2)
+
+
 def test_dtype_is_not_the_engines(folder, tmp_path):
     with pytest.raises(ValueError, match=r"^dtype is 'int8', but the format .engine. has the tables as a "):
         export(folder, tmp_path / "a.dsn", "engine", dtype="int8")
