@@ -80,7 +80,7 @@ class OwnRows(Benchmark):
             label_separator = (trained or {}).get("label_separator")
         self.columns = find_columns(first, *_recall_columns(trained, first.names, text_column, text_pair_column,
                                                             label_column))
-        warn_of_other_texts(trained, first.name, self.columns.text, self.columns.text_pair)
+        warn_of_other_texts(trained, first.name, first.names, self.columns.text, self.columns.text_pair)
         column = str(self.columns.label)
         collector = LabelCollector(column, first.name, label_separator, problem_type, known_labels,
                                    is_closed=train is None and problem_type != REGRESSION,

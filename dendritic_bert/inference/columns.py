@@ -25,7 +25,7 @@ def choose_text_columns(records: Records, column: str | None, text_pair_column: 
     """
     column, text_pair_column = recall_text_columns(trained, records.names, column, text_pair_column)
     text = text_column(records, column, trained)
-    warn_of_other_texts(trained, records.name, text, text_pair_column)
+    warn_of_other_texts(trained, records.name, records.names, text, text_pair_column)
     return (text,) if text_pair_column is None else (text, text_pair_column)
 
 
@@ -61,19 +61,24 @@ def text_column(records: Records, column: str | None, trained: Mapping[str, str]
     raise ValueError(f"{records.name} has no column {missing}: pass column (--column), one of {', '.join(names)}.")
 
 
-def warn_of_other_texts(trained: Mapping[str, str] | None, source: str, text: str, text_pair: str | None) -> None:
-    """Warn where a model was trained on pairs and single texts are read, or the reverse."""
+def warn_of_other_texts(trained: Mapping[str, str] | None, source: str, names: Sequence[str], text: str,
+                        text_pair: str | None) -> None:
+    """Warn where a model was trained on pairs and single texts are read, or the reverse; ``names`` are the columns of
+    the source."""
     second = (trained or {}).get("text_pair_column")
     if not trained or (second is None) == (text_pair is None):
         return
-    if text_pair is None:
-        warnings.warn(f"the model was trained on pairs, of the columns {trained['text_column']!r} and {second!r}, but "
-                      f"single texts are read from {source}, of the column {text!r}: name the second column with "
-                      "text_pair_column (--text-pair-column).", stacklevel=3)
-    else:
+    if text_pair is not None:
         warnings.warn(f"the model was trained on single texts, of the column {trained['text_column']!r}, but pairs are "
                       f"read from {source}, of the columns {text!r} and {text_pair!r}: name one column of texts alone.",
                       stacklevel=3)
+        return
+    if set(names) <= {text}:  # as of lines of text
+        read, remedy = "which has no second column", "pass an input with both columns (--file)"
+    else:
+        read, remedy = f"of the column {text!r}", "name the second column with text_pair_column (--text-pair-column)"
+    warnings.warn(f"the model was trained on pairs, of the columns {trained['text_column']!r} and {second!r}, but "
+                  f"single texts are read from {source}, {read}: {remedy}.", stacklevel=3)
 
 
 class KeptColumns:

@@ -161,6 +161,13 @@ def test_the_columns_of_the_training(run, tmp_path, monkeypatch, capsysbinary):
     status, out, err = run("classify", "--model", "pairs", "--file", "in.csv", "--column", "text")
     assert (status, json.loads(out)["text"], err.count("\n")) == (0, "7", 1)
     assert err.startswith("dendritic-bert: warning: the model was trained on pairs, of the columns 'first' and")
+    assert err.endswith(", of the column 'text': name the second column with text_pair_column (--text-pair-column).\n")
+    for source, texts, stdin in (("input", ["a", "b"], b""), ("standard input", [], b"a\nb\n")):
+        status, out, err = run("classify", "--model", "pairs", *texts, stdin=stdin)
+        assert (status, out.count("\n")) == (0, 2)
+        assert err == ("dendritic-bert: warning: the model was trained on pairs, of the columns 'first' and 'second', "
+                       f"but single texts are read from {source}, which has no second column: pass an input with both "
+                       "columns (--file).\n")
     status, out, err = run("classify", "--model", "single", "--file", "in.csv")
     assert (status, json.loads(out)["text"]) == (0, "the quick fox")
     assert err == "dendritic-bert: the texts are those of column first, on which the model was trained\n"

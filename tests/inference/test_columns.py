@@ -81,6 +81,16 @@ def test_the_columns_that_a_model_was_trained_on(tmp_path, recwarn, given, train
     assert warning is None or warning in str(recwarn[0].message)
 
 
+@pytest.mark.parametrize(("name", "data"), [
+    ("a.txt", "a\nb\n"), ("a.jsonl", '{"text": "a"}\n'), ("a.csv", "text\na\n")])
+def test_an_input_without_a_second_column_for_a_model_of_pairs(tmp_path, name, data):
+    """A remedy that names a column would fail."""
+    with pytest.warns(UserWarning, match=r"^the model was trained on pairs, of the columns 'title' and 'review', but "
+                                         rf"single texts are read from .*{name}, which has no second column: pass an "
+                                         r"input with both columns \(--file\)\.$"):
+        assert choose_text_columns(open_records(write(tmp_path, name, data)), None, None, PAIRS) == ("text",)
+
+
 def test_where_the_columns_of_the_training_are_not_there(tmp_path):
     one = open_records(write(tmp_path, "a.csv", "id,body\n1,a\n"))
     assert choose_text_columns(one, None, None, {"text_column": "review"}) == ("body",)
