@@ -258,7 +258,7 @@ class TextClassifier(TextLogits):
 
         Raises TypeError for a text that is not a str, and ValueError for a label that the model does not have, for
         logits that are NaN or infinite, for a model with BERT's encoder (``dsn=False``), and for a model with an
-        adapter or hooks.
+        adapter or hooks. Warns of a single text for a model that was trained on pairs, and of the reverse.
         """
         from .explanation import explain
 

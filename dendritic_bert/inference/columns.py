@@ -65,20 +65,24 @@ def warn_of_other_texts(trained: Mapping[str, str] | None, source: str, names: S
                         text_pair: str | None) -> None:
     """Warn where a model was trained on pairs and single texts are read, or the reverse; ``names`` are the columns of
     the source."""
-    second = (trained or {}).get("text_pair_column")
-    if not trained or (second is None) == (text_pair is None):
-        return
     if text_pair is not None:
-        warnings.warn(f"the model was trained on single texts, of the column {trained['text_column']!r}, but pairs are "
-                      f"read from {source}, of the columns {text!r} and {text_pair!r}: name one column of texts alone.",
-                      stacklevel=3)
-        return
-    if set(names) <= {text}:  # as of lines of text
+        read, remedy = f"of the columns {text!r} and {text_pair!r}", "name one column of texts alone"
+    elif set(names) <= {text}:  # as of lines of text
         read, remedy = "which has no second column", "pass an input with both columns (--file)"
     else:
         read, remedy = f"of the column {text!r}", "name the second column with text_pair_column (--text-pair-column)"
-    warnings.warn(f"the model was trained on pairs, of the columns {trained['text_column']!r} and {second!r}, but "
-                  f"single texts are read from {source}, {read}: {remedy}.", stacklevel=3)
+    warn_of_other_kind(trained, text_pair is not None, f"read from {source}, {read}", remedy)
+
+
+def warn_of_other_kind(trained: Mapping[str, str] | None, is_pair: bool, done: str, remedy: str) -> None:
+    """Warn where a model was trained on pairs and a text is single, or the reverse; ``done`` is what is done with it,
+    such as "explained"."""
+    second = (trained or {}).get("text_pair_column")
+    if not trained or (second is not None) == is_pair:
+        return
+    first, given = repr(trained["text_column"]), "pairs" if is_pair else "single texts"
+    known = f"single texts, of the column {first}" if is_pair else f"pairs, of the columns {first} and {second!r}"
+    warnings.warn(f"the model was trained on {known}, but {given} are {done}: {remedy}.", stacklevel=4)
 
 
 class KeptColumns:

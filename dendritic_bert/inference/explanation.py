@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .columns import warn_of_other_kind
 from .explained_model import ExplainedModel
 from .integrated_gradients import head_logits, mean_gradient, path_shares
 from .scores import NonFiniteScores
@@ -131,6 +132,9 @@ class Explanation:
 def explain(classifier: TextClassifier, text: str, text_pair: str | None = None,
             labels: Sequence[str] | None = None) -> Explanation:
     """See ``TextClassifier.explain``."""
+    warn_of_other_kind(getattr(classifier.config, "training_columns", None), text_pair is not None, "explained",
+                       "pass a text and its second one, text_pair (--text-pair)" if text_pair is None
+                       else "leave out text_pair (--text-pair)")
     model = ExplainedModel(classifier._source)
     chosen = _label_numbers(classifier.labels, labels)
     row = _read(classifier, text, text_pair)

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from small_classifier import hugging_face_tokenizer, small_model
 
 from dendritic_bert import TextClassifier
 
@@ -111,6 +112,23 @@ def test_a_pair(run, model_path):
     _, out, _ = run("explain", "--model", model_path, "--json", "the fox", "--text-pair", "jumps")
     assert json.loads(out) == expected.to_dict()
     assert run("explain", "--model", model_path, "the fox", "--text-pair", "jumps")[1].startswith("the fox\njumps\n")
+
+
+@pytest.mark.parametrize(("columns", "flags", "warning"), [
+    ({"text_column": "title", "text_pair_column": "body"}, [], "pairs, of the columns 'title' and 'body', but single "
+     "texts are explained: pass a text and its second one, text_pair (--text-pair)."),
+    ({"text_column": "title"}, ["--text-pair", "jumps"], "single texts, of the column 'title', but pairs are "
+     "explained: leave out text_pair (--text-pair)."),
+    ({"text_column": "title", "text_pair_column": "body"}, ["--text-pair", "jumps"], None),
+    ({"text_column": "title"}, [], None),
+])
+def test_other_texts_than_those_of_the_training(run, tmp_path, capsysbinary, columns, flags, warning):
+    small_model(training_columns=columns).save_pretrained(tmp_path)
+    hugging_face_tokenizer().save_pretrained(tmp_path)
+    capsysbinary.readouterr()  # the bars of transformers
+    status, out, err = run("explain", "--model", tmp_path, "--json", "the fox", *flags)
+    assert (status, out.count("\n")) == (0, 1)
+    assert err == ("" if warning is None else f"dendritic-bert: warning: the model was trained on {warning}\n")
 
 
 def test_a_page(run, model_path, tmp_path):
