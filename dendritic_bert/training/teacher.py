@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -81,13 +82,15 @@ def label_texts(
     They are kept in ``folder``, where later calls with the same weights find them, those of an interrupted call too.
     The columns follow ``names``, those of the classes, or, where none are given, the outputs. Raises ValueError if the
     classifier's number of labels is not ``num_labels``, or their names are not ``names``, and BlockingIOError if
-    another process keeps logits there.
+    another process keeps logits there. Texts are cut to ``max_length`` tokens, or to the fewer that it reads.
     """
     config = teacher_config(name)
     if config.num_labels != num_labels:
         raise ValueError(f"teacher {name} has {config.num_labels} labels, the task has {num_labels}: pass a "
                          "model trained on it.")
     columns = _columns_of(config, names, name)
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    max_length = int(min(max_length, tokenizer.model_max_length, num_positions(config)))
     key = f"{fingerprint(name)} {num_labels} {max_length} {bf16}".encode()
     path = folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.kept"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,16 +99,30 @@ def label_texts(
         with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
             kept = KeptLogits(path, num_labels)  # to which another training may have added
             if missing := kept.missing(texts):
-                _label(name, missing, max_length, bf16, kept)
+                _label(name, tokenizer, missing, max_length, bf16, kept)
     return kept.of(texts)[:, columns]
 
 
-def _label(name: str, texts: list[str], max_length: int, bf16: bool, kept: KeptLogits) -> None:
+def num_positions(config: Any) -> float:
+    """The most tokens for which a sequence classifier has positions; infinity where it has no table of them.
+
+    RoBERTa and the models made after it count from the row behind the one for padding, which their tables name.
+    """
+    num_rows = getattr(config, "max_position_embeddings", None)
+    if not num_rows or num_rows < 0:
+        return math.inf
+    with torch.device("meta"):  # the modules without their weights
+        model = AutoModelForSequenceClassification.from_config(config)
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    paddings = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
+    return num_rows - max((padding + 1 for padding in paddings), default=0)
+
+
+def _label(name: str, tokenizer: Any, texts: list[str], max_length: int, bf16: bool, kept: KeptLogits) -> None:
     """Label distinct texts."""
     model = AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32).eval()
     if bf16:
         round_weights(model)
-    tokenizer = AutoTokenizer.from_pretrained(name)
     found: list[tuple[list[int], np.ndarray]] = []
 
     def logits(rows: Any) -> np.ndarray:

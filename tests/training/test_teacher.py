@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 from small_classifier import hugging_face_tokenizer
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    BertForSequenceClassification,
+    MPNetForSequenceClassification,
+    RobertaForSequenceClassification,
+)
 
 from dendritic_bert.file_lock import locked
 from dendritic_bert.training import inference_workers
@@ -37,6 +42,29 @@ def test_logits_of_a_teacher_are_transformers_own(bert, tmp_path):
     assert len(list((tmp_path / "labels").iterdir())) == 1
     with pytest.raises(ValueError, match=r" has 2 labels, the task has 3: pass a model trained on it\.$"):
         label_texts(str(tmp_path / "bert"), texts, 3, 20, tmp_path / "labels")
+
+
+@pytest.mark.parametrize(("model_class", "positions", "model_max_length", "expected"), [
+    (BertForSequenceClassification, 20, 512, 20), (BertForSequenceClassification, 40, 12, 12),
+    (RobertaForSequenceClassification, 20, 512, 18), (MPNetForSequenceClassification, 20, 512, 18)])
+def test_a_text_is_cut_to_what_the_teacher_reads(tmp_path, model_class, positions, model_max_length, expected):
+    """RoBERTa and MPNet keep two rows of their position tables; one token more is an error of transformers."""
+    tokenizer = hugging_face_tokenizer()
+    tokenizer.model_max_length = model_max_length
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    model = model_class(model_class.config_class(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=positions, pad_token_id=1)).eval()
+    model.save_pretrained(tmp_path / "teacher")
+    text = "the quick brown fox jumps over the lazy dog " * 9
+    found = label_texts(str(tmp_path / "teacher"), [text], 2, 512, tmp_path / "labels")
+    with torch.no_grad():
+        cut = tokenizer(text, truncation=True, max_length=expected, return_tensors="pt")
+        np.testing.assert_allclose(found, model(cut["input_ids"], cut["attention_mask"]).logits, atol=2e-6)
+        if expected < model_max_length:
+            longer = tokenizer(text, truncation=True, max_length=expected + 1, return_tensors="pt")
+            with pytest.raises((IndexError, RuntimeError)):
+                model(longer["input_ids"], longer["attention_mask"])
 
 
 @pytest.fixture
