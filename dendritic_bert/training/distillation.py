@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.augmentation import augment
+from ..datasets.benchmark import digest_of
 from ..datasets.glue import Glue
 from ..datasets.natural_text import away_from_dev, read_logits, read_texts
 from ..datasets.own_rows import OwnRows
@@ -41,7 +42,7 @@ def distill(options: DistillationOptions) -> dict[str, Any]:
 
     Returns what ``train`` returns, and teacher (the main metric of the teacher on the dev set; None if no teacher is
     asked, or there are no labels), num_augmented and num_natural. Raises as ``train`` does, OSError for a teacher that
-    cannot be loaded, and ValueError for one whose number of labels is not the task's.
+    cannot be loaded, and ValueError for one whose number of labels is not the task's, or that was fine-tuned otherwise.
     """
     loss = partial(distillation_loss, temperature=options.temperature, teacher_share=options.teacher_share)
     build = STUDENT_BUILDERS[options.student]
@@ -169,8 +170,9 @@ def label_rows(options: DistillationOptions, train: Rows, all_dev_texts: list[st
         asked, dev_logits = np.zeros((0, num_labels), np.float32), None
     else:
         folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
-        ask = partial(label_texts, prepare_teacher(options, folder), num_labels=num_labels,
-                      max_length=options.max_length, folder=folder, bf16=options.teacher_bf16, names=names)
+        teacher = prepare_teacher(options, folder, digest_of([*(names or ()), *train.columns[0]], train.labels))
+        ask = partial(label_texts, teacher, num_labels=num_labels, max_length=options.max_length, folder=folder,
+                      bf16=options.teacher_bf16, names=names)
         dev_logits, asked = ask(dev_texts), ask(unknown)
     logits = _in_order([*train.columns[0], *augmented, *natural], given, asked)
     of_augmented = logits[len(texts):len(texts) + len(augmented)].argmax(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from ..atomic_write import atomic_path
 from ..embedded_model import find_model
 from ..file_lock import locked
 from .data_options import DataOptions
@@ -22,15 +24,19 @@ from .inference_workers import infer_texts, round_weights
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
 from .trainer import train
+from .workspace import FOLDER as UNFINISHED
 
+RECORD = "fine_tuned.json"  # beside a fine-tuned teacher: what it was made of
+FINE_TUNING = ("teacher_epochs", "teacher_lr", "teacher_batch_size", "teacher_bf16", "teacher_seed", "max_length")
 KEPT_BATCHES = 128  # logits of so many batches are appended at once: a minute's work of a large teacher
 
 
-def prepare_teacher(options: DistillationOptions, folder: Path) -> str:
+def prepare_teacher(options: DistillationOptions, folder: Path, rows: str = "") -> str:
     """The name or folder of a sequence classifier: the teacher of ``options``, or, if that has no classification head,
     the one that is fine-tuned from it into ``folder`` by the first call and found there by later ones.
 
-    Raises OSError if the teacher cannot be loaded, ValueError if it has no head and there are no labels to train one.
+    ``rows`` is a digest of the training rows. Raises OSError if the teacher cannot be loaded, ValueError if it has no
+    head and there are no labels to train one, or if ``folder`` holds a teacher that was fine-tuned otherwise.
     """
     name = find_model(options.teacher)
     if is_classifier(teacher_config(name)):
@@ -38,10 +44,28 @@ def prepare_teacher(options: DistillationOptions, folder: Path) -> str:
     if options.text_file:
         raise ValueError(f"teacher {name} has no classifier, and text_file has no labels to train one on: pass a "
                          "sequence classifier.")
-    if not (folder / "config.json").exists():
+    asked = {"encoder": fingerprint(name), "rows": rows} | {option: getattr(options, option) for option in FINE_TUNING}
+    if not _is_fine_tuned(folder, asked):
         print(f"teacher {name} has no classifier: it is fine-tuned into {folder}", file=sys.stderr, flush=True)
         train(teacher_options(options, str(folder)))
+        with atomic_path(folder / RECORD) as path:
+            path.write_text(json.dumps(asked, indent=1), encoding="utf-8")
     return str(folder)
+
+
+def _is_fine_tuned(folder: Path, asked: dict[str, Any]) -> bool:
+    """Whether ``folder`` holds the teacher that is made of what is asked for. An interrupted training leaves a model,
+    too, which is no teacher yet."""
+    if not (folder / "config.json").exists() or (folder / UNFINISHED).exists():
+        return False
+    record = folder / RECORD
+    found = json.loads(record.read_bytes()) if record.exists() else {}
+    if found == asked:
+        return True
+    differing = ", ".join(name for name in asked if found.get(name) != asked[name])
+    reason = f"was fine-tuned otherwise (what differs: {differing})" if found else "does not say what it was made of"
+    raise ValueError(f"teacher_dir {folder} holds a model that {reason}: name another teacher_dir, or pass that folder "
+                     "as teacher to take the model as it is.")
 
 
 def teacher_config(name: str) -> Any:

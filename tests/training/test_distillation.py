@@ -119,6 +119,50 @@ def test_an_encoder_is_fine_tuned_first_and_once(options, encoder, tmp_path, cap
     assert len([name for name in os.listdir(shared) if name.startswith("logits")]) == 1
 
 
+def test_a_fine_tuned_teacher_labels_no_other_rows(encoder, tmp_path, reviews):
+    """Nor is it replaced; passed as the teacher it is taken as it is."""
+    rows = (reviews / "reviews.csv").read_text()
+    (tmp_path / "rows.csv").write_text(rows)
+    settings = {"teacher": encoder, "teacher_epochs": 1, "epochs": 1, "batch_size": 64, "num_augmented": 0,
+                "train_file": str(tmp_path / "rows.csv"), "label_column": "tone", "baseline": False, "seeds": [0],
+                "output_dir": str(tmp_path / "out")}
+    distill(DistillationOptions(**settings))
+    weights = tmp_path / "out" / "teacher" / "model.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(ValueError, match=r"^teacher_dir .*teacher holds .* otherwise \(what differs: teacher_lr\)"):
+        distill(DistillationOptions(**settings, teacher_lr=1e-3))
+    (tmp_path / "rows.csv").write_text(rows.replace("good", "new").replace("bad", "good").replace("new", "bad"))
+    with pytest.raises(ValueError, match=r"otherwise \(what differs: rows\): name another teacher_dir, or pass"):
+        distill(DistillationOptions(**settings))
+    assert weights.read_bytes() == before
+    distill(DistillationOptions(**settings | {"teacher": str(weights.parent)}))
+    assert weights.read_bytes() == before
+    (weights.parent / "fine_tuned.json").unlink()
+    with pytest.raises(ValueError, match=r"holds a model that does not say what it was made of: name another"):
+        distill(DistillationOptions(**settings))
+
+
+def test_an_interrupted_fine_tuning_goes_on(options, encoder, tmp_path, monkeypatch, every_epoch):
+    """The model of its last epoch is no teacher yet."""
+    settings = {"teacher": encoder, "teacher_epochs": 2, "epochs": 1, "teacher_lr": 1e-3}
+    whole = distill(options(**settings, output_dir=str(tmp_path / "whole")))
+    set_epoch = RowDataset.set_epoch
+
+    def interrupt(dataset, epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        set_epoch(dataset, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowDataset, "set_epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            distill(options(**settings))
+    assert (tmp_path / "out" / "teacher" / "config.json").exists()
+    assert distill(options(**settings))["teacher"] == whole["teacher"]
+    found, expected = (load_file(tmp_path / name / "teacher" / "model.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_an_interrupted_distillation_goes_on_to_the_same_result(options, tmp_path, monkeypatch, every_epoch):
     """Including the average of the weights."""
     whole = distill(options(epochs=3, output_dir=str(tmp_path / "whole")))
