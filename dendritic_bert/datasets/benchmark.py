@@ -43,6 +43,11 @@ class Benchmark(ABC):
     digest: str = ""
     report: Any = None
 
+    @property
+    def num_taught(self) -> int:
+        """How many texts an epoch goes through: the training rows, and what a teacher labels beside them."""
+        return self.num_train
+
     @abstractmethod
     def texts(self) -> Iterable[str]:
         """The training texts, from which a new vocabulary is made."""

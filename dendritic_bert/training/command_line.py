@@ -15,8 +15,8 @@ def changed_fields(options: TrainingOptions) -> dict[str, Any]:
                 for option in fields(options)}
     if options.benchmark != "own":  # every benchmark has these, so that they are not worth a mention
         defaults |= {name: BENCHMARK_DEFAULTS[options.benchmark][name] for name in ("epochs", "weight_decay")}
-    if "num_augmented" in defaults and options.num_augmented == NUM_AUGMENTED:  # type: ignore[attr-defined]
-        defaults["num_augmented"] = NUM_AUGMENTED
+        if getattr(options, "num_augmented", None) == NUM_AUGMENTED:
+            defaults["num_augmented"] = NUM_AUGMENTED
     if options.model_name is None:
         defaults["init"] = "encoder" if options.benchmark == "own" else "random"
     if options.init != "encoder" and not options.has_windows:

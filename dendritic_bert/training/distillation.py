@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -50,19 +51,23 @@ def distill(options: DistillationOptions) -> dict[str, Any]:
         taught = TaughtTexts(options)
         options = choose_start(options, taught.texts(), taught.settings)
         return train(fit_to_texts(options, taught.num_train), taught, build, loss, describe_agreement)
-    benchmark = _open_labelled(options)
+    benchmark, options = _open_labelled(options)
     results = train(options, benchmark, build, loss)
     return results | {"teacher": benchmark.teacher_score, "num_augmented": benchmark.num_augmented,
                       "num_natural": len(benchmark.natural)}
 
 
-def _open_labelled(options: DistillationOptions) -> TeacherLabelledGlue | TeacherLabelledOwnRows:
+def _open_labelled(options: DistillationOptions
+                   ) -> tuple[TeacherLabelledGlue | TeacherLabelledOwnRows, DistillationOptions]:
+    """The labelled rows, and ``options`` with the number of augmented texts that was left to own rows."""
     if options.benchmark != "own":
-        return TeacherLabelledGlue(options)
+        return TeacherLabelledGlue(options), options
     rows = open_own_rows(options, kind=TeacherLabelledOwnRows)
     print(rows.report, file=sys.stderr, flush=True)
+    if options.num_augmented is None:
+        options = replace(options, num_augmented=rows.num_train)
     rows.ask_teacher(options)
-    return rows
+    return rows, options
 
 
 def distillation_loss(output: Any, labels: Tensor, num_items_in_batch: Any = None, *, temperature: float,
@@ -125,6 +130,10 @@ class TeacherLabelledOwnRows(OwnRows):
         self.teacher_score = None
         if labelled.dev_logits is not None:
             self.teacher_score = self.scores(labelled.dev_logits, "dev")[self.main_metric]
+
+    @property
+    def num_taught(self) -> int:
+        return len(self.labelled.labels)
 
     def texts(self) -> Iterable[str]:
         return list(chain(super().texts(), self.natural)) if self.natural else super().texts()

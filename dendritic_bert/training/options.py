@@ -350,7 +350,7 @@ class DistillationOptions(TrainingOptions):
     student: str = field(default="dsn", metadata={"help": "kind of model that learns"})
     num_augmented: int = field(default=BY_DATA, metadata={
         "help": "number of texts made from parts of the training rows, for the teacher to label (default: "
-                f"{NUM_AUGMENTED}, without a teacher 0)"})
+                f"{NUM_AUGMENTED}, for own rows one for each of them, without a teacher 0)"})
     temperature: float = field(default=2.0, metadata={
         "help": "number by which the logits of both models are divided"})
     teacher_share: float = field(default=0.5, metadata={"help": "share of the teacher in the loss"})
@@ -363,8 +363,10 @@ class DistillationOptions(TrainingOptions):
         if self.text_file:
             self._choose_texts()
         super().__post_init__()
-        if self.num_augmented is None:
-            self.num_augmented = NUM_AUGMENTED if self.teacher and not self.text_file else 0
+        if self.num_augmented is None and (self.teacher is None or self.text_file):
+            self.num_augmented = 0
+        elif self.num_augmented is None and self.benchmark != "own":  # own rows are counted first
+            self.num_augmented = NUM_AUGMENTED
         if self.teacher is None and (not self.extra_margins or self.text_file or self.num_augmented):
             raise ValueError("teacher is not given: name the sequence classifier to learn from.")
         if self.benchmark == "squad" or (self.benchmark == "glue" and not is_single_text_task(self.task)):
@@ -374,7 +376,7 @@ class DistillationOptions(TrainingOptions):
         for name in ("teacher_epochs", "teacher_lr", "teacher_batch_size", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0.")
-        if self.num_augmented < 0:
+        if (self.num_augmented or 0) < 0:
             raise ValueError(f"num_augmented is {self.num_augmented}, expected 0 or more.")
         if not 0 <= self.teacher_share <= 1:
             raise ValueError(f"teacher_share is {self.teacher_share}, expected 0 to 1.")

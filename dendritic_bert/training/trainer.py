@@ -100,7 +100,7 @@ def train(
     says_what_it_reads = benchmark is None
     benchmark = benchmark or open_benchmark(options)
     options = choose_start(options, benchmark.texts(), benchmark.settings)
-    options = fit_to_rows(options, benchmark.num_train, benchmark.settings["num_labels"],
+    options = fit_to_rows(options, benchmark.num_taught, benchmark.settings["num_labels"],
                           benchmark.settings.get("problem_type"))
     loss = loss or _make_loss(options, benchmark)
     with open_workspace(options.output_dir, settings_that_matter(options, benchmark)) as workspace:

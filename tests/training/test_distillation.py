@@ -142,6 +142,21 @@ def test_a_fine_tuned_teacher_labels_no_other_rows(encoder, tmp_path, reviews):
         distill(DistillationOptions(**settings))
 
 
+def test_what_is_left_to_own_rows_follows_the_texts_that_are_taught(tmp_path, reviews):
+    """135 rows and as many texts made of them, or the 30 that are asked for: 3 x (1,000,000 / n)^(1/4) epochs at
+    1.4 / steps, as docs/own_data.md has it."""
+    settings = {"train_file": str(reviews / "reviews.csv"), "label_column": "tone", "hidden_size": 8,
+                "vocab_size": 400, "baseline": False}
+    train(TrainingOptions(**settings, epochs=1, output_dir=str(tmp_path / "teacher")))
+    for number, output, expected, epochs, steps in ((None, "out", 135, 23, 23 * 17), (30, "other", 30, 26, 26 * 11)):
+        results = distill(DistillationOptions(**settings, teacher=str(tmp_path / "teacher"), num_augmented=number,
+                                              output_dir=str(tmp_path / output)))
+        assert (results["num_train"], results["num_augmented"]) == (135, expected)
+        card = (tmp_path / output / "README.md").read_text()
+        assert f"and {expected} texts made from their parts" in card
+        assert f" --epochs {epochs} --batch_size 16 --lr {1.4 / steps} " in card
+
+
 def test_an_interrupted_fine_tuning_goes_on(options, encoder, tmp_path, monkeypatch, every_epoch):
     """The model of its last epoch is no teacher yet."""
     settings = {"teacher": encoder, "teacher_epochs": 2, "epochs": 1, "teacher_lr": 1e-3}
