@@ -33,7 +33,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="write every label with this score or more, in such a list, which may be empty: for multi-label models")
     add("--abstain-below", type=float, metavar="P", help="write no label (null, or nothing) where the score is lower")
     add("--all-scores", action="store_true",
-        help="write the score of every label too: scores of a JSON object, columns score_LABEL elsewhere")
+        help="write the score of every label too: scores of a JSON object, columns score_LABEL elsewhere (a regression "
+             "with several targets writes them anyway)")
     add("--function-to-apply", choices=["sigmoid", "softmax", "none"],
         help="what makes scores of the logits (default: what the model's kind of problem asks for)")
 

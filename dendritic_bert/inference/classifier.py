@@ -210,7 +210,8 @@ class TextClassifier(TextLogits):
                 label_1, score_1, label_2, ..., which are null (empty) behind the last of them. A label that is None is
                 null or empty, too.
             all_scores: write the score of every label as well: in "scores" of each JSON object, as
-                ``{label: score}``, and elsewhere in columns score_LABEL, in the order of the model.
+                ``{label: score}``, and elsewhere in columns score_LABEL, in the order of the model. Those of a
+                regression with several targets are written without it, too, unless ``top_k`` or ``threshold`` is given.
             keep_columns: the columns that are written before the text, in this order, or "all" for every other one. A
                 column with the name of a result, as "label", is written as "input_label".
             delimiter: the character between the fields of CSV; other formats take none.

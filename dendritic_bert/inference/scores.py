@@ -122,7 +122,8 @@ class Answers:
             best label, not in a list, unless there is a threshold.
         threshold: labels with a lower score are left out of the list, which may then be empty.
         abstain_below: where the best score is lower, the label is None, and the score stays. Not with a list.
-        all_scores: a file has, beside the answer, the score of every label.
+        all_scores: a file has, beside the answer, the score of every label; that of a regression with several targets
+            has them in any case, unless it has a list.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -150,10 +151,12 @@ class Answers:
             self.num_listed = min(check_positive("top_k", top_k), len(labels))
         self.threshold = _check_score("threshold", threshold)
         self.abstain_below = _check_score("abstain_below", abstain_below)
-        self.all_scores = all_scores
+        # The largest of several targets says nothing of the others, and is another one in each row.
+        has_targets = problem_type == "regression" and len(labels) > 1
+        self.all_scores = all_scores or (has_targets and not self.is_list)
         # All that tells two answers of one model apart, in values of JSON.
         self.options = {"top_k": self.num_listed if self.is_list else "", "function_to_apply": function_to_apply,
-                        "threshold": self.threshold, "abstain_below": self.abstain_below, "all_scores": all_scores}
+                        "threshold": self.threshold, "abstain_below": self.abstain_below, "all_scores": self.all_scores}
         if self.is_list and abstain_below is not None:
             raise ValueError("abstain_below is for the best label alone: leave out top_k and threshold, or use "
                              "threshold to leave out labels with a lower score.")

@@ -15,6 +15,7 @@ import pytest
 from command_line import NO_BACKEND, TEXTS, from_json, labelled, run_apart, start
 from helpers import REPOSITORY
 from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
+from transformers import pipeline
 
 from dendritic_bert import cli
 from dendritic_bert.inference.classifier import TextClassifier
@@ -144,6 +145,24 @@ def test_all_scores_of_pairs(run, model_path, tmp_path):
                                             ["bleak!", "", ["negative", "positive"][labels[1]]]]
     assert [[float(score) for score in row[4:]] for row in rows[1:]] == [
         pytest.approx(row.tolist(), abs=6e-7) for row in scores]
+
+
+def test_several_targets_of_a_regression(run, tmp_path, capsysbinary):
+    """All of them are written, as transformers' pipeline gives them, and none hides behind the largest."""
+    hugging_face_tokenizer().save_pretrained(tmp_path)
+    small_model(num_labels=3, problem_type="regression").save_pretrained(tmp_path)
+    ranked = pipeline("text-classification", model=str(tmp_path), device="cpu")("the fox", top_k=None)
+    targets = [target["score"] for target in sorted(ranked, key=lambda target: target["label"])]
+    capsysbinary.readouterr()  # the bars of transformers
+    status, out, err = run("classify", "--model", tmp_path, "the fox")
+    assert (status, err) == (0, "")
+    assert list(json.loads(out)["scores"].items()) == [
+        (f"LABEL_{number}", pytest.approx(target, abs=2e-6)) for number, target in enumerate(targets)]
+    (tmp_path / "in.csv").write_text("text\nthe fox\n")
+    _, out, _ = run("classify", "--model", tmp_path, "--file", tmp_path / "in.csv", "--format", "csv")
+    header, row = (line.split(",") for line in out.splitlines())
+    assert header == ["text", "label", "score", "score_LABEL_0", "score_LABEL_1", "score_LABEL_2"]
+    assert [float(cell) for cell in row[3:]] == pytest.approx(targets, abs=2e-6)
 
 
 def test_the_columns_of_the_training(run, tmp_path, monkeypatch, capsysbinary):

@@ -259,6 +259,25 @@ def test_columns_say_what_the_dicts_say(options, names, nested_names):
                                     for row in scores.tolist()]
 
 
+@pytest.mark.parametrize(("num_labels", "options", "names"), [
+    (3, {}, ["label", "score", "score_label 0", "score_label 1", "score_label 2"]),
+    (3, {"function_to_apply": "none"}, ["label", "score", "score_label 0", "score_label 1", "score_label 2"]),
+    (3, {"top_k": 1}, ["label_1", "score_1"]),
+    (1, {}, ["label", "score"]),
+])
+def test_a_file_has_all_targets_of_a_regression(num_labels, options, names):
+    """They are the logits, in their order; what a call gives stays that of the pipeline."""
+    logits = LOGITS[:, :num_labels].copy()
+    answers = Answers(names_of(num_labels), "regression", **options)
+    columns, values = answers.columns(nested=False), answers.values(logits, nested=False)
+    assert [name for name, _ in columns] == names
+    targets = {name: listed(cells) for (name, _), cells in zip(columns, values) if name.startswith("score_label")}
+    assert targets == ({} if len(names) == 2 else {
+        f"score_label {label}": logits[:, label].tolist() for label in range(num_labels)})
+    if not answers.is_list:
+        assert [answer["score"] for answer in answers.dicts(logits)] == logits.max(axis=1).tolist()
+
+
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"top_k": 0}, ValueError, "top_k is 0, it must be at least 1"),
     ({"top_k": "2"}, TypeError, "top_k is '2', it must be a whole number"),
