@@ -28,6 +28,7 @@ class Benchmark(ABC):
     class_counts: ``[C]``, training rows of each class; None if they are not counted.
     digest: tells the rows from any others of the same number; "" if nothing does.
     report: what was counted in the rows, for people to read; None if nothing was.
+    findings: what is known before the training and belongs to its results, by names; None if nothing is.
     """
 
     model_class: Any
@@ -42,6 +43,7 @@ class Benchmark(ABC):
     class_counts: Any = None
     digest: str = ""
     report: Any = None
+    findings: dict[str, Any] | None = None
 
     @property
     def num_taught(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from .data_options import BENCHMARK_DEFAULTS
-from .options import FORMS, NUM_AUGMENTED, WINDOWS, TrainingOptions
+from .options import FORMS, TEACHING_OF_BENCHMARKS, WINDOWS, TrainingOptions
 
 
 def changed_fields(options: TrainingOptions) -> dict[str, Any]:
@@ -15,8 +15,7 @@ def changed_fields(options: TrainingOptions) -> dict[str, Any]:
                 for option in fields(options)}
     if options.benchmark != "own":  # every benchmark has these, so that they are not worth a mention
         defaults |= {name: BENCHMARK_DEFAULTS[options.benchmark][name] for name in ("epochs", "weight_decay")}
-        if getattr(options, "num_augmented", None) == NUM_AUGMENTED:
-            defaults["num_augmented"] = NUM_AUGMENTED
+        defaults |= {name: value for name, value in TEACHING_OF_BENCHMARKS.items() if name in defaults}
     if options.model_name is None:
         defaults["init"] = "encoder" if options.benchmark == "own" else "random"
     if options.init != "encoder" and not options.has_windows:

@@ -52,9 +52,9 @@ def distill(options: DistillationOptions) -> dict[str, Any]:
         options = choose_start(options, taught.texts(), taught.settings)
         return train(fit_to_texts(options, taught.num_train), taught, build, loss, describe_agreement)
     benchmark, options = _open_labelled(options)
-    results = train(options, benchmark, build, loss)
-    return results | {"teacher": benchmark.teacher_score, "num_augmented": benchmark.num_augmented,
-                      "num_natural": len(benchmark.natural)}
+    if (score := benchmark.findings["teacher"]) is not None:
+        print(f"teacher: {benchmark.main_metric} {score:.4f} on the dev rows", file=sys.stderr, flush=True)
+    return train(options, benchmark, build, loss)
 
 
 def _open_labelled(options: DistillationOptions
@@ -92,7 +92,7 @@ class TeacherLabelledGlue(Glue):
     """A task of GLUE whose training rows carry the teacher's logits beside their class, with augmented and natural
     texts added, from all of which but the augmented a new vocabulary is made.
 
-    teacher_score: the teacher's main metric on the dev set; None if only its logits are at hand.
+    findings: teacher, its main metric on the dev set, None if only its logits are at hand; num_augmented, num_natural.
     """
 
     def __init__(self, options: DistillationOptions) -> None:
@@ -101,11 +101,11 @@ class TeacherLabelledGlue(Glue):
         first = next(iter(self.dev))
         dev_texts = [text for rows in self.dev.values() for text in rows.columns[0]]
         labelled = label_rows(options, self.train, dev_texts, self.dev[first].columns[0], self.task.num_labels)
-        self.rows, self.num_augmented, self.natural = labelled.rows, labelled.num_augmented, labelled.natural
-        self.teacher_score = None
+        self.rows, self.natural = labelled.rows, labelled.natural
+        score = None
         if labelled.dev_logits is not None:
-            scores = self.task.scores(labelled.dev_logits, self.dev[first].labels, first)
-            self.teacher_score = scores[self.main_metric]
+            score = self.task.scores(labelled.dev_logits, self.dev[first].labels, first)[self.main_metric]
+        self.findings: dict[str, Any] = labelled.findings(score)
 
     def texts(self) -> Iterable[str]:
         return chain(super().texts(), self.natural)
@@ -126,10 +126,11 @@ class TeacherLabelledOwnRows(OwnRows):
         train = Rows(([text for text, in self.rows("train")],), self.targets("train"), self.source)
         dev_texts = [text for text, in self.rows("dev")]
         labelled = label_rows(options, train, dev_texts, dev_texts, len(self.labels), self.labels)
-        self.labelled, self.num_augmented, self.natural = labelled.rows, labelled.num_augmented, labelled.natural
-        self.teacher_score = None
+        self.labelled, self.natural = labelled.rows, labelled.natural
+        score = None
         if labelled.dev_logits is not None:
-            self.teacher_score = self.scores(labelled.dev_logits, "dev")[self.main_metric]
+            score = self.scores(labelled.dev_logits, "dev")[self.main_metric]
+        self.findings: dict[str, Any] = labelled.findings(score)
 
     @property
     def num_taught(self) -> int:
@@ -158,6 +159,10 @@ class Labelled(NamedTuple):
     num_augmented: int
     natural: list[str]
     dev_logits: np.ndarray | None
+
+    def findings(self, score: float | None) -> dict[str, Any]:
+        """What belongs to the results of the training; ``score`` is the teacher's."""
+        return {"teacher": score, "num_augmented": self.num_augmented, "num_natural": len(self.natural)}
 
 
 def label_rows(options: DistillationOptions, train: Rows, all_dev_texts: list[str], dev_texts: list[str],

@@ -87,6 +87,8 @@ def how_it_was_made(options: TrainingOptions, results: dict[str, Any], config: D
         f"{'output' if options.benchmark == 'squad' or config.head_hidden else 'label'}"
         + (f", {config.head_hidden} hidden units in the head" if config.head_hidden else "") + ".",
         *(f"- {note}" for note in options.notes()),
+        *([] if results.get("teacher") is None else [
+            f"- The teacher's {results['metric'].replace('_', ' ')} on the dev rows: {results['teacher']:.4f}."]),
         f"- Live parameters: **{parts['all']:,}** ({parts['embeddings']:,} in the embeddings, "
         f"{parts[between[1]]:,} in the {between[0]}, {parts['head']:,} in the head), written as {options.save_dtype}.",
         f"- Made in {results['seconds']:.0f} s (torch threads: {torch.get_num_threads()}) with {_versions()}.", "",

@@ -27,7 +27,8 @@ WINDOWS = {"window_dendrites": 32, "window_layers": 5}
 FORMS: dict[bool, dict[str, Any]] = {
     False: {"pooling": "mean_masked", "embedding_norm": "layer_norm"},
     True: {"pooling": "gated_mean", "embedding_norm": "none", "max_position_embeddings": 0}}
-NUM_AUGMENTED = 180_000
+# What was chosen on SST-2 for a distillation; own rows have what fits them.
+TEACHING_OF_BENCHMARKS = {"num_augmented": 180_000, "teacher_epochs": 2, "teacher_lr": 3e-5}
 # Options that ask for a model or a vocabulary of another form than a pretrained encoder has.
 OWN_FORM = ("tokenizer_name", "vocabulary", "cased", *FRESH_SIZES, *WINDOWS, "embedding_norm", "pooling")
 STUDENTS = ("dsn",)  # distillation.py says how each is built
@@ -340,8 +341,10 @@ class DistillationOptions(TrainingOptions):
     teacher_dir: str | None = field(default=None, metadata={
         "help": "folder for a fine-tuned teacher and for the logits of its texts, both of which later runs use again "
                 "(default: teacher in output_dir)"})
-    teacher_epochs: int = field(default=2, metadata={"help": "fine-tuning: passes over the training rows"})
-    teacher_lr: float = field(default=3e-5, metadata={"help": "fine-tuning: highest learning rate"})
+    teacher_epochs: int = field(default=BY_DATA, metadata={
+        "help": "fine-tuning: passes over the training rows (default: 2, for own rows fits the rows)"})
+    teacher_lr: float | None = field(default=None, metadata={
+        "help": "fine-tuning: highest learning rate (default: 3e-5, for own rows that of train)"})
     teacher_batch_size: int = field(default=32, metadata={"help": "fine-tuning: training rows per step"})
     teacher_bf16: bool = field(default=False, metadata={
         "help": "fine-tune the teacher, and label texts with it, with matrix products in bfloat16, for processors that "
@@ -350,7 +353,7 @@ class DistillationOptions(TrainingOptions):
     student: str = field(default="dsn", metadata={"help": "kind of model that learns"})
     num_augmented: int = field(default=BY_DATA, metadata={
         "help": "number of texts made from parts of the training rows, for the teacher to label (default: "
-                f"{NUM_AUGMENTED}, for own rows one for each of them, without a teacher 0)"})
+                f"{TEACHING_OF_BENCHMARKS['num_augmented']}, for own rows one for each of them, without a teacher 0)"})
     temperature: float = field(default=2.0, metadata={
         "help": "number by which the logits of both models are divided"})
     teacher_share: float = field(default=0.5, metadata={"help": "share of the teacher in the loss"})
@@ -365,8 +368,9 @@ class DistillationOptions(TrainingOptions):
         super().__post_init__()
         if self.num_augmented is None and (self.teacher is None or self.text_file):
             self.num_augmented = 0
-        elif self.num_augmented is None and self.benchmark != "own":  # own rows are counted first
-            self.num_augmented = NUM_AUGMENTED
+        for name, value in TEACHING_OF_BENCHMARKS.items():
+            if getattr(self, name) is None and self.benchmark != "own":  # whose rows are counted first
+                setattr(self, name, value)
         if self.teacher is None and (not self.extra_margins or self.text_file or self.num_augmented):
             raise ValueError("teacher is not given: name the sequence classifier to learn from.")
         if self.benchmark == "squad" or (self.benchmark == "glue" and not is_single_text_task(self.task)):
@@ -374,8 +378,9 @@ class DistillationOptions(TrainingOptions):
                              "cola.")
         expect_choice("student", self.student, STUDENTS)
         for name in ("teacher_epochs", "teacher_lr", "teacher_batch_size", "temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0.")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}, expected more than 0.")
         if (self.num_augmented or 0) < 0:
             raise ValueError(f"num_augmented is {self.num_augmented}, expected 0 or more.")
         if not 0 <= self.teacher_share <= 1:

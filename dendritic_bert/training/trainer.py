@@ -83,8 +83,8 @@ def train(
         task, start (what training started from, in words), source, num_train, num_dev, num_truncated; runs, one dict
         per seed (seed, seconds, and the metrics of the task as ``evaluate`` gives them); metric, the one of which mean
         and sd are given; majority, the share of the most frequent label in the dev set; live_parameters (embeddings,
-        windows, encoder, head, all); seconds; output_dir; and for own rows temperature, and baseline, what
-        ``tfidf_baseline`` gives.
+        windows, encoder, head, all); seconds; output_dir; the findings of the benchmark; and for own rows temperature,
+        and baseline, what ``tfidf_baseline`` gives.
 
     Raises:
         ValueError, FileNotFoundError: the data are not there or cannot be read as the task's (see ``glue.read_rows``).
@@ -143,7 +143,7 @@ def train(
             "metric": benchmark.main_metric, "mean": float(np.mean(values)),
             "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None, "majority": benchmark.majority,
             "live_parameters": live_parameters(model), "seconds": round(time.perf_counter() - started, 1),
-            "output_dir": str(options.output_dir),
+            "output_dir": str(options.output_dir), **(benchmark.findings or {}),
         }
         if workspace.is_main:
             tokenizer.model_max_length = longest_row(model.config)
