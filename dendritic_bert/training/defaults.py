@@ -20,7 +20,8 @@ LARGEST_REGRESSION = 100_000  # rows of a regression on words, which takes 2 s f
 
 
 def fit_to_rows(options: Any, num_rows: int, num_labels: int, problem_type: str | None = None) -> Any:
-    """``options`` with a value in each field that was left to the rows; those of a benchmark are returned as they are.
+    """``options`` with a value in each field that was left to the rows and is of use to the command; those of a
+    benchmark are returned as they are.
 
     Args:
         options: ``TrainingOptions``, or a class derived from it.
@@ -31,7 +32,8 @@ def fit_to_rows(options: Any, num_rows: int, num_labels: int, problem_type: str 
     if options.benchmark != "own":
         return options
     values = fitting_values(options, num_rows, num_labels, problem_type)
-    return replace(options, **{name: value for name, value in values.items() if getattr(options, name) is None})
+    return replace(options, **{name: value for name, value in values.items()
+                               if getattr(options, name) is None and name not in options.unused})
 
 
 def fitting_values(options: TrainingOptions, num_rows: int, num_labels: int, problem_type: str | None = None

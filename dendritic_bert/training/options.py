@@ -324,6 +324,7 @@ class DistillationOptions(TrainingOptions):
     """
 
     command: ClassVar[str] = "distill"
+    unused: ClassVar[tuple[str, ...]] = ("class_weights", "label_smoothing")
 
     teacher: str | None = field(default=None, metadata={
         "help": "sequence classifier of the task, a folder or a hub id; an encoder without a head is fine-tuned first. "
@@ -363,6 +364,7 @@ class DistillationOptions(TrainingOptions):
         for name in ("text_file", "extra_text", "extra_margins"):
             if isinstance(files := getattr(self, name), (str, Path)):
                 setattr(self, name, [str(files)])
+        self._check_unused()
         if self.text_file:
             self._choose_texts()
         super().__post_init__()
@@ -385,6 +387,17 @@ class DistillationOptions(TrainingOptions):
             raise ValueError(f"num_augmented is {self.num_augmented}, expected 0 or more.")
         if not 0 <= self.teacher_share <= 1:
             raise ValueError(f"teacher_share is {self.teacher_share}, expected 0 to 1.")
+
+    def _check_unused(self) -> None:
+        """Raise ValueError for an option that a training has a use for and a distillation has none."""
+        if self.class_weights != "none" or self.label_smoothing:
+            name = "label_smoothing" if self.label_smoothing else "class_weights"
+            raise ValueError(f"{name} is {getattr(self, name)}, but a student learns the teacher's probabilities as "
+                             "they are: leave it out.")
+        if self.text_file and (self.fraction != 1 or self.calibrate):
+            name = "calibrate" if self.calibrate else "fraction"
+            raise ValueError(f"{name} is {getattr(self, name)}, but it is for rows with labels, and text_file has "
+                             "none: leave it out.")
 
     def _choose_texts(self) -> None:
         """What follows from texts without labels."""

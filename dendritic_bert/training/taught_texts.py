@@ -98,7 +98,6 @@ def fit_to_texts(options: DistillationOptions, num_texts: int) -> DistillationOp
         "batch_size": min(512, max(8, 2 ** round(math.log2(num_texts) / 2))),
         "epochs": min(40, max(4, round(8 * (429_000 / num_texts) ** 0.25))),
         "lr": 2e-3, "head_lr_factor": 1.0, "weight_decay": 0.01, "word_dropout": 0.1, "classifier_dropout": 0.1,
-        "label_smoothing": 0.0,
         **({} if options.checkpoint else {"hidden_size": 32}),
         **({} if options.checkpoint or options.tokenizer_name else {"vocab_size": 9600})}
     return replace(options, **{name: value for name, value in values.items() if getattr(options, name) is None})

@@ -174,6 +174,7 @@ def test_what_is_left_to_own_rows_follows_the_texts_that_are_taught(tmp_path, re
         assert (results["num_train"], results["num_augmented"]) == (135, expected)
         card = (tmp_path / output / "README.md").read_text()
         assert f"and {expected} texts made from their parts" in card
+        assert "--label_smoothing" not in card, "which the loss of a distillation has not"
         assert f" --epochs {epochs} --batch_size 16 --lr {1.4 / steps} " in card
 
 

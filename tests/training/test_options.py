@@ -61,6 +61,11 @@ def test_training_options_that_do_not_fit(changes, message):
     ({"num_augmented": -1}, "num_augmented is -1, expected 0 or more."),
     ({"teacher": None, "extra_margins": ["m.tsv"], "num_augmented": 5}, "teacher is not given: name the sequence"),
     ({"teacher": None, "text_file": ["t.txt"]}, "teacher is not given: name the sequence classifier to learn from."),
+    ({"class_weights": "balanced"}, "class_weights is balanced, but a student learns the teacher's probabilities as"),
+    ({"label_smoothing": 0.1, "train_file": "a.csv"}, "label_smoothing is 0.1, but a student learns the teacher's"),
+    ({"text_file": ["t.txt"], "class_weights": "balanced"}, "class_weights is balanced, but a student learns the"),
+    ({"text_file": ["t.txt"], "fraction": 0.5}, "fraction is 0.5, but it is for rows with labels, and text_file has"),
+    ({"text_file": ["t.txt"], "calibrate": True}, "calibrate is True, but it is for rows with labels, and text_file"),
     ({"text_file": ["t.txt"], "data_dir": "glue"}, "text_file and data_dir are both given: the texts take the place"),
 ])
 def test_distillation_options_that_do_not_fit(changes, message):

@@ -90,6 +90,7 @@ def test_a_student_agrees_with_its_teacher_on_texts_it_has_not_seen(options, tea
     assert f"gives the teacher's label for **{100 * results['mean']:.1f} %**" in card
     assert f"The teacher is `{teacher}`, licence: apache-2.0. The texts are those of unlabelled.txt, lic" in card
     assert "\ndendritic-bert distill " in card
+    assert "--label_smoothing" not in card
 
 
 def test_a_student_from_the_encoder_learns_from_a_teacher_that_is_sure(options, teacher, tmp_path, monkeypatch):
