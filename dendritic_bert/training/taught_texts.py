@@ -38,9 +38,6 @@ class TaughtTexts(Benchmark):
         folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
         teacher = prepare_teacher(options, folder)
         config = teacher_config(teacher)
-        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
-            raise ValueError(f"teacher {teacher} has {config.num_labels} labels and the problem_type "
-                             f"{config.problem_type}: pass a classifier that gives a text one of several classes.")
         texts = read_texts(options.text_file, options.text_column)
         order = np.random.default_rng(0).permutation(len(texts))
         num_held = max(1, round((options.hold_out or HOLD_OUT) * len(texts)))

@@ -106,10 +106,14 @@ def label_texts(
 
     They are kept in ``folder``, where later calls with the same weights find them, those of an interrupted call too.
     The columns follow ``names``, those of the classes, or, where none are given, the outputs. Raises ValueError if the
-    classifier's number of labels is not ``num_labels``, or their names are not ``names``, and BlockingIOError if
-    another process keeps logits there. Texts are cut to ``max_length`` tokens, or to the fewer that it reads.
+    classifier does not give a text one of several classes, if their number is not ``num_labels``, or their names are
+    not ``names``, and BlockingIOError if another process keeps logits there. Texts are cut to ``max_length`` tokens, or
+    to the fewer that it reads.
     """
     config = teacher_config(name)
+    if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+        raise ValueError(f"teacher {name} has {config.num_labels} labels and the problem_type {config.problem_type}: "
+                         "pass a classifier that gives a text one of several classes.")
     if config.num_labels != num_labels:
         raise ValueError(f"teacher {name} has {config.num_labels} labels, the task has {num_labels}: pass a "
                          "model trained on it.")

@@ -67,6 +67,16 @@ def test_a_text_is_cut_to_what_the_teacher_reads(tmp_path, model_class, position
                 model(longer["input_ids"], longer["attention_mask"])
 
 
+@pytest.mark.parametrize("changes", [{"problem_type": "multi_label_classification"}, {"num_labels": 1},
+                                     {"problem_type": "regression"}])
+def test_a_teacher_gives_one_of_several_classes(encoder, tmp_path, changes):
+    model = BertForSequenceClassification.from_pretrained(encoder, **changes)
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"^teacher .*other has [12] labels and the problem_type .*: pass a classifi"):
+        label_texts(str(tmp_path / "other"), ["good"], model.config.num_labels, 20, tmp_path / "labels")
+    assert not (tmp_path / "labels").exists()
+
+
 @pytest.fixture
 def one_thread():
     before = torch.get_num_threads()
