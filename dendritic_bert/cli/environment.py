@@ -13,8 +13,8 @@ from .. import __version__, embedded_model
 # As pyproject.toml has them. The extras for tests, benches, documents and other machines are for a clone alone.
 REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow", "tqdm")
 EXTRAS = {
-    "train": ("accelerate", "datasets", "scikit-learn", "scipy", "torchmetrics", "filelock", "matplotlib", "optuna",
-              "perforatedai", "tensorboard", "wandb"),
+    "train": ("accelerate", "datasets", "scikit-learn", "scipy", "threadpoolctl", "torchmetrics", "filelock",
+              "matplotlib", "optuna", "perforatedai", "tensorboard", "wandb"),
     "export": ("onnx", "onnxruntime"),
     "serve": ("fastapi", "uvicorn"),
     "scale": ("ray",),

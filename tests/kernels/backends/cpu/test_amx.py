@@ -88,7 +88,8 @@ def test_windows(emulator, form):
     assert "skipped" not in done.stdout
     counts = counts_in(done.stdout.splitlines()[-1])
     assert min(counts[name] for name in ("tileloadd", "tilestored", product)) > 10_000
-    assert counts["ldtilecfg"] == counts["tilerelease"] > 50
+    # Once a thread of a call; the tests in int8 make 50, those in bfloat16 more.
+    assert counts["ldtilecfg"] == counts["tilerelease"] >= 50
 
 
 def test_threads_give_the_tiles_back(emulator):
