@@ -42,12 +42,14 @@ class NumThreads(TrainerCallback):
         self.seen.add(torch.get_num_threads())
 
 
-@pytest.mark.parametrize(("windows", "expected"), [({}, 1), ({"window_dendrites": 16, "window_layers": 2}, 3)])
-def test_a_bag_of_words_trains_on_one_thread(own_options, windows, expected):
+@pytest.mark.parametrize(("changes", "largest", "expected"), [
+    ({}, 2_000_000, 1), ({"window_dendrites": 16, "window_layers": 2}, 2_000_000, 3), ({}, 100, 3)])
+def test_a_small_bag_of_words_trains_on_one_thread(own_options, monkeypatch, changes, largest, expected):
+    monkeypatch.setattr("dendritic_bert.training.fit.LARGEST_ON_ONE_THREAD", largest)
     before, threads = torch.get_num_threads(), NumThreads()
     torch.set_num_threads(3)
     try:
-        train(own_options(epochs=1, **windows), callbacks=[threads])
+        train(own_options(epochs=1, **changes), callbacks=[threads])
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
