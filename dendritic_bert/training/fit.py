@@ -69,7 +69,7 @@ def fit(
     if loss is None and model.config.problem_type == "regression":
         targets = measure_targets(train_set.rows.labels)
         loss = partial(squared_error, scale=targets)
-    with (torch_threads(_num_threads(model)), _trackers(options, seed), standardised as scale,
+    with (torch_threads(_num_threads(model, options)), _trackers(options, seed), standardised as scale,
           closing(_Progress(seed, benchmark.main_metric, train_set, quiet)) as progress):
         if targets is not None and not goes_on_from_a_regression(options, model.config.num_labels):
             start_at_targets(model, targets)
@@ -81,7 +81,7 @@ def fit(
             callbacks=[progress, *_checkpoint_callbacks(options), *callbacks],
         )
         trainer.head_lr_factor, trainer.scale = options.head_lr_factor or 1.0, scale
-        trainer.targets = None if options.dendrites else targets
+        trainer.targets = None if options.dendrites else targets  # whose steps are of a last layer that is our own
         trainer.remove_callback(PrinterCallback)  # it prints every log to standard output, which is for results
         if held_out is None:
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
@@ -95,11 +95,11 @@ def fit(
                       stacklevel=2)
 
 
-def _num_threads(model: Any) -> int:
+def _num_threads(model: Any, options: TrainingOptions) -> int:
     """One for a bag of words of a small table, whose steps are so short that threads wait for each other: a training on
     5,400 news took 19 s with one and with two, and beside another program 21 s with one and 60 with two; from the table
-    of BERT-tiny, 3.9 M numbers, it took 14.7 and 12.5 (AMD EPYC, Zen 4)."""
-    is_bag = model.config.dsn and not model.config.window_layers
+    of BERT-tiny, 3.9 M numbers, it took 14.7 and 12.5 (AMD EPYC, Zen 4). Pretraining multiplies larger matrices."""
+    is_bag = model.config.dsn and not model.config.window_layers and options.command != "pretrain"
     is_small = model.get_input_embeddings().weight.numel() <= LARGEST_ON_ONE_THREAD
     return 1 if is_bag and is_small else torch.get_num_threads()
 
