@@ -263,10 +263,11 @@ def test_a_batch_of_long_lines_has_few(runtime, classify_file, tmp_path, monkeyp
     assert sizes == [4, 2, 1]
 
 
-def trained_on(runtime, tmp_path, **columns):
+def trained_on(runtime, tmp_path, problem_type=None, **columns):
     """A classifier whose model was trained on these columns."""
     config, path = AutoConfig.from_pretrained(find_model("tiny")), tmp_path / "model.dsn"
     config.training_columns = {**columns, "label_column": "topic"}
+    config.problem_type = problem_type
     folder = shutil.copytree(find_model("tiny"), tmp_path / "model")
     config.save_pretrained(folder)
     export(folder, path, "engine")
@@ -291,7 +292,34 @@ def test_a_model_of_pairs_reads_no_single_texts(runtime, classify_file, tmp_path
     (tmp_path / "a.csv").write_bytes(b"question,answer\nx,y\n")
     with pytest.raises(ValueError, match="trained on pairs, of the columns 'question' and 'answer', and single texts"):
         classify_file(classifier, tmp_path / "a.csv", io.BytesIO())
-    assert classify_file(classifier, tmp_path / "a.csv", io.BytesIO(), "question") == 1
+    with pytest.warns(UserWarning, match="single texts are classified: use dendritic-bert, which takes pairs"):
+        assert classify_file(classifier, tmp_path / "a.csv", io.BytesIO(), "question") == 1
+    for classify in (classifier, classifier.predict_array):
+        with pytest.warns(UserWarning, match="on pairs, of the columns 'question' and 'answer', but single") as warned:
+            classify(["x"])
+        assert warned[0].filename == __file__
+
+
+def test_a_record_has_no_room_for_several_targets(runtime, classify_file, tmp_path, monkeypatch, capfd):
+    classifier = trained_on(runtime, tmp_path, "regression", text_column="text")
+    (tmp_path / "a.txt").write_text("x\n")
+    message = "a regression of 2 targets, of which a record here has room for one: use dendritic-bert classify, or pre"
+    with pytest.raises(ValueError, match=message):
+        classify_file(classifier, tmp_path / "a.txt", io.BytesIO())
+    assert classifier.predict_array(["x"])[1].shape == (1, 2)
+    from dendritic_bert_runtime.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["dendritic-bert-classify", "--model", classifier.path, "x"])
+    capfd.readouterr()  # the bars of transformers
+    assert main() == 1
+    assert message in capfd.readouterr().err
+
+
+def test_lines_of_text_have_no_columns(runtime, classify_file, tmp_path):
+    (tmp_path / "a.txt").write_text("x\n")
+    with pytest.raises(ValueError, match=r"column is 'b', but .*a\.txt is read as lines of text, which have none: le"):
+        classify_file(runtime.TextClassifier(), tmp_path / "a.txt", io.BytesIO(), "b")
+    assert classify_file(runtime.TextClassifier(), tmp_path / "a.txt", io.BytesIO(), "text") == 1
 
 
 @pytest.mark.filterwarnings("ignore:.* was trained on pairs")

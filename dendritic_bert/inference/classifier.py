@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..embedded_model import EMBEDDED_MODEL
+from .columns import warn_of_other_kind
 from .file_classification import FileReport, classify_file
 from .scores import Answers, Prediction, label_names
 from .streams import PathOrStream
@@ -46,6 +47,8 @@ class TextClassifier(TextLogits):
         super().__init__(model, tokenizer)
         self.labels = label_names(self.config.id2label, self._source.num_labels)
         self._answers = self._make_answers({})
+        self._trained = getattr(self.config, "training_columns", None)
+        self._of_pairs = "text_pair_column" in (self._trained or {})
 
     def __call__(
         self,
@@ -76,7 +79,8 @@ class TextClassifier(TextLogits):
             abstain_below: where the score is lower, the label is None.
 
         Raises TypeError for a text that is not a str, and ValueError for an argument out of its range and for a score
-        that is NaN or infinite, naming the text.
+        that is NaN or infinite, naming the text. Warns where the model was trained on pairs and a text is single, or
+        the reverse.
         """
         if top_k == "" and function_to_apply is None and threshold is None and abstain_below is None:
             best = self._best(texts, batch_size, threads)
@@ -85,6 +89,7 @@ class TextClassifier(TextLogits):
         answers = self.answers(top_k=top_k, function_to_apply=function_to_apply, threshold=threshold,
                                abstain_below=abstain_below)
         first, second = split_pairs(texts)
+        self._warn_of_other_kind(second is not None)
         results: list[Any] = []
         for _, said in self._map_logits(answers.dicts, first, second, batch_size, threads):
             results += said
@@ -99,6 +104,8 @@ class TextClassifier(TextLogits):
         elif type(texts) is not list:
             return None
         check_positive("batch_size", batch_size)
+        if self._of_pairs:
+            return None
         found = self._engine.answers(self, texts, thread_count(threads), *self._answers.rule, self.labels)
         if found is None:
             return None
@@ -120,10 +127,11 @@ class TextClassifier(TextLogits):
 
         A label is the index in ``labels`` of the highest score. ``texts`` is what ``check_texts`` takes, such as an
         array of numpy, a Series of pandas or an array of Arrow, and ``text_pairs`` the second texts. The arrays are the
-        same to the bit for any number of threads. The other arguments and the errors are those of a call.
+        same to the bit for any number of threads. The other arguments, the errors and the warning are those of a call.
         """
         answers = self.answers(function_to_apply=function_to_apply)
         check_positive("batch_size", batch_size)
+        self._warn_of_other_kind(text_pairs is not None)
         found = self._engine.scores(self, texts, text_pairs, thread_count(threads), *answers.rule)
         if found is not None:
             scores, labels, num_truncated, row = found
@@ -140,6 +148,10 @@ class TextClassifier(TextLogits):
             scores[start:start + len(batch)] = batch
             labels[start:start + len(batch)] = batch.argmax(axis=1)
         return labels, scores
+
+    def _warn_of_other_kind(self, is_pair: bool) -> None:
+        warn_of_other_kind(self._trained, is_pair, "classified", "pass the second texts as text_pair or text_pairs"
+                           if self._of_pairs else "leave out the second ones")
 
     def label_names(self) -> list[str]:
         """The labels of the logits, in order."""

@@ -36,6 +36,7 @@ def main() -> int:
         classifier = TextClassifier(args.model)
         if args.column is None:
             classifier.expect_single_texts()
+        classifier.expect_one_score()
         if args.file is not None:
             classify_file(classifier, args)
         elif args.text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 EMBEDDED_MODEL = Path(__file__).with_name("model.dsn")
+NO_FUNCTION = 2  # of the codes in a model's ``scoring``: logits are scores, as in a regression
 
 
 class TextClassifier:
@@ -21,7 +23,8 @@ class TextClassifier:
     ``path`` is a model file; None is the model that comes with the package, which tells positive from negative
     sentences of English. ``labels`` are the names of its labels, ``text_columns`` the columns whose texts it was
     trained on, where they are known, and ``num_truncated`` counts the texts that were cut to the model's length. Calls
-    may overlap. It can be pickled, and the copy opens the file again.
+    may overlap. It can be pickled, and the copy opens the file again. It takes single texts, and warns where the model
+    was trained on pairs.
 
     Raises OSError if the file cannot be read, and ValueError, with the reason, if it is no model.
     """
@@ -43,6 +46,7 @@ class TextClassifier:
         for a text of more tokens than the model takes.
         """
         texts = [texts] if isinstance(texts, str) else _as_list(texts)
+        self._warn_of_pairs()
         function, temperature = self._model.scoring
         try:
             found = self._model.answers(texts, _thread_count(threads), function, temperature, self.labels)
@@ -64,6 +68,7 @@ class TextClassifier:
         import numpy as np
 
         texts = texts if hasattr(texts, "__arrow_c_array__") else _as_list(texts)
+        self._warn_of_pairs()
         try:
             scores, labels, num_truncated = self._scores(texts, threads)
         except UnicodeEncodeError:
@@ -78,9 +83,23 @@ class TextClassifier:
     def expect_single_texts(self) -> None:
         """Raise ValueError if the model was trained on pairs, whose answers to single texts mean little."""
         if len(self.text_columns) > 1:
-            first, second = self.text_columns
-            raise ValueError(f"the model was trained on pairs, of the columns {first!r} and {second!r}, and single "
-                             "texts are read here: use dendritic-bert, or pass --column with --file for single texts.")
+            raise ValueError(f"the model was trained on {self._pairs()}, and single texts are read here: use "
+                             "dendritic-bert, or pass --column with --file for single texts.")
+
+    def expect_one_score(self) -> None:
+        """Raise ValueError if a text has several numbers, of which a record would have the largest alone."""
+        if len(self.labels) > 1 and self._model.scoring[0] == NO_FUNCTION:
+            raise ValueError(f"the model is a regression of {len(self.labels)} targets, of which a record here has "
+                             "room for one: use dendritic-bert classify, or predict_array.")
+
+    def _pairs(self) -> str:
+        first, second = self.text_columns
+        return f"pairs, of the columns {first!r} and {second!r}"
+
+    def _warn_of_pairs(self) -> None:
+        if len(self.text_columns) > 1:
+            warnings.warn(f"the model was trained on {self._pairs()}, but single texts are classified: use "
+                          "dendritic-bert, which takes pairs.", stacklevel=3)
 
     def _scores(self, texts: Any, threads: int | None) -> tuple[bytearray, bytearray, int]:
         """Scores and labels of texts, and how many were cut. Raises ValueError where they are none."""

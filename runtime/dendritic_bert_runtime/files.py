@@ -44,12 +44,14 @@ def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], out
     with a string in each of the first 1,000 objects of JSON Lines, the only column of CSV or TSV. A path gets its file
     when that is complete. Bytes that are not UTF-8 become U+FFFD.
 
-    Raises ValueError for what cannot be read, a record without text, a model of pairs without ``column``, or a file
-    that is input and output; OSError if a file cannot be opened or written.
+    Raises ValueError for what cannot be read, a record without text, a model of pairs without ``column``, a regression
+    of several targets, a ``column`` of lines of text, or a file that is input and output; OSError if a file cannot be
+    opened or written.
     """
     count, trained = 0, classifier.text_columns
     if column is None:
         classifier.expect_single_texts()
+    classifier.expect_one_score()
     with ExitStack() as stack:
         batches = open_texts(Path(input), Columns(column, trained[0] if trained else None), stack)
         if isinstance(output, (str, os.PathLike)):
@@ -121,6 +123,9 @@ def kind_of(which: str, path: Path) -> tuple[str, str | None]:
 
 
 def _lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
+    if columns.given not in (None, "text"):
+        raise ValueError(f"column is {columns.given!r}, but {path} is read as lines of text, which have none: leave it "
+                         "out, or give the file the suffix of what it is, such as .csv.")
     return _in_batches(decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path))
 
 

@@ -2,6 +2,8 @@
 
 import pickle
 import shutil
+import warnings
+from functools import partial
 
 import huggingface_hub
 import numpy as np
@@ -137,6 +139,31 @@ def test_arrays_of_pairs(classifier):
         classifier.predict_array(["a", "b"], ["c"])
     with pytest.raises(TypeError, match=r"^text_pairs\[0\] is 3 of type int"):
         classifier.predict_array(["a"], [3])
+
+
+def test_other_texts_than_those_of_the_training(tokenizer):
+    """Single texts for a model of pairs, and the reverse; answers are the same as without the warning."""
+    model, expected = small_model(seed=1), TextClassifier(small_model(seed=1), tokenizer)
+    model.config.training_columns = {"text_column": "question", "text_pair_column": "answer", "label_column": "label"}
+    of_pairs = TextClassifier(model, tokenizer)
+    for classify in (of_pairs, of_pairs.predict_array):
+        with pytest.warns(UserWarning, match="^the model was trained on pairs, of the columns 'question' and 'answer', "
+                                             "but single texts are classified: pass the second texts as te") as seen:
+            classify(TEXTS)
+        assert seen[0].filename == __file__
+    assert_same_answers = partial(np.testing.assert_array_equal, expected.predict_array(TEXTS)[1])
+    with pytest.warns(UserWarning, match="trained on pairs"):
+        assert_same_answers(pickle.loads(pickle.dumps(of_pairs)).predict_array(TEXTS)[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert of_pairs(PAIR) == expected(PAIR)
+        of_pairs.predict_array(TEXTS, TEXTS)
+    model.config.training_columns = {"text_column": "question", "label_column": "label"}
+    of_texts = TextClassifier(model, tokenizer)
+    assert of_texts(TEXTS) == expected(TEXTS)
+    for classify in (lambda: of_texts(PAIR), lambda: of_texts.predict_array(TEXTS, TEXTS)):
+        with pytest.warns(UserWarning, match="on single texts, of the column 'question', but pairs are classified: le"):
+            classify()
 
 
 @pytest.mark.parametrize("dsn", [True, False])
