@@ -130,8 +130,15 @@ class DendriticBertConfig(BertConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read a configuration of this model or of BERT. Raises ValueError for any other architecture."""
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        """Read a configuration of this model or of BERT. Raises OSError for a file that holds no JSON object, and
+        ValueError for any other architecture."""
+        try:
+            config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except TypeError:  # which transformers lets a number cause
+            config_dict = None
+        if not isinstance(config_dict, dict):
+            raise OSError(f"the config.json of {pretrained_model_name_or_path} holds no JSON object: fetch the model "
+                          "again.")
         model_type = config_dict.pop("model_type", "bert")  # the first BERT checkpoints do not name their type
         if model_type not in ("bert", cls.model_type):
             raise ValueError(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from ..datasets.benchmark import Benchmark
+from ..file_lock import locked
 from .command_line import command_line
 from .defaults import space_around_rule
 from .initialization import choose_start
@@ -42,8 +43,9 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
 
     A training whose loss is not finite counts as a failed trial. One that was interrupted counts as none. Returns task,
     best (the parameters of the best trial, with those that the space fixes), value (its score), trials (their number)
-    and output_dir. Raises as ``train`` does, FileExistsError if ``output_dir`` holds a search of other rows or options
-    or of an older version, and RuntimeError if every trial failed.
+    and output_dir. Raises as ``train`` does, BlockingIOError if another search goes on in ``output_dir``,
+    FileExistsError if it holds a search of other rows or options or of an older version, and RuntimeError if every
+    trial failed.
     """
     require_extra("optuna", "matplotlib")
     import optuna
@@ -54,6 +56,11 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
+    with locked(output / "sweep.lock", f"output_dir {output}"):
+        return _search(options, output)
+
+
+def _search(options: SweepOptions, output: Path) -> dict[str, Any]:
     benchmark = open_benchmark(options)  # once for all trials
     if benchmark.report is not None:
         print(benchmark.report, file=sys.stderr, flush=True)

@@ -75,3 +75,10 @@ def test_keywords_beside_a_file(tmp_path):
     config.save_pretrained(tmp_path)
     with pytest.raises(StrictDataclassError, match="window_layers is 5 and dsn False"):
         AutoConfig.from_pretrained(tmp_path, dsn=False)
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "null", '"bert"'])
+def test_a_file_that_holds_no_object(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(OSError, match=r"^the config\.json of .* holds no JSON object: fetch the model again\.$"):
+        DendriticBertConfig.from_pretrained(tmp_path)

@@ -14,6 +14,7 @@ from glue_files import write_task
 from transformers import HfArgumentParser
 
 from dendritic_bert import cli
+from dendritic_bert.file_lock import locked
 from dendritic_bert.training import TrainingOptions
 from dendritic_bert.training.defaults import fit_to_rows, space_around_rule
 from dendritic_bert.training.options import SWEEP_FILE, SweepOptions, read_space
@@ -141,6 +142,15 @@ def test_a_search_of_other_rows_or_options_is_refused(own_search, tmp_path, spac
     capsys.readouterr()
     sweep(own_search(trials=2, space=str(tmp_path / "copy.yaml"), baseline=False))
     assert re.findall("trial . of .", capsys.readouterr().err) == ["trial 2 of 2"]
+
+
+def test_two_searches_in_one_folder_at_once_are_refused(own_search, tmp_path):
+    (tmp_path / "out").mkdir()
+    with (locked(tmp_path / "out" / "sweep.lock", "the folder"),
+          pytest.raises(BlockingIOError, match=r"^output_dir .*out is in use by another training: wait for it or")):
+        sweep(own_search())
+    assert sweep(own_search())["trials"] == 1
+    assert not (tmp_path / "out" / "sweep.lock").exists()
 
 
 def test_a_search_of_a_version_that_kept_no_settings_is_refused(own_search, tmp_path):
