@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from ..atomic_write import atomic_path
 from ..embedded_model import find_model
 from ..file_lock import locked
+from ..inference.columns import warn_of_other_kind
 from .data_options import DataOptions
 from .inference_workers import infer_texts, round_weights
 from .kept_logits import KeptLogits
@@ -108,9 +109,10 @@ def label_texts(
     The columns follow ``names``, those of the classes, or, where none are given, the outputs. Raises ValueError if the
     classifier does not give a text one of several classes, if their number is not ``num_labels``, or their names are
     not ``names``, and BlockingIOError if another process keeps logits there. Texts are cut to ``max_length`` tokens, or
-    to the fewer that it reads.
+    to the fewer that it reads. Warns where the classifier was trained on pairs.
     """
     config = teacher_config(name)
+    warn_of_other_kind(getattr(config, "training_columns", None), False, "labelled", "pass a teacher of single texts")
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         raise ValueError(f"teacher {name} has {config.num_labels} labels and the problem_type {config.problem_type}: "
                          "pass a classifier that gives a text one of several classes.")

@@ -67,6 +67,14 @@ def test_a_text_is_cut_to_what_the_teacher_reads(tmp_path, model_class, position
                 model(longer["input_ids"], longer["attention_mask"])
 
 
+def test_a_teacher_of_pairs_warns(bert, tmp_path):
+    bert.config.training_columns = {"text_column": "question", "text_pair_column": "answer", "label_column": "label"}
+    bert.config.save_pretrained(tmp_path / "bert")
+    with pytest.warns(UserWarning, match="^the model was trained on pairs, of the columns 'question' and 'answer', but "
+                                         "single texts are labelled: pass a teacher of single texts"):
+        label_texts(str(tmp_path / "bert"), ["bleak!"], 2, 20, tmp_path / "labels")
+
+
 @pytest.mark.parametrize("changes", [{"problem_type": "multi_label_classification"}, {"num_labels": 1},
                                      {"problem_type": "regression"}])
 def test_a_teacher_gives_one_of_several_classes(encoder, tmp_path, changes):
