@@ -38,7 +38,7 @@ REPLACED: list[tuple[Any, list[str]]] = [
                                                    "arithmetic_check", "div_or_mod"]),
 ]
 MOST_CONSTANTS = 1000
-# Two operands of one of these types and of one shape are what an operation computes with.
+# Two operands of one of these types need no other one, whatever the operation.
 PLAIN = {id(dtype) for dtype in (tl.int1, tl.int32, tl.int64, tl.uint32, tl.uint64, tl.float32, tl.float64)}
 
 
@@ -122,13 +122,8 @@ def _broadcast_what_differs(self, lhs, rhs):
 def _make_compatible_what_differs(self, lhs, rhs, *options, **named):
     if type(lhs) is tl.tensor and id(lhs.dtype) in PLAIN:
         if type(rhs) is tl.tensor and lhs.dtype is rhs.dtype:
-            if lhs.shape is rhs.shape:
-                return lhs, rhs
-            if lhs.type.is_block() and not rhs.type.is_block():
-                return lhs, _splat(rhs, lhs)
-            if rhs.type.is_block() and not lhs.type.is_block():
-                return _splat(lhs, rhs), rhs
-        elif type(rhs) in (int, float):
+            return self.broadcast_impl_value(lhs, rhs)
+        if type(rhs) in (int, float):
             key = repr(rhs), id(lhs.dtype), id(lhs.shape), *options, *named.items()
             if key not in _constants:
                 like, constant = _make_compatible(self, lhs, rhs, *options, **named)
@@ -139,11 +134,6 @@ def _make_compatible_what_differs(self, lhs, rhs, *options, **named):
                 _constants[key] = constant
             return lhs, _constants[key]
     return _make_compatible(self, lhs, rhs, *options, **named)
-
-
-def _splat(scalar, block):
-    data = np.full(block.handle.data.shape, scalar.handle.data, scalar.handle.data.dtype)
-    return tl.tensor(interpreter.TensorHandle(data, block.dtype), block.type)
 
 
 def _np_dtype_once(dtype) -> np.dtype:
