@@ -70,10 +70,14 @@ class Workspace:
         return bool(self.runs) or not self.training or any(self.folder.glob("seed-*/checkpoint-*/trainer_state.json"))
 
     def publish(self, output: Path) -> None:
-        """Move every file up, the configuration last: without it the folder is not yet a model."""
+        """Move every file up, the configuration last: without it the folder is not yet a model. What an earlier model
+        had and this one has not is deleted."""
         runs_file = self.folder / RUNS_FILE
         self.training, self.runs = {}, []  # if the move is interrupted, what is left is ours but continues nothing
         self._save()
+        for name in MODEL_FILES if _is_model(output / "config.json") else ():
+            if not (self.folder / name).exists():
+                (output / name).unlink(missing_ok=True)
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "config.json"):
             if path == runs_file:
                 continue

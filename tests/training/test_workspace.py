@@ -178,7 +178,8 @@ def test_a_disk_without_room(options, tmp_path, stop, capsys):
 def test_a_second_run_replaces_the_first(options, tmp_path):
     first = train(options(epochs=1))
     old = weights(first["output_dir"])
-    (tmp_path / "out" / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "projection.safetensors"):  # the second as if the first model were a packed encoder
+        (tmp_path / "out" / name).write_text("mine")
     train(options(epochs=1, seeds=[1]))
     assert not same(old, weights(first["output_dir"]))
     assert sorted(os.listdir(tmp_path / "out")) == sorted([*FILES, "notes.txt"])
