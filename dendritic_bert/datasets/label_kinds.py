@@ -91,10 +91,9 @@ class Labels(NamedTuple):
         return np.bincount(self.values, minlength=len(self.names)) if self.names else np.zeros(0, np.int64)
 
     def keys(self) -> np.ndarray:
-        """``[n]``, equal for rows with the same labels (sums of random numbers, where a row has several)."""
+        """``[n]``, equal for rows with the same labels (sums of random numbers, where a row has several classes)."""
         if self.starts is None:
-            return self.values if self.values.ndim == 1 else self.values.astype(np.float64) @ _draw(
-                self.values.shape[1]).astype(np.float64)
+            return np.unique(self.values, axis=0, return_inverse=True)[1].ravel()
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_draw(len(self.names))[self.values])])
         return np.diff(sums[self.starts])
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.preprocessing import LabelEncoder, MultiLabelBinarizer
 
 from dendritic_bert.datasets import label_kinds
-from dendritic_bert.datasets.label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector, is_missing
+from dendritic_bert.datasets.label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector, Labels, is_missing
 
 
 def collect(values, batch=7, **options):
@@ -204,8 +204,16 @@ def test_several_targets():
     labels = collect(values.tolist(), 4)
     assert (labels.problem_type, labels.num_labels) == (REGRESSION, 3)
     np.testing.assert_array_equal(labels.dense(), values.astype(np.float32))
-    keys = labels.keys()
-    assert len(set(keys.tolist())) == 9
+    assert len(set(labels.keys().tolist())) == 9
+
+
+@pytest.mark.parametrize("num_targets", [2, 8, 17, 33])
+def test_equal_rows_of_targets_have_equal_keys(num_targets):
+    """In any number of rows: a product of matrices sums the first rows in another order than the last ones."""
+    targets = RNG.normal(size=(2, num_targets)).astype(np.float32)
+    for size in range(2, 70):
+        row = RNG.integers(0, 2, size)
+        assert np.unique(np.stack([row, Labels(REGRESSION, (), targets[row]).keys()]), axis=1).shape[1] == len({*row})
 
 
 @pytest.mark.parametrize("values", [
