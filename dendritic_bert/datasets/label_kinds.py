@@ -275,7 +275,7 @@ class LabelCollector:
                              f"{CLASSES} has one label for each row: write one, or train on lists with problem_type "
                              f"{SEVERAL}.")
         self.has_lists = is_list or self.problem_type == SEVERAL
-        if not self.has_lists or not len(value):
+        if not is_list or not len(value):
             return
         self.has_floats = all(isinstance(part, (float, np.floating)) for part in value) or _has_fractions(value)
         if (self.problem_type != REGRESSION and _are_indicators(value, len(value))

@@ -263,6 +263,8 @@ def test_known_classes_come_first():
     ([["a"], "b"], {}, r"^f\.csv, line 3: the label 'b' of column 'label' is not a list, as the labels above are: "),
     (["b"], {"problem_type": SEVERAL}, r"^f\.csv, line 2: the label 'b' of column 'label' is not a list, as "
      r"problem_type multi_label_classification needs: write all as lists, "),
+    ([0, 1], {"problem_type": SEVERAL}, r"^f\.csv, line 2: the label 0 of column 'label' is not a list, as problem_type "
+     r"multi_label_classification needs: write all as lists, "),
     ([["a"], ["b"]], {"problem_type": CLASSES}, r"^f\.csv, line 2: the label \['a'\] of column 'label' is a list, "
      r"where single_label_classification has one label for each row: write one, or train on lists with problem_type "),
     ([[0.9, 0.1], [0.2, 0.8]], {"problem_type": CLASSES}, r"^f\.csv, line 2: the label \[0\.9, 0\.1\] of column "),
