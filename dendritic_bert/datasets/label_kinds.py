@@ -125,6 +125,10 @@ class LabelCollector:
             raise ValueError(f"problem_type is {problem_type!r}, expected one of {', '.join(PROBLEM_TYPES)}.")
         if separator == "":
             raise ValueError("label_separator is '', expected the character between the labels of a row, such as ';'.")
+        if separator is not None and problem_type not in (None, SEVERAL):
+            raise ValueError(f"label_separator is {separator!r} and problem_type is {problem_type}, and only {SEVERAL} "
+                             "has several labels to separate: leave label_separator out, or train with problem_type "
+                             f"{SEVERAL}.")
         self.column, self.source, self.separator, self.problem_type = column, source, separator, problem_type
         self.known, self.is_closed, self.is_training = tuple(known), is_closed, is_training
         self.ids = {name: number for number, name in enumerate(self.known)}

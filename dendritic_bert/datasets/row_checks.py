@@ -26,6 +26,7 @@ class DataReport:
     columns: which columns were taken, in words. unused: names of the others.
     problem_type: one of ``label_kinds.PROBLEM_TYPES``.
     class_counts: for each class the number of training rows, in the order of the ids; empty for a regression.
+    label_range: the least and the largest number of a regression. are_lists: whether each row has a list of these.
     num_train, num_dev: rows. num_rows: rows of the training file, with those that are held out of it.
     num_skipped: rows that were left out, as they have no text or no label, or, among dev rows, a label that no training
         row has.
@@ -49,6 +50,7 @@ class DataReport:
     hold_out: float
     class_counts: dict[str, int] = field(default_factory=dict)
     label_range: tuple[float, float] | None = None
+    are_lists: bool = False
     num_rows: int = 0
     num_skipped: int = 0
     num_replaced: int = 0
@@ -126,11 +128,13 @@ class DataReport:
     def _labels(self) -> str:
         if self.problem_type == REGRESSION:
             low, high = self.label_range or (0.0, 0.0)
-            return (f"labels: numbers from {low:g} to {high:g}, taken as a regression (problem_type {CLASSES} makes "
-                    "them classes)")
+            other = SEVERAL if self.are_lists else CLASSES
+            return (f"labels: numbers from {low:g} to {high:g}, taken as a regression (problem_type {other} makes them "
+                    "classes)")
         kind = "classes of which a row may have several" if self.problem_type == SEVERAL else "classes"
         most_first = sorted(self.class_counts.items(), key=lambda item: -item[1])
-        note = f" (problem_type {REGRESSION} takes them as numbers)" if are_numbers(self.class_counts) else ""
+        note = (f" (problem_type {REGRESSION} takes them as numbers)"
+                if self.problem_type == CLASSES and are_numbers(self.class_counts) else "")
         return (f"labels: {len(self.class_counts)} {kind}{note}, with their training rows: "
                 f"{_some([f'{name} {count:,}' for name, count in most_first])}")
 
@@ -153,7 +157,7 @@ def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.n
         train.source, None if dev is train else dev.source, str(train.columns),
         [name for name in train.records.names if name not in train.columns.all], labels.problem_type,
         int(train_rows.sum()), int(dev_rows.sum()), hold_out, dict(zip(labels.names, counts)),
-        None if numbers is None else (float(numbers.min()), float(numbers.max())),
+        None if numbers is None else (float(numbers.min()), float(numbers.max())), labels.values.ndim == 2,
         num_rows=len(train), num_skipped=sum(table.num_skipped for table in tables),
         num_replaced=sum(table.num_replaced for table in tables), num_empty=sum(table.num_empty for table in tables),
         num_duplicates=len(text_of) - len(first), num_contradicting=int(contradicts[text_of].sum()),

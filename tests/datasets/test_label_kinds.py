@@ -263,8 +263,8 @@ def test_known_classes_come_first():
     ([["a"], "b"], {}, r"^f\.csv, line 3: the label 'b' of column 'label' is not a list, as the labels above are: "),
     (["b"], {"problem_type": SEVERAL}, r"^f\.csv, line 2: the label 'b' of column 'label' is not a list, as "
      r"problem_type multi_label_classification needs: write all as lists, "),
-    ([0, 1], {"problem_type": SEVERAL}, r"^f\.csv, line 2: the label 0 of column 'label' is not a list, as problem_type "
-     r"multi_label_classification needs: write all as lists, "),
+    ([0, 1], {"problem_type": SEVERAL}, r"^f\.csv, line 2: the label 0 of column 'label' is not a list, as "
+     r"problem_type multi_label_classification needs: write all as lists, "),
     ([["a"], ["b"]], {"problem_type": CLASSES}, r"^f\.csv, line 2: the label \['a'\] of column 'label' is a list, "
      r"where single_label_classification has one label for each row: write one, or train on lists with problem_type "),
     ([[0.9, 0.1], [0.2, 0.8]], {"problem_type": CLASSES}, r"^f\.csv, line 2: the label \[0\.9, 0\.1\] of column "),
@@ -280,6 +280,11 @@ def test_known_classes_come_first():
     ([f"this is the text of row {number}" for number in range(10)], {},
      r"^f\.csv: the label column 'label' looks like text, 10 different values in 10 rows, 7 words each: name the "),
     (["a"], {"separator": ""}, r"^label_separator is '', expected the character between the labels of a row, such as"),
+    (["a;b", "a"], {"separator": ";", "problem_type": CLASSES}, r"^label_separator is ';' and problem_type is "
+     r"single_label_classification, and only multi_label_classification has several labels to separate: leave label_"),
+    (["1;2"], {"separator": ";", "problem_type": REGRESSION}, r"^label_separator is ';' and problem_type is "
+     r"regression, and only multi_label_classification has several labels to separate: leave label_separator out, or "
+     r"train with problem_type multi_label_classification\.$"),
 ])
 def test_labels_that_do_not_fit(values, options, message):
     with pytest.raises(ValueError, match=message):

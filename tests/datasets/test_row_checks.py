@@ -109,6 +109,11 @@ def test_bytes_that_are_not_utf_8(tmp_path):
                  "2 9"),
     ([0.5, 2] * 9, "labels: numbers from 0.5 to 2, taken as a regression (problem_type single_label_classification "
                    "makes them classes)"),
+    ([[0.5, 2.0], [1.5, 1.0]] * 9, "labels: numbers from 0.5 to 2, taken as a regression (problem_type "
+                                   "multi_label_classification makes them classes)"),
+    ([[0.5], [1.5]] * 9, "labels: numbers from 0.5 to 1.5, taken as a regression (problem_type "
+                         "multi_label_classification makes them classes)"),
+    ([[1], [1, 2]] * 9, "labels: 2 classes of which a row may have several, with their training rows: 1 18, 2 9"),
     ([["q"], ["q", "p"]] * 9, "labels: 2 classes of which a row may have several, with their training rows: q 18, p 9"),
 ])
 def test_the_kind_of_labels_is_said(labels, line):
