@@ -201,9 +201,11 @@ class LabelCollector:
 
     def knows(self, value: Any, row: int, place: Place) -> bool:
         """Whether ``add`` can take a label as far as its classes are concerned; False only if it ``is_closed``."""
-        if not self.is_closed or self.values.typecode == "d" or _are_indicators(value, len(self.known)):
+        if not self.is_closed or self.values.typecode == "d":
             return True
         parts = self._parts(as_list(value) if self.separator is None else value)
+        if _are_indicators(parts, len(self.known)):
+            return True
         names = [self._name(part, row, place)
                  for part in (parts if isinstance(parts, (list, tuple, np.ndarray)) else [parts])]
         return None not in map(self._find, names)

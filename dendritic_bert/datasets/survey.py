@@ -138,8 +138,12 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     is_row[is_row] = ~is_missing
     if not len(is_row):
         _expect_well_formed(source, position)
+        raise ValueError(f"{source} holds no row: name a file that does.")
     if not len(digests):
-        raise ValueError(f"{source} holds no row" + (" with a label." if len(is_row) else ": name a file that does."))
+        wanted = (f"one of the labels of the training, such as {collector.known[0]!r}"
+                  if collector.is_closed and collector.known else "a label")
+        raise ValueError(f"{source} holds no row with a text and {wanted}: name another label_column, or pass on_error "
+                         "stop, which says what is wrong with its first row.")
     num_empty = int((digests == _digest([""] * len(columns.texts))).sum())
     return Table(records, columns, is_row, collector.finish(), digests, num_empty,
                  position.num_malformed if on_error == "skip" else 0, position.num_replaced)

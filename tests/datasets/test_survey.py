@@ -34,6 +34,7 @@ def test_rows_that_are_not_whole(monkeypatch):
     ([["x"], ["z"], ["x", "z"], [], ["y"]], ["x", "y"], {}, [0, 3, 4]),
     ([2.0, 3, "1", 2, 1], ["1", "2"], {}, [0, 2, 3, 4]),
     ([[1, 0, 0], [0, 1, 1], [1, 0], [0, 0, 0], [1, 1, 1]], ["x", "y", "z"], {}, [0, 1, 3, 4]),
+    (["[1, 0, 0]", "[0, 1, 1]", "[1, 0]", "[0, 0, 0]", "[1, 1, 1]"], ["x", "y", "z"], {}, [0, 1, 3, 4]),
     ([0.5, "2", 3, 4, None], [], {"problem_type": "regression"}, [0, 1, 2, 3]),
     ([0.5, "2", "NA", 4, "null"], [], {"problem_type": "regression"}, [0, 1, 3]),
     (["1", "NA", "2", "None", "2.0"], ["1", "2"], {}, [0, 2, 4]),
@@ -75,9 +76,16 @@ def test_rows_that_end_it(texts, labels, message):
         read(texts, labels)
 
 
-def test_no_row_with_a_label():
-    with pytest.raises(ValueError, match=r"^rows holds no row with a label\.$"):
-        read(["a"], [None], "skip")
+@pytest.mark.parametrize(("texts", "labels", "known", "wanted"), [
+    (["a", "b"], [None, ""], [], "a label"), ([None, None], ["x", "y"], [], "a label"),
+    (["a", "b"], ["z", "q"], ["x", "y"], "one of the labels of the training, such as 'x'")])
+def test_no_row_is_left(texts, labels, known, wanted):
+    collector = LabelCollector("label", "rows", known=known, is_closed=bool(known))
+    message = (f"^rows holds no row with a text and {wanted}: name another label_column, or pass on_error stop, which "
+               r"says what is wrong with its first row\.$")
+    with pytest.raises(ValueError, match=message):
+        survey(ListedRecords({"text": texts, "label": labels}, "rows"), Columns("text", None, "label"), collector,
+               "skip")
 
 
 def test_a_file_that_grows_between_two_passes():
