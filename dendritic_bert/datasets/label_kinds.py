@@ -213,8 +213,9 @@ class LabelCollector:
     def finish(self) -> Labels:
         """The labels of all rows."""
         if self.values.typecode == "d":
-            targets = self._targets(np.array(self.values))
-            return Labels(REGRESSION, (), targets.reshape(-1, self.num_targets) if self.num_targets else targets)
+            numbers = np.array(self.values)
+            return Labels(REGRESSION, (), self._targets(
+                numbers.reshape(-1, self.num_targets) if self.num_targets else numbers))
         if self.num_indicators:
             names = self.known or tuple(map(str, range(self.num_indicators)))
             return Labels(SEVERAL, names, np.array(self.values, np.int32), self._starts())
@@ -238,18 +239,19 @@ class LabelCollector:
         return Labels(problem_type, names, ids, self._starts() if self.has_lists else None)
 
     def _targets(self, numbers: np.ndarray) -> np.ndarray:
-        """The numbers of a regression in float32."""
-        if not len(numbers):
-            return numbers.astype(np.float32)
-        low, high = numbers.min(), numbers.max()
-        largest = max(low, high, key=abs)
-        if abs(largest) > np.finfo(np.float32).max:
-            raise ValueError(f"{self.source}: column {self.column!r} holds {largest:g}, and float32 ends at 3.4e+38: "
-                             "divide its numbers by a constant.")
-        step = float(np.spacing(np.float32(abs(largest))))
-        if self.is_training and 0 < high - low < LEAST_STEPS * step:
-            raise ValueError(f"{self.source}: the numbers of column {self.column!r} lie between {low:.17g} and "
-                             f"{high:.17g}, where float32 has steps of {step:g}: subtract {low:.17g} from them.")
+        """The numbers of a regression, ``[n]`` or ``[n, C]``, in float32."""
+        for target, values in enumerate(np.atleast_2d(numbers.T) if len(numbers) else ()):
+            low, high = values.min(), values.max()
+            largest = max(low, high, key=abs)
+            if abs(largest) > np.finfo(np.float32).max:
+                raise ValueError(f"{self.source}: column {self.column!r} holds {largest:g}, and float32 ends at "
+                                 "3.4e+38: divide its numbers by a constant.")
+            step = float(np.spacing(np.float32(abs(largest))))
+            if self.is_training and 0 < high - low < LEAST_STEPS * step:
+                which = f", target {target + 1} of {self.num_targets}," if self.num_targets else ""
+                raise ValueError(f"{self.source}: the numbers of column {self.column!r}{which} lie between {low:.17g} "
+                                 f"and {high:.17g}, where float32 has steps of {step:g}: subtract {low:.17g} from "
+                                 "them.")
         return numbers.astype(np.float32)
 
     def _classes(self, found: list[str], ids: np.ndarray, is_numeric: bool) -> list[str]:

@@ -272,6 +272,9 @@ def test_known_classes_come_first():
      r"fractional part, and the lists above have none: pass problem_type regression if they are several targets of a "),
     ([1700000000 + 1.5 * row for row in range(60)], {}, r"^f\.csv: the numbers of column 'label' lie between "
      r"1700000000 and 1700000088\.5, where float32 has steps of 128: subtract 1700000000 from them\.$"),
+    ([[0.5 + row, 1e9 + row] for row in range(60)], {}, r"^f\.csv: the numbers of column 'label', target 2 of 2, lie "
+     r"between 1000000000 and 1000000059, where float32 has steps of 64: subtract 1000000000 from them\.$"),
+    ([[1e9 + row, 1e39] for row in range(6)], {"is_training": False}, r"^f\.csv: column 'label' holds 1e\+39, and "),
     ([1e39, 2.5], {"problem_type": REGRESSION}, r"^f\.csv: column 'label' holds 1e\+39, and float32 ends at "),
     (["0.5", "1.5", "-inf"], {}, r"^f\.csv: column 'label' holds numbers and '-inf', and a regression needs "),
     ([0.5, 1.5, float("inf")], {}, r"^f\.csv: column 'label' holds numbers and 'inf', and a regression needs finite "),
