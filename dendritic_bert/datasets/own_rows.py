@@ -277,10 +277,14 @@ def _expect_classes(table: Table, is_chosen: bool) -> None:
             raise ValueError(f"{table.source}: all {len(table)} rows have the number {labels.values.flat[0]:g} in "
                              f"column {column!r}: name another label_column, or add rows with others.")
         return
-    if len(labels.names) < 2:
-        raise ValueError(f"{table.source}: all {len(table)} rows have the label {''.join(labels.names)!r} in column "
-                         f"{column!r}: name another label_column, or add rows of another class.")
     counts = labels.counts()
+    if len(labels.names) < 2:
+        label, num_rows = "".join(labels.names), int(counts.sum())
+        found = (f"all {num_rows} rows have the label {label!r}" if num_rows == len(table) else
+                 f"{num_rows} of {len(table)} rows have the label {label!r}, the others none," if num_rows else
+                 "no row has a label")
+        raise ValueError(f"{table.source}: {found} in column {column!r}: name another label_column, or add rows of "
+                         "another class.")
     num_found, num_single = int((counts > 0).sum()), int((counts == 1).sum())
     if num_found >= len(table) and counts.max() < 2:  # rows with several labels may have more than rows
         raise ValueError(f"{table.source}: column {column!r} has {num_found} different labels in {len(table)} rows: "

@@ -192,6 +192,16 @@ def test_labels_of_strings_with_a_separator(tmp_path):
     assert rows.targets("dev").shape == (6, 2)
 
 
+@pytest.mark.parametrize(("tags", "found"), [
+    (["urgent", ""], "30 of 60 rows have the label 'urgent', the others none, in column 'tags'"),
+    (["urgent", "urgent; urgent"], "all 60 rows have the label 'urgent' in column 'tags'"),
+    (["", ";"], "no row has a label in column 'tags'")])
+def test_fewer_than_two_labels_where_a_row_may_have_several(tmp_path, tags, found):
+    path = write_csv(tmp_path / "f.csv", ["text", "tags"], zip(TEXTS, tags * 30))
+    with pytest.raises(ValueError, match=rf"f\.csv: {found}: name another label_column, or add rows of another class"):
+        OwnRows.open(path, label_separator=";")
+
+
 def test_more_labels_than_rows():
     """Where 60 tags stand once and 2 often, these can be learnt; where all tags stand once, nothing can."""
     often = [["often"], ["sometimes"]] * 30
