@@ -213,9 +213,8 @@ class LabelCollector:
     def finish(self) -> Labels:
         """The labels of all rows."""
         if self.values.typecode == "d":
-            numbers = np.array(self.values)
-            return Labels(REGRESSION, (), self._targets(
-                numbers.reshape(-1, self.num_targets) if self.num_targets else numbers))
+            shape = (-1, self.num_targets) if self.num_targets else -1
+            return Labels(REGRESSION, (), self._targets(np.array(self.values).reshape(shape)))
         if self.num_indicators:
             names = self.known or tuple(map(str, range(self.num_indicators)))
             return Labels(SEVERAL, names, np.array(self.values, np.int32), self._starts())
