@@ -31,6 +31,11 @@ def plain_type(type: pa.DataType) -> pa.DataType:
     return type.value_type if pa.types.is_dictionary(type) else type
 
 
+def _plain(array: pa.Array) -> pa.Array:
+    """The values of a column in their ``plain_type``; a null inside of a dictionary is one of them."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """The names of the classes of columns that hold their numbers, or lists of these, as the library ``datasets``
     writes them beside a schema (ClassLabel)."""
@@ -127,7 +132,9 @@ class TableReader:
                 # Before the size of a part is asked for, which follows the offsets of nested values.
                 self._valid = {name: self._is_valid(table.column(name)) for name in self._columns}
                 for start in range(0, len(table), batch_size):
-                    yield from _small(table[start:start + batch_size])
+                    part = table[start:start + batch_size]
+                    yield from _small(pa.RecordBatch.from_arrays(
+                        [_plain(part.column(name)) for name in self._columns], self._columns))
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from None
 
@@ -218,11 +225,11 @@ class TableReader:
     def _column(self, array: pa.Array, is_valid: bool, is_text_column: bool
                 ) -> tuple[pa.Array, Callable[[], list[Any]]]:
         """A column, of which the texts are string or large_string, and what makes a list of it."""
-        if is_text_column and array.type not in (pa.string(), pa.large_string()):
-            array = (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).cast(pa.string())
+        if is_text_column and pa.types.is_string_view(array.type):
+            array = array.cast(pa.string())
         if not is_valid:
             values = self._values(array)  # now, because the position counts what is replaced
-            return pa.array(values, plain_type(array.type)) if is_text(array.type) else array, lambda: values
+            return pa.array(values, array.type) if is_text(array.type) else array, lambda: values
         return array, partial(self._values, array)
 
     def _is_valid(self, array: pa.Array) -> bool:
@@ -253,9 +260,9 @@ class TableReader:
 
     def _values(self, array: pa.Array) -> list[Any]:
         """The cells of a column as Python has them; dates, times and decimals as text, which keeps all their digits."""
-        type = plain_type(array.type)
+        type = array.type
         if (pa.types.is_temporal(type) and not pa.types.is_interval(type)) or pa.types.is_decimal(type):
-            array = (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array).cast(pa.string())
+            array = array.cast(pa.string())
         try:
             return array.to_pylist()
         except UnicodeDecodeError:
@@ -279,8 +286,6 @@ def _small(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 def _lengths(texts: pa.Array) -> np.ndarray:
     """The bytes of each text, 0 for null."""
-    if pa.types.is_dictionary(texts.type):
-        texts = texts.dictionary_decode()
     if pa.types.is_string_view(texts.type):
         texts = texts.cast(pa.large_string())
     return pa.compute.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)

@@ -101,6 +101,18 @@ def test_null_and_what_is_too_long(format, monkeypatch, batch_size):
         assert position.first_malformed.startswith("input, row 2: ")
 
 
+def test_a_null_inside_of_a_dictionary():
+    """Which Arrow has and Parquet has not; no index of the column says so."""
+    table = pa.table({"t": pa.array(["a", None, "b"]).dictionary_encode(null_encoding="encode")})
+    with pytest.raises(MalformedRecord, match=r"^input, row 2: column 't' is null, fill it in or leave the row out"):
+        read(table, "arrow", [], ["t"])
+    for on_error, texts in (("skip", ["a", "b"]), ("null", ["a", None, "b"])):
+        batch, = read(table, "arrow", [], ["t"], on_error)
+        assert batch.columns == {"t": texts}
+        assert batch.arrays["t"].to_pylist() == texts
+        assert (batch.position.records, batch.position.num_malformed) == (2, 1)
+
+
 @pytest.mark.parametrize("text_columns", [["t"], []])
 @pytest.mark.parametrize(("row_group_size", "rows"), [(1, "row 3"), (2, "rows 3 to 4")])
 def test_a_cell_that_is_too_long_is_not_decoded(monkeypatch, row_group_size, rows, text_columns):
