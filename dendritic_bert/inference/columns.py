@@ -135,7 +135,7 @@ def _is_written(array: Any, column: Column, format: str) -> bool:
 def _kept_type(type: Any) -> Any:
     """The type with which a column of a table is written to a table; None for text, also of what cannot be cut off.
 
-    A dictionary would stand in messages of its own, so its values are written.
+    A dictionary would stand in messages of its own, so its values are written, and those of run ends and views.
     """
     if type is None:
         return None

@@ -23,17 +23,41 @@ HEADER_BYTES = 1 << 20  # at most, of what a column of a row group holds beside 
 def is_text(type: pa.DataType) -> bool:
     """Whether a column of this type holds strings."""
     value = plain_type(type)
-    return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
+    return pa.types.is_string(value) or pa.types.is_large_string(value)
 
 
 def plain_type(type: pa.DataType) -> pa.DataType:
-    """The type of the values of a column: that of the dictionary, if it has one."""
-    return type.value_type if pa.types.is_dictionary(type) else type
+    """The type in which the values of a column are given out: without a dictionary or run ends, and without views, for
+    which pyarrow has few functions."""
+    if pa.types.is_dictionary(type) or pa.types.is_run_end_encoded(type):
+        return plain_type(type.value_type)
+    return _without_views(type)
+
+
+def _without_views(type: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(type):
+        return pa.large_string()
+    if pa.types.is_binary_view(type):
+        return pa.large_binary()
+    if pa.types.is_struct(type):
+        return pa.struct([field.with_type(_without_views(field.type)) for field in type])
+    if pa.types.is_list(type) or pa.types.is_large_list(type) or pa.types.is_fixed_size_list(type):
+        field = type.value_field.with_type(_without_views(type.value_type))
+        return pa.large_list(field) if pa.types.is_large_list(type) else pa.list_(field, getattr(type, "list_size", -1))
+    if pa.types.is_map(type):
+        return pa.map_(*(field.with_type(_without_views(field.type)) for field in (type.key_field, type.item_field)),
+                       type.keys_sorted)
+    return type
 
 
 def _plain(array: pa.Array) -> pa.Array:
     """The values of a column in their ``plain_type``; a null inside of a dictionary is one of them."""
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    if pa.types.is_dictionary(array.type):
+        return pa.DictionaryArray.from_arrays(array.indices, _plain(array.dictionary), safe=False).dictionary_decode()
+    if pa.types.is_run_end_encoded(array.type):
+        return _plain(pa.compute.run_end_decode(array))
+    type = plain_type(array.type)
+    return array if type == array.type else array.cast(type)
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
@@ -182,7 +206,8 @@ class TableReader:
         faults: dict[int, str] = {}
         for column in self._texts:
             texts = table.column(column)
-            for row in np.flatnonzero(_lengths(texts) > MAX_LINE_BYTES).tolist():
+            lengths = pa.compute.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
+            for row in np.flatnonzero(lengths > MAX_LINE_BYTES).tolist():
                 faults.setdefault(row, f"column {column!r} is longer than {MAX_LINE_BYTES >> 20} MiB, split it into "
                                        "several texts.")
             for row in np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False)).tolist() if texts.null_count \
@@ -213,7 +238,7 @@ class TableReader:
             array = table.column(name)
             if nulls and name in self._texts:
                 array = pa.compute.if_else(pa.array([row not in nulls for row in range(len(table))]), array, None)
-            arrays[name], makers[name] = self._column(array, self._valid[name], name in self._texts)
+            arrays[name], makers[name] = self._column(array, self._valid[name])
         lines = before + num_rows
         size = self._size * lines // self._num_rows if self._num_rows else self.stream.tell()
         self._done = self._done._replace(records=self._done.records + len(rows) - len(nulls or ()), lines=lines,
@@ -222,11 +247,8 @@ class TableReader:
             before + 1 + row for row in rows]
         return RecordBatch(LazyColumns(makers), self.position(), self.name, numbers, "row", arrays)
 
-    def _column(self, array: pa.Array, is_valid: bool, is_text_column: bool
-                ) -> tuple[pa.Array, Callable[[], list[Any]]]:
-        """A column, of which the texts are string or large_string, and what makes a list of it."""
-        if is_text_column and pa.types.is_string_view(array.type):
-            array = array.cast(pa.string())
+    def _column(self, array: pa.Array, is_valid: bool) -> tuple[pa.Array, Callable[[], list[Any]]]:
+        """A column, and what makes a list of it."""
         if not is_valid:
             values = self._values(array)  # now, because the position counts what is replaced
             return pa.array(values, array.type) if is_text(array.type) else array, lambda: values
@@ -282,13 +304,6 @@ def _small(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     half = len(table) // 2
     yield from _small(table[:half])
     yield from _small(table[half:])
-
-
-def _lengths(texts: pa.Array) -> np.ndarray:
-    """The bytes of each text, 0 for null."""
-    if pa.types.is_string_view(texts.type):
-        texts = texts.cast(pa.large_string())
-    return pa.compute.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
 
 
 def _as_bytes(texts: pa.Array) -> pa.Array:

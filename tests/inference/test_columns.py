@@ -3,6 +3,7 @@
 import io
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
@@ -157,3 +158,15 @@ def test_types_of_kept_columns(tmp_path):
     assert [column.type for column in kept.columns] == [pa.int16(), pa.string()]
     both = KeptColumns(open_records([tmp_path / "a.parquet", tmp_path / "b.parquet"]), "all", ["text"], RESULTS)
     assert [column.type for column in both.columns] == [None, pa.string()]
+
+
+def test_types_of_kept_columns_of_views_and_run_ends(tmp_path):
+    """Those of their values: Arrow cannot copy the rows of a view, and Parquet has no run ends."""
+    table = pa.table({"text": ["a"], "view": pa.array(["a"], pa.string_view()),
+                      "bytes": pa.array([b"a"], pa.binary_view()), "runs": pa.compute.run_end_encode(pa.array([1])),
+                      "nested": pa.array([[{"a": "x"}]], pa.list_(pa.struct({"a": pa.string_view()})))})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    kept = KeptColumns(open_records(tmp_path / "a.arrow"), "all", ["text"], RESULTS)
+    assert [column.type for column in kept.columns] == [
+        pa.large_string(), pa.large_binary(), pa.int64(), pa.list_(pa.struct({"a": pa.large_string()}))]

@@ -113,6 +113,38 @@ def test_a_null_inside_of_a_dictionary():
         assert (batch.position.records, batch.position.num_malformed) == (2, 1)
 
 
+VIEW = pa.string_view()
+KEPT = [["x", None], None, ["a text of twenty-four b", ""], []]
+
+
+@pytest.mark.parametrize("kept", [
+    pa.array(TEXTS, VIEW), pa.array([b"\xff", None, b"", b"d"], pa.binary_view()),
+    pa.DictionaryArray.from_arrays(pa.array([1, 0, None, 1]), pa.array(["a", None], VIEW)),
+    pa.compute.run_end_encode(pa.array([7, 7, None, 7])), pa.compute.run_end_encode(pa.array(["a", None, None, "b"])),
+    pa.array(KEPT, pa.list_(VIEW)), pa.array(KEPT, pa.large_list(VIEW)),
+    pa.array([["x"], None, ["y"], [""]], pa.list_(VIEW, 1)),
+    pa.array([{"a": {"b": "x"}}, None, {}, {"a": None}], pa.struct({"a": pa.struct({"b": VIEW})})),
+    pa.array([[("k", "v")], None, [], [("k", None)]], pa.map_(VIEW, VIEW))], ids=lambda kept: str(kept.type))
+@pytest.mark.parametrize("batch_size", [2, 10])
+def test_views_and_run_ends(kept, batch_size):
+    """As Polars writes strings: pyarrow can neither take some of their rows, nor put a null in."""
+    texts = ["a", None, "a text of twenty-four b", ""]
+    for text in (pa.array(texts, VIEW), pa.compute.run_end_encode(pa.array(texts))):
+        for on_error, rows in (("skip", [0, 2, 3]), ("null", [0, 1, 2, 3])):
+            batches = read(pa.table({"t": text, "kept": kept}), "arrow", ["kept"], ["t"], on_error, batch_size)
+            for name, expected in (("t", texts), ("kept", kept.to_pylist())):
+                assert [cell for batch in batches for cell in batch.columns[name]] == [expected[row] for row in rows]
+                arrays = pa.chunked_array([batch.arrays[name] for batch in batches])
+                assert arrays.type == table_reader.plain_type(kept.type if name == "kept" else text.type)
+                assert arrays.take(pa.array(range(len(rows)))).to_pylist() == [expected[row] for row in rows]
+
+
+def test_views_of_many_bytes_are_not_read_row_by_row():
+    """The buffers of views are those of the whole table, however few rows are cut from it."""
+    table = pa.table({"t": pa.array(["x" * 1000] * 8000, VIEW)})
+    assert len(read(table, "arrow", [], ["t"])) == 8
+
+
 @pytest.mark.parametrize("text_columns", [["t"], []])
 @pytest.mark.parametrize(("row_group_size", "rows"), [(1, "row 3"), (2, "rows 3 to 4")])
 def test_a_cell_that_is_too_long_is_not_decoded(monkeypatch, row_group_size, rows, text_columns):
