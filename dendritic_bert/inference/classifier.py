@@ -199,9 +199,10 @@ class TextClassifier(TextLogits):
         always quoted), TSV (nothing is quoted; a tab or line end in a text becomes a space), Parquet or Arrow.
 
         An output file appears under its name when it is complete, with the mode and owner of the file that it replaces.
-        If a run is interrupted, or stops at a malformed record that is then mended, the same call continues it, and the
-        file is the same to the byte as without the interruption. Until then the lines are in OUTPUT.partial, beside
-        OUTPUT.partial.json. If this program did not write the files of these names, they stay, and the call fails.
+        If a run is interrupted, or stops at a malformed line that is then mended, the same call continues it, and the
+        file is the same to the byte as without the interruption; Parquet or Arrow that was mended starts over, with
+        ``resume=False``. Until then the lines are in OUTPUT.partial, beside OUTPUT.partial.json. If this program did
+        not write the files of these names, they stay, and the call fails.
 
         Args:
             input: a path, a pattern such as "part-*.csv", "-" for standard input, a stream, or a list of these, which

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from ..model.files import MODEL_FILES
 from .columns import KeptColumns, choose_text_columns
-from .file_formats import OUTPUT_FORMATS, choose_format
+from .file_formats import OUTPUT_FORMATS, TABLE_FORMATS, choose_format
 from .formatters import Column, Labels, Write, open_formatter
-from .readers import Position, RecordBatch, Records, open_records
+from .readers import MalformedRecord, Position, RecordBatch, Records, open_records
 from .records import BATCH_BYTES
 from .scores import Answers, NonFiniteScores
 from .streams import PathOrStream
@@ -77,6 +77,9 @@ def classify_file(
 
     def classify(batch: RecordBatch | Exception) -> tuple[Callable[[Write], bytes], int]:
         """What makes the lines or rows of a batch, and how many of its texts were cut."""
+        if isinstance(batch, MalformedRecord) and records.format in TABLE_FORMATS and records.can_resume:
+            raise MalformedRecord(f"{str(batch)[:-1]}; a table that is mended starts over, with resume=False "
+                                  "(--restart).")
         if isinstance(batch, Exception):
             raise batch
         known = texts = [batch.texts(name) for name in text_columns]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 import torch
@@ -264,6 +265,21 @@ def test_a_mended_record_is_gone_on_from(classifier, tmp_path, place, threads):
     input.write_text("\n".join(lines) + "\n")
     assert classify(classifier, input, output, threads=threads).num_resumed == place
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_mended_table_starts_over(classifier, tmp_path, suffix):
+    """It is written as a whole, so that nothing of it can be known to be as it was."""
+    input, output = tmp_path / f"in.{suffix}", tmp_path / "out.jsonl"
+    write = pa.parquet.write_table if suffix == "parquet" else pa.feather.write_feather
+    write(pa.table({"text": ["fox"] * 50 + [None]}), input)
+    with pytest.raises(ValueError, match="row 51: column 'text' is null, fill it in or leave the row out; a table that "
+                                         r"is mended starts over, with resume=False \(--restart\)\.$"):
+        classify(classifier, input, output)
+    write(pa.table({"text": ["fox"] * 50 + ["dog"]}), input)
+    with pytest.raises(ValueError, match="begun with another input"):
+        classify(classifier, input, output)
+    assert classify(classifier, input, output, resume=False).num_records == 51
 
 
 def test_an_input_may_grow(classifier, tmp_path):
