@@ -184,7 +184,8 @@ class Records:
             reader.select(names)
             with suppress(MalformedRecord):  # reading itself will say so
                 for batch in reader.batches(SAMPLE):
-                    return [name for name in names if any(map(_is_string, batch.columns[name]))]
+                    if len(batch.lines):  # the last batch may hold blank lines alone
+                        return [name for name in names if any(map(_is_string, batch.columns[name]))]
         return names
 
     def every_object_has(self, column: str) -> bool:
