@@ -52,15 +52,25 @@ class KeptRecords:
 
 
 class NamedRecords:
-    """Records whose classes have their names, those of ``names_of``, in the place of their numbers."""
+    """Records whose classes have their names, for each input those of its ``names_of``, in the place of their numbers.
+    """
 
-    def __init__(self, records: Records | KeptRecords, names_of: dict[str, list[str]]) -> None:
+    def __init__(self, records: Records | KeptRecords, names_of: list[dict[str, list[str]]]) -> None:
         self.records, self.names, self.name = records, records.names, records.name
         self.names_of = names_of
 
     def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
+        """Raises ValueError for a column of which some inputs have the names and others do not."""
+        first = None
         for batch in self.records.batches(batch_size, columns):
-            named = {column: name_classes(batch.columns[column], self.names_of.get(column)) for column in columns}
+            names_of = self.names_of[batch.position.input]
+            first = first or (batch.name, names_of)
+            for column in columns:
+                if (column in names_of) != (column in first[1]):
+                    has, lacks = (batch.name, first[0]) if column in names_of else (first[0], batch.name)
+                    raise ValueError(f"{has} holds the names of the classes in column {column!r} beside their numbers, "
+                                     f"{lacks} does not: write the names into the column of both, as strings.")
+            named = {column: name_classes(batch.columns[column], names_of.get(column)) for column in columns}
             yield batch._replace(columns=named, arrays={})
 
 

@@ -126,7 +126,7 @@ class OwnRows(Benchmark):
             records = open_records(files, input_format, on_error, delimiter, num_keyed=KEYED_OBJECTS)
             names = records.class_names()
             found = records if records.can_resume else KeptRecords(records, options.get("folder"))
-            return NamedRecords(found, names) if names else found
+            return NamedRecords(found, names) if any(names) else found
 
         train, dev = (None if files is None else read(files) for files in (train_file, dev_file))
         return cls(train, dev, on_error=on_error, **options)

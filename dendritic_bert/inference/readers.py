@@ -152,19 +152,17 @@ class Records:
                               for column in columns])
         return [found[0] if found.count(found[0]) == len(found) else None for found in zip(*types)]
 
-    def class_names(self) -> dict[str, list[str]]:
-        """The names of the classes of columns that hold their numbers, where all inputs are tables that have the same;
-        see ``table_reader.class_names``."""
-        found: list[dict[str, list[str]]] = []
+    def class_names(self) -> list[dict[str, list[str]]]:
+        """For each input the names of the classes of columns that hold their numbers, as ``table_reader.class_names``
+        gives them; none for what is no table."""
+        found: list[dict[str, list[str]]] = [{} for _ in self._inputs]
         for index, format in enumerate(self._formats):
-            if format not in TABLE_FORMATS:
-                return {}
-            from .table_reader import class_names
+            if format in TABLE_FORMATS:
+                from .table_reader import class_names
 
-            with ExitStack() as stack:
-                found.append(class_names(self._peek(index, stack).schema))  # type: ignore[union-attr]
-        return {column: names for column, names in found[0].items()
-                if all(others.get(column) == names for others in found)}
+                with ExitStack() as stack:
+                    found[index] = class_names(self._peek(index, stack).schema)  # type: ignore[union-attr]
+        return found
 
     def string_columns(self) -> list[str]:
         """The columns that hold strings: by the types of a table, else by up to 100 records, without numbers.
