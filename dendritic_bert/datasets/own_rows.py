@@ -132,9 +132,14 @@ class OwnRows(Benchmark):
         return cls(train, dev, on_error=on_error, **options)
 
     @classmethod
-    def from_hub(cls, dataset_name: str, dataset_config: str | None = None, **options: Any) -> OwnRows:
-        """The rows of a data set that the library ``datasets`` loads. Raises as ``load_from_hub`` and the class do."""
-        return cls(*load_from_hub(dataset_name, dataset_config), **options)
+    def from_hub(cls, dataset_name: str, dataset_config: str | None = None, *, hold_out: float | None = None,
+                 **options: Any) -> OwnRows:
+        """The rows of a data set that the library ``datasets`` loads; a ``hold_out`` is drawn even if it has dev rows.
+
+        Raises as ``load_from_hub`` and the class do.
+        """
+        train, dev = load_from_hub(dataset_name, dataset_config)
+        return cls(train, dev if hold_out is None else None, hold_out=hold_out or HOLD_OUT, **options)
 
     @classmethod
     def from_lists(cls, texts: Sequence[str], labels: Sequence[Any], text_pairs: Sequence[str] | None = None,

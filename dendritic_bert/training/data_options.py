@@ -62,8 +62,9 @@ class DataOptions:
         "help": f"task of the benchmark: {', '.join(TASKS)} (default: sst2), or squad; for own rows a name of your "
                 "choice"})
     hold_out: float | None = field(default=None, metadata={
-        "help": f"own rows: share of the training rows to score on (default: {HOLD_OUT:g}); a benchmark: train on the "
-                "dev set but for this share, and score on the share, for a task without training rows"})
+        "help": f"own rows: share of the training rows to score on (default: {HOLD_OUT:g}), in place of the dev split "
+                "that a dataset_name may have; a benchmark: train on the dev set but for this share, and score on the "
+                "share, for a task without training rows"})
     data_dir: str | None = field(default=None, metadata={
         "help": "folder of the GLUE download, or the task's folder in it; without it the data come from the hub"})
     fraction: float = field(default=1.0, metadata={"help": "share of the training rows to train on, drawn at random"})
@@ -104,6 +105,10 @@ class DataOptions:
         if self.benchmark == "own":
             if self.data_dir is not None:
                 raise ValueError(f"data_dir is {self.data_dir}, but the rows are your own: leave it out.")
+            if self.dataset_name and self.dev_file:
+                raise ValueError(f"dataset_name is {self.dataset_name} and dev_file is {self.dev_file[0]}: leave "
+                                 "dev_file out, as the dev rows are those of the data set, or a share of its training "
+                                 "rows with hold_out.")
             if self.dev_file and self.hold_out is not None:
                 raise ValueError(f"dev_file is {self.dev_file[0]} and hold_out is {self.hold_out}: pass one of the "
                                  "two.")

@@ -255,7 +255,7 @@ def open_own_rows(options: DataOptions, saved: DendriticBertConfig | None = None
     """
     settings = {name: getattr(options, name) for name in ("text_column", "text_pair_column", "label_column",
                                                           "label_separator", "problem_type", "fraction", "on_error")}
-    settings |= {"known_labels": given_labels(saved), "hold_out": options.hold_out or HOLD_OUT}
+    settings["known_labels"] = given_labels(saved)
     if saved is not None and saved.training_columns:
         settings["trained"] = trained = dict(saved.training_columns)
         if options.label_column in (None, trained.get("label_column")):
@@ -263,11 +263,11 @@ def open_own_rows(options: DataOptions, saved: DendriticBertConfig | None = None
         if settings["problem_type"] != "multi_label_classification":
             trained.pop("label_separator", None)
     if options.dataset_name is not None:
-        return kind.from_hub(options.dataset_name, options.dataset_config, **settings)
+        return kind.from_hub(options.dataset_name, options.dataset_config, hold_out=options.hold_out, **settings)
     if not options.train_file:
         raise ValueError("train_file is not given: name the file of your training rows.")
     return kind.open(options.train_file, options.dev_file or None, input_format=options.input_format,
-                     delimiter=options.delimiter or ",", **settings)
+                     delimiter=options.delimiter or ",", hold_out=options.hold_out or HOLD_OUT, **settings)
 
 
 def require_extra(*modules: str | None) -> None:

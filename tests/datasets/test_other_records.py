@@ -125,6 +125,8 @@ def test_a_data_set_of_the_hub(monkeypatch):
     assert asked == [("some/set", "small")]
     assert (rows.num_train, rows.num_dev, rows.labels) == (40, 8, ["a yes", "no"])
     assert rows.report.dev_source == "some/set (small), split test"
+    rows = OwnRows.from_hub("some/set", label_column="label", hold_out=0.2)  # in the place of the dev split
+    assert (rows.num_train, rows.num_dev, rows.report.dev_source) == (32, 8, None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(train=TABLE))
     assert OwnRows.from_hub("some/set", label_column="label").num_dev == 4
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(test=TABLE))

@@ -45,6 +45,7 @@ def test_the_command_line_gives_the_options_again(epochs):
     ({"train_file": "a.csv", "benchmark": "squad"}, "train_file is given, but the benchmark is squad"),
     ({"train_file": "a.csv", "data_dir": "glue"}, "data_dir is glue, but the rows are your own: leave it out."),
     ({"train_file": "a.csv", "dev_file": "b.csv", "hold_out": 0.2}, "dev_file is b.csv and hold_out is 0.2: pass one"),
+    ({"dataset_name": "x", "dev_file": "b.csv"}, "dataset_name is x and dev_file is b.csv: leave dev_file out, as the"),
     ({"train_file": "a.csv", "problem_type": "x"}, "problem_type is 'x', expected one of single_label_classification"),
     ({"train_file": "a.csv", "on_error": "null"}, "on_error is 'null', expected one of stop, skip."),
     ({"text_column": "body", "dsn": True}, "text_column is body, but train_file is not given: name the file"),

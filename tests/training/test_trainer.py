@@ -5,6 +5,7 @@ import os
 import re
 import statistics
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer, Trainer
 
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.training import TrainingOptions, evaluate, train
+from dendritic_bert.training.trainer import open_benchmark
 
 
 def test_a_slice_of_sst2_is_learnt(tmp_path):
@@ -178,3 +180,11 @@ def test_data_that_is_not_there(options, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^data_dir .* holds no SST-2/train\.tsv"):
         train(options(data_dir=str(tmp_path)))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_share_takes_the_place_of_a_dev_split(monkeypatch):
+    table = datasets.Dataset.from_dict({"text": [f"a text of row {n}" for n in range(40)], "label": ["no", "yes"] * 20})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(train=table, test=table))
+    for hold_out, counts in ((None, (40, 40)), (0.2, (32, 8))):
+        rows = open_benchmark(TrainingOptions(dataset_name="some/set", hold_out=hold_out))
+        assert (rows.num_train, rows.num_dev) == counts
