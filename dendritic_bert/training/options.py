@@ -7,6 +7,7 @@ imports torch or transformers, so that ``dendritic-bert train --help`` answers a
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -466,15 +467,20 @@ def is_single_text_task(name: str) -> bool:
 
 def read_space(path: str) -> dict[str, dict[str, Any]]:
     """The parameters of a sweep file by name: each has ``value``, ``values``, or ``min`` and ``max`` with a
-    ``distribution``.
+    ``distribution``, which between whole numbers is int_uniform, and else uniform, where none is given.
 
     Raises ValueError for a file that cannot be read, and, naming the parameter, for one that is no field of
     ``TrainingOptions`` or has another form.
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Takes 1e-4 for a number, as YAML 1.2 does, and not for a string."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+                                 list("-+.0123456789"))
     try:
-        parameters = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["parameters"]
+        parameters = {**yaml.load(Path(path).read_text(encoding="utf-8"), Loader)["parameters"]}
     except OSError as error:
         raise ValueError(f"space {path} cannot be read ({error.strerror}): name a sweep file.") from error
     except (yaml.YAMLError, KeyError, TypeError) as error:
@@ -483,9 +489,13 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
     for name, entry in parameters.items():
         if name not in names:
             raise ValueError(f"space {path} has the parameter {name!r}, which a training does not have: leave it out.")
-        kind = entry.get("distribution", "uniform")
-        is_range = {"min", "max"} <= entry.keys() and kind in ("uniform", "log_uniform_values", "int_uniform")
-        if not (is_range or entry.get("values") or "value" in entry):
+        form = entry if isinstance(entry, dict) else {}
+        bounds, values = (form.get("min"), form.get("max")), form.get("values")
+        if all(isinstance(bound, int) for bound in bounds):
+            form.setdefault("distribution", "int_uniform")
+        is_range = (all(isinstance(bound, (int, float)) for bound in bounds) and form.get("distribution", "uniform") in
+                    ("uniform", "log_uniform_values", "int_uniform"))
+        if not (is_range or (isinstance(values, list) and values) or "value" in form):
             raise ValueError(f"space {path} has the parameter {name!r} in an unknown form, expected values, or min and "
                              "max with the distribution uniform, log_uniform_values or int_uniform.")
     return parameters

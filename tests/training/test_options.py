@@ -76,6 +76,9 @@ def test_distillation_options_that_do_not_fit(changes, message):
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"dendrits": {"values": [1]}}, "has the parameter 'dendrits', which a training does not have: leave it out."),
     ({"lr": {"distribution": "normal", "mu": 0}}, "has the parameter 'lr' in an unknown form, expected values"),
+    ({"lr": 0.001}, "has the parameter 'lr' in an unknown form, expected values"),
+    ({"lr": {"values": 0.001}}, "has the parameter 'lr' in an unknown form, expected values"),
+    ({"lr": {"min": "low", "max": 1}}, "has the parameter 'lr' in an unknown form, expected values"),
 ])
 def test_a_space_that_does_not_fit(space, parameters, message):
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -87,9 +90,10 @@ def test_sweep_options_that_do_not_fit(tmp_path):
         SweepOptions(dsn=True, trials=0)
     with pytest.raises(ValueError, match=r"^space .*none\.yaml cannot be read \(No such file or directory\): name a"):
         SweepOptions(dsn=True, space=str(tmp_path / "none.yaml"))
-    (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    with pytest.raises(ValueError, match=r"^space .*list\.yaml is not a sweep file with parameters: see "):
-        SweepOptions(dsn=True, space=str(tmp_path / "list.yaml"))
+    for text in ("- a\n- b\n", "parameters:\n", "parameters: [lr]\n"):
+        (tmp_path / "list.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"^space .*list\.yaml is not a sweep file with parameters: see "):
+            SweepOptions(dsn=True, space=str(tmp_path / "list.yaml"))
 
 
 def test_averaged_weights_do_not_grow():

@@ -47,6 +47,27 @@ def test_the_sweep_file_fits_the_command_line():
     assert content["metric"] == {"name": "eval/accuracy", "goal": "maximize"}
 
 
+def test_numbers_as_weights_and_biases_reads_them(tmp_path):
+    """Whole bounds are those of whole numbers; YAML 1.1 takes 1e-4, which has no point, for a string."""
+    (tmp_path / "space.yaml").write_text("""parameters:
+      batch_size: {min: 8, max: 64}
+      word_dropout: {min: 0.0, max: 1}
+      hidden_size: {min: 2, max: 9, distribution: uniform}
+      lr: {min: 1e-4, max: +2E-2, distribution: log_uniform_values}
+      weight_decay: {values: [1e-3, .5e-2, 3.e+1]}
+      label_smoothing: {value: 1e-1}
+      task: {value: 1e}
+    """)
+    assert read_space(str(tmp_path / "space.yaml")) == {
+        "batch_size": {"min": 8, "max": 64, "distribution": "int_uniform"},
+        "word_dropout": {"min": 0.0, "max": 1},
+        "hidden_size": {"min": 2, "max": 9, "distribution": "uniform"},
+        "lr": {"min": 0.0001, "max": 0.02, "distribution": "log_uniform_values"},
+        "weight_decay": {"values": [0.001, 0.005, 30.0]},
+        "label_smoothing": {"value": 0.1},
+        "task": {"value": "1e"}}
+
+
 def test_a_search_and_its_files(glue, space, tmp_path, capsys):
     output = tmp_path / "sweep"
     command = ["sweep", "--dsn", "--data_dir", glue, "--output_dir", str(output), "--epochs", "1", "--batch_size", "20",
