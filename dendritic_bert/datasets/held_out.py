@@ -22,7 +22,7 @@ def draw_held_out(labels: Labels, digests: np.ndarray, share: float, seed: int) 
         labels: of all n rows.
         digests: ``[n]`` uint64, equal for equal texts.
 
-    Raises ValueError if one side would be empty.
+    Raises ValueError if one side would be empty, as where every text has several labels.
     """
     generator = np.random.default_rng(seed)
     _, first, text_of, num_rows = np.unique(digests, return_index=True, return_inverse=True, return_counts=True)
@@ -32,6 +32,9 @@ def draw_held_out(labels: Labels, digests: np.ndarray, share: float, seed: int) 
     if labels.problem_type == CLASSES:
         clashes = np.zeros(len(first), np.bool_)
         clashes[text_of[labels.values != labels.values[first][text_of]]] = True
+        if clashes.all():
+            raise ValueError(f"each text of the {len(digests)} rows has several labels, and such a text is trained on: "
+                             "put them into one row, as a list or with label_separator, or pass dev_file.")
         candidates = np.flatnonzero(~clashes)
         classes = labels.values[first[candidates]]
         order = generator.permutation(len(candidates))

@@ -107,6 +107,13 @@ def test_nothing_to_hold_out(ids):
         draw_held_out(classes(ids), different(len(ids)), 0.1, 0)
 
 
+def test_every_text_has_several_labels():
+    with pytest.raises(ValueError, match=r"^each text of the 80 rows has several labels, and such a text is trained "
+                                         r"on: put them into one row, as a list or with label_separator, or pass "
+                                         r"dev_file\.$"):
+        draw_held_out(classes(np.arange(80) % 2), different(80) // 2, 0.1, 0)
+
+
 def test_rows_of_one_text():
     with pytest.raises(ValueError, match=r"^all 40 rows have the same text, .*: pass dev_file\.$"):
         draw_held_out(classes(np.arange(40) % 2), np.zeros(40, np.uint64), 0.1, 0)
