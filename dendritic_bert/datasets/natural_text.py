@@ -23,8 +23,9 @@ BATCH = 4096
 def read_texts(files: Sequence[str], column: str | None = None) -> list[str]:
     """The distinct texts of ``files`` in their order, without empty ones.
 
-    ``column`` is that of the texts in a table; by default the only one of strings, or the one called "text". Raises
-    OSError and ValueError as ``open_records`` does, and ValueError if it cannot be told which column it is.
+    ``column`` is that of the texts in a table; by default the only one of strings, or the one called "text". Lines of
+    text have no columns, and are read whatever it is. Raises OSError and ValueError as ``open_records`` does, and
+    ValueError if it cannot be told which column it is.
     """
     return list(dict.fromkeys(stream_texts(files, column)))
 
@@ -35,7 +36,7 @@ def stream_texts(files: Sequence[str], column: str | None = None) -> Iterator[st
     for file in files:
         position = Position()
         with open_records(_opened(file), *_format_of(file)) as records:
-            name = column or _text_column(records, file)
+            name = "text" if records.is_text else column or _text_column(records, file)
             for batch in records.batches(BATCH, [], [name]):
                 texts = [stripped for text in batch.columns[name] if (stripped := text.strip())]
                 count += len(texts)

@@ -33,6 +33,11 @@ def test_the_column_of_a_table(tmp_path):
     assert read_texts([str(path)], "body") == ["y"]
     with pytest.raises(ValueError, match=r"has 2 columns of strings \(title, body\): name one as text_column\.$"):
         read_texts([str(path)])
+    lines = tmp_path / "b.txt"
+    lines.write_text("z\n1\n")
+    assert read_texts([str(path), str(lines)], "body") == ["y", "z", "1"], "lines of text have no columns to choose"
+    lines.write_text("1\n")
+    assert read_texts([str(lines)]) == ["1"]
     path.write_text("body\n")
     with pytest.raises(ValueError, match="no text is found there: name another file"):
         read_texts([str(path)], "body")
