@@ -251,7 +251,7 @@ def open_own_rows(options: DataOptions, saved: DendriticBertConfig | None = None
     """The rows of ``train_file`` and ``dev_file``, or of ``dataset_name``, as a ``kind`` of ``OwnRows``.
 
     The labels of ``saved``, the model that training goes on from, come first. What it was trained on is read as then;
-    another ``label_column`` holds another kind of labels, perhaps. Raises as ``train`` does.
+    another ``label_column`` holds other labels, perhaps of another kind. Raises as ``train`` does.
     """
     settings = {name: getattr(options, name) for name in ("text_column", "text_pair_column", "label_column",
                                                           "label_separator", "problem_type", "fraction", "on_error")}
@@ -260,6 +260,8 @@ def open_own_rows(options: DataOptions, saved: DendriticBertConfig | None = None
         settings["trained"] = trained = dict(saved.training_columns)
         if options.label_column in (None, trained.get("label_column")):
             settings["problem_type"] = options.problem_type or saved.problem_type
+        elif "label_column" in trained:
+            settings["known_labels"] = []
         if settings["problem_type"] != "multi_label_classification":
             trained.pop("label_separator", None)
     if options.dataset_name is not None:

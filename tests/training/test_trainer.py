@@ -14,8 +14,9 @@ from trained_files import FILES, same, weights
 from transformers import AutoTokenizer, Trainer
 
 from dendritic_bert.inference.classifier import TextClassifier
+from dendritic_bert.model.configuration import DendriticBertConfig
 from dendritic_bert.training import TrainingOptions, evaluate, train
-from dendritic_bert.training.trainer import open_benchmark
+from dendritic_bert.training.trainer import open_benchmark, open_own_rows
 
 
 def test_a_slice_of_sst2_is_learnt(tmp_path):
@@ -188,3 +189,21 @@ def test_a_share_takes_the_place_of_a_dev_split(monkeypatch):
     for hold_out, counts in ((None, (40, 40)), (0.2, (32, 8))):
         rows = open_benchmark(TrainingOptions(dataset_name="some/set", hold_out=hold_out))
         assert (rows.num_train, rows.num_dev) == counts
+
+
+@pytest.mark.parametrize(("label_column", "trained", "labels"), [
+    ("label", {"label_column": "label"}, ["maybe", "no", "yes"]),
+    ("label", {"label_column": "tone"}, ["no", "yes"]),
+    ("label", {}, ["maybe", "no", "yes"]),  # as where a teacher labelled texts
+    ("rating", {"label_column": "label"}, []),
+])
+def test_another_label_column_has_its_own_kind_and_classes(tmp_path, label_column, trained, labels):
+    """What a model knows comes first only in the column that it was trained on."""
+    lines = [f"a text of row {n},{('no', 'yes')[n % 2]},{n % 7 + 0.5}" for n in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label,rating", *lines]) + "\n")
+    saved = DendriticBertConfig(id2label=dict(enumerate(["maybe", "no", "yes"])),
+                                problem_type="single_label_classification",
+                                training_columns={"text_column": "text"} | trained)
+    rows = open_own_rows(TrainingOptions(train_file=str(tmp_path / "rows.csv"), label_column=label_column), saved)
+    assert rows.labels == labels
+    assert rows.settings["problem_type"] == ("single_label_classification" if labels else "regression")
