@@ -173,6 +173,7 @@ BAD_DICTIONARY = pa.DictionaryArray.from_arrays(
     pa.array([0, 1, 1]), pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff"]).buffers()))
 INPUTS = {
     "lines.txt": lambda: b"\xef\xbb\xbf" + "\n".join(LINES).encode() + b"\nlast \xff\r\n",
+    "mark_alone.txt": lambda: b"\xef\xbb\xbf",
     "multi-line.csv": lambda: csv_bytes(",") + b'7,"two\nlines"\n\n8,\n',
     "plain.tsv": lambda: csv_bytes("\t"),
     "not_utf8.csv": lambda: b"number,review\n1,caf\xe9\n2,b\xe4\xb8 \xff\xfe\n",

@@ -235,6 +235,9 @@ class LineReader:
             raise self._malformed(f"longer than {MAX_LINE_BYTES >> 20} MiB, split it into several texts.")
         if self._at_start:
             line, self._at_start = line.removeprefix(BOM_UTF8), False
+            if not line:  # the mark is all that there is
+                self._give_out()
+                return None
         try:
             return line.decode()
         except UnicodeDecodeError:

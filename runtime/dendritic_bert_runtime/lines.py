@@ -32,8 +32,9 @@ def decode_whole_lines(stream: io.BufferedReader, name: object) -> Iterator[str]
         yield from io.TextIOWrapper(stream, encoding, "replace", newline="\n")
         return
     _refuse_foreign_bytes(head, name)
-    for number, line in enumerate(stream):
-        yield decode(line.removeprefix(BOM_UTF8) if number == 0 else line)
+    if first := stream.readline().removeprefix(BOM_UTF8):
+        yield decode(first)
+    yield from map(decode, stream)
 
 
 def _refuse_foreign_bytes(head: bytes, name: object) -> None:

@@ -133,10 +133,14 @@ def test_each_text_is_answered_before_the_next_is_read(classifier, threads):
     ("text", b"a\r\nb\r\nlast", ["a", "b", "last"]),
     ("text", b"\xef\xbb\xbfa\n\nb\n", ["a", "", "b"]),
     ("text", b"", []),
+    ("text", b"\xef\xbb\xbf", []),
+    ("text", b"\xef\xbb\xbf\n", [""]),
+    ("text", b"\xff\xfe", []),
     ("csv", b'\xef\xbb\xbf"text",id\r\n"a\r\nb",1\r\n\r\nc,2', ["a\r\nb", "c"]),
     ("csv", b"text\n", []),
     ("tsv", b'id\ttext\r\n1\t"unbalanced\r\n\r\n2\tb\r\n', ['"unbalanced', "b"]),
     ("jsonl", b'\xef\xbb\xbf{"text": "a"}\n\n  \n{"text": "b", "id": [1]}', ["a", "b"]),
+    ("jsonl", b"\xef\xbb\xbf", []),
 ])
 def test_corners_of_the_formats(classifier, input_format, data, texts):
     output = io.BytesIO()
