@@ -93,6 +93,7 @@ def _names(listed: str | None) -> str | list[str] | None:
 def _texts(args: argparse.Namespace) -> tuple[list[str] | BinaryIO, str | None, str | None]:
     """Where the texts come from, their format, and the column."""
     from ..inference.file_formats import INPUT_FORMATS, choose_format
+    from ..inference.readers import expand_patterns
 
     piped = args.texts == ["-"] or (not args.texts and args.file is None)
     if args.texts and args.file is not None:
@@ -101,7 +102,8 @@ def _texts(args: argparse.Namespace) -> tuple[list[str] | BinaryIO, str | None, 
         args.parser.error("there are no texts: pass TEXT, --file F or texts on standard input")
     if piped or args.file is not None:
         source = ["-"] if piped else args.file
-        formats = {choose_format("input_format", args.input_format, file, INPUT_FORMATS) for file in source}
+        files = expand_patterns(source)
+        formats = {choose_format("input_format", args.input_format, file, INPUT_FORMATS) for file in files}
         if args.column and formats == {"text"}:
             args.parser.error(f"--column is {args.column}, but the input is read as lines of text: pass "
                               "--input-format, such as csv")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SAMPLE = 100  # records that are looked at for the columns of strings
 KEYED_OBJECTS = 1000  # of a file of JSON Lines, whose keys are the names of the columns
 
-__all__ = ["MalformedRecord", "Position", "RecordBatch", "Records", "open_records"]
+__all__ = ["MalformedRecord", "Position", "RecordBatch", "Records", "expand_patterns", "open_records"]
 
 
 def open_records(
@@ -58,7 +58,7 @@ def open_records(
     delimiter = "\t" if delimiter in ("\\t", "tab") else delimiter
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError(f"delimiter is {delimiter!r}, pass the one character between the fields, such as ';'.")
-    return Records(_expand(inputs), input_format, on_error, delimiter, num_keyed)
+    return Records(expand_patterns(inputs), input_format, on_error, delimiter, num_keyed)
 
 
 def open_reader(source: Input, input_format: str, *, on_error: str, delimiter: str, done: Position, digest: Any,
@@ -271,8 +271,11 @@ def _is_string(cell: Any) -> bool:
     return False
 
 
-def _expand(inputs: PathOrStream | Sequence[PathOrStream]) -> list[PathOrStream]:
-    """The inputs, with the files of each pattern in the order of their names."""
+def expand_patterns(inputs: PathOrStream | Sequence[PathOrStream]) -> list[PathOrStream]:
+    """The inputs, with the files of each pattern in the order of their names.
+
+    Raises ValueError for an empty list, and FileNotFoundError for a pattern that no file matches.
+    """
     listed: list[Any] = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     if not listed:
         raise ValueError("input is an empty list, pass at least one file.")

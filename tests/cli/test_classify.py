@@ -329,6 +329,17 @@ def test_columns_of_several_files(run, model_path, tmp_path, monkeypatch):
     assert "pass delimiter=';' (--delimiter ';')" in err
 
 
+@pytest.mark.parametrize("pattern", ["d/*", "d/?.csv*"])
+def test_a_pattern_has_the_suffixes_of_its_files(run, model_path, tmp_path, monkeypatch, pattern):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "d" / name).write_text(f"id,review\n1,fox {name}\n")
+    status, out, err = run("classify", "--model", model_path, "--file", pattern, "--column", "review")
+    assert (status, err) == (0, "")
+    assert [text for text, _, _ in from_json(out)] == ["fox a.csv", "fox b.csv"]
+
+
 def test_tables_and_compressed_files(run, model_path, expected, tmp_path):
     table, packed = tmp_path / "in.parquet", tmp_path / "out.csv.gz"
     pd.DataFrame({"n": range(len(TEXTS)), "text": TEXTS}).to_parquet(table)
