@@ -169,6 +169,7 @@ def write_arrow_stream(table: pa.Table, sink) -> None:
         writer.write_table(table, 500)
 
 
+TAGS = pa.table({"tags": [["good", "film"], ["bad"]], "review": ["x", "y"]})
 BAD_DICTIONARY = pa.DictionaryArray.from_arrays(
     pa.array([0, 1, 1]), pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff"]).buffers()))
 INPUTS = {
@@ -234,7 +235,8 @@ def test_the_column_is_found(runtime, classify_file, tmp_path):
     for name, content in {"a.csv": b"text,b\nx,1\n", "b.csv": b"review\nx\n", "c.jsonl": b'{"text": "x"}\n',
                           "d.parquet": INPUTS["table.parquet"](), "e.tsv": b"review\nx\n",
                           "f.jsonl": b'\n{"id": 1, "review": "x"}\n{"id": "2", "review": "y"}\n',
-                          "g.jsonl": b'{"text": "x", "review": "y"}\n'}.items():
+                          "g.jsonl": b'{"text": "x", "review": "y"}\n',
+                          "h.parquet": write_table(pq.write_table, TAGS)}.items():
         (tmp_path / name).write_bytes(content)
         output = io.BytesIO()
         assert classify_file(runtime.TextClassifier(), tmp_path / name, output) > 0
@@ -377,6 +379,7 @@ def test_the_command_reads_no_single_texts_with_a_model_of_pairs(runtime, tmp_pa
         struct.pack("<3q", 0, 1, 1), struct.pack("<3q", 0, 1, 1 << 40)), r"cannot be read as arrow \(.*out of bounds"),
     ("a.xlsx", b"", r"suffix of input .*a\.xlsx is none of \.txt"),
     ("a.parquet.gz", b"", "where they hold lines"),
+    ("a.parquet", write_table(pq.write_table, TAGS.select(["tags"])), r"no column 'text' of texts, .*: none\. Pass"),
     ("a.parquet", write_table(pq.write_table, pa.table({"text": ["x", None]})), r"record 2 of .* has no text"),
 ])
 def test_what_cannot_be_read(runtime, classify_file, tmp_path, name, content, message):
@@ -384,6 +387,12 @@ def test_what_cannot_be_read(runtime, classify_file, tmp_path, name, content, me
     with pytest.raises(ValueError, match=message):
         classify_file(runtime.TextClassifier(), tmp_path / name, tmp_path / "out.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_lists_of_strings_are_no_texts(runtime, classify_file, tmp_path):
+    pq.write_table(TAGS, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet has no column 'tags' of texts, .*may hold texts: review\. Pass"):
+        classify_file(runtime.TextClassifier(), tmp_path / "a.parquet", io.BytesIO(), "tags")
 
 
 def test_what_cannot_be_written(runtime, classify_file, tmp_path):

@@ -273,7 +273,8 @@ def _as_strings(texts: pa.Array) -> pa.Array:
 
 def _text_columns(schema: pa.Schema) -> list[str]:
     """The columns that hold strings, dictionaries of strings included."""
-    types = {field.name: getattr(field.type, "value_type", field.type) for field in schema}
+    types = {field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+             for field in schema}
     return [name for name, type in types.items() if str(type) in ("string", "large_string", "string_view")]
 
 
