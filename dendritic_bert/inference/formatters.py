@@ -13,6 +13,7 @@ import numpy as np
 
 from .file_formats import TABLE_FORMATS
 from .files_extension import files
+from .texts import without_surrogates
 
 Quote = Callable[[str], str]
 Write = Callable[[bytes], None]
@@ -40,7 +41,11 @@ class Labels(NamedTuple):
 
 
 def open_formatter(format: str, columns: Sequence[Column]) -> LineFormatter | ArrowFormatter:
-    """The formatter of a format of output; a table is a stream of Arrow until it is finished."""
+    """The formatter of a format of output; a table is a stream of Arrow until it is finished.
+
+    Lone surrogates in the names of columns, as keys of JSON may have them, become U+FFFD.
+    """
+    columns = [column._replace(name=without_surrogates(column.name)) for column in columns]
     return ArrowFormatter(columns) if format in TABLE_FORMATS else LineFormatter(format, columns)
 
 

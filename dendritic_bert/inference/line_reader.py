@@ -347,6 +347,8 @@ class LineReader:
         cells = list(map(record.get, self._columns))
         if "\\ud" in line.lower():
             cells = [self._whole(cell) for cell in cells]
+            for name in record.keys() & self._columns[self._num_texts:]:
+                self._whole(name)  # counted here, replaced where it is written
         for text in cells[:self._num_texts]:
             if not isinstance(text, str):
                 raise self._no_string(record, cells)

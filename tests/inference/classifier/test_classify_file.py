@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,18 @@ def test_lone_surrogates_of_json(classifier):
     rows, report = classify_bytes(classifier, data, input_format="jsonl")
     assert rows[0][0] == "😀 \ufffd \ufffd"
     assert report.num_replaced == 2
+
+
+@pytest.mark.parametrize(("name", "read"), [
+    ("out.jsonl", partial(pd.read_json, lines=True)), ("out.csv", pd.read_csv), ("out.tsv", pd.read_table),
+    ("out.parquet", pd.read_parquet), ("out.arrow", pd.read_feather)])
+def test_lone_surrogates_in_a_key_of_json(classifier, tmp_path, name, read):
+    """Replaced and counted where the column is written."""
+    data = rb'{"text": "fox", "m\ud800": 1}' + b"\n"
+    report = classifier.classify_file(io.BytesIO(data), tmp_path / name, input_format="jsonl", keep_columns="all")
+    assert report.num_replaced == 1
+    assert list(read(tmp_path / name).columns) == ["m\ufffd", "text", "label", "score"]
+    assert classify_bytes(classifier, data, input_format="jsonl")[1].num_replaced == 0
 
 
 def test_truncated_texts_are_counted(classifier):
