@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import warnings
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -88,12 +87,6 @@ class LineReader:
         if self._format != "jsonl":
             check_columns(self.names, self._columns, self.name, self._delimiter)
             self._fields = [self.names.index(column) for column in self._columns]
-            return
-        unknown = [column for column in self._columns if column not in self.names]
-        if unknown and self.names:
-            some = ", ".join(map(repr, self.names[:10])) + (", ..." if len(self.names) > 10 else "")
-            warnings.warn(f"none of the first objects of {self.name} has the key {unknown[0]!r}; their keys are "
-                          f"{some}.", stacklevel=2)
 
     def position(self) -> Position:
         """The position after the last record that was given out, or after the header."""

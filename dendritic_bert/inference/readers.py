@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property, partial
@@ -89,6 +90,7 @@ class Records:
         self._opened: dict[int, tuple[Input, Reader]] = {}  # those that were opened and not yet read
         self._done = Position()
         self._sources: list[Input] = []
+        self._unknown: set[tuple[int, str]] = set()  # input and key of which a warning was given
         self._files: dict[int, BinaryIO | None] = {}  # the ``file`` of each input whose records are read
         try:
             for index in range(len(inputs)):
@@ -140,7 +142,18 @@ class Records:
         """Raise ValueError unless every table has each column once, and strings in ``text_columns``."""
         for index in range(len(self._inputs)):
             with ExitStack() as stack:
-                self._peek(index, stack).select(columns, text_columns)
+                self._select(index, self._peek(index, stack), columns, text_columns)
+
+    def _select(self, index: int, reader: Reader, columns: Sequence[str], text_columns: Sequence[str]) -> None:
+        """Let a reader select columns, and warn once of those that none of the first objects of JSON Lines has."""
+        reader.select(columns, text_columns)
+        unknown = [column for column in (*text_columns, *columns)
+                   if column not in reader.names and (index, column) not in self._unknown]
+        if unknown and reader.names:
+            self._unknown.update((index, column) for column in unknown)
+            some = ", ".join(map(repr, reader.names[:10])) + (", ..." if len(reader.names) > 10 else "")
+            warnings.warn(f"none of the first objects of {reader.name} has the key {unknown[0]!r}; their keys are "
+                          f"{some}.", stacklevel=3)
 
     def types(self, columns: Sequence[str]) -> list[Any]:
         """The type of pyarrow that each column has in all inputs; None where one is no table or has another type."""
@@ -213,7 +226,7 @@ class Records:
                 done = done._replace(input=index, lines=0, input_bytes=0)
             with ExitStack() as stack:
                 reader = self._reader(index, stack, done)
-                reader.select(columns, text_columns)
+                self._select(index, reader, columns, text_columns)
                 for batch in reader.batches(batch_size):
                     done = batch.position
                     yield batch

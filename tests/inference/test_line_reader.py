@@ -142,12 +142,13 @@ def test_the_header_is_never_passed_over(classifier):
 
 @pytest.mark.parametrize(("options", "unknown"), [({"column": "txt"}, "txt"), ({"keep_columns": ["idd", "id"]}, "idd")])
 def test_a_key_that_no_object_has(classifier, options, unknown):
-    """Objects may lack a key, so that one which none has is warned of."""
+    """Objects may lack a key, so that one which none has is warned of, once."""
     output = io.BytesIO()
     with pytest.warns(UserWarning, match=rf"^none of the first objects of input has the key '{unknown}'; their keys "
-                                         r"are 'id', 'text'\.$"):
+                                         r"are 'id', 'text'\.$") as warned:
         classifier.classify_file(io.BytesIO(b'{"id": 1, "text": "a"}\n' * 3), output, input_format="jsonl",
                                  on_error="null", **options)
+    assert len(warned) == 1
     assert len(output.getvalue().splitlines()) == 3
 
 
