@@ -75,13 +75,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _lines_of_standard_input() -> Iterator[str]:
-    from contextlib import ExitStack
+    from ..inference.readers import open_records
 
-    from ..inference.streams import open_input
-
-    with ExitStack() as stack:
-        for line in open_input("-", stack).stream:
-            yield line.decode("utf-8", "replace").rstrip("\r\n")
+    with open_records("-", "text") as records:
+        for batch in records.batches(1, ["text"]):
+            yield from batch.columns["text"]
 
 
 def _shows_colours() -> bool:

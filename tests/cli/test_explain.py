@@ -107,6 +107,12 @@ def test_json(run, model_path, explained):
     assert [json.loads(line) for line in out.splitlines()] == [explanation.to_dict() for explanation in explained]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_text(run, model_path, explained):
+    status, out, err = run("explain", "--model", model_path, "--json", stdin="\r\n".join(TEXTS).encode("utf-8-sig"))
+    assert (status, err) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == [explanation.to_dict() for explanation in explained]
+
+
 def test_a_pair(run, model_path):
     expected = TextClassifier.from_pretrained(model_path).explain("the fox", "jumps")
     _, out, _ = run("explain", "--model", model_path, "--json", "the fox", "--text-pair", "jumps")
