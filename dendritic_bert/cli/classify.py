@@ -16,8 +16,8 @@ Classify texts: one line for each, with text, label and score, in order.
   dendritic-bert classify --file reviews.csv --column review --output labels.csv
 
 Without TEXT and --file the texts are read from standard input, one per line. An output file appears when it is
-complete. If the run is interrupted, or stops at a malformed record that is then mended, the same command continues
-where that run ended."""
+complete. If the run is interrupted, or stops at a malformed line that is then mended, the same command continues where
+that run ended; Parquet or Arrow that was mended starts over with --restart."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
