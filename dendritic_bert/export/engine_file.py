@@ -22,7 +22,8 @@ from ..model.packed_encoder import is_encoder
 def write_engine_file(name_or_path: str | os.PathLike[str], path: Path, max_length: int | None) -> None:
     """Write the model of a folder or a hub id, for rows of at most ``max_length`` tokens.
 
-    Raises ValueError if there is something at ``path``, or for a model or a tokenizer that the engine does not have;
+    The folder of ``path`` is made if it is not there. Raises ValueError if there is something at ``path``, if
+    ``max_length`` leaves no room for the special tokens, or for a model or a tokenizer that the engine does not have;
     OSError if ``path`` cannot be written; RuntimeError if the file has other logits than the model. Warns of a model
     that was trained on pairs.
     """
@@ -38,6 +39,9 @@ def write_engine_file(name_or_path: str | os.PathLike[str], path: Path, max_leng
         raise ValueError(f"the engine does not serve {name_or_path} ({owner.tokenizer.reason or 'its model'}): pass "
                          "--format onnx.")
     if max_length is not None:
+        if max_length < owner.tokenizer.single.num_special:
+            raise ValueError(f"max_length is {max_length}, but the special tokens alone take "
+                             f"{owner.tokenizer.single.num_special}: pass a larger one (--max-length).")
         owner.max_length = min(max_length, owner.max_length or max_length)
     file = model_file(source.make_tables(), owner.config, owner.tokenizer, owner.max_length,
                       owner.max_length or 1, owner.label_names())
@@ -45,7 +49,11 @@ def write_engine_file(name_or_path: str | os.PathLike[str], path: Path, max_leng
 
     texts = list(TEST_STRINGS)
     with atomic_path(path) as unfinished:
-        unfinished.write_bytes(file.data)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(file.data)
+        except OSError as error:
+            raise OSError(f"output_dir {path} cannot be written ({error.strerror}): name a file that can.") from error
         found = np.frombuffer(Model.open(unfinished).logits(texts, 1)[0], np.float32)
         owner._engine = type(owner._engine)()  # that of the shorter rows, if there is a max_length
         if not np.array_equal(found, owner.logits(texts)[0].ravel()):

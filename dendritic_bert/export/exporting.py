@@ -57,8 +57,8 @@ def export(
             folded tables of BERT's vocabulary take 0.12 MB for each.
 
     Raises:
-        ValueError: an unknown format or dtype; ``output_dir`` is not empty; or the format cannot hold the model, where
-            the message says which one can.
+        ValueError: an unknown format or dtype; ``output_dir`` is not empty; ``max_length`` has no room for the special
+            tokens; or the format cannot hold the model, where the message says which one can.
         OSError: the model or its tokenizer cannot be read, or ``output_dir`` cannot be written.
         ImportError: onnx is not installed.
         RuntimeError: there is no compiler for AOTInductor, or the program's logits are not ours.

@@ -42,6 +42,17 @@ def test_max_length(folder, tmp_path):
     assert num_truncated == 1
     with pytest.raises(ValueError, match="max_length is 7, but only the format"):
         export(folder, tmp_path / "b", "onnx", max_length=7)
+    export(folder, tmp_path / "two.dsn", "engine", max_length=2)
+    with pytest.raises(ValueError, match=r"^max_length is 1, but the special tokens alone take 2: pass a larger one"):
+        export(folder, tmp_path / "one.dsn", "engine", max_length=1)
+    assert not (tmp_path / "one.dsn").exists()
+
+
+def test_the_folder_is_made(folder, tmp_path):
+    assert export(folder, tmp_path / "new" / "folder" / "a.dsn", "engine").size > 0
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"^output_dir .*file.a\.dsn cannot be written \(.+\): name a file that can\.$"):
+        export(folder, tmp_path / "file" / "a.dsn", "engine")
 
 
 def test_an_encoder(tmp_path):
