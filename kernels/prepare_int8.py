@@ -188,7 +188,8 @@ def _quantise_layer(windowed: WindowedDsn, layer: int, largest: Tensor, unit: fl
     input_scale = (unit * LARGEST_INPUT / largest * 2**15).round().clamp(1, LARGEST_INT16).long()
     matrices = windowed.window_weight[layer - 1] * (unit * 2**15 / input_scale)[:, None]
     scale = _weight_scale(matrices)
-    scale = torch.where(scale == 0, unit, scale)
+    # Below that the bias, up to 2^15 units, would leave its range, and the multiplier its 15 bits.
+    scale = torch.where(scale == 0, unit, scale).clamp_min(unit * 2.0**-14)
     matrices = (matrices / scale).round()
     sums = multiply(requantise(u, input_scale), matrices, row, layer)
     correction = (float_sums / scale - sums).flatten(0, -2).mean(dim=0)

@@ -7,7 +7,7 @@ import torch
 from cases import VOCAB_SIZE, generator
 from window_workload import prepared, window_head, window_parameters
 
-from dendritic_bert.kernels import prepare_int8
+from dendritic_bert.kernels import ops, prepare_int8
 from dendritic_bert.kernels.prepare_int8 import activation_table, gate_table, quantise_windows, random_ids
 from dendritic_bert.kernels.reference import shifted, token_places
 from dendritic_bert.kernels.reference_int8 import _window_layers
@@ -137,6 +137,20 @@ def test_a_layer_of_zeros():
     q = quantised_of(values)
     assert not q.window_weight[0].any()
     assert q.window_weight[1].any()
+
+
+@pytest.mark.parametrize("channel", [slice(None), 3])
+@pytest.mark.parametrize("factor", [1e-3, 1e-5, 1e-6, 1e-12])
+def test_weights_that_are_small_beside_the_bias(factor, channel):
+    """The layer adds hardly more than relu(bias), and that it must add; logits come as near as with larger weights."""
+    values = window_parameters(12, 16, 3)
+    values["window_weight"][1, :, :, channel] *= factor
+    values["window_bias"][2, channel] = 5 * values["window_bias"].abs().max()
+    windowed = prepared(values, window_head(values))
+    ids = torch.randint(VOCAB_SIZE, (20, 30), generator=generator(5))
+    exact = ops.dsn_window_logits(ids, windowed, backend="reference")
+    found = ops.dsn_window_logits_int8(ids, quantise_windows(windowed), backend="reference")
+    assert (found - exact).abs().max() < 0.005 * exact.abs().max()
 
 
 @pytest.mark.parametrize(("change", "message"), [
