@@ -119,11 +119,11 @@ def _head(quantised: QuantisedWindowedDsn, pooled: Tensor) -> Tensor:
 
 
 def _activate(quantised: QuantisedWindowedDsn, x: Tensor) -> Tensor:
-    """The activation of float32 ``x``, interpolated between the entries of its table."""
+    """The activation of float32 ``x``, interpolated between the entries of its table; of NaN it is NaN."""
     if quantised.activation == "relu":
         return x.clamp_min(0)
     place = (x.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT) + ACTIVATION_LIMIT) * ACTIVATION_STEPS
-    below = place.floor().long().clamp_max(quantised.activation_table.numel() - 2)
+    below = place.nan_to_num().floor().long().clamp_max(quantised.activation_table.numel() - 2)
     low, high = quantised.activation_table[below], quantised.activation_table[below + 1]
     y = (low.double() + (high - low).double() * (place - below.float()).double()).float()
     return x * y if quantised.activation == "gelu" else y

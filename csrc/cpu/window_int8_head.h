@@ -11,8 +11,9 @@
 namespace dendritic_bert {
 namespace {
 
-// The activation, between two entries of its table; exact for relu.
+// The activation, between two entries of its table; exact for relu. Of NaN it is NaN.
 inline float activate_from_table(const float* table, Activation activation, float x) {
+  if (x != x) return x;
   if (activation == Activation::relu) return x > 0 ? x : 0.0f;
   const float limit = float(activation_limit), clipped = std::max(-limit, std::min(limit, x));
   const float place = (clipped + limit) * float(activation_steps);

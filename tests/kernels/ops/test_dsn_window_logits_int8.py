@@ -54,6 +54,19 @@ def test_labels_agree_with_float32(backend, device):
     assert same[clear].float().mean() >= 0.997
 
 
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "gelu"])
+@each_int8
+def test_a_dendrite_that_is_nan(activation, backend, device):
+    """So are the logits that it feeds, and no others, as with every other table."""
+    quantised = small(device, activation=activation)
+    labels = quantised.top.shape[1]
+    bias = quantised.bias.clone()
+    bias[labels] = float("nan")
+    logits = ops.dsn_window_logits_int8(torch.arange(9, device=device)[None], quantised._replace(bias=bias),
+                                        backend=backend)
+    assert logits[0].isnan().tolist() == [True] + [False] * (labels - 1)
+
+
 @pytest.mark.parametrize("is_folded", [False, True])
 @each_int8
 def test_an_empty_row_gets_the_bias(is_folded, backend, device):
