@@ -117,8 +117,8 @@ def _fake_embed_pool_backward(*, word_embeddings: Tensor, position_embeddings: T
     num_rows = vocab_size if word_grad == WordGrad.DENSE else num_ids
     return EmbedPoolGradients(
         word_embeddings.new_empty((num_rows, hidden_size)), word_embeddings.new_empty((num_ids,), dtype=torch.int64),
-        torch.empty_like(position_embeddings), torch.empty_like(token_type_embeddings), torch.empty_like(ln_weight),
-        torch.empty_like(ln_bias))
+        *(parameter.new_empty(parameter.shape)
+          for parameter in (position_embeddings, token_type_embeddings, ln_weight, ln_bias)))
 
 
 # The parameters of window_pool, which follow input_ids in its arguments.
