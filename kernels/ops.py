@@ -52,6 +52,13 @@ def _channels(table: Tensor) -> int:
     return table.shape[-1] if table.dim() else 0
 
 
+def _reach(windowed: WindowedDsn) -> int:
+    """The columns that the windows of all layers together see to each side; 0 for tables that validation refuses."""
+    if windowed.taps.dim() < 2 or not windowed.window_bias.dim():
+        return 0
+    return windowed.taps.shape[-2] // 2 * (2 ** windowed.window_bias.shape[0] - 1)
+
+
 def embed_pool(
     input_ids: Tensor,
     word_embeddings: Tensor,
@@ -87,7 +94,7 @@ def embed_pool(
         p_embed, p_pool: the probabilities of dropout on every token's LayerNorm output and on the pooled row,
             0 <= p < 1.
         seed: of the dropout, an int or an int64 tensor of one element. None: drawn from torch's generator.
-        sparse_grad: whether the word table's gradient is a coalesced sparse COO tensor.
+        sparse_grad: whether the word table's gradient is a sparse COO tensor, coalesced but for the reference's.
         backend: one of ``backends.BACKENDS``. None: the first that can serve the call.
 
     Returns:
@@ -301,7 +308,7 @@ def dsn_window_logits(
     """
     activation = _code("activation", windowed.activation, ACTIVATION_CODES)
     name = backends.choose(backend, "dsn_window_logits", windowed.values.device, windowed.window_weight.dtype,
-                           _channels(windowed.taps))
+                           _channels(windowed.taps), _reach(windowed))
     if name == "reference":
         validation.check_dsn_window_logits(input_ids, windowed, attention_mask, cu_seqlens, token_type_ids)
         return dsn_window_logits_ref(input_ids, windowed, attention_mask=attention_mask, cu_seqlens=cu_seqlens,

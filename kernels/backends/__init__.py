@@ -1,7 +1,7 @@
 """Which backend serves a call. An explicit choice raises where it cannot serve; the automatic one goes on to the next.
 
-The choice looks at devices, dtypes and numbers of channels alone, and is made before anything is computed or recorded,
-so that autograd and torch.compile see one operator."""
+The choice looks at devices, dtypes, numbers of channels and the reach of windows alone, and is made before anything is
+computed or recorded, so that autograd and torch.compile see one operator."""
 
 import os
 import warnings
@@ -25,20 +25,23 @@ BACKENDS = (*KERNEL_BACKENDS, "reference")
 ENVIRONMENT_VARIABLE = "DENDRITIC_BERT_BACKEND"
 
 
-def refusal(name: str, op: str, device: torch.device | str, dtype: torch.dtype, channels: int = 0) -> str | None:
+def refusal(name: str, op: str, device: torch.device | str, dtype: torch.dtype, channels: int = 0, reach: int = 0
+            ) -> str | None:
     """Why backend ``name`` cannot serve ``op`` with a table of ``dtype`` on ``device``, or None where it can.
-    ``channels`` are those that ``Backend.largest`` limits."""
+    ``channels`` are those that ``Backend.largest`` limits, ``reach`` is what ``largest_reach`` does."""
     if name == "reference":
         return None
     if name in KERNEL_BACKENDS:
-        return KERNEL_BACKENDS[name].refusal(op, torch.device(device), dtype, channels)
+        return KERNEL_BACKENDS[name].refusal(op, torch.device(device), dtype, channels, reach)
     return _unknown()
 
 
-def choose(requested: str | None, op: str, device: torch.device | str, dtype: torch.dtype, channels: int = 0) -> str:
+def choose(requested: str | None, op: str, device: torch.device | str, dtype: torch.dtype, channels: int = 0,
+           reach: int = 0) -> str:
     """The backend for a call of ``op``: ``requested``, else the environment's, else the first that can serve it.
 
-    ``channels`` are those of the word table, or of a window layer in ``dsn_window_logits``.
+    ``channels`` are those of the word table, or of a window layer in ``dsn_window_logits``, whose windows see ``reach``
+    columns to each side.
 
     A trace and an ONNX graph are for machines that do not have our operators: unless one was requested, they get the
     reference.
@@ -56,10 +59,10 @@ def choose(requested: str | None, op: str, device: torch.device | str, dtype: to
     if requested is None:
         device = torch.device(device)
         for name, backend in KERNEL_BACKENDS.items():
-            if backend.refusal(op, device, dtype, channels) is None:
+            if backend.refusal(op, device, dtype, channels, reach) is None:
                 return name
         return "reference"
-    reason = refusal(str(requested), op, device, dtype, channels)
+    reason = refusal(str(requested), op, device, dtype, channels, reach)
     if reason is not None:
         raise RuntimeError(f"backend {requested!r} cannot serve this call: {reason}.")
     return str(requested)

@@ -28,6 +28,8 @@ class Backend:
     no_device: returns why no device of this machine can run the kernels, or None. It may start the device's driver.
     largest: the most channels that the kernels of an op take: of the word table, or of a window layer in
         ``dsn_window_logits``. Other ops take any number.
+    largest_reach: the most columns to each side that the windows of ``dsn_window_logits`` may see, or None for any
+        number.
     device_refusal: returns why the kernels cannot run on a device of the right type, or None. Both are None themselves
         where the kernels run on every device of that type, and every machine has one.
     raises_on_values: whether a call raises where an index lies outside its table. Kernels on a GPU would have to be
@@ -44,6 +46,7 @@ class Backend:
     missing: str | None
     no_device: Callable[[], str | None] | None = None
     largest: Mapping[str, int] = field(default_factory=dict)
+    largest_reach: int | None = None
     device_refusal: Callable[[torch.device], str | None] | None = None
     raises_on_values: bool = True
     define: Callable[[str, str], tuple[str, ...]] | None = None
@@ -55,8 +58,10 @@ class Backend:
             return self.missing
         return self.no_device()
 
-    def refusal(self, op: str, device: torch.device, dtype: torch.dtype, channels: int = 0) -> str | None:
-        """Why the kernels cannot serve ``op`` with a table of ``dtype`` and ``channels`` on ``device``, or None."""
+    def refusal(self, op: str, device: torch.device, dtype: torch.dtype, channels: int = 0, reach: int = 0
+                ) -> str | None:
+        """Why the kernels cannot serve ``op`` with a table of ``dtype`` and ``channels``, and windows that see
+        ``reach`` columns to each side, on ``device``, or None."""
         if self.missing is not None:
             return self.missing
         if device.type != self.device_type:
@@ -68,4 +73,7 @@ class Backend:
             return f"the word table is {dtype}, the {self.name} backend reads {', '.join(map(str, dtypes))}"
         if op in self.largest and channels > self.largest[op]:
             return f"{op} has {channels} channels, the {self.name} backend takes {self.largest[op]} at most"
+        if self.largest_reach is not None and reach > self.largest_reach:
+            return (f"windows see {reach} columns to each side, those of the {self.name} backend {self.largest_reach} "
+                    "at most")
         return None if self.device_refusal is None else self.device_refusal(device)

@@ -74,6 +74,7 @@ BACKEND = Backend(
     no_device=gpu.missing,
     # As csrc/cuda/plan.h has them.
     largest={"embed_pool": 4096, "dsn_logits": 4096, "dsn_token_logits": 4096, "dsn_window_logits": 64},
+    largest_reach=240,
     device_refusal=gpu.refusal,
     raises_on_values=False,
 )

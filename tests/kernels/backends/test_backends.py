@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from cases import head, moved, parameters, tokens
-from helpers import BACKENDS, REPOSITORY, OperatorCalls, each_backend, each_kernel
+from helpers import BACKENDS, REPOSITORY, OperatorCalls, change_backend, each_backend, each_kernel
+from window_workload import prepared, window_head, window_parameters
 
 from dendritic_bert.kernels import backends, ops
 from dendritic_bert.kernels.backends import cpu
@@ -106,10 +107,25 @@ def test_a_backend_that_takes_fewer_channels_is_passed_over(monkeypatch):
         ops.embed_pool(**tokens("padded", 2, 3), **parameters(17), backend="cpu")
 
 
+def test_a_backend_whose_windows_see_less_is_passed_over(monkeypatch):
+    """Three layers of a radius of 2 see 2 + 4 + 8 columns to each side."""
+    values = window_parameters(12, 16, 3, 2)
+    windowed, ids = prepared(values, window_head(values)), torch.arange(9)[None]
+    monkeypatch.setattr(backends, "FORCED", None)
+    for reach, name in ((14, "cpu"), (13, "reference")):
+        change_backend(monkeypatch, "cpu", largest_reach=reach)
+        with OperatorCalls() as served:
+            ops.dsn_window_logits(ids, windowed)
+        assert len(served.calls) == (name == "cpu")
+    with pytest.raises(RuntimeError, match="windows see 14 columns to each side, those of the cpu backend 13 at most"):
+        ops.dsn_window_logits(ids, windowed, backend="cpu")
+
+
 def test_the_limits_of_cuda_are_those_of_its_sources():
     plan = (Path(REPOSITORY) / "csrc" / "cuda" / "plan.h").read_text()
     numbers = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)[;,]", plan)}
     largest = backends.KERNEL_BACKENDS["cuda"].largest
+    assert 2 * backends.KERNEL_BACKENDS["cuda"].largest_reach == numbers["most_window_tile"] - 32
     assert largest["dsn_window_logits"] == numbers["most_window_channels"]
     assert {largest[op] for op in ("embed_pool", "dsn_logits", "dsn_token_logits")} == {
         numbers["max_slices"] * numbers["slice_channels"]}
