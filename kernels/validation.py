@@ -62,6 +62,8 @@ def seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
         if not -(2**63) <= seed < 2**63:
             raise RuntimeError(f"seed is {seed}, expected an int that fits 64 bits.")
         return torch.tensor([seed], device=device)
+    if not isinstance(seed, Tensor):
+        raise RuntimeError(f"seed is {seed!r}, expected an int, or an int64 tensor of one element.")
     if seed.numel() != 1 or seed.dtype != torch.int64 or seed.device != device:
         raise RuntimeError(f"seed has shape {list(seed.shape)}, dtype {seed.dtype} and lies on {seed.device}, expected "
                            f"one int64 on {device}.")

@@ -235,6 +235,7 @@ def test_a_dropout_probability_out_of_range(p, name, backend, device):
 
 @pytest.mark.parametrize(("seed", "message"), [
     (2**63, "seed is 9223372036854775808, expected an int that fits 64 bits"),
+    (3.0, "seed is 3.0, expected an int, or an int64 tensor of one element"),
     (torch.tensor([1, 2]), r"seed has shape \[2\]"),
     (torch.tensor([], dtype=torch.int64), r"seed has shape \[0\]"),
     (torch.tensor(1.0), "dtype torch.float32"),
