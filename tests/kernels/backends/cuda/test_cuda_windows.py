@@ -20,6 +20,7 @@ from cuda_on_cpu.window_assertions import (
     window_logits,
     windowed_of,
 )
+from helpers import change_backend
 from window_workload import AXES
 
 from dendritic_bert.kernels import ops
@@ -114,10 +115,19 @@ def test_ids_to_logits_is_one_launch():
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"dendrites": 80, "layers": 1}, "dsn_window_logits has 80 channels, the cuda backend takes 64 at most"),
+    ({"layers": 8}, "windows see 255 columns to each side, those of the cuda backend 240 at most"),
+])
+def test_windows_beyond_a_tile_are_passed_over(changes, message):
+    with pytest.raises(RuntimeError, match=message):
+        ops.dsn_window_logits(torch.zeros(1, 1, dtype=torch.int64), windowed_of(PLAIN | changes), backend="cuda")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
     ({"layers": 8}, "taps has 3 taps beside 8 layers, which see more than 240 columns to each side"),
     ({"layers": 2, "radius": 81}, "taps has 163 taps beside 2 layers"),
 ])
-def test_windows_beyond_a_tile_are_refused(changes, message):
+def test_the_operator_refuses_them_too(changes, message, monkeypatch):
+    change_backend(monkeypatch, "cuda", largest_reach=None)
     with pytest.raises(RuntimeError, match=message):
         ops.dsn_window_logits(torch.zeros(1, 1, dtype=torch.int64), windowed_of(PLAIN | changes), backend="cuda")
 
