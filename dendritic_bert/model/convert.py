@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from ..atomic_write import atomic_folder, expect_new
 from ..inference.tokenizer_files import load_tokenizer
 from .base import DendriticBertPreTrainedModel
+from .files import CONFIG
 from .modeling import DendriticBertForQuestionAnswering, DendriticBertForSequenceClassification
 from .perforatedai_checkpoint import find_perforated, save_perforated
 
@@ -55,7 +56,8 @@ def convert(
     if file is not None:
         options |= {name: value for name, value in (("config", config), ("dendrite_activation", activation)) if value}
     with atomic_folder(output) as partial:
-        model = _load(name_or_path, "model", model_class_of(name_or_path, file).from_pretrained, **options)
+        model_class = _load(name_or_path, "model", model_class_of, file=file)
+        model = _load(name_or_path, "model", model_class.from_pretrained, **options)
         if file is not None:
             tokenizer = _tokenizer_beside(Path(config or file).parent, file.parent)
         elif to_perforated and Path(name_or_path).is_dir():
@@ -73,14 +75,18 @@ def convert(
 
 def model_class_of(name_or_path: str | os.PathLike[str],
                    file: Path | None = None) -> type[DendriticBertPreTrainedModel]:
-    """The class for which the head in the file, or the configuration, was made; for a BERT it is the classifier."""
+    """The class for which the head in the file, or the configuration, was made; for a BERT it is the classifier.
+
+    Raises OSError for a hub id that cannot be found there.
+    """
     if file is not None:
         with safe_open(file, framework="pt") as opened:
             is_token_head = any(name.startswith("qa_outputs.") for name in opened.keys())  # noqa: SIM118
     else:
-        config = Path(name_or_path) / "config.json"
+        config = cached_file(name_or_path, CONFIG, _raise_exceptions_for_missing_entries=False)
         try:
-            architectures = json.loads(config.read_text("utf-8")).get("architectures") or []
+            text = "{}" if config is None else Path(config).read_text("utf-8")
+            architectures = json.loads(text).get("architectures") or []
         except (OSError, ValueError):
             architectures = []  # it is read again where the model is loaded, which says what is wrong
         is_token_head = DendriticBertForQuestionAnswering.__name__ in architectures

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import huggingface_hub
 import pytest
 import torch
 from helpers import shared_path, tiny_bert
@@ -19,7 +20,11 @@ from transformers import (
     BertTokenizer,
 )
 
-from dendritic_bert import DendriticBertConfig, DendriticBertForSequenceClassification
+from dendritic_bert import (
+    DendriticBertConfig,
+    DendriticBertForQuestionAnswering,
+    DendriticBertForSequenceClassification,
+)
 from dendritic_bert.model.convert import convert
 
 EMBEDDINGS = ["word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
@@ -178,6 +183,26 @@ def test_converted_checkpoint(bert, tmp_path):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
     text = "film no film"
     assert AutoTokenizer.from_pretrained(output)(text) == AutoTokenizer.from_pretrained(bert)(text)
+
+
+def test_question_answering_from_the_hub(tmp_path, monkeypatch, caplog):
+    """Its class is that of the configuration there, as of one in a folder; the hub's client has fetched it already."""
+    cached = tmp_path / "models--someone--answers"
+    folder = cached / "snapshots" / ("0" * 40)
+    save_bert(folder)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0" * 40)
+    model = DendriticBertForQuestionAnswering.from_pretrained(folder)
+    model.save_pretrained(folder)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    caplog.clear()
+    converted = convert("someone/answers", tmp_path / "out")
+    assert type(converted) is DendriticBertForQuestionAnswering
+    assert torch.equal(converted.qa_outputs.weight, model.qa_outputs.weight)
+    assert not lines(caplog)
+    with pytest.raises(OSError, match=r"model of someone/other cannot be loaded \(no such folder, nor on the hub\)"):
+        convert("someone/other", tmp_path / "other")
 
 
 def test_the_real_bert_tiny(tmp_path):
