@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 
 from .classifier import TextClassifier
 from .texts import check_texts
@@ -29,4 +30,5 @@ def label_agreement(model: Any, tokenizer: Any, dtype: str, texts: Iterable[str]
 def _labels(model: Any, tokenizer: Any, dtype: str, texts: list[str]) -> np.ndarray:
     twin = copy.deepcopy(model)
     twin.config.table_dtype = dtype
+    twin.prepare(getattr(torch, dtype))  # the classifier would go on without tables of this dtype
     return TextClassifier(twin, tokenizer).predict_array(texts)[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..embedded_model import EMBEDDED_MODEL
+from ..model.dsn_checkpoint import table_dtype_of
 from .columns import warn_of_other_kind
 from .file_classification import FileReport, classify_file
 from .scores import Answers, Prediction, label_names
@@ -286,6 +287,6 @@ class TextClassifier(TextLogits):
         if config.window_layers:
             form = f"{config.window_layers} layers of {config.window_dendrites} dendrites on windows"
             dtype = "bfloat16" if dtype == "bfloat16" else "float32"  # as model/inference_tables.py has it
-        prepared = getattr(self._source, "_table_dtype", None)
-        stored = str(prepared).removeprefix("torch.") if prepared else config.table_dtype or dtype
+        prepared = getattr(self._source, "_table_dtype", table_dtype_of(config))
+        stored = str(prepared).removeprefix("torch.") if prepared else dtype
         return f"TextClassifier({len(self.labels)} labels, {form} in {stored})"

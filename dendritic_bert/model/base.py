@@ -18,13 +18,12 @@ from transformers.utils import logging
 
 from ..atomic_write import atomic_path
 from ..embedded_model import EMBEDDED_MODEL
-from ..kernels.contract import TABLE_DTYPES, WINDOW_DTYPES
 from ..kernels.reference import pool_ref, token_places
 from .configuration import DendriticBertConfig
 from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
 from .embedding_modules import Parts, are_plain, parts_of
 from .files import REMOTE_CODE, REMOTE_CODE_FILE
-from .inference_tables import InferenceTables, WindowTables, make_tables
+from .inference_tables import InferenceTables, WindowTables, make_tables, table_dtypes
 from .packed_encoder import HEAD, has_projection, read_encoder
 from .perforatedai_checkpoint import find_perforated, read_perforated
 from .table_cache import TableCache
@@ -114,9 +113,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             raise ValueError(f"prepare() needs a form that one op computes, but pooling is {self.config.pooling!r}, "
                              f"embedding_norm {self.config.embedding_norm!r} and max_position_embeddings "
                              f"{self.config.max_position_embeddings}, which runs in PyTorch: {remedy}.")
-        dtypes = TABLE_DTYPES
-        if self._pools_windows:
-            dtypes = (*WINDOW_DTYPES, torch.int8) if self.config.window_layers else WINDOW_DTYPES
+        dtypes = table_dtypes(self.config, self.is_pooled)
         if dtype is not None and dtype not in dtypes:
             raise ValueError(f"dtype is {dtype}, a table is stored as one of {', '.join(map(str, dtypes))}.")
         self._table_dtype = dtype

@@ -39,7 +39,8 @@ class DendriticBertConfig(BertConfig):
         window_activation: the activation function of the window layers.
         window_dropout_prob: the dropout of what a window layer adds.
         table_dtype: as what a ``TextClassifier`` stores the word table, or without positions the window layers, with
-            which it computes (see ``prepare``). None is the dtype of the parameters, which the model itself takes.
+            which it computes (see ``prepare``). None is the dtype of the parameters, which the model itself takes, as
+            does a ``TextClassifier`` of a form that has no tables of this dtype.
         temperature: the number, > 0, by which scores divide the logits before softmax or sigmoid (temperature scaling,
             Guo et al. 2017, https://arxiv.org/abs/1706.04599). The logits themselves are not divided.
         training_columns: how the rows that a model was trained on were read: ``text_column``, and where there are such

@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 from ..kernels.contract import PARAMETER_DTYPES
 from .configuration import DendriticBertConfig
 from .files import CONFIG, WEIGHTS
-from .inference_tables import InferenceTables, WindowTables, make_tables
+from .inference_tables import InferenceTables, WindowTables, make_tables, table_dtypes
 from .packed_encoder import has_projection, read_encoder
 
 if TYPE_CHECKING:
@@ -98,8 +98,10 @@ class DsnCheckpoint:
 
 
 def table_dtype_of(config: DendriticBertConfig) -> torch.dtype | None:
-    """What ``prepare`` is called with for a ``TextClassifier``."""
-    return None if config.table_dtype is None else getattr(torch, config.table_dtype)
+    """What ``prepare`` is called with for a ``TextClassifier``; None too where the model has no tables of the dtype
+    that the configuration names, which may come from a model of another form."""
+    dtype = None if config.table_dtype is None else getattr(torch, config.table_dtype)
+    return dtype if dtype in table_dtypes(config) else None
 
 
 def _find_folder(name_or_path: str) -> Path | None:

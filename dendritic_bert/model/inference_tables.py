@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from ..kernels import ops
-from ..kernels.contract import DsnHead, DsnTable, FoldedDsn, QuantisedWindowedDsn, WindowedDsn, padded_outputs
+from ..kernels.contract import (
+    TABLE_DTYPES,
+    WINDOW_DTYPES,
+    DsnHead,
+    DsnTable,
+    FoldedDsn,
+    QuantisedWindowedDsn,
+    WindowedDsn,
+    padded_outputs,
+)
 from ..kernels.prepare import fold, prepare_head, prepare_table, prepare_windows
 from ..kernels.prepare_int8 import quantise_windows
 from .configuration import DendriticBertConfig
@@ -17,6 +26,14 @@ from .window_modules import no_windows
 # have no more tokens.
 FIRST_POSITIONS = 64
 LARGEST_RSTD = 2**28  # bytes; all 512 positions and both token types of BERT's vocabulary take half of it
+
+
+def table_dtypes(config: DendriticBertConfig, is_pooled: bool = True) -> tuple[torch.dtype, ...]:
+    """The dtypes that ``make_tables`` takes; none where the model runs in PyTorch. ``is_pooled`` is whether its head
+    reads pooled rows, not tokens."""
+    if config.head_hidden is None and config.pools_windows and is_pooled:
+        return (*WINDOW_DTYPES, torch.int8) if config.window_layers else WINDOW_DTYPES
+    return TABLE_DTYPES if config.head_hidden is None and config.pools_embeddings else ()
 
 
 def make_tables(config: DendriticBertConfig, tensors: Mapping[str, Tensor], head: str, eps: float, activation: str,

@@ -247,6 +247,26 @@ def test_a_revision_of_the_hub(tokenizer, tmp_path, monkeypatch):
         TextClassifier.from_pretrained("someone/model", revision="v3")
 
 
+@pytest.mark.parametrize("config", [
+    {"head_hidden": 8},
+    {"dsn": False},
+    {"max_position_embeddings": 0, "pooling": "gated_mean"},
+    {"pooling": "gated_mean"},
+], ids=str)
+def test_a_form_without_tables_of_the_dtype(tokenizer, tmp_path, config):
+    """``table_dtype`` may come from the model that another was made of, as that of the package has it: without tables
+    of that dtype the classifier computes as without the field."""
+    model = small_model(**config)
+    expected = TextClassifier(model, tokenizer)
+    model.config.table_dtype = "int8"
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = TextClassifier.from_pretrained(tmp_path)
+    for classifier in (loaded, TextClassifier(loaded.model, tokenizer)):
+        assert classifier(TEXTS) == expected(TEXTS)
+        assert "float32" in repr(classifier)
+
+
 def test_a_device():
     expected = TextClassifier.from_pretrained()(TEXTS)
     assert TextClassifier.from_pretrained(device=torch.device("cpu"))(TEXTS) == expected
