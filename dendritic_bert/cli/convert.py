@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..embedded_model import find_model
 from .flag_types import positive_number
 from .messages import say
 from .models import expect_model
@@ -21,8 +22,9 @@ Make a model of this package, or with --perforated a checkpoint that PerforatedA
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``convert``."""
     add = parser.add_argument
-    add("source", metavar="FILE_OR_FOLDER", help="folder or hub id of a BERT or of a model of this package; or a file "
-                                                 "of PerforatedAI, or a folder that holds one")
+    add("source", metavar="FILE_OR_FOLDER", help="folder or hub id of a BERT or of a model of this package, or tiny, "
+                                                 "which comes with it; or a file of PerforatedAI, or a folder that "
+                                                 "holds one")
     add("out", metavar="OUT", help="new folder for the model")
     add("--config", metavar="F", help="BERT's config.json, for a file of PerforatedAI (default: the one beside the "
                                       "file)")
@@ -49,6 +51,6 @@ def run(args: argparse.Namespace) -> None:
     options = {name: getattr(args, name)
                for name in ("num_labels", "num_dendrites", "pooling", "window_dendrites", "window_layers", "config",
                             "activation")}
-    model = convert(args.source, args.out, to_perforated=args.perforated,
+    model = convert(find_model(args.source), args.out, to_perforated=args.perforated,
                     **{name: value for name, value in options.items() if value is not None})
     say(f"{args.out}: {model.num_parameters():,} parameters")

@@ -403,7 +403,12 @@ def _read_perforated_model(
         if not os.path.isfile(source):
             raise ValueError(f"{source} is not there, and {file} alone does not make a model: pass config, the path of "
                              "the config.json of the BERT it was trained from.")
-        source, kwargs = DendriticBertConfig.from_pretrained(source, return_unused_kwargs=True, **from_weights | kwargs)
+        try:
+            source, kwargs = DendriticBertConfig.from_pretrained(source, return_unused_kwargs=True,
+                                                                 **from_weights | kwargs)
+        except OSError as error:
+            raise ValueError(f"config is {source}, which cannot be read ({str(error).splitlines()[0].rstrip('.')}): "
+                             "pass the path of the config.json of the BERT it was trained from.") from error
     fields = source.to_dict() | from_weights | {"num_dendrites": checkpoint.num_dendrites}
     labels = list(heads.values())[-1].shape[0] // rows if heads else source.num_labels
     if labels != source.num_labels:

@@ -108,7 +108,7 @@ def _load(name_or_path: str | os.PathLike[str], what: str, load: Any, **options:
     try:
         loaded = load(name_or_path, **options)
     except OSError as error:
-        reason = str(error).splitlines()[0] if Path(name_or_path).is_dir() else "no such folder, nor on the hub"
+        reason = str(error).splitlines()[0] if Path(name_or_path).exists() else "no such folder, nor on the hub"
         raise OSError(
             f"the {what} of {name_or_path} cannot be loaded ({reason}): pass a folder or a hub id."
         ) from error

@@ -22,6 +22,13 @@ def test_convert(run, tmp_path, expected):
     assert "holds something already" in err
 
 
+def test_convert_a_model_of_the_package(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no folder has its name
+    status, _, err = run("convert", "tiny", "dsn")
+    assert status == 0, err
+    assert run("classify", "--model", "dsn", "a text") == run("classify", "--model", "tiny", "a text")
+
+
 def test_convert_into_windows(run, tmp_path):
     tiny_bert(vocab_size=600).save_pretrained(tmp_path / "bert")
     hugging_face_tokenizer().save_pretrained(tmp_path / "bert")

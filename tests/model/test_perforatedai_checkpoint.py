@@ -137,6 +137,18 @@ def test_configuration_elsewhere(perforatedai, tmp_path, reference):
     assert torch.equal(model(**batch()).logits, network(**batch()))
 
 
+@pytest.mark.parametrize("text", ["no JSON", "[]"])
+def test_a_configuration_that_is_none(tmp_path, text):
+    file = save_perforated(DendriticBertForSequenceClassification(DendriticBertConfig(**CONFIG)), tmp_path / "PAI")
+    config = tmp_path / "bert.json"
+    config.write_text(text)
+    message = rf"config is {re.escape(str(config))}, which cannot be read \(.*JSON.*\): pass the path of the config"
+    with pytest.raises(ValueError, match=message):
+        load(file, config=config)
+    with pytest.raises(ValueError, match=message):
+        convert(file, tmp_path / "out", config=config)
+
+
 def test_labels_go_by_the_weights(perforatedai):
     perforatedai.save(perforatedai.grown(1, num_labels=4))
     assert load("PAI").config.num_labels == 4
