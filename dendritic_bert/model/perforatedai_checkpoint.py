@@ -54,8 +54,9 @@ class PerforatedCheckpoint(NamedTuple):
 def find_perforated(name_or_path: str | os.PathLike[str]) -> Path | None:
     """The checkpoint of PerforatedAI at a path, or in the folder at that path; None if there is none.
 
-    In a folder it is ``model.safetensors``, or else ``best_model.pt``, or else any other file. Raises ValueError if
-    there are several others.
+    In a folder it is ``model.safetensors``, or else ``best_model.pt``, or else any other file. Beside the weights of
+    another checkpoint a ``best_model.pt`` may be anyone's, while alone it is taken as it is, so that reading it says
+    what is wrong. Raises ValueError if there are several others.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -64,9 +65,10 @@ def find_perforated(name_or_path: str | os.PathLike[str]) -> Path | None:
         return None
     if (path / "model.safetensors").exists():
         return path / "model.safetensors" if _is_perforated(path / "model.safetensors") else None
-    if (path / BEST_MODEL).exists():
-        return path / BEST_MODEL
-    found = [file for file in sorted(path.glob("*.pt")) if _is_perforated(file)]
+    best, has_others = path / BEST_MODEL, (path / "pytorch_model.bin").exists() or any(path.glob("*.index.json"))
+    if best.is_file() and (not has_others or _is_perforated(best)):
+        return best
+    found = [file for file in sorted(path.glob("*.pt")) if file.is_file() and _is_perforated(file)]
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise ValueError(f"{path} holds {names} and no {BEST_MODEL}: name one of them.")

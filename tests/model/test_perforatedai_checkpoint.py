@@ -213,6 +213,30 @@ def test_damaged_files(perforatedai, tmp_path):
         load("PAI")
 
 
+@pytest.mark.parametrize("other", ["best_model.pt", "epoch_1.pt", "folder.pt", "best_model.pt/"])
+@pytest.mark.parametrize("shards", [False, True])
+def test_what_others_save_beside_their_weights(tmp_path, other, shards):
+    """It is neither PerforatedAI's nor in the way, be it a file of ``torch.save`` or a folder."""
+    model = DendriticBertForSequenceClassification(DendriticBertConfig(**CONFIG))
+    model.save_pretrained(tmp_path, **{"max_shard_size": "4KB"} if shards else {})
+    if not shards:
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    if other in ("folder.pt", "best_model.pt/"):
+        (tmp_path / other).mkdir()
+    else:
+        torch.save(model.state_dict(), tmp_path / other)
+    again = load(tmp_path)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_best_model_of_perforatedai_beside_other_weights(tmp_path):
+    model = DendriticBertForSequenceClassification(DendriticBertConfig(**CONFIG, num_dendrites=2))
+    save_perforated(model, tmp_path)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    assert load(tmp_path).config.num_dendrites == 2
+
+
 def test_several_files_need_a_name(perforatedai):
     network = perforatedai.grown(1)
     perforatedai.save(network, "latest")
