@@ -110,9 +110,13 @@ def lines(explanation: Explanation, label: str, in_colour: bool) -> list[str]:
     printed.append("   share  left out  word")
     printed += [f"{word.shares[number]:+8.4f}  {word.left_out[number]:+8.4f}  {painted(word.text, word)}"
                 for word in explanation.words]
-    if explanation.not_read:
-        printed.append(f"not read, because the model takes fewer tokens: {len(explanation.not_read)} words, from "
-                       f"{_printable(explanation.not_read[0].text)!r} on")
+    for sequence, which in enumerate(("",) if explanation.text_pair is None else (" of the first", " of the second")):
+        read, cut = ([word for word in words if word.sequence == sequence]
+                     for words in (explanation.words, explanation.not_read))
+        if cut:
+            place = (f"up to {_printable(cut[-1].text)!r}" if read and cut[0].start < read[0].start
+                     else f"from {_printable(cut[0].text)!r} on")
+            printed.append(f"not read, because the model takes fewer tokens: {len(cut)} words{which}, {place}")
     return printed
 
 

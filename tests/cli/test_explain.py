@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from small_classifier import hugging_face_tokenizer, small_model
+from small_classifier import MAX_LENGTH, hugging_face_tokenizer, small_model
 
 from dendritic_bert import TextClassifier
 
@@ -99,6 +99,31 @@ def test_words_that_were_not_read(run, model_path):
     assert 0 < count < 31
     _, out, _ = run("explain", "--model", model_path, text)
     assert out.splitlines()[-1] == f"not read, because the model takes fewer tokens: {count} words, from 'fox' on"
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_which_words_were_not_read(run, tmp_path, side):
+    """The last words of each text, or where texts are cut on the left the first; every word here is one token."""
+    small_model().save_pretrained(tmp_path)
+    hugging_face_tokenizer().save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"truncation_side": side}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    place = "from 'and' on" if side == "right" else "up to 'and'"
+
+    def last_lines(num_words: int, *pair: str) -> list[str]:
+        text = " ".join(["the", "and", *["a"] * (num_words - 4), "and", "the"])
+        _, out, _ = run("explain", "--model", tmp_path, text, *pair)
+        return [line for line in out.splitlines() if line.startswith("not read")]
+
+    because = "not read, because the model takes fewer tokens:"
+    assert last_lines(MAX_LENGTH - 2) == []
+    assert last_lines(MAX_LENGTH) == [f"{because} 2 words, {place}"]
+    assert last_lines(MAX_LENGTH - 3, "--text-pair", "a a") == [f"{because} 2 words of the first, {place}"]
+    both = last_lines(MAX_LENGTH, "--text-pair", " ".join(["a"] * MAX_LENGTH))
+    counts = [int(re.fullmatch(rf"{because} (\d+) words of the {which}, (from|up to) '\w+'( on)?", line)[1])
+              for which, line in zip(("first", "second"), both)]
+    assert sum(counts) == 2 * MAX_LENGTH - (MAX_LENGTH - 3)
+    assert both[1].endswith("from 'a' on" if side == "right" else "up to 'a'")
 
 
 def test_json(run, model_path, explained):
