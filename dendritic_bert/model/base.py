@@ -285,7 +285,8 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
 
         A file of PerforatedAI, or a folder with one, can be read too. Then ``config`` is a configuration or the path of
         one, by default the ``config.json`` beside the file, and ``dendrite_activation`` is needed if no configuration
-        of PerforatedAI says it. What the weights show (N, labels, hidden layer, encoder) overrides the configuration.
+        of PerforatedAI says it. What the weights show (N, labels, hidden layer, encoder) overrides the configuration;
+        ``num_labels`` and ``num_dendrites`` are passed as they are there, or not at all.
 
         Raises ValueError for a checkpoint of another architecture, one without BERT's embeddings, one that does not fit
         its configuration (unless ``ignore_mismatched_sizes``), and one that is damaged; and what
@@ -398,6 +399,11 @@ def _read_perforated_model(
     }
     if checkpoint.activation is not None:
         from_weights["dendrite_activation"] = checkpoint.activation
+    labels = list(heads.values())[-1].shape[0] // rows if heads else None
+    for name, found in (("num_labels", labels), ("num_dendrites", checkpoint.num_dendrites)):
+        if found is not None and kwargs.get(name) not in (None, found):
+            raise ValueError(f"{name} is {kwargs[name]}, but the weights in {file} have {found}: pass {found} or leave "
+                             "it out.")
     source = file.parent / "config.json" if config is None else config
     if not isinstance(source, DendriticBertConfig):
         if not os.path.isfile(source):
@@ -410,8 +416,7 @@ def _read_perforated_model(
             raise ValueError(f"config is {source}, which cannot be read ({str(error).splitlines()[0].rstrip('.')}): "
                              "pass the path of the config.json of the BERT it was trained from.") from error
     fields = source.to_dict() | from_weights | {"num_dendrites": checkpoint.num_dendrites}
-    labels = list(heads.values())[-1].shape[0] // rows if heads else source.num_labels
-    if labels != source.num_labels:
+    if labels not in (None, source.num_labels):
         fields = {name: value for name, value in fields.items() if name not in ("id2label", "label2id")}
         fields["num_labels"] = labels
     return DendriticBertConfig(**fields), checkpoint.state_dict, kwargs

@@ -157,6 +157,25 @@ def test_labels_go_by_the_weights(perforatedai):
 # ---- refused ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ({"num_labels": 7}, "num_labels is 7, but the weights in {} have 3: pass 3 or leave it out."),
+    ({"num_dendrites": 0}, "num_dendrites is 0, but the weights in {} have 2: pass 2 or leave it out."),
+    ({"num_labels": 3, "num_dendrites": 2}, None),
+])
+@pytest.mark.parametrize("head_hidden", [None, 4])
+def test_options_that_the_weights_contradict(tmp_path, options, message, head_hidden):
+    """Passed as they are they change nothing, least of all the names of the labels."""
+    names = {0: "sports", 1: "world", 2: "tech"}
+    config = DendriticBertConfig(**{**CONFIG, "id2label": names, "num_dendrites": 2, "head_hidden": head_hidden})
+    file = save_perforated(DendriticBertForSequenceClassification(config), tmp_path / "PAI")
+    if message is None:
+        assert load(tmp_path / "PAI", **options).config.id2label == names
+    else:
+        with pytest.raises(ValueError, match=f"^{re.escape(message.format(file))}$"):
+            convert(tmp_path / "PAI", tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+
+
 def test_clean_form_of_one_dendrite_is_refused(perforatedai):
     """The library's own loader gives the logits of the main layer alone."""
     network = perforatedai.grown(1)
