@@ -121,6 +121,8 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     if options.embedding_norm is not None:
         settings["embedding_norm"] = options.embedding_norm
     if options.model_name is not None:
+        if not options.num_dendrites:
+            del settings["num_dendrites"]  # a file of PerforatedAI has its own
         return model_class.from_pretrained(options.checkpoint, dsn=options.dsn, dtype=torch.float32, **settings)
     sizes = {name: default if getattr(options, name) is None else getattr(options, name)
              for name, default in FRESH_SIZES.items()}

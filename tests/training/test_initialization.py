@@ -18,6 +18,7 @@ from dendritic_bert.datasets.glue import Glue
 from dendritic_bert.embedded_model import SHIPPED_MODELS
 from dendritic_bert.model.configuration import DendriticBertConfig
 from dendritic_bert.model.packed_encoder import pack_encoder
+from dendritic_bert.model.perforatedai_checkpoint import save_perforated
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.defaults import fit_to_rows
 from dendritic_bert.training.initialization import (
@@ -85,6 +86,19 @@ def test_a_bert_checkpoint(options, tmp_path, dsn, monkeypatch):
     assert AutoTokenizer.from_pretrained(results["output_dir"]).get_vocab() == tokenizer.get_vocab()
     encoder = 0 if dsn else sum(p.numel() for part in (bert.encoder, bert.pooler) for p in part.parameters())
     assert results["live_parameters"]["encoder"] == encoder
+
+
+def test_a_file_of_perforatedai_keeps_its_dendrites(options, tmp_path):
+    """Beside it lies the configuration of the BERT that it was trained from, which knows of none."""
+    bert = tiny_bert(BertModel, vocab_size=600, max_position_embeddings=40)
+    bert.save_pretrained(tmp_path / "bert")
+    model = DendriticBertForSequenceClassification.from_pretrained(tmp_path / "bert", num_dendrites=2, dsn=True)
+    save_perforated(model, tmp_path / "PAI")
+    bert.config.save_pretrained(tmp_path / "PAI")
+    hugging_face_tokenizer().save_pretrained(tmp_path / "PAI")
+    for asked in (0, 2):
+        train(options(model_name=str(tmp_path / "PAI"), epochs=1, max_length=40, num_dendrites=asked))
+        assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.num_dendrites == 2
 
 
 @pytest.mark.parametrize("dsn", [True, False])
