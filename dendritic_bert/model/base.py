@@ -59,20 +59,15 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         self.num_labels = config.num_labels
         # device_map moves them as a whole
         self._no_split_modules = {"BertEmbeddings", "BertLayer", "PositionFreeEmbeddings", "WindowDendrites"}
-        self._fusable = self._is_one_op and config.head_hidden is None
+        self._fusable = bool(table_dtypes(config, self.is_pooled))  # whether inference is one op on tables
         self._table_dtype: torch.dtype | None = None
         self._table_cache: TableCache | None = None
         self._had_gradients = False
 
     @property
-    def _pools_windows(self) -> bool:
-        """Whether inference reads ``WindowTables``."""
-        return self.config.pools_windows and self.is_pooled
-
-    @property
     def _is_one_op(self) -> bool:
         """Whether one op pools ids, or gives the logits of tokens; otherwise PyTorch's modules are called."""
-        return self.config.pools_embeddings or self._pools_windows
+        return self.config.pools_embeddings or (self.config.pools_windows and self.is_pooled)
 
     def _make_head(self) -> DendriticLinear | DendriticMLP:
         config = self.config
@@ -323,7 +318,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         self.config.max_position_embeddings = 0
         del self.config.drops_positions
         self.bert.drop_positions(self.config)
-        self._fusable = self._is_one_op and self.config.head_hidden is None
+        self._fusable = bool(table_dtypes(self.config, self.is_pooled))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As in transformers, with a file of plain PyTorch beside the weights, which ``trust_remote_code=True`` loads

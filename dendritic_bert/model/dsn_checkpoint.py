@@ -57,8 +57,7 @@ class DsnCheckpoint:
         except (OSError, ValueError, SafetensorError):
             return None
         config._name_or_path = name_or_path
-        is_plain = config.head_hidden is None and (config.pools_embeddings or config.pools_windows) and not any(
-            getattr(config, name, None) for name in OTHER_SETTINGS)
+        is_plain = table_dtypes(config) and not any(getattr(config, name, None) for name in OTHER_SETTINGS)
         if not is_plain or {name: tuple(tensor.shape) for name, tensor in tensors.items()} != _shapes(config):
             return None
         dtypes = {tensor.dtype for tensor in tensors.values()}

@@ -31,9 +31,11 @@ LARGEST_RSTD = 2**28  # bytes; all 512 positions and both token types of BERT's 
 def table_dtypes(config: DendriticBertConfig, is_pooled: bool = True) -> tuple[torch.dtype, ...]:
     """The dtypes that ``make_tables`` takes; none where the model runs in PyTorch. ``is_pooled`` is whether its head
     reads pooled rows, not tokens."""
-    if config.head_hidden is None and config.pools_windows and is_pooled:
+    if config.head_hidden is not None:
+        return ()
+    if config.pools_windows and is_pooled:
         return (*WINDOW_DTYPES, torch.int8) if config.window_layers else WINDOW_DTYPES
-    return TABLE_DTYPES if config.head_hidden is None and config.pools_embeddings else ()
+    return TABLE_DTYPES if config.pools_embeddings else ()
 
 
 def make_tables(config: DendriticBertConfig, tensors: Mapping[str, Tensor], head: str, eps: float, activation: str,
