@@ -92,8 +92,10 @@ class Labels(NamedTuple):
 
     def keys(self) -> np.ndarray:
         """``[n]``, equal for rows with the same labels (sums of random numbers, where a row has several classes)."""
-        if self.starts is None:
+        if self.values.ndim == 2:
             return np.unique(self.values, axis=0, return_inverse=True)[1].ravel()
+        if self.starts is None:
+            return self.values
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_draw(len(self.names))[self.values])])
         return np.diff(sums[self.starts])
 
