@@ -178,7 +178,6 @@ class ArrowFormatter:
             return pa.array(cells, type, from_pandas=True)  # which makes null of NaN
         if isinstance(cells, pa.Array) or hasattr(cells, "__arrow_c_array__"):
             array = pa.array(cells)
-            array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
             return array if column.kind == "value" and column.type is not None else array.cast(type)
         if column.kind == "value" and column.type is None:
             cells = [None if cell is None else to_text(cell) for cell in cells]
