@@ -84,7 +84,9 @@ struct WindowRows {
       const Columns columns{piece.in_strip(piece.begin), piece.in_strip(piece.end)};
       weigh_tokens(strip, columns, u, scratch);
       const int64_t row = piece.row - first_row;
-      for (int64_t c = columns.begin; c < columns.end; ++c) scratch.weight_sums[row] += scratch.weight[c];
+      float weight_sum = 0;
+      for (int64_t c = columns.begin; c < columns.end; ++c) weight_sum += scratch.weight[c];
+      scratch.weight_sums[row] += weight_sum;
       float* sums = scratch.sums + row * scratch.sums_stride;
       pool_values(strip, columns, scratch.weight, sums);
       add_columns(u, scratch.panel_stride, scratch.weight, windows.channels, columns.begin, columns.end,
@@ -180,14 +182,15 @@ struct WindowRows {
 
   template <class Values>
   void add_values(const Strip& strip, Columns columns, int64_t offset, const float* weight, float* sums) const {
-    Values total, value;
-    std::memcpy(&total, sums + offset, sizeof(total));
+    Values total{}, sum, value;
     for (int64_t c = columns.begin; c < columns.end; ++c) {
       if (strip.token[c] < 0) continue;
       std::memcpy(&value, windows.values + strip.token[c] * windows.num_values + offset, sizeof(value));
       total += value * weight[c];
     }
-    std::memcpy(sums + offset, &total, sizeof(total));
+    std::memcpy(&sum, sums + offset, sizeof(sum));
+    sum += total;  // of the piece alone, as add_panels
+    std::memcpy(sums + offset, &sum, sizeof(sum));
   }
 
   // The head on the sums of rows [first, first + count).
