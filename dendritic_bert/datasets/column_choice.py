@@ -61,18 +61,21 @@ class Columns(NamedTuple):
 
 
 def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, text: str | None = None,
-                   text_pair: str | None = None, label: str | None = None) -> Columns:
+                   text_pair: str | None = None, label: str | None = None, *, is_whole: bool = True) -> Columns:
     """The columns of a table to train on.
 
     A column that is given is taken. Else the texts are the columns with a name of ``TEXT_NAMES`` whose values can be
     texts, or, if there is none, the column whose values are long; where there are two with such names, they are a
-    pair. The label is the column with a name of ``LABEL_NAMES``, else the one column that is left and can hold labels.
+    pair. The label is the column with a name of ``LABEL_NAMES``, else the one column that is left and can hold labels;
+    of several the one that has more than one value.
 
     Args:
         names: the names of all columns.
-        sample: the values of each column in the first rows, as far as they can be read by their names.
+        sample: the values of each column in some rows, as far as they can be read by their names.
         source: the file, for errors.
         text, text_pair, label: columns that are given by the user.
+        is_whole: whether a column with one value in the sample has no other in the table. Where that is not known, as
+            where the rows are sorted by class, a column with the name of a label may have more.
 
     Raises ValueError, which lists the columns and the options that name them, if a column is not there or the choice is
     open, and if the names are those of a row.
@@ -85,14 +88,16 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
     if not given:
         expect_header(names, sample, source)
     free = [name for name in names if name not in given and not _is_blank(name, names, sample)]
+    varied = {name for name in free if num_different(sample[name]) > 1
+              or (not is_whole and plain_name(name) in LABEL_NAMES | OTHER_LABEL_NAMES)}
     if label is None:
-        label = _only_label([name for name in free if plain_name(name) in LABEL_NAMES], sample, source)
+        label = _only_label([name for name in free if plain_name(name) in LABEL_NAMES], varied, source)
         free = [name for name in free if name != label]
     if text is None:
         text, text_pair = _choose_texts(free, sample, source, text_pair, label is None)
         free = [name for name in free if name not in (text, text_pair)]
     if label is None:
-        label = _choose_label(free, sample, source, names)
+        label = _choose_label(free, sample, varied, source, names)
     return Columns(text, text_pair, label)
 
 
@@ -126,19 +131,20 @@ def _is_blank(name: str, names: list[str], sample: dict[str, list[Any]]) -> bool
     return is_empty(sample[name]) or (not name.strip() and names.count(name) > 1)
 
 
-def _only_label(found: list[str], sample: dict[str, list[Any]], source: str) -> str | None:
-    """The one column of ``found``, of several the one that has more than one value; None if there is none."""
-    found = [name for name in found if num_different(sample[name]) > 1] or found
+def _only_label(found: list[str], varied: set[str], source: str) -> str | None:
+    """The one column of ``found``, of several the one that is ``varied``; None if there is none."""
+    found = [name for name in found if name in varied] or found
     if len(found) > 1:
         remedy = "name one with label_column" if len(set(found)) == len(found) else "give each a name of its own"
         raise ValueError(f"{source} has several columns that may hold the labels, {_listed(found)}: {remedy}.")
     return found[0] if found else None
 
 
-def _choose_label(free: list[str], sample: dict[str, list[Any]], source: str, names: list[str]) -> str:
+def _choose_label(free: list[str], sample: dict[str, list[Any]], varied: set[str], source: str,
+                  names: list[str]) -> str:
     """The one column of ``free`` that can hold labels."""
     found = [name for name in free if plain_name(name) in OTHER_LABEL_NAMES or _can_be_label(name, sample[name])]
-    label = _only_label(found, sample, source)
+    label = _only_label(found, varied, source)
     if label is None:
         raise ValueError(f"{source} has no column beside the texts that seems to hold labels, the columns are "
                          f"{_listed(names)}: name one with label_column.")

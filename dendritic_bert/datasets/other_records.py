@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..inference.readers import Position, RecordBatch, Records
 
 DEV_SPLITS = ("validation", "dev", "valid", "test")  # names on the hub; the first that is there is scored
+Head = Callable[[int], Iterator[RecordBatch]]  # gives the records of an input in batches of a size, as Records.heads
 
 
 class ListedRecords:
@@ -30,6 +35,9 @@ class ListedRecords:
             yield RecordBatch({name: list(self.columns[name][first:first + batch_size]) for name in columns},
                               Position(), self.name, rows, "row")
 
+    def heads(self, columns: Sequence[str]) -> list[Head]:
+        return [partial(self.batches, columns=columns)]
+
 
 class KeptRecords:
     """The records of a stream, which can be read but once, kept in a file without a name in ``folder``."""
@@ -37,17 +45,23 @@ class KeptRecords:
     def __init__(self, records: Records, folder: str | Path | None) -> None:
         self.names, self.name = records.names, records.name
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed with the object
+        self.places: dict[int, list[int]] = defaultdict(list)  # of each input those of its batches in the file
         for batch in records.batches(1024, self.names):
+            self.places[batch.position.input].append(self.file.tell())
             pickle.dump(batch._replace(columns=dict(batch.columns), arrays={}), self.file)
 
     def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
         """The batches as they were read, whatever ``batch_size`` is."""
-        end = self.file.seek(0, 2)
-        place = self.file.seek(0)
-        while place < end:
+        for head in self.heads(columns):
+            yield from head(batch_size)
+
+    def heads(self, columns: Sequence[str]) -> list[Head]:
+        return [partial(self._batches, places, columns) for places in self.places.values()]
+
+    def _batches(self, places: list[int], columns: Sequence[str], batch_size: int) -> Iterator[RecordBatch]:
+        for place in places:
             self.file.seek(place)
             batch = pickle.load(self.file)
-            place = self.file.tell()
             yield batch._replace(columns={name: batch.columns[name] for name in columns})
 
 
@@ -73,6 +87,10 @@ class NamedRecords:
             named = {column: name_classes(batch.columns[column], names_of.get(column)) for column in columns}
             yield batch._replace(columns=named, arrays={})
 
+    def heads(self, columns: Sequence[str]) -> list[Head]:
+        """With the numbers of the classes, which tell as well that a column may hold labels."""
+        return self.records.heads(columns)
+
 
 def name_classes(values: list[Any], names: Sequence[str] | None) -> list[Any]:
     """The names of classes that are given as numbers, or lists of numbers; -1 is no class, and what has no
@@ -97,8 +115,19 @@ class HubRecords:
         self.table, self.names, self.name = table, list(table.column_names), name
 
     def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
+        return self._batches(range(0, len(self.table), batch_size), columns, batch_size)
+
+    def heads(self, columns: Sequence[str]) -> list[Head]:
+        """Its batches in a random order, as any row can be read at once."""
+        def head(batch_size: int) -> Iterator[RecordBatch]:
+            starts = range(0, len(self.table), batch_size)
+            return self._batches(np.random.default_rng(0).permutation(starts).tolist(), columns, batch_size)
+
+        return [head]
+
+    def _batches(self, starts: Sequence[int], columns: Sequence[str], batch_size: int) -> Iterator[RecordBatch]:
         table = self.table.select_columns(list(columns))
-        for first in range(0, len(table), batch_size):
+        for first in starts:
             part = table[first:first + batch_size]
             rows = range(first, first + len(part[columns[0]]))
             yield RecordBatch({name: self._named(name, part[name]) for name in columns}, Position(), self.name, rows,

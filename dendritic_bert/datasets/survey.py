@@ -18,9 +18,9 @@ from ..inference.records import Position, RecordBatch
 from .column_choice import Columns, choose_columns
 from .label_kinds import LabelCollector, Labels
 from .other_records import AnyRecords
+from .row_sample import RowSample, draw_sample
 
 BATCH_ROWS = 4096
-SAMPLE_ROWS = 1000  # rows by whose values the columns are chosen
 
 
 class Table:
@@ -68,18 +68,19 @@ class Table:
 
 def find_columns(records: AnyRecords, text: str | None = None, text_pair: str | None = None,
                  label: str | None = None) -> Columns:
-    """The columns of some records, as ``choose_columns`` finds them.
+    """The columns of some records, as ``choose_columns`` finds them by the names and by a sample of the rows.
 
     Raises ValueError as it does, and for records that have no columns.
     """
     names = records.names
     _expect_columns(names, records.name, getattr(records, "format", ""))
     once = [name for name in names if names.count(name) == 1]  # the others cannot be read by their names
-    first = next(iter(records.batches(SAMPLE_ROWS, once)), None) if once and len(names) > 1 else None
-    if first and not len(first.lines):
-        _expect_well_formed(records.name, first.position)
-    sample = dict(first.columns) if first else {}
-    return choose_columns(names, sample, records.name, text, text_pair, label)
+    sample = RowSample({}, True, Position())
+    if once and len(names) > 1 and (text is None or label is None):
+        sample = draw_sample(records, once)
+        if not any(sample.columns.values()):
+            _expect_well_formed(records.name, sample.position)
+    return choose_columns(names, sample.columns, records.name, text, text_pair, label, is_whole=sample.is_whole)
 
 
 def _expect_columns(names: list[str], source: str, input_format: str) -> None:

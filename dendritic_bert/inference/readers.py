@@ -6,7 +6,7 @@ import glob
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property, partial
 from itertools import islice
@@ -231,6 +231,19 @@ class Records:
                     done = batch.position
                     yield batch
                     del batch  # before the next one is in memory
+
+    def heads(self, columns: Sequence[str]) -> list[Callable[[int], Iterator[RecordBatch]]]:
+        """For each input what gives its records from the start, in batches of a size, so that one can look at all
+        inputs and read none to its end; with those of ``columns`` that the input has once. Not for streams."""
+        return [partial(self._head, index, columns) for index in range(len(self._inputs))]
+
+    def _head(self, index: int, columns: Sequence[str], batch_size: int) -> Iterator[RecordBatch]:
+        with ExitStack() as stack:
+            reader = self._open(index, stack, Position())[1]
+            known = [column for column in columns if reader.names.count(column) == 1]
+            reader.select(known)
+            if known:
+                yield from reader.batches(batch_size)
 
     def _reader(self, index: int, stack: ExitStack, done: Position) -> Reader:
         if index in self._opened:

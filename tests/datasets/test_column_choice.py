@@ -44,7 +44,7 @@ def choose(kinds: dict[str, str], **given):
     ({"review": "s", "rating": "count", "sentiment": "w"}, {}, ("review", None, "sentiment")),
     ({"text": "s", "language": "one", "category": "w"}, {}, ("text", None, "category")),
     ({"text": "s", "label": "w", "class": "one"}, {}, ("text", None, "label")),
-    ({"text": "s", "label": "one", "topic": "w"}, {}, ("text", None, "label")),  # the first rows may have one label
+    ({"text": "s", "label": "one", "topic": "w"}, {}, ("text", None, "label")),
     ({"text": "s", "topic": "w"}, {}, ("text", None, "topic")),
     ({"review": "s", "stars": "count", "review_id": "n", "review_date": "date"}, {}, ("review", None, "stars")),
     ({"text": "s", "team": "w", "language": "one"}, {}, ("text", None, "team")),
@@ -122,6 +122,15 @@ def test_a_file_without_a_line_of_names(kinds, value):
     ({"What could we do better?": "s", "Department": "w"}, "Department"), ({"0": "s", "1": "w"}, "1")])
 def test_names_that_are_no_row(kinds, label):
     assert choose(kinds).label == label
+
+
+def test_one_value_in_rows_that_are_not_all():
+    """A column with the name of a label may have others in the rows that were not read, and one without it does not."""
+    kinds = {"text": "s", "label": "one", "class": "w", "kind": "one"}
+    assert choose(kinds).label == "class"
+    with pytest.raises(ValueError, match="several columns that may hold the labels, 'label', 'class': name one with"):
+        choose(kinds, is_whole=False)
+    assert choose({"text": "s", "kind": "one", "team": "w"}, is_whole=False).label == "team"
 
 
 @pytest.mark.parametrize("name", ["review_text", "reviewText", "Review Text", " Review-Text ", "REVIEW_TEXT"])

@@ -291,7 +291,8 @@ def test_rows_that_are_all_malformed(tmp_path, names):
 def test_memory_does_not_grow_with_the_texts(tmp_path, tokenizer, monkeypatch):
     """Of a row are kept a digest, a label, a length and flags, but no text and no ids."""
     monkeypatch.setattr("dendritic_bert.datasets.survey.BATCH_ROWS", 100)
-    monkeypatch.setattr("dendritic_bert.datasets.survey.SAMPLE_ROWS", 100)
+    monkeypatch.setattr("dendritic_bert.datasets.row_sample.BATCH_ROWS", 100)
+    monkeypatch.setattr("dendritic_bert.datasets.row_sample.SAMPLE_ROWS", 100)
 
     def peak(size: int) -> int:
         path = write_csv(tmp_path / f"{size}.csv", ["text", "label"],

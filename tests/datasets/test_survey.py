@@ -1,5 +1,8 @@
 """The first pass: rows without text or label, places, and rows that change between two passes."""
 
+import csv
+from itertools import chain
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from dendritic_bert.datasets.column_choice import Columns
 from dendritic_bert.datasets.label_kinds import LabelCollector
 from dendritic_bert.datasets.other_records import ListedRecords
 from dendritic_bert.datasets.survey import find_columns, survey
+from dendritic_bert.inference.readers import open_records
 
 
 def read(texts, labels, on_error="stop", **columns):
@@ -95,6 +99,56 @@ def test_a_file_that_grows_between_two_passes():
         list(table.texts(np.ones(2, np.bool_)))
 
 
-def test_columns_by_what_the_first_rows_hold():
+def test_columns_by_what_the_rows_hold():
     texts = [f"a rather long text of row {number}" for number in range(30)]
     assert find_columns(ListedRecords({"p": ["x", "y"] * 15, "q": texts})) == Columns("q", None, "p")
+
+
+def write(path, *parts):
+    """CSV files of the same columns, with the rows of one part each."""
+    names = []
+    for number, rows in enumerate(parts):
+        names.append(str(path / f"{number}.csv"))
+        with open(names[-1], "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return open_records(names)
+
+
+def rows_of(size, **columns):
+    return [{"text": f"a rather long text of row {number}", **{
+        name: values[number % len(values)] for name, values in columns.items()}} for number in range(size)]
+
+
+@pytest.mark.parametrize(("label", "other"), [("category", "sentiment"), ("outcome", "channel")])
+def test_a_choice_that_is_open_in_one_file_is_open_in_any_parts(tmp_path, label, other):
+    """One file for each class, in any order, and one file that is sorted by class."""
+    parts = [rows_of(1200, **{label: [name], other: ["x", "y"]}) for name in ("praise", "billing")]
+    for split in (parts, parts[::-1], [list(chain(*parts))], [list(chain(*parts[::-1]))]):
+        with pytest.raises(ValueError, match=f"several columns that may hold the labels, '{label}', '{other}': name "):
+            find_columns(write(tmp_path, *split))
+
+
+def test_columns_that_are_blank_in_the_first_file(tmp_path):
+    texts = [row["text"] for row in rows_of(60)]
+    parts = [[{"title": text, "body": body and f"{text}, {body}", "label": "xy"[len(text) % 2]} for text in texts]
+             for body in ("", "and it goes on")]
+    assert find_columns(write(tmp_path, *parts)).texts == ("title", "body")
+    parts = [rows_of(60, label=labels, sentiment=["pos", "neg"]) for labels in ([""], ["x", "y"])]
+    with pytest.raises(ValueError, match="several columns that may hold the labels, 'label', 'sentiment': name one "):
+        find_columns(write(tmp_path, *parts))
+
+
+def test_a_label_of_which_only_one_was_read(tmp_path, monkeypatch):
+    """Where a table is too large to look at all of it, a column with the name of a label may have others behind."""
+    monkeypatch.setattr("dendritic_bert.datasets.row_sample.BATCH_ROWS", 10)
+    monkeypatch.setattr("dendritic_bert.datasets.row_sample.HEAD_BATCHES", 4)
+    for name in ("category", "topic"):
+        rows = [rows_of(100, **{name: [value], "agent": ["x", "y"], "kind": ["z"]}) for value in ("billing", "praise")]
+        records = write(tmp_path, list(chain(*rows)))
+        if name == "category":  # which goes before all that may hold labels
+            assert find_columns(records).label == name
+        else:
+            with pytest.raises(ValueError, match="several columns that may hold the labels, 'topic', 'agent': name "):
+                find_columns(records)
