@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .column_values import (
+    are_compound,
     are_dates,
     are_few,
     are_ids,
@@ -67,7 +68,7 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
     A column that is given is taken. Else the texts are the columns with a name of ``TEXT_NAMES`` whose values can be
     texts, or, if there is none, the column whose values are long; where there are two with such names, they are a
     pair. The label is the column with a name of ``LABEL_NAMES``, else the one column that is left and can hold labels;
-    of several the one that has more than one value.
+    of several the one that has more than one value, and neither objects nor bytes.
 
     Args:
         names: the names of all columns.
@@ -88,8 +89,8 @@ def choose_columns(names: list[str], sample: dict[str, list[Any]], source: str, 
     if not given:
         expect_header(names, sample, source)
     free = [name for name in names if name not in given and not _is_blank(name, names, sample)]
-    varied = {name for name in free if num_different(sample[name]) > 1
-              or (not is_whole and plain_name(name) in LABEL_NAMES | OTHER_LABEL_NAMES)}
+    varied = {name for name in free if not are_compound(sample[name]) and (
+        num_different(sample[name]) > 1 or (not is_whole and plain_name(name) in LABEL_NAMES | OTHER_LABEL_NAMES))}
     if label is None:
         label = _only_label([name for name in free if plain_name(name) in LABEL_NAMES], varied, source)
         free = [name for name in free if name != label]
@@ -132,7 +133,7 @@ def _is_blank(name: str, names: list[str], sample: dict[str, list[Any]]) -> bool
 
 
 def _only_label(found: list[str], varied: set[str], source: str) -> str | None:
-    """The one column of ``found``, of several the one that is ``varied``; None if there is none."""
+    """The one column of ``found``, of several the one whose values are ``varied``; None if there is none."""
     found = [name for name in found if name in varied] or found
     if len(found) > 1:
         remedy = "name one with label_column" if len(set(found)) == len(found) else "give each a name of its own"
@@ -152,11 +153,11 @@ def _choose_label(free: list[str], sample: dict[str, list[Any]], varied: set[str
 
 
 def _can_be_label(name: str, values: list[Any]) -> bool:
-    """Whether a column can hold labels, as dates, texts and what tells one row from all others cannot."""
+    """Whether a column can hold labels, as dates, texts, objects and what tells each row from the others cannot."""
     plain = plain_name(name)
     is_id = plain.endswith("_id") and plain.removesuffix("_id") not in LABEL_NAMES | OTHER_LABEL_NAMES
     return not (plain in NO_LABEL_NAMES or is_id or is_mostly_empty(values) or are_ids(values) or are_dates(values)
-                or looks_like_text(values))
+                or are_compound(values) or looks_like_text(values))
 
 
 def _choose_texts(names: list[str], sample: dict[str, list[Any]], source: str, text_pair: str | None,

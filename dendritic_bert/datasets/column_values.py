@@ -49,10 +49,10 @@ def mean_length(values: list[Any]) -> float:
 
 
 def are_words(values: list[Any]) -> bool:
-    """Whether values can be texts: half of them are there, and they are neither numbers, dates, addresses nor codes."""
+    """Whether values can be texts: half of them are there, strings and neither numbers, dates, addresses nor codes."""
     return not is_mostly_empty(values) and not _are_mostly(
-        values, lambda value: is_number(value) or _is_date(value) or _matches(_ADDRESS, value)
-        or _matches(_CODE, value))
+        values, lambda value: not isinstance(value, str) or is_number(value) or _is_date(value)
+        or _matches(_ADDRESS, value) or _matches(_CODE, value))
 
 
 def are_few(values: list[Any]) -> bool:
@@ -69,6 +69,12 @@ def are_ids(values: list[Any]) -> bool:
     if len(values) < MIN_ROWS or num_different(values) < len(values):
         return False
     return not any(isinstance(value, (list, tuple)) or _has_fraction(value) for value in values)
+
+
+def are_compound(values: list[Any]) -> bool:
+    """Whether values are bytes, objects of JSON, or lists of these or of lists, none of which can be labels."""
+    return _are_mostly(values, lambda value: isinstance(value, (bytes, dict)) or (
+        isinstance(value, (list, tuple)) and any(isinstance(part, (bytes, dict, list, tuple)) for part in value)))
 
 
 def is_mostly_empty(values: list[Any]) -> bool:

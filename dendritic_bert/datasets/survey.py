@@ -163,8 +163,13 @@ def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Col
         return on_error == "stop" or collector.knows(label, row, batch.place)  # with "stop" the collector raises
     if on_error == "stop":
         place = batch.place(row)
-        for name, text in zip(columns.texts, texts):
+        for flag, name, text in zip(("text_column", "text_pair_column"), columns.texts, texts):
             if not isinstance(text, str):
+                found = next((cell for cell in batch.columns[name] if cell is not None), None)
+                if found is not None and not any(isinstance(cell, str) for cell in batch.columns[name]):
+                    raise ValueError(f"{batch.name}: {flag} is {name!r}, which holds values of type "
+                                     f"{type(found).__name__} and no strings, such as {found!r:.40}: make strings of "
+                                     f"them, or name another {flag}.")
                 what = "is null" if text is None else f"is {text!r:.40}, a {type(text).__name__} and not a string"
                 raise ValueError(f"{place}: column {name!r} {what}: mend the row, or leave such rows out with on_error "
                                  "skip.")

@@ -18,6 +18,8 @@ VALUES = {
     "code": [f"doc_{number:05d}" for number in range(20)], "url": [f"https://example.org/{i}" for i in range(20)],
     "name": [f"Anne Doe of Springfield {number}" for number in range(20)], "price": [f"{i}.5" for i in range(20)],
     "few": ["what do you like about us", "what could we do better"] * 10,
+    "bytes": [text.encode() for text in SENTENCES], "tokens": [text.split() for text in SENTENCES],
+    "object": [{"source": "x", "place": number % 3} for number in range(20)],
 }
 
 
@@ -50,6 +52,13 @@ def choose(kinds: dict[str, str], **given):
     ({"text": "s", "team": "w", "language": "one"}, {}, ("text", None, "team")),
     ({"id": "n", "feedback": "s", "price": "price"}, {}, ("feedback", None, "price")),
     ({"text": "s", "class_id": "count"}, {}, ("text", None, "class_id")),
+    # Objects and bytes hold neither texts nor labels.
+    ({"text": "s", "tags": "w", "meta": "object"}, {}, ("text", None, "tags")),
+    ({"text": "s", "topic": "w", "language": "object", "blob": "bytes"}, {}, ("text", None, "topic")),
+    ({"text": "s", "sentiment": "w", "label": "object"}, {}, ("text", None, "sentiment")),
+    ({"text": "bytes", "p": "s", "label": "w"}, {}, ("p", None, "label")),
+    ({"text": "object", "tokens": "tokens", "tweet": "s", "label": "w"}, {}, ("tweet", None, "label")),
+    ({"tokens": "tokens", "label": "w"}, {}, ("tokens", None, "label")),  # nothing else is left
     # Columns that are nothing but delimiters.
     ({"v1": "w", "v2": "s", "": "none", "Unnamed: 3": "empty"}, {}, ("v2", None, "v1")),
     # A text is in a column with its name, if the values can be that, and is no shorter than what another holds.
@@ -85,6 +94,7 @@ def test_columns_that_are_found(kinds, given, expected):
     ({"text": "s", "ticket": "n"}, {}, r"has no column beside the texts that seems to hold labels, the columns are "
      r"'text', 'ticket': name one with label_column\.$"),
     ({"text": "s", "split": "w", "Date": "date", "customer": "code", "page": "url"}, {}, r"has no column beside the "),
+    ({"id": "n", "text": "s", "cats": "object"}, {}, r"has no column beside the texts that seems to hold labels"),
     ({"text": "s", "user_id": "count"}, {}, r"has no column beside the texts that seems to hold labels, the columns"),
     ({"a": "s", "b": "s", "kind": "w"}, {}, r"has 2 columns that may hold the texts, the columns are 'a', 'b': name"),
     ({"title": "s", "body_plain": "long", "kind": "w"}, {}, r"has 2 columns that may hold the texts, .*'body_plain'"),

@@ -5,7 +5,15 @@ from decimal import Decimal
 
 import pytest
 
-from dendritic_bert.datasets.column_values import are_dates, are_few, are_ids, are_words, is_mostly_empty, is_number
+from dendritic_bert.datasets.column_values import (
+    are_compound,
+    are_dates,
+    are_few,
+    are_ids,
+    are_words,
+    is_mostly_empty,
+    is_number,
+)
 
 DATES = ["2024-01-05", "2024-01-05 10:20:30", "2024-01-05T10:20:30.123Z", "1/5/24", "05.01.2024", "10:20",
          "Wed Jan 01 00:00:00 +0000 2020", "Mon Apr 06 22:19:45 PDT 2009", "January 5, 2020", "5 Sept 2020",
@@ -52,6 +60,14 @@ def test_few_values(values, expected):
 def test_what_is_no_text(value):
     assert not are_words([value] * 3)
     assert are_words([value, "a text", "a text"])
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    (b"a text", True), ({"a": "a text"}, True), ([{"role": "user"}], True), ([["a", 1]], True), ([("a", 1)], True),
+    ([b"a"], True), (["a", "text"], False), ([0.5, 1.5], False), ("a text", False), (1, False)])
+def test_compound_values(value, expected):
+    assert are_compound([value] * 3 + [None]) == expected
+    assert are_words([value] * 3) == (value == "a text")
 
 
 def test_long_texts_are_words_at_once():

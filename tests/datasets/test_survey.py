@@ -80,6 +80,18 @@ def test_rows_that_end_it(texts, labels, message):
         read(texts, labels)
 
 
+@pytest.mark.parametrize(("value", "shown"), [
+    (b"a text", r"bytes and no strings, such as b'a text'"), ({"title": "a"}, r"dict and no strings, such as \{'title"),
+    (["a", "text"], r"list and no strings, such as \['a', 'text'\]")])
+def test_texts_none_of_which_is_a_string(value, shown):
+    """It is the column that is wrong: leaving out the rows would leave none."""
+    with pytest.raises(ValueError, match=f"^rows: text_column is 'text', which holds values of type {shown}.*: "
+                                         r"make strings of them, or name another text_column\.$"):
+        read([None, value], ["x", "y"])
+    with pytest.raises(ValueError, match=r"^rows: text_pair_column is 'pair', which holds values of type "):
+        read(["a", "b"], ["x", "y"], pair=[value, value])
+
+
 @pytest.mark.parametrize(("texts", "labels", "known", "wanted"), [
     (["a", "b"], [None, ""], [], "a label"), ([None, None], ["x", "y"], [], "a label"),
     (["a", "b"], ["z", "q"], ["x", "y"], "one of the labels of the training, such as 'x'")])
