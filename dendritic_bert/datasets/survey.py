@@ -118,7 +118,7 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     missing = [name for name in columns.all if name not in names]
     if missing:
         raise ValueError(f"{source} has no column {missing[0]!r}, which the training rows have: its columns are "
-                         f"{', '.join(map(repr, names))}.")
+                         f"{', '.join(map(repr, names))}, rename the one that is meant.")
     all_digests, is_whole = array("Q"), array("b")
     position = Position()
     for batch in records.batches(BATCH_ROWS, columns.all):

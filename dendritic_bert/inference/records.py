@@ -101,7 +101,10 @@ def check_columns(names: Sequence[str], columns: Sequence[str], name: str, delim
 
 
 def _shown(names: Sequence[str]) -> str:
-    return f"the columns are {', '.join(names)}" if names else "the file has no header line"
+    if not names:
+        return "the file has no header line"
+    return (f"the columns are {', '.join(names)}, rename the one that is meant, or name another column that every file "
+            "has")
 
 
 def _likely_delimiter(names: Sequence[str], delimiter: str | None) -> str:

@@ -244,7 +244,8 @@ WHOLE = [["a fine film", "pos"], ["a dull film", "neg"]] * 10
     (["text", "label"], WHOLE, [["a film", "mixed"]],
      r"dev\.csv, line 2: the label 'mixed' is none of the 2 labels of the training \(neg, pos\): mend it"),
     (["text", "topic"], WHOLE, [["a film", "pos"]],
-     r"dev\.csv has no column 'topic', which the training rows have: its columns are 'text', 'label'\.$"),
+     r"dev\.csv has no column 'topic', which the training rows have: its columns are 'text', 'label', rename "
+     r"the one that is meant\.$"),
     (["text;label"], [["well", " a film;pos"]], None, r"train\.csv has one column only, .* pass delimiter ';'\.$"),
     (["text", "label"], [], None, r"train\.csv holds no row: name a file that does\.$"),
 ])

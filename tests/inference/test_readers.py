@@ -199,7 +199,8 @@ def test_an_input_that_cannot_be_read(folder, inputs, error, message):
 
 def test_a_column_that_a_later_input_lacks(folder):
     Path("other.csv").write_text("n,text\n1,a\n")
-    with pytest.raises(ValueError, match=r"column is 'review', which other\.csv does not have: .* are n, text"):
+    with pytest.raises(ValueError, match=r"column is 'review', which other\.csv does not have: .* are n, text, rename "
+                                         r"the one that is meant, or name another column that every file has\.$"):
         open_records(["in.csv", "other.csv"]).check(["review"])
 
 
