@@ -260,13 +260,16 @@ class TrainingOptions(DataOptions):
         if self.dendrites and self.num_dendrites:
             raise ValueError(f"dendrites is {self.dendrites} and num_dendrites is {self.num_dendrites}: pass dendrites "
                              "to grow them, or num_dendrites to have them from the start.")
+        is_default = self.ema == type(self).ema  # a distillation's, which nobody gave
         if self.dendrites and self.ema:
+            remedy = "--ema 0" if is_default else "num_dendrites to have dendrites from the start, or ema 0"
             raise ValueError(f"dendrites is {self.dendrites} and ema is {self.ema}, but a growing model has no average "
-                             "of its weights: pass num_dendrites to have dendrites from the start, or ema 0.")
+                             f"of its weights: pass {remedy}.")
         if self.early_stopping and (self.dendrites or self.ema):
             name = "dendrites" if self.dendrites else "ema"
+            remedy = "--ema 0" if self.ema and is_default else "one of the two"
             raise ValueError(f"early_stopping is True and {name} is {getattr(self, name)}, each of which decides which "
-                             "weights are kept: pass one of the two.")
+                             f"weights are kept: pass {remedy}.")
         for name in ("patience", "dendrite_tries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")

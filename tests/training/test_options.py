@@ -96,9 +96,17 @@ def test_sweep_options_that_do_not_fit(tmp_path):
             SweepOptions(dsn=True, space=str(tmp_path / "list.yaml"))
 
 
-def test_averaged_weights_do_not_grow():
-    with pytest.raises(ValueError, match=r"dendrites is 1 and ema is 0\.998, but a growing model has no average"):
-        DistillationOptions(teacher="t", dsn=True, dendrites=1)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"dendrites": 1}, r"dendrites is 1 and ema is 0\.998, but a growing model has no average .*: pass --ema 0\.$"),
+    ({"dendrites": 1, "ema": 0.9}, r"dendrites is 1 and ema is 0\.9, .*: pass num_dendrites to have .*, or ema 0\.$"),
+    ({"early_stopping": True}, r"early_stopping is True and ema is 0\.998, each of .*: pass --ema 0\.$"),
+    ({"early_stopping": True, "ema": 0.9}, r"early_stopping is True and ema is 0\.9, .*: pass one of the two\.$")])
+def test_averaged_weights_neither_grow_nor_stop_early(changes, message):
+    """A distillation averages them unless it is told not to, so that the error says how."""
+    settings = {"teacher": "t", "dsn": True}
+    with pytest.raises(ValueError, match=message):
+        DistillationOptions(**settings | changes)
+    DistillationOptions(**settings | changes | {"ema": 0.0})
 
 
 def test_a_windowed_model_has_a_form_of_its_own():
