@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,9 +17,17 @@ RECIPE: dict[str, Any] = {
     "epochs": 5, "batch_size": 512, "lr": 3e-3, "weight_decay": 0.01, "word_dropout": 0.0, "head_lr_factor": 1.0,
     "label_smoothing": 0.0, "hidden_size": 96, "vocab_size": 16000, "max_length": 64, "pooling": "gated_mean",
     "embedding_norm": "none", "max_position_embeddings": 0}
-# What is refused: there are texts in the place of rows, and a projection in that of a head.
-OF_ROWS = ("train_file", "dev_file", "dataset_name", "data_dir", "hold_out")
-OF_HEAD = ("dendrites", "num_dendrites", "head_hidden")
+# What a training has a use for and pretraining has none, by the reason that is given where it is refused.
+REFUSED = {
+    "pretraining reads text_file": (
+        "train_file", "dev_file", "dataset_name", "dataset_config", "data_dir", "hold_out", "fraction",
+        "text_pair_column", "input_format", "delimiter", "on_error"),
+    "the texts of pretraining have no labels": (
+        "label_column", "label_separator", "problem_type", "class_weights", "label_smoothing", "calibrate", "baseline"),
+    "pretraining takes an encoder as it is": ("encoder_windows", "add_words", "word_share"),
+    "the head of an encoder is a projection": (
+        "dendrites", "num_dendrites", "head_hidden", "dendrite_activation", "dendrite_schedule", "dendrite_tries",
+        "validation_share", "encoder_pooling")}
 
 
 @dataclass
@@ -30,7 +39,8 @@ class PretrainingOptions(TrainingOptions):
 
     command: ClassVar[str] = "pretrain"
     own_defaults: ClassVar[dict[str, Any]] = RECIPE | {"window_dendrites": 0, "window_layers": 0}
-    unused: ClassVar[tuple[str, ...]] = (*OF_ROWS, *OF_HEAD)
+    # init has one value left, which the commands on the cards of encoders name.
+    unused: ClassVar[tuple[str, ...]] = (*chain(*REFUSED.values()), "init")
 
     teacher: str | None = field(default=None, metadata={
         "help": "sentence encoder whose embeddings are learnt, a folder or a hub id of a transformers model"})
@@ -64,16 +74,13 @@ class PretrainingOptions(TrainingOptions):
     def __post_init__(self) -> None:
         if isinstance(self.text_file, (str, Path)):
             self.text_file = [str(self.text_file)]
+        self._check_unused()
         self._choose_recipe()
         super().__post_init__()
         if self.teacher is None:
             raise ValueError("teacher is not given: name the sentence encoder to learn from.")
         if not self.text_file:
             raise ValueError("text_file is not given: name files of texts.")
-        for name in OF_HEAD:
-            if getattr(self, name):
-                raise ValueError(f"{name} is {getattr(self, name)}, but the head of an encoder is a projection: leave "
-                                 "it out, and pass it when you train on a table.")
         if self.joint and not (self.has_windows and self.model_name is None and self.embedding_norm == "none"):
             raise ValueError("joint is True, but two models with one word table are trained from the start, with "
                              "windows and without LayerNorm: pass window_dendrites and window_layers and leave "
@@ -92,11 +99,16 @@ class PretrainingOptions(TrainingOptions):
             return super().start
         return "the teacher's embeddings of the words of the vocabulary"
 
+    def _check_unused(self) -> None:
+        """Raise ValueError for an option that a training has a use for and pretraining has none."""
+        defaults = {option.name: option.default for option in fields(self)} | RECIPE
+        for reason, names in REFUSED.items():
+            for name in names:
+                if (value := getattr(self, name)) not in (None, [], defaults[name]):
+                    raise ValueError(f"{name} is {value}, but {reason}: leave it out.")
+
     def _choose_recipe(self) -> None:
         """The values of ``RECIPE`` in the fields that were left out, and the texts in the place of rows."""
-        for name in OF_ROWS:
-            if getattr(self, name):
-                raise ValueError(f"{name} is {getattr(self, name)}, but pretraining reads text_file: leave it out.")
         self.benchmark, self.dsn = "own", True
         if self.task is None and self.text_file:
             self.task = Path(self.text_file[0]).name.partition(".")[0]

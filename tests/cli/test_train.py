@@ -103,12 +103,21 @@ def test_help_of_pretrain_has_its_own_defaults():
     """What an option is when it is left out, and no flag that pretraining refuses."""
     helps = {action.dest: action.help for action in option_flags("pretrain")._actions}
     options = PretrainingOptions(teacher="teacher", text_file=["texts.txt"])
-    for name in PretrainingOptions.own_defaults:
+    for name in PretrainingOptions.own_defaults.keys() - set(PretrainingOptions.unused):
         value = getattr(options, name)
         assert str(helps[name]).endswith(f" (default: {0 if value is None else value})")
         assert str(helps[name]).count("(default: ") == 1
-    for name, value in {"train_file": ["x"], "dev_file": ["x"], "dataset_name": "x", "data_dir": "x", "hold_out": 0.2,
-                        "dendrites": 1, "num_dendrites": 1, "head_hidden": 8}.items():
+    refused = {
+        "train_file": ["x"], "dev_file": ["x"], "dataset_name": "x", "dataset_config": "x", "data_dir": "x",
+        "hold_out": 0.2, "fraction": 0.5, "text_pair_column": "x", "input_format": "csv", "delimiter": ";",
+        "on_error": "skip", "label_column": "x", "label_separator": ";", "problem_type": "regression",
+        "class_weights": "balanced", "label_smoothing": 0.1, "calibrate": True, "baseline": False,
+        "encoder_windows": "off", "add_words": 3, "word_share": 0.4, "dendrites": 1, "num_dendrites": 1,
+        "head_hidden": 8, "dendrite_activation": "tanh", "dendrite_schedule": "plain", "dendrite_tries": 1,
+        "validation_share": 0.2, "encoder_pooling": "mean"}
+    assert {*refused, "init"} == set(PretrainingOptions.unused)
+    assert options.init == "random"
+    for name, value in refused.items():
         assert helps[name] == argparse.SUPPRESS
         with pytest.raises(ValueError, match=f"^{name} is "):
             PretrainingOptions(teacher="teacher", text_file=["texts.txt"], **{name: value})
