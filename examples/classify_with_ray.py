@@ -1,6 +1,6 @@
 """Classify the rows of Parquet files on a Ray cluster; a batch whose actor died is classified again by another one.
 
-    pip install 'dendritic-bert[scale]'
+    pip install ".[scale]"
     python examples/classify_with_ray.py reviews labelled --column review --actors 2
 """
 

@@ -1,6 +1,6 @@
 """Grow dendrites while a Trainer trains, on a task that no linear head can learn: is exactly one of two words there?
 
-    pip install 'dendritic-bert[train]'
+    pip install ".[train]"
     python examples/grow_dendrites.py
 """
 

@@ -1,6 +1,6 @@
 """Serve a classifier over HTTP: the model is loaded once, and its calls overlap in FastAPI's threads.
 
-    pip install 'dendritic-bert[serve]' && python examples/serve_fastapi.py --port 8000
+    pip install ".[serve]" && python examples/serve_fastapi.py --port 8000
     curl localhost:8000/classify -H 'Content-Type: application/json' -d '{"texts": ["a charming journey"]}'
 """
 

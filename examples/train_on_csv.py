@@ -1,6 +1,6 @@
 """Train on a CSV file of your own, score the held-out rows, and classify with the result.
 
-    pip install 'dendritic-bert[train]'
+    pip install ".[train]"
     python examples/train_on_csv.py reviews.csv my-model
 """
 

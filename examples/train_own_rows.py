@@ -1,6 +1,6 @@
 """Train on rows of your own with the Trainer of transformers, then classify with the result.
 
-    pip install 'dendritic-bert[train]'
+    pip install ".[train]"
     python examples/train_own_rows.py my-model
 """
 
