@@ -4,6 +4,10 @@ The kernels give the same bits. The reference sums a packed row in another order
 row in a way that depends on the batch, so that the reference is held to the bound of rounding. So are the Triton
 kernels where the shape differs, since another shape is cut into other tiles, which sum in another order;
 tests/interpreted/properties.py runs them.
+
+The rows here are short. Longer ones are summed in parts that are cut by column: on a CPU every 256 columns
+(csrc/cpu/tokens.h), so that beyond them holes in a mask, or padding in front of a row, move the cuts and change the
+last bits; in CUDA by a plan that follows from the batch's shape as well (csrc/cuda/plan.h).
 """
 
 from collections.abc import Callable
