@@ -101,9 +101,12 @@ class Labels(NamedTuple):
 
 
 def is_missing(value: Any, separator: str | None = None) -> bool:
-    """Whether a label is null, NaN or an empty string; a row of separated strings may have none of the labels."""
+    """Whether a label is null, NaN, an empty string, or a list with a null or NaN; a row of separated strings may have
+    none of the labels."""
     if isinstance(value, str):
         return separator is None and value.strip() in _MISSING
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return any(not isinstance(part, str) and is_missing(part) for part in value)
     return value is None or (isinstance(value, (float, np.floating)) and math.isnan(value))
 
 
@@ -148,10 +151,13 @@ class LabelCollector:
         self.num_rows = 0
         self.first_missing: tuple[str, str] | None = None  # place and name of a class that is called NA or the like
 
+    def read(self, values: list[Any]) -> list[Any]:
+        """The labels as they are meant: the list for a string that spells one, if no separator stands in strings."""
+        return list(map(as_list, values)) if self.separator is None else values
+
     def add(self, values: list[Any], place: Place) -> None:
         """Take the labels of some rows, none of them missing; ``place(i)`` says in words where row i stands."""
-        if self.separator is None:
-            values = list(map(as_list, values))
+        values = self.read(values)
         if not self.num_rows and values and not self.has_lists:
             self._begin(values[0], place)
         self.num_rows += len(values)
@@ -205,7 +211,7 @@ class LabelCollector:
         """Whether ``add`` can take a label as far as its classes are concerned; False only if it ``is_closed``."""
         if not self.is_closed or self.values.typecode == "d":
             return True
-        parts = self._parts(as_list(value) if self.separator is None else value)
+        parts = self._parts(*self.read([value]))
         if _are_indicators(parts, len(self.known)):
             return True
         names = [self._name(part, row, place)
@@ -348,10 +354,12 @@ class LabelCollector:
         return flat, rows
 
     def _parts(self, value: Any) -> Any:
-        """The parts of a separated string; another value as it is."""
+        """The parts of a separated string or a list, without the empty strings; another value as it is."""
         if isinstance(value, str) and self.separator is not None:
-            return [part for part in map(str.strip, value.split(self.separator)) if part]
-        return value
+            value = value.split(self.separator)
+        if not isinstance(value, (list, tuple, np.ndarray)):
+            return value
+        return [part for part in value if not isinstance(part, str) or part.strip()]
 
     def _name(self, value: Any, row: int, place: Place) -> str:
         if isinstance(value, str):

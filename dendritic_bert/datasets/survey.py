@@ -123,7 +123,7 @@ def survey(records: AnyRecords, columns: Columns, collector: LabelCollector, on_
     position = Position()
     for batch in records.batches(BATCH_ROWS, columns.all):
         texts = [batch.columns[name] for name in columns.texts]
-        labels = batch.columns[columns.label] if columns.label else [0] * len(texts[0])
+        labels = collector.read(batch.columns[columns.label] if columns.label else [0] * len(texts[0]))
         whole = [_check_row(batch, row, values, columns, collector, on_error)
                  for row, values in enumerate(zip(*texts, labels))]
         is_whole.extend(whole)
@@ -173,8 +173,9 @@ def _check_row(batch: RecordBatch, row: int, values: Sequence[Any], columns: Col
                 what = "is null" if text is None else f"is {text!r:.40}, a {type(text).__name__} and not a string"
                 raise ValueError(f"{place}: column {name!r} {what}: mend the row, or leave such rows out with on_error "
                                  "skip.")
-        raise ValueError(f"{place}: the label in column {columns.label!r} is {label!r}: give the row one, or leave "
-                         "such rows out with on_error skip.")
+        remedy = "give the row one" if label is None or isinstance(label, (str, float)) else "mend the list"
+        raise ValueError(f"{place}: the label in column {columns.label!r} is {label!r:.60}: {remedy}, or leave such "
+                         "rows out with on_error skip.")
     return False
 
 

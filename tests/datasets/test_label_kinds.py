@@ -145,6 +145,7 @@ LISTS = [["b", "a"], [], ["c"], ["a", "a"], ["c", "b", "a"]] * 3
 
 @pytest.mark.parametrize(("values", "options"), [
     (LISTS, {}), ([tuple(value) for value in LISTS], {}), ([np.array(value, str) for value in LISTS], {}),
+    ([[*value, ""] for value in LISTS], {}), ([np.array(["", *value]) for value in LISTS], {}),
     (["; ".join(value) for value in LISTS], {"separator": ";"}), ([" | ".join(value) for value in LISTS],
                                                                  {"separator": "|"})])
 @pytest.mark.parametrize("batch", [1, 4, 100])
@@ -334,6 +335,7 @@ def test_a_class_of_a_model_that_is_called_na():
 
 def test_missing_labels():
     assert all(map(is_missing, (None, "", "  ", "nan", "NaN", float("nan"), np.float32("nan"))))
-    assert not any(map(is_missing, ("a", 0, 0.0, False, [], ["a"])))
+    assert all(map(is_missing, (["a", None], [0.5, float("nan")], np.array([np.nan, 1.0]))))
+    assert not any(map(is_missing, ("a", 0, 0.0, False, [], ["a"], [""], np.array([1.0, 2.0]))))
     assert is_missing(None, ";")
     assert not is_missing("", ";")

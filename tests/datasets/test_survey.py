@@ -35,6 +35,8 @@ def test_rows_that_are_not_whole(monkeypatch):
     (["x", "z", "y", None, "x"], ["x", "y"], {}, [0, 2, 4]),
     (["z", "y", "z", "z", "z"], ["x", "y"], {}, [1]),
     (["x; y", "x;z", "", "y", "z"], ["x", "y"], {"separator": ";"}, [0, 2, 3]),
+    ([["x", ""], ["x", None], ["y", float("nan")], ["", " "], "['y', '']"], ["x", "y"], {}, [0, 3, 4]),
+    ([["x", ""], ["x", None], ["y", float("nan")], ["y"], '["x", NaN]'], [], {}, [0, 3]),
     ([["x"], ["z"], ["x", "z"], [], ["y"]], ["x", "y"], {}, [0, 3, 4]),
     ([2.0, 3, "1", 2, 1], ["1", "2"], {}, [0, 2, 3, 4]),
     ([[1, 0, 0], [0, 1, 1], [1, 0], [0, 0, 0], [1, 1, 1]], ["x", "y", "z"], {}, [0, 1, 3, 4]),
@@ -74,6 +76,9 @@ def test_equal_texts_have_equal_digests():
     (["a", {"b": 1}], ["x", "y"], r"^rows, row 1: column 'text' is \{'b': 1\}, a dict and not a string: mend the row"),
     (["", "b", "c"], ["1", "2", "NA"], r"^rows, row 2: the label in column 'label' is 'NA', and all others are numb"),
     (["a", "b"], ["x", float("nan")], r"^rows, row 1: the label in column 'label' is nan: give the row one, or leave"),
+    (["a", "b"], [["x"], ["x", float("nan")]], r"^rows, row 1: the label in column 'label' is \['x', nan\]: mend the "
+     r"list, or leave such rows out with on_error skip\.$"),
+    (["a", "b"], [["x"], ["x", None]], r"^rows, row 1: the label in column 'label' is \['x', None\]: mend the list, "),
 ])
 def test_rows_that_end_it(texts, labels, message):
     with pytest.raises(ValueError, match=message):
