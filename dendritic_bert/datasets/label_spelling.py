@@ -39,7 +39,8 @@ def as_list(value: Any) -> Any:
 
 
 def likely_separator(names: Collection[str]) -> str | None:
-    """What stands between the labels of a row, if names are several in one, whose parts mostly are names themselves.
+    """What stands between the labels of a row, if names are several in one: their parts mostly are names themselves,
+    or recur in many combinations.
 
     None for numbers with a decimal comma, such as 1, 1,5, 2, ..., 5.
     """
@@ -47,11 +48,27 @@ def likely_separator(names: Collection[str]) -> str | None:
         return None
     known = {name.strip() for name in names}
     for separator in SEPARATORS:
-        joined = [name for name in names if separator in name]
-        parts = [part.strip() for name in joined for part in name.split(separator)]
-        if len(joined) >= MIN_JOINED and sum(part in known for part in parts) >= MOST * len(parts):
+        joined = [[part.strip() for part in name.split(separator)] for name in names if separator in name]
+        parts = [part for row in joined for part in row]
+        are_known = len(joined) >= MIN_JOINED and sum(part in known for part in parts) >= MOST * len(parts)
+        if are_known or _are_combinations(joined):
             return separator
     return None
+
+
+def _are_combinations(joined: list[list[str]]) -> bool:
+    """Whether the parts of names are labels, none of which need stand alone.
+
+    Two names with the same parts in another order say so, and so do fewer parts than names if half of them or more
+    stand both first and behind another: of clothes/men, clothes/women, shoes/men, ... each part has its place.
+    """
+    rows = {tuple(filter(None, row)) for row in joined}
+    rows = {row for row in rows if len(row) > 1}
+    if len({tuple(sorted(row)) for row in rows}) < len(rows):
+        return True
+    first, behind = {row[0] for row in rows}, {part for row in rows for part in row[1:]}
+    parts = first | behind
+    return len(parts) < len(rows) and len(first & behind) >= len(parts) / 2
 
 
 def are_comma_numbers(names: Collection[str]) -> bool:

@@ -1,5 +1,7 @@
 """Lists that are written as strings, names that are several in one, and numbers with a comma."""
 
+from itertools import combinations
+
 import pytest
 
 from dendritic_bert.datasets.label_kinds import CLASSES, SEVERAL, LabelCollector
@@ -32,7 +34,15 @@ def test_labels_that_are_written_as_lists(known):
     (["1", "2", "3", "1,2", "2,3"], ","),
     (["1", "1,5", "2", "2,5", "3", "3,5", "4", "4,5", "5"], None), (["1", "2", "3", "1,2", "2,3", "1,3"], None),
     (["a", "b", "a;b"], None), (["a", "b; c", "d; e"], None),
-    (["arts, crafts", "sports, games", "arts"], None), (["a", "b"], None), ([], None)])
+    (["arts, crafts", "sports, games", "arts"], None), (["a", "b"], None), ([], None),
+    (["drama, horror", "horror, drama"], ","), (["x|y|z", "y|x|z", "w"], "|"), (["a; b", "c", "b ;a"], ";"),
+    (["|".join(pair) for pair in combinations("abcd", 2)], "|"),  # sorted, and none of them alone
+    ([",".join(part) for size in (2, 3) for part in combinations(["war", "love", "crime", "sport", "art"], size)], ","),
+    (["a, b", "a,b"], None), (["a;", ";a"], None), (["New York, New York", "York, New"], None),
+    ([f"{city}, {country}" for country in ("France", "Texas", "Ohio") for city in ("Paris", "Rome", "Lima")], None),
+    (["Q&A, help", "billing", "sales"], None), (["sci-fi; fantasy", "crime", "war"], None),
+    (["Yes, I agree", "No, I do not", "Yes, but not always", "Well, maybe"], None),
+    ([f"{kind}|{who}|{size}" for kind in ("shoes", "shirts") for who in ("men", "women") for size in "SML"], None)])
 def test_names_that_are_several_in_one(names, expected):
     assert likely_separator(names) == expected
 
