@@ -11,36 +11,43 @@ from collections.abc import Collection
 from typing import Any
 
 SEPARATORS = (";", "|", ",")
+SEPARATORS_IN_NAMES = ("/", " ")  # which stand in names of single classes too, such as sci-fi/fantasy
 MOST = 0.8  # share of the parts that are names themselves, where names are several in one
 MIN_JOINED = 2  # one name with a separator may be the name of a class
 MIN_HALVES = 2  # one such as 1,5 beside whole numbers may be two labels
 MISSING_WORDS = frozenset(("na", "n/a", "#n/a", "null", "none", "<na>", "nan", r"\n"))  # in lower case; R, Excel, SQL
 
-_LIST = re.compile(r"\[.*\]", re.DOTALL)
+_LIST = re.compile(r"\[.*\]|\{.*\}|\(.*\)|set\(\)", re.DOTALL)
 _JOINED_STRINGS = re.compile(r"""(['"])\s+\1""")  # ['a' 'b'], as numpy writes, is ['ab'] in Python
 _COMMA_NUMBER = re.compile(r"[+-]?\d+,(\d+)")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 # With a mark in front of each three digits and another one, or two of the first: 1,234.50, 1.234,5 and 1,234,567.
 _GROUPED_NUMBER = re.compile(r"[+-]?\d{1,3}((,\d{3})+\.\d+|(\.\d{3})+,\d+|(,\d{3}){2,})")
+_TAGS = re.compile(r"(<[^<>]+>)+")  # <a><b>, as Stack Overflow writes
 _ANY_NUMBER = re.compile(r"[+-]?\d[\d.,]*")
 
 
 def as_list(value: Any) -> Any:
-    """The list that a string such as "['a', 'b']" is, written by Python or as JSON; another value as it is."""
-    if not isinstance(value, str) or value[:1] != "[" or not _LIST.fullmatch(value) or _JOINED_STRINGS.search(value):
+    """The list that a string such as "['a', 'b']" is, written by Python or as JSON; another value as it is.
+
+    So are a set and a tuple of Python, "{'a', 'b'}" and "('a', 'b')".
+    """
+    if not isinstance(value, str) or not _LIST.fullmatch(value) or _JOINED_STRINGS.search(value):
         return value
     for parse in (json.loads, ast.literal_eval):
         try:
             found = parse(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
-        return found if isinstance(found, list) else value
+        if isinstance(found, set):
+            found = sorted(found, key=repr)  # a set has another order in every process
+        return list(found) if isinstance(found, (list, tuple)) else value
     return value
 
 
 def likely_separator(names: Collection[str]) -> str | None:
     """What stands between the labels of a row, if names are several in one: their parts mostly are names themselves,
-    or recur in many combinations.
+    stand in another order elsewhere, or recur in many combinations.
 
     None for numbers with a decimal comma, such as 1, 1,5, 2, ..., 5.
     """
@@ -51,21 +58,24 @@ def likely_separator(names: Collection[str]) -> str | None:
         joined = [[part.strip() for part in name.split(separator)] for name in names if separator in name]
         parts = [part for row in joined for part in row]
         are_known = len(joined) >= MIN_JOINED and sum(part in known for part in parts) >= MOST * len(parts)
-        if are_known or _are_combinations(joined):
+        rows = {row for row in map(tuple, joined) if all(row)}
+        if are_known or len({tuple(sorted(row)) for row in rows}) < len(rows) or _recur(rows):
+            return separator
+    for separator in SEPARATORS_IN_NAMES:
+        rows = {tuple(name.split(separator)) for name in names if separator in name.strip()}
+        if _recur(rows) and not any(_ANY_NUMBER.fullmatch(part) for row in rows for part in row):
             return separator
     return None
 
 
-def _are_combinations(joined: list[list[str]]) -> bool:
-    """Whether the parts of names are labels, none of which need stand alone.
+def are_tags(names: Collection[str]) -> bool:
+    """Whether names are tags in angle brackets, several in one: <a>, <b>, <a><b>, <b><c>."""
+    return sum("><" in name for name in names) >= MIN_JOINED and all(map(_TAGS.fullmatch, names))
 
-    Two names with the same parts in another order say so, and so do fewer parts than names if half of them or more
-    stand both first and behind another: of clothes/men, clothes/women, shoes/men, ... each part has its place.
-    """
-    rows = {tuple(filter(None, row)) for row in joined}
-    rows = {row for row in rows if len(row) > 1}
-    if len({tuple(sorted(row)) for row in rows}) < len(rows):
-        return True
+
+def _recur(rows: set[tuple[str, ...]]) -> bool:
+    """Whether rows are combinations of a few labels: there are fewer parts than rows, and half of them or more stand
+    both first and behind another. Of shoes/men, shoes/women, shirts/men, ... each part has its place."""
     first, behind = {row[0] for row in rows}, {part for row in rows for part in row[1:]}
     parts = first | behind
     return len(parts) < len(rows) and len(first & behind) >= len(parts) / 2

@@ -10,7 +10,7 @@ import numpy as np
 from .column_choice import has_known_name, is_sentence
 from .column_values import is_number
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
-from .label_spelling import folded, likely_separator, says_missing, shown
+from .label_spelling import are_tags, folded, likely_separator, says_missing, shown
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
@@ -78,9 +78,14 @@ class DataReport:
         return [f"{name} {count:,}" for name, count in self.class_counts.items() if says_missing(name)]
 
     @property
-    def separator(self) -> str | None:
-        """What seems to stand between the labels of a row that were taken for one."""
-        return likely_separator(self.class_counts) if self.problem_type == CLASSES else None
+    def several_in_one(self) -> str | None:
+        """The remedy for labels that seem to be several in one; None where they are not."""
+        if self.problem_type != CLASSES:
+            return None
+        if are_tags(self.class_counts):
+            return "write <a><b> as a;b and pass --label_separator ';'"
+        separator = likely_separator(self.class_counts)
+        return separator and f"pass --label_separator {separator!r}"
 
     def lines(self) -> list[str]:
         """The report in a few lines, what is wrong with the rows last."""
@@ -103,7 +108,7 @@ class DataReport:
         found = (
             (self.is_header_doubtful, "the first line was taken for the names of the columns: if it is a row, put a "
                                       "line such as text,label before it"),
-            (self.separator, f"the labels seem to hold several each: pass --label_separator {self.separator!r}"),
+            (self.several_in_one, f"the labels seem to hold several each: {self.several_in_one}"),
             (len(self.missing_classes), "labels that look like missing ones were taken for classes: "
                                         f"{_some(self.missing_classes)}; empty them and pass --on_error skip, or "
                                         "give these classes other names"),
