@@ -24,7 +24,7 @@ from .evaluation import (
     reliability,
     scores,
 )
-from .markdown import markdown_table
+from .markdown import markdown_table, table_cell
 from .pictures import draw_confusion_matrix, draw_reliability, draw_values
 
 CLASSES, LABELS, VALUES = "single_label_classification", "multi_label_classification", "regression"
@@ -143,11 +143,6 @@ def _confusion(evaluation: Evaluation) -> list[str]:
 
 def _has_matrix(evaluation: Evaluation) -> bool:
     return evaluation.problem_type == CLASSES and len(evaluation.label_names) <= MOST_IN_MATRIX
-
-
-def table_cell(text: str) -> str:
-    """A label within a table of Markdown."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|") or "(empty)"
 
 
 def _figures(evaluation: Evaluation, found: dict[str, float], baseline: dict[str, Any] | None) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..atomic_write import atomic_path
 from .evaluation import Evaluation, scores
-from .evaluation_report import draw_pictures, report_sections, table_cell
-from .markdown import markdown_table
+from .evaluation_report import draw_pictures, report_sections
+from .markdown import markdown_table, table_cell, without_html
 from .model_card import how_it_was_made, metric_names, scored_epoch, title, what_it_is
 from .options import TrainingOptions
 
@@ -122,7 +122,7 @@ def _how_to_use(options: TrainingOptions, benchmark: OwnRows, temperature: float
 def _data(benchmark: OwnRows) -> list[str]:
     report = benchmark.report
     assert report is not None, "there are training rows"
-    lines = [f"- {line}" for line in report.lines()]
+    lines = [f"- {without_html(line)}" for line in report.lines()]
     counts = sorted(report.class_counts.items(), key=lambda item: -item[1])
     if len(counts) > MOST_LISTED:
         lines.append(f"- {len(counts):,} labels, with {counts[-1][1]:,} to {counts[0][1]:,} training rows each")

@@ -119,6 +119,7 @@ def test_many_classes_are_told_by_their_confused_pairs():
 
 
 def test_names_that_markdown_would_read():
-    case = classes(2)._replace(label_names=["a|b\nc", ""])
+    case = classes(3)._replace(label_names=["a|b\nc", "", "<script>d</script>"])
     text = "\n".join(report_sections(case))
-    assert "| label | a\\|b c | (empty) |" in text
+    assert "| label | a\\|b c | (empty) | &lt;script>d&lt;/script> |" in text
+    assert "<" not in text

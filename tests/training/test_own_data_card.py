@@ -94,3 +94,10 @@ def test_more_labels_than_are_listed(card, monkeypatch):
     text, *_ = card("text,label", lambda i: f"some text {i},{'abc'[min(2, i % 4)]}")
     assert "- 3 labels, with 9 to 18 training rows each" in text
     assert "| label | training rows |" not in text
+
+
+def test_labels_that_are_html(card):
+    """In the lines on what was read as in the tables."""
+    text, *_ = card("text,label", lambda i: f"some text {i},{['<b>', 'c'][i % 2]}")
+    assert "<" not in text
+    assert text.count("&lt;b>") > 2
