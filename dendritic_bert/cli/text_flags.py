@@ -117,13 +117,15 @@ def _texts(args: argparse.Namespace) -> tuple[list[str] | BinaryIO, str | None, 
 
 def _say_columns(report: FileReport, model: TextLogits) -> None:
     """Say which columns were taken where none was named, unless it is the column "text"."""
+    from ..datasets.label_spelling import on_one_line
+
     trained = getattr(model.config, "training_columns", None) or {}
     first, second = report.column, report.text_pair_column
     why = "on which the model was trained" if trained.get("text_column") == first else "the only one of strings"
     if second is not None:
-        say(f"the texts are pairs of the columns {first} and {second}")
+        say(f"the texts are pairs of the columns {on_one_line(first)} and {on_one_line(second)}")
     elif first != "text":
-        say(f"the texts are those of column {first}, {why}")
+        say(f"the texts are those of column {on_one_line(first)}, {why}")
 
 
 def _say_report(report: FileReport, done: str, output: str | None, max_length: int | None, on_error: str) -> None:

@@ -107,3 +107,9 @@ def folded(name: str) -> str:
 def shown(name: str) -> str:
     """A name as it can be told from one that looks alike: with escapes for what cannot be seen."""
     return name if name.isprintable() and unicodedata.is_normalized("NFC", name) else ascii(name)
+
+
+def on_one_line(name: str) -> str:
+    """A name with escapes for line ends and other control characters, which would break a line or a list of names."""
+    return "".join(ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") else character
+                   for character in name)

@@ -76,6 +76,7 @@ class OwnRows(Benchmark):
         if first is None:
             raise ValueError("train_file and dev_file are not given: name one of the two.")
         self.folder = folder
+        asked_separator = label_separator
         if label_separator is None:
             label_separator = (trained or {}).get("label_separator")
         self.columns = find_columns(first, *_recall_columns(trained, first.names, text_column, text_pair_column,
@@ -108,7 +109,7 @@ class OwnRows(Benchmark):
             self.train = (table, _take_fraction(self.train[1], fraction, seed))
         self.source = first.name
         self.labels = list(labels.names)
-        self._describe(labels.problem_type, labels.num_labels, hold_out)
+        self._describe(labels.problem_type, labels.num_labels, hold_out, asked_separator)
         if not isinstance(first, ListedRecords):  # whose columns have no names of the user's
             self.settings["training_columns"] = _training_columns(self.columns, label_separator)
 
@@ -205,7 +206,7 @@ class OwnRows(Benchmark):
         """The table of "train" or "dev", and which of its rows belong to it."""
         return self.train if split == "train" else self.dev
 
-    def _describe(self, problem_type: str, num_labels: int, hold_out: float) -> None:
+    def _describe(self, problem_type: str, num_labels: int, hold_out: float, label_separator: str | None) -> None:
         """Set the attributes that follow from the rows."""
         self.settings: dict[str, Any] = {"num_labels": num_labels, "problem_type": problem_type,
                                          "training_columns": None}
@@ -219,7 +220,7 @@ class OwnRows(Benchmark):
         self.report: DataReport | None = None
         self.class_counts = np.zeros(0, np.int64)
         if self.train is not None:
-            self.report = report_rows(*self.train, *self.dev, hold_out)
+            self.report = report_rows(*self.train, *self.dev, hold_out, label_separator)
             self.class_counts = np.array(list(self.report.class_counts.values()), np.int64)
         self.digest = digest_of(self.labels, *_key_arrays(self.train), *_key_arrays(self.dev))
 

@@ -10,7 +10,7 @@ import numpy as np
 from .column_choice import has_known_name, is_sentence
 from .column_values import is_number
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
-from .label_spelling import are_tags, folded, likely_separator, says_missing, shown
+from .label_spelling import are_tags, folded, likely_separator, on_one_line, says_missing, shown
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
@@ -35,6 +35,7 @@ class DataReport:
     num_contradicting: rows whose text stands in the file with other labels too.
     num_shared: training rows whose text stands in the dev rows too.
     small_classes: names of the classes with fewer than two training rows.
+    idle_separator: the label separator that was asked for, if it gives no row more than one label.
     is_header_doubtful: whether the names of the columns may be those of a first row.
     num_words, num_unknown: words of all texts, and those of them that the vocabulary does not hold; both None before
         the texts are tokenized.
@@ -58,6 +59,7 @@ class DataReport:
     num_duplicates: int = 0
     num_contradicting: int = 0
     num_shared: int = 0
+    idle_separator: str | None = None
     is_header_doubtful: bool = False
     num_words: int | None = None
     num_unknown: int | None = None
@@ -80,7 +82,7 @@ class DataReport:
     @property
     def several_in_one(self) -> str | None:
         """The remedy for labels that seem to be several in one; None where they are not."""
-        if self.problem_type != CLASSES:
+        if self.problem_type != CLASSES and self.idle_separator is None:
             return None
         if are_tags(self.class_counts):
             return "write <a><b> as a;b and pass --label_separator ';'"
@@ -96,7 +98,8 @@ class DataReport:
         if self.dev_source is None and self.num_duplicates and is_other:
             where = (f"held out, {self.num_dev / self.num_rows:.2g} of the rows and not {self.hold_out:g}, as rows "
                      "with the same text stay on one side")
-        unused = f"; not used: {_some([name or repr(name) for name in self.unused])}" if self.unused else ""
+        others = [on_one_line(name) or repr(name) for name in self.unused]
+        unused = f"; not used: {_some(others)}" if others else ""
         train, dev = _count(self.num_train, "training row"), _count(self.num_dev, "dev row")
         return [f"{train} ({self.source}), {dev} ({where})",
                 f"columns: {self.columns}{unused}", self._labels(), *self.warnings()]
@@ -108,12 +111,14 @@ class DataReport:
         found = (
             (self.is_header_doubtful, "the first line was taken for the names of the columns: if it is a row, put a "
                                       "line such as text,label before it"),
+            (self.idle_separator, f"no row has several labels: --label_separator {self.idle_separator!r} stands "
+                                  "between none, leave it out or pass another one"),
             (self.several_in_one, f"the labels seem to hold several each: {self.several_in_one}"),
             (len(self.missing_classes), "labels that look like missing ones were taken for classes: "
                                         f"{_some(self.missing_classes)}; empty them and pass --on_error skip, or "
                                         "give these classes other names"),
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
-                                      f"{_some(self.small_classes)}"),
+                                      f"{_some(list(map(on_one_line, self.small_classes)))}"),
             (len(self.similar_classes), "classes whose names differ in case, spaces or invisible characters alone: "
                                         f"{_some([shown(name) for name in self.similar_classes])}"),
             (self.num_replaced, replaced_bytes(self.num_replaced)),
@@ -141,15 +146,16 @@ class DataReport:
         note = (f" (problem_type {REGRESSION} takes them as numbers)"
                 if self.problem_type == CLASSES and are_numbers(self.class_counts) else "")
         return (f"labels: {len(self.class_counts)} {kind}{note}, with their training rows: "
-                f"{_some([f'{name} {count:,}' for name, count in most_first])}")
+                f"{_some([f'{on_one_line(name)} {count:,}' for name, count in most_first])}")
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
 
-def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.ndarray, hold_out: float) -> DataReport:
+def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.ndarray, hold_out: float,
+                label_separator: str | None = None) -> DataReport:
     """Count what stands in the training rows and the dev rows, given as ``[n]`` bool; ``dev`` is ``train`` if they are
-    held out of it."""
+    held out of it. ``label_separator`` is the one that was asked for."""
     tables = [train] if dev is train else [train, dev]
     _, first, text_of = np.unique(train.digests, return_index=True, return_inverse=True)
     keys = train.labels.keys()
@@ -167,6 +173,7 @@ def report_rows(train: Table, train_rows: np.ndarray, dev: Table, dev_rows: np.n
         num_replaced=sum(table.num_replaced for table in tables), num_empty=sum(table.num_empty for table in tables),
         num_duplicates=len(text_of) - len(first), num_contradicting=int(contradicts[text_of].sum()),
         num_shared=int(np.isin(train.digests[train_rows], dev.digests[dev_rows]).sum()),
+        idle_separator=None if labels.starts is None or np.diff(labels.starts).max() > 1 else label_separator,
         is_header_doubtful=_is_header_doubtful(train))
 
 

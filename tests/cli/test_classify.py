@@ -324,6 +324,9 @@ def test_columns_of_several_files(run, model_path, tmp_path, monkeypatch):
     assert (status, header) == (0, ["input_label", "id", "text", "label", "score"])
     assert [row[:3] for row in rows] == [["0.5", "2", "fox 2"], ["0.5", "1", "fox 1"]]
     assert err == "dendritic-bert: the texts are those of column review, the only one of strings\n"
+    (tmp_path / "lines.csv").write_text('"te\nxt",id\nfox,1\n')
+    _, _, err = run("classify", "--model", model_path, "--file", "lines.csv")
+    assert err == "dendritic-bert: the texts are those of column te\\nxt, the only one of strings\n"
     status, _, err = run("classify", "--model", model_path, "--file", "part-1.csv")
     assert (status, err.count("\n")) == (1, 1)
     assert "pass delimiter=';' (--delimiter ';')" in err

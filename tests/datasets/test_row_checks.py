@@ -144,3 +144,35 @@ def test_more_rows_are_held_out_than_asked_for():
     report = OwnRows(records([f"text {number % 4}" for number in range(60)], ["a", "b"] * 30)).report
     assert report.lines()[0] == ("45 training rows (rows), 15 dev rows (held out, 0.25 of the rows and not 0.1, as "
                                  "rows with the same text stay on one side)")
+
+
+@pytest.mark.parametrize(("labels", "separator", "lines"), [
+    (["x", "y", "x;y", "y;x"], ",", [
+        "warning: no row has several labels: --label_separator ',' stands between none, leave it out or pass another "
+        "one", "warning: the labels seem to hold several each: pass --label_separator ';'"]),
+    (["x", "y", "x", "y,"], ",", [
+        "warning: no row has several labels: --label_separator ',' stands between none, leave it out or pass another "
+        "one"]),
+    (["x", "y", "x,y", ""], ",", []), (["x", "y", "x;y", "y;x"], ";", [])])
+def test_a_separator_that_stands_between_no_labels(labels, separator, lines):
+    rows = records([f"text {number}" for number in range(40)], labels * 10)
+    report = OwnRows(rows, rows, label_separator=separator).report
+    assert [line for line in report.lines() if "several labels" in line or "several each" in line] == lines
+
+
+def test_the_separator_of_a_model_may_stand_between_no_labels():
+    """Few new rows need not have several labels each."""
+    rows = records([f"text {number}" for number in range(20)], ["x", "y"] * 10)
+    assert not OwnRows(rows, known_labels=["x", "y"], trained={"label_separator": ";"}).report.warnings()
+
+
+def test_names_with_a_line_end_stay_on_one_line():
+    labels = ["a\nb", "c\r\u2028d", "\u0645\u06cc\u200c\u062e", "e\tf"] * 5 + ["g\nh"]
+    rows, dev = (ListedRecords({"text": [f"{name} {number}" for number in range(21)], "label": labels, "i\nj": labels},
+                               name) for name in ("rows", "dev"))
+    lines = str(OwnRows(rows, dev, text_column="text", label_column="label").report).splitlines()
+    assert lines[1:] == [
+        r"columns: text 'text', label 'label'; not used: i\nj",
+        r"labels: 5 classes, with their training rows: a\nb 5, c\r\u2028d 5, e\tf 5, " "\u0645\u06cc\u200c\u062e 5, "
+        r"g\nh 1",
+        r"warning: 1 class with fewer than two training rows: g\nh"]
