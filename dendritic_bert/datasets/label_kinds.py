@@ -16,13 +16,15 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import compress, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .label_spelling import are_comma_numbers, as_list, says_missing
+from .label_numbers import are_comma_numbers, are_numbers, as_numbers, percentages, value_of, without_zero
+from .label_spelling import as_list, says_missing
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 CLASSES, SEVERAL, REGRESSION = PROBLEM_TYPES
@@ -38,8 +40,6 @@ TEXT_WORDS, TEXT_CHARACTERS = 4, 40  # labels with so many words or characters o
 MIN_ROWS_OF_TEXTS = 10  # fewer rows do not show that a label column holds texts
 
 Place = Callable[[int], str]  # says in words where the row of a batch stands
-_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*|\d+\.\d*|\.\d+)([eE][+-]?\d{1,8})?")  # "007" is a name
-_WHOLE_AS_FLOAT = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0?")  # as pandas writes whole numbers beside an empty cell
 _MISSING = frozenset(("", "nan", "NaN"))
 _INFINITE = frozenset(("inf", "infinity"))  # in lower case, without a sign
 # A regression whose numbers lie closer together than so many steps of float32 learns from the steps.
@@ -141,7 +141,7 @@ class LabelCollector:
         self.has_known_numbers = is_closed and bool(known) and are_numbers(known)
         self.known_by_value: dict[Decimal, str | None] = {}  # None where several have the value
         for name in self.known:
-            if (value := _value(name)) is not None:
+            if (value := value_of(name)) is not None:
                 self.known_by_value[value] = None if value in self.known_by_value else name
         self.values: array[Any] = array("d" if problem_type == REGRESSION else "i")
         self.lengths = array("i")  # of each row's list
@@ -227,10 +227,11 @@ class LabelCollector:
             names = self.known or tuple(map(str, range(self.num_indicators)))
             return Labels(SEVERAL, names, np.array(self.values, np.int32), self._starts())
         found = list(self.ids)
-        numbers = _as_numbers(found)
+        numbers = as_numbers(found)
         if not self.is_closed:
             self._expect_no_texts()
             self._expect_no_commas()
+            self._expect_no_percentages()
             self._expect_no_infinities()
         problem_type = self.problem_type or (SEVERAL if self.has_lists else
                                              REGRESSION if self._is_regression(numbers) else CLASSES)
@@ -267,15 +268,15 @@ class LabelCollector:
         A known class of the same value but another spelling is meant only where the rows spell this value in one way:
         rows with 901.1 and 901.10 have two classes.
         """
-        names = [_without_zero(name) if is_numeric and name not in self.known_names else name for name in found]
+        names = [without_zero(name) if is_numeric and name not in self.known_names else name for name in found]
         if not self.known:
             return names
         is_there = np.bincount(ids, minlength=len(found)) > 0
-        num_spellings = Counter(map(_value, {name for name, there in zip(names, is_there) if there}))
+        num_spellings = Counter(map(value_of, {name for name, there in zip(names, is_there) if there}))
         classes = []
         for name in names:
             known = self._known_name(name)
-            is_meant = known in (name, _without_zero(name)) or num_spellings[_value(name)] < 2
+            is_meant = known in (name, without_zero(name)) or num_spellings[value_of(name)] < 2
             classes.append(known if known is not None and is_meant else name)
         return classes
 
@@ -374,21 +375,22 @@ class LabelCollector:
                          "expected a string, a number or a list of these: mend the row, or name another label_column.")
 
     def _number(self, value: Any, row: int, place: Place) -> float:
-        try:
-            found = float(value)
-        except (TypeError, ValueError):
-            found = math.nan
+        found = math.nan
+        if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, str) and "_" in value):
+            with suppress(TypeError, ValueError):  # float takes True and 1_000 for numbers, too
+                found = float(value)
         if not math.isfinite(found):
+            remedy = "mend the row or take it out" if percentages([value]) is None else "take the percent signs off"
             raise ValueError(f"{place(row)}: the label {value!r:.60} of column {self.column!r} is not a finite number, "
-                             "as a regression needs: mend the row or take it out.")
+                             f"as a regression needs: {remedy}.")
         return found
 
     def _known_name(self, name: str) -> str | None:
         """The known class that a name means: the one that is spelled so, else the only one of the same value."""
-        for spelling in (name, _without_zero(name)):
+        for spelling in (name, without_zero(name)):
             if spelling in self.known_names:
                 return spelling
-        value = _value(name)
+        value = value_of(name)
         return None if value is None else self.known_by_value.get(value)
 
     def _find(self, name: str) -> int | None:
@@ -420,7 +422,7 @@ class LabelCollector:
         """Go on with numbers alone, where there are too many different ones to be kept as names; NaN is missing."""
         missing = self._missing_names()
         is_number = np.array([name not in missing for name in self.ids])
-        found = None if self.problem_type or self.has_lists else _as_numbers(list(compress(self.ids, is_number)))
+        found = None if self.problem_type or self.has_lists else as_numbers(list(compress(self.ids, is_number)))
         if found is None:
             self._expect_no_texts()
             raise ValueError(f"{self.source}: column {self.column!r} has more than {MAX_CLASSES:,} different labels: "
@@ -434,7 +436,7 @@ class LabelCollector:
         if numbers is None or not len(numbers) or self.known:
             return False
         has_fractions = bool((numbers != np.round(numbers)).any())
-        different = len(set(map(_without_zero, self.ids)))
+        different = len(set(map(without_zero, self.ids)))
         rows_per_number = ROWS_PER_ID if self._are_ids(numbers, different) else ROWS_PER_NUMBER
         return has_fractions or different > max(FEW_NUMBERS, self.num_rows / rows_per_number)
 
@@ -470,6 +472,14 @@ class LabelCollector:
                          f"{found!r}: write a point for a decimal comma and nothing for one of thousands, pass "
                          f"label_separator ',' if they are several labels, or problem_type {CLASSES}.")
 
+    def _expect_no_percentages(self) -> None:
+        """Raise ValueError for percentages that are more than a few, or have a fraction, which would be classes."""
+        numbers = None if self.problem_type or self.has_lists or self.known else percentages(self.ids.keys())
+        if numbers is not None and (len(numbers) > FEW_NUMBERS or (numbers % 1).any()):
+            raise ValueError(f"{self.source}: the labels of column {self.column!r} look like percentages, such as "
+                             f"{next(iter(self.ids))!r}: take the percent signs off for a regression, or pass "
+                             f"problem_type {CLASSES}.")
+
     def _expect_no_infinities(self) -> None:
         """Raise ValueError for infinite numbers among finite ones, which would be names of classes."""
         if self.problem_type or self.has_lists or self.known:
@@ -497,24 +507,3 @@ def _are_indicators(value: Any, width: int) -> bool:
 
 def _draw(size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 1 << 64, size, np.uint64)
-
-
-def are_numbers(names: Iterable[str]) -> bool:
-    """Whether all names are spelled as numbers."""
-    return all(map(_NUMBER.fullmatch, names))
-
-
-def _as_numbers(names: list[str]) -> np.ndarray | None:
-    """The names as float64, None if one of them is not a number."""
-    return np.array(names, np.float64) if names and are_numbers(names) else None
-
-
-def _value(name: str) -> Decimal | None:
-    """The value of a name that is spelled as a number, with all of its digits."""
-    return Decimal(name) if _NUMBER.fullmatch(name) else None
-
-
-def _without_zero(name: str) -> str:
-    """2 for 2.0; another name as it is."""
-    found = _WHOLE_AS_FLOAT.fullmatch(name)
-    return name if found is None else "0" if found[1] == "-0" else found[1]

@@ -1,5 +1,5 @@
-"""Labels that a table spells as something else: lists as strings, several names in one, numbers with a comma, words for
-a missing label, and names that look alike."""
+"""Labels that a table spells as something else: lists as strings, several names in one, words for a missing label, and
+names that look alike."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ import unicodedata
 from collections.abc import Collection
 from typing import Any
 
+from .label_numbers import ANY_NUMBER, are_comma_numbers
+
 SEPARATORS = (";", "|", ",")
 SEPARATORS_IN_NAMES = ("/", " ")  # which stand in names of single classes too, such as sci-fi/fantasy
 MOST = 0.8  # share of the parts that are names themselves, where names are several in one
 MIN_JOINED = 2  # one name with a separator may be the name of a class
-MIN_HALVES = 2  # one such as 1,5 beside whole numbers may be two labels
 MISSING_WORDS = frozenset(("na", "n/a", "#n/a", "null", "none", "<na>", "nan", r"\n"))  # in lower case; R, Excel, SQL
 
 _LIST = re.compile(r"\[.*\]|\{.*\}|\(.*\)|set\(\)", re.DOTALL)
 _JOINED_STRINGS = re.compile(r"""(['"])\s+\1""")  # ['a' 'b'], as numpy writes, is ['ab'] in Python
-_COMMA_NUMBER = re.compile(r"[+-]?\d+,(\d+)")
-_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
-# With a mark in front of each three digits and another one, or two of the first: 1,234.50, 1.234,5 and 1,234,567.
-_GROUPED_NUMBER = re.compile(r"[+-]?\d{1,3}((,\d{3})+\.\d+|(\.\d{3})+,\d+|(,\d{3}){2,})")
 _TAGS = re.compile(r"(<[^<>]+>)+")  # <a><b>, as Stack Overflow writes
-_ANY_NUMBER = re.compile(r"[+-]?\d[\d.,]*")
 
 
 def as_list(value: Any) -> Any:
@@ -63,7 +59,7 @@ def likely_separator(names: Collection[str]) -> str | None:
             return separator
     for separator in SEPARATORS_IN_NAMES:
         rows = {tuple(name.split(separator)) for name in names if separator in name.strip()}
-        if _recur(rows) and not any(_ANY_NUMBER.fullmatch(part) for row in rows for part in row):
+        if _recur(rows) and not any(ANY_NUMBER.fullmatch(part) for row in rows for part in row):
             return separator
     return None
 
@@ -79,17 +75,6 @@ def _recur(rows: set[tuple[str, ...]]) -> bool:
     first, behind = {row[0] for row in rows}, {part for row in rows for part in row[1:]}
     parts = first | behind
     return len(parts) < len(rows) and len(first & behind) >= len(parts) / 2
-
-
-def are_comma_numbers(names: Collection[str]) -> bool:
-    """Whether names are numbers such as 0,385, half of them or more with a comma, or all of those with a half: 1,5; or
-    numbers of which one has marks for thousands that can be nothing else, such as 1,234.50."""
-    if any(map(_GROUPED_NUMBER.fullmatch, names)) and all(map(_ANY_NUMBER.fullmatch, names)):
-        return True
-    fractions = [found[1] for name in names if (found := _COMMA_NUMBER.fullmatch(name))]
-    num_whole = sum(_WHOLE_NUMBER.fullmatch(name) is not None for name in names)
-    are_halves = len(fractions) >= MIN_HALVES and all(fraction.rstrip("0") == "5" for fraction in fractions)
-    return (len(fractions) >= len(names) / 2 > 0 or are_halves) and len(fractions) + num_whole == len(names)
 
 
 def says_missing(name: str) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 
 from .column_choice import has_known_name, is_sentence
 from .column_values import is_number
-from .label_kinds import CLASSES, REGRESSION, SEVERAL, are_numbers
+from .label_kinds import CLASSES, REGRESSION, SEVERAL
+from .label_numbers import are_numbers
 from .label_spelling import are_tags, folded, likely_separator, on_one_line, says_missing, shown
 from .survey import Table
 

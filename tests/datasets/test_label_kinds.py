@@ -261,6 +261,9 @@ def test_known_classes_come_first():
      r"^f\.csv, line 10: the label 'y' is none of the 2 "),
     (["1", "2.5", "many"], {"problem_type": REGRESSION},
      r"^f\.csv, line 4: the label 'many' of column 'label' is not a finite number, as a regression needs: mend "),
+    (["1", "1_000"], {"problem_type": REGRESSION}, r"^f\.csv, line 3: the label '1_000' of column 'label' is not a "),
+    ([1, True], {"problem_type": REGRESSION}, r"^f\.csv, line 3: the label True of column 'label' is not a finite "),
+    ([[0.5], [np.True_]], {}, r"^f\.csv, line 3: the label .*True.* of column 'label' is not a finite number, as "),
     ([["a"], "b"], {}, r"^f\.csv, line 3: the label 'b' of column 'label' is not a list, as the labels above are: "),
     (["b"], {"problem_type": SEVERAL}, r"^f\.csv, line 2: the label 'b' of column 'label' is not a list, as "
      r"problem_type multi_label_classification needs: write all as lists, "),

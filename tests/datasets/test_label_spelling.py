@@ -1,11 +1,11 @@
-"""Lists that are written as strings, names that are several in one, and numbers with a comma."""
+"""Lists that are written as strings, and names that are several in one."""
 
 from itertools import combinations, permutations
 
 import pytest
 
-from dendritic_bert.datasets.label_kinds import CLASSES, SEVERAL, LabelCollector
-from dendritic_bert.datasets.label_spelling import are_comma_numbers, are_tags, as_list, likely_separator
+from dendritic_bert.datasets.label_kinds import SEVERAL, LabelCollector
+from dendritic_bert.datasets.label_spelling import are_tags, as_list, likely_separator
 from dendritic_bert.datasets.other_records import ListedRecords
 from dendritic_bert.datasets.own_rows import OwnRows
 
@@ -60,33 +60,6 @@ def test_names_that_are_several_in_one(names, expected):
     (["<a> <b>", "<b> <a>"], False), ([], False)])
 def test_tags_in_angle_brackets(names, expected):
     assert are_tags(names) == expected
-
-
-@pytest.mark.parametrize(("names", "expected"), [
-    (["0,385", "1,5", "-2"], True), (["1,234"], True), (["1", "2", "1,5"], False),
-    (["1", "1,5", "2", "2,5", "3", "3,5", "4", "4,5", "5"], True), (["1", "2", "3", "4", "1,50", "2,50"], True),
-    (["1", "2", "3", "4", "5", "1,5", "2,4"], False), (["0,5", "a"], False),
-    (["1,234.50", "99.90", "2,000.00"], True), (["1.234,50", "99,90"], True), (["1,234,567", "999"], True),
-    (["1,234.50", "99.90", "cheap"], False), (["1.234", "2.5"], False), (["1,2,3", "2,3", "1"], False),
-    (["0.5"], False), ([], False)])
-def test_numbers_with_a_comma(names, expected):
-    assert are_comma_numbers(names) == expected
-
-
-HALF_STEPS = ["1,5", "1", "2", "2,5", "3", "3,5", "4", "4,5", "5"]
-
-
-@pytest.mark.parametrize(("values", "first"), [
-    ([f"0,{number}" for number in range(10, 40)], "0,10"), (HALF_STEPS * 5, "1,5")])
-def test_labels_that_are_numbers_with_a_comma(values, first):
-    collector = LabelCollector("price", "f.csv")
-    collector.add(values, str)
-    with pytest.raises(ValueError, match=r"^f\.csv: the labels of column 'price' look like numbers with a comma, such "
-                                         rf"as '{first}': write a point for a decimal comma"):
-        collector.finish()
-    collector = LabelCollector("price", "f.csv", problem_type=CLASSES)
-    collector.add(values, str)
-    assert set(collector.finish().names) == set(values)
 
 
 @pytest.mark.parametrize(("labels", "remedy"), [
