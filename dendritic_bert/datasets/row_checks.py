@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 
 from .column_choice import has_known_name, is_sentence
 from .column_values import is_number
 from .label_kinds import CLASSES, REGRESSION, SEVERAL
-from .label_numbers import are_numbers
+from .label_numbers import are_numbers, value_of
 from .label_spelling import are_tags, folded, likely_separator, on_one_line, says_missing, shown
 from .survey import Table
 
@@ -71,9 +72,14 @@ class DataReport:
 
     @property
     def similar_classes(self) -> list[str]:
-        """The names of classes that look like another's."""
-        counts = Counter(map(folded, self.class_counts))
-        return sorted((name for name in self.class_counts if counts[folded(name)] > 1), key=folded)
+        """The names of classes that look like another's, or are the same number."""
+        first: dict[Decimal | str, str] = {}  # the first name with a value
+        looks = {}
+        for name in self.class_counts:
+            value = value_of(name)
+            looks[name] = folded(name if value is None else first.setdefault(value, name))
+        counts = Counter(looks.values())
+        return sorted((name for name in looks if counts[looks[name]] > 1), key=looks.__getitem__)
 
     @property
     def missing_classes(self) -> list[str]:
@@ -120,7 +126,8 @@ class DataReport:
                                         "give these classes other names"),
             (len(self.small_classes), f"{_count(len(self.small_classes), 'class')} with fewer than two training rows: "
                                       f"{_some(list(map(on_one_line, self.small_classes)))}"),
-            (len(self.similar_classes), "classes whose names differ in case, spaces or invisible characters alone: "
+            (len(self.similar_classes), "classes whose names differ in case, spaces, invisible characters or the "
+                                        "spelling of a number alone: "
                                         f"{_some([shown(name) for name in self.similar_classes])}"),
             (self.num_replaced, replaced_bytes(self.num_replaced)),
             (self.num_skipped, f"{_count(self.num_skipped, 'row')} left out, which are malformed or have no text, no "

@@ -59,10 +59,12 @@ def test_what_is_said():
     (["Good", "bad", "good", "GOOD", "worse"], "GOOD, Good, good"),
     (["good", "good\u200b", "bad", "\ufeffBad", "worse"], "bad, '\\ufeffBad', good, 'good\\u200b'"),
     (["on time", "on  time", "on\xa0time", "late"], "on  time, on time, 'on\\xa0time'"),
-    (["caf\u00e9", "cafe\u0301", "cafe"], "'cafe\\u0301', caf\u00e9")])
+    (["caf\u00e9", "cafe\u0301", "cafe"], "'cafe\\u0301', caf\u00e9"),
+    (["1", "+1", "3.00", "3", "2", "1e99999999"], "+1, 1, 3, 3.00"), (["01", "Jan", "1", "jan"], "Jan, jan")])
 def test_labels_that_look_alike(labels, shown):
     report = OwnRows(records([f"text {number}" for number in range(20)], (labels * 7)[:20])).report
-    found = f"warning: classes whose names differ in case, spaces or invisible characters alone: {shown}"
+    found = ("warning: classes whose names differ in case, spaces, invisible characters or the spelling of a number "
+             f"alone: {shown}")
     assert found in report.lines()
     report.class_counts = {"Good": 4, "bad": 4, "too bad": 4}
     assert "invisible" not in str(report)
