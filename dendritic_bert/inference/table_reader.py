@@ -281,10 +281,13 @@ class TableReader:
                           "out.")
 
     def _values(self, array: pa.Array) -> list[Any]:
-        """The cells of a column as Python has them; dates, times and decimals as text, which keeps all their digits."""
+        """The cells of a column as Python has them; dates, times and decimals as text, which keeps all their digits,
+        and float32 without digits of float64."""
         type = array.type
         if (pa.types.is_temporal(type) and not pa.types.is_interval(type)) or pa.types.is_decimal(type):
             array = array.cast(pa.string())
+        elif pa.types.is_float32(type):
+            array = array.cast(pa.string()).cast(pa.float64())
         try:
             return array.to_pylist()
         except UnicodeDecodeError:

@@ -50,17 +50,32 @@ def test_types_of_text(format, type):
 
 @each_format
 def test_values_of_other_types(format):
-    """As Python has them; what has more digits than Python's types is text."""
+    """As Python has them; what has more digits than Python's types is text, and what has fewer gets none."""
     nanoseconds = pa.array([1_700_000_000_000_000_001], pa.timestamp("ns"))
     table = pa.table({"i": [2**62], "f": [0.1], "b": [True], "list": [["x", None]], "struct": [{"a.b": {"c": 1}}],
                       "when": nanoseconds, "day": [datetime.date(2024, 2, 29)], "money": [decimal.Decimal("1.10")],
-                      "bytes": [b"\xff"], "null": pa.nulls(1), "a.b": ["dotted"]})
+                      "bytes": [b"\xff"], "null": pa.nulls(1), "a.b": ["dotted"],
+                      "single": pa.array([0.1], pa.float32())})
     batch, = read(table, format, table.column_names)
     assert batch.columns == {
         "i": [2**62], "f": [0.1], "b": [True], "list": [["x", None]], "struct": [{"a.b": {"c": 1}}],
         "when": ["2023-11-14 22:13:20.000000001"], "day": ["2024-02-29"], "money": ["1.10"], "bytes": [b"\xff"],
-        "null": [None], "a.b": ["dotted"]}
+        "null": [None], "a.b": ["dotted"], "single": [0.1]}
     assert read(table, format, ["a.b"])[0].columns == {"a.b": ["dotted"]}  # beside columns that nobody asked for
+
+
+@each_format
+def test_numbers_in_float32_keep_their_value(format):
+    """The shortest spelling of each number, null, NaN and what is not finite among them."""
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 5000, np.uint32)
+    numbers = np.concatenate([bits.view(np.float32), np.float32([0, -0.0, 1, 1e-45, 3.4028235e38, np.inf, -np.inf])])
+    numbers = numbers[~np.isnan(numbers)]
+    table = pa.table({"n": pa.concat_arrays([pa.array(numbers), pa.array([None, np.nan], pa.float32())])})
+    values = [value for batch in read(table, format, ["n"]) for value in batch.columns["n"]]
+    assert values[:-2] == [float(str(number)) for number in numbers]
+    assert np.array_equal(np.float32(values[:-2]).view(np.uint32), numbers.view(np.uint32))
+    assert values[-2] is None
+    assert np.isnan(values[-1])
 
 
 @each_format
