@@ -340,9 +340,10 @@ def check_values(tokens: Tokens, pooling: str, vocab_size: int, num_types: int, 
     """That every index lies inside its table, and that cu_seqlens rises from 0 to T. It waits for a GPU. An index at a
     token that is not valid counts unless the pooling is "mean_masked". A model whose ``num_positions`` is None has no
     positions, and reads rows of any length. Raises RuntimeError."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
-        return  # there are no values to look at
     input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids = tokens
+    if input_ids.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing() or (
+            torch._C._are_functorch_transforms_active()):
+        return  # there are no values to look at
     if cu_seqlens is not None:
         _check_cu_seqlens(cu_seqlens, input_ids.numel())
         lengths = cu_seqlens.diff()

@@ -139,8 +139,9 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
             return None
         cache = TableCache(self, [module for module, _ in parts], self._had_gradients)
         embeddings = self.bert.embeddings
-        if self._table_dtype is not None or embeddings.word_embeddings.weight.dtype != torch.float64:
-            # a table is float32 at most
+        words = embeddings.word_embeddings.weight
+        # A table is float32 at most, and parameters without numbers, on "meta", give none.
+        if not words.is_meta and (self._table_dtype is not None or words.dtype != torch.float64):
             eps = getattr(embeddings.LayerNorm, "eps", 0.0)
             cache.tables = make_tables(self.config, self.state_dict(), self.head_name, eps, layer.activation,
                                        self._table_dtype)

@@ -249,6 +249,17 @@ def test_saved_loaded_copied_and_moved(config, tmp_path):
         assert torch.equal(in_evaluation(twin, rows), expected)
 
 
+@each_kind
+@pytest.mark.parametrize("grad", [False, True])
+def test_on_meta(config, grad):
+    """Where parameters have no numbers, logits have a shape and none either."""
+    model = windowed_model(**config).to("meta")
+    for rows in (padded_rows(), packed(padded_rows())):
+        with torch.set_grad_enabled(grad):
+            logits = model(**{name: values.to("meta") for name, values in rows.items()}).logits
+        assert (logits.device.type, logits.shape) == ("meta", in_evaluation(windowed_model(**config), rows).shape)
+
+
 def test_dendrites_grow_in_the_head():
     model, rows = windowed_model(**KINDS["recipe"]), padded_rows()
     before = in_evaluation(model, rows)
