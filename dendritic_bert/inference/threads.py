@@ -30,7 +30,9 @@ def check_positive(name: str, value: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {value!r}, it must be a whole number.") from None
+        number = None
+    if number is None or isinstance(value, bool):  # Python counts True as 1
+        raise TypeError(f"{name} is {value!r}, it must be a whole number.")
     if number < 1:
         raise ValueError(f"{name} is {number}, it must be at least 1.")
     return number
