@@ -4,7 +4,7 @@ import copy
 import os
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -332,31 +332,32 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         super().save_pretrained(save_directory, *args, **{"save_original_format": False} | kwargs)
 
     def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
-        """Called by transformers before it reports on a checkpoint: report in one line instead of its long table."""
+        """Called by transformers before it reports on a checkpoint: report in one line instead of its long table.
+
+        The keys stay in ``loading_info``, which a caller may ask for.
+        """
         super()._adjust_missing_and_unexpected_keys(loading_info)
+        untold = replace(loading_info, missing_keys=set(), unexpected_keys=set(), mismatched_keys=set())
+        loading_info.create_loading_report = untold.create_loading_report
         lost = sorted(key for key in loading_info.missing_keys if key.startswith("bert.embeddings."))
         if lost:
-            for keys in (loading_info.missing_keys, loading_info.unexpected_keys, loading_info.mismatched_keys):
-                keys.clear()
             raise ValueError(f"{self.name_or_path} lacks {lost[0]}: pass a checkpoint of BERT or of this model.")
         misplaced = sorted(key for key in loading_info.unexpected_keys if key.startswith(_ADDED_TO_WORDS))
         if misplaced:
-            loading_info.unexpected_keys.clear()
             raise ValueError(f"{self.name_or_path} holds {misplaced[0]}, which its configuration leaves out: pass the "
                              "configuration it was saved with.")
         dropped, fresh = _parts(loading_info.unexpected_keys), _parts(loading_info.missing_keys)
         drops_positions = getattr(self.config, "drops_positions", False)
-        if "encoder" in dropped or drops_positions:  # the head of a BERT, or of another form of model, need not fit
-            misfits = {entry for entry in loading_info.mismatched_keys if entry[0].startswith(f"{self.head_name}.")}
-            loading_info.mismatched_keys -= misfits
-            fresh |= _parts(entry[0] for entry in misfits)
-        loading_info.unexpected_keys.clear()
-        loading_info.missing_keys.clear()
-        if loading_info.mismatched_keys and not _IGNORE_MISFITS.get():
-            weight, found, expected = min(loading_info.mismatched_keys)
-            loading_info.mismatched_keys.clear()
+        misfits = loading_info.mismatched_keys
+        of_head = {entry for entry in misfits if self.head_name and entry[0].startswith(f"{self.head_name}.")}
+        # The head of a BERT, or of another form of model, need not fit.
+        allowed = misfits if _IGNORE_MISFITS.get() else of_head if "encoder" in dropped or drops_positions else set()
+        if misfits - allowed:
+            weight, found, expected = min(misfits - allowed)
+            remedy = ", or ignore_mismatched_sizes=True for a new head" if misfits == of_head else ""
             raise ValueError(f"{self.name_or_path} has {weight} of shape {list(found)}, its configuration asks for "
-                             f"{list(expected)}: pass the configuration it was saved with.")
+                             f"{list(expected)}: pass the configuration it was saved with{remedy}.")
+        fresh |= _parts(entry[0] for entry in misfits)
         if dropped or fresh or drops_positions:
             name = "the checkpoint" if self.name_or_path in ("", "None") else self.name_or_path
             named = (_parts(self.state_dict()) - fresh, dropped, fresh)

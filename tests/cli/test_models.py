@@ -17,7 +17,7 @@ def test_a_configuration_that_does_not_fit_the_weights(run, model_path, tmp_path
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {field: value}))
     status, out, err = run("classify", "--model", tmp_path / "model", "a text")
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert f"{message}: pass the configuration it was saved with." in err
+    assert f"{message}: pass the configuration it was saved with" in err
 
 
 def test_a_model_that_is_not_on_the_hub(run, monkeypatch):

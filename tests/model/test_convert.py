@@ -104,6 +104,31 @@ WINDOWS = {"window_dendrites": 8, "window_layers": 3, "pooling": "gated_mean"}
 NO_POSITIONS = "with the mean of 20 positions added to every word in the place of positions"
 
 
+@pytest.mark.parametrize("options", [{}], ids=["DSN"])
+def test_loading_info(tmp_path, caplog, options):
+    """As transformers gives it: what is new, what was left over, and what is of another shape."""
+    def info_of(**others):
+        model, info = DendriticBertForSequenceClassification.from_pretrained(
+            tmp_path, **options, **others, output_loading_info=True)
+        assert isinstance(model, DendriticBertForSequenceClassification)
+        assert bool(model.config.max_position_embeddings) == (not options)
+        return info
+
+    bert = save_bert(tmp_path, BertForMaskedLM)
+    info, new = info_of(), {"classifier.weight", "classifier.bias"}
+    windows = {f"bert.windows.{name}" for name in ("input_weight", "weight", "bias")} if options else set()
+    assert info["missing_keys"] == new | windows
+    assert info["unexpected_keys"] == {name for name in bert.state_dict() if not name.startswith("bert.embeddings.")
+                                       } - {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}  # tied
+    assert not info["mismatched_keys"]
+    save_bert(tmp_path, num_labels=3)
+    info = info_of(num_labels=5)
+    assert info["missing_keys"] == windows
+    assert {name for name, _, _ in info["mismatched_keys"]} == new
+    assert len([line for line in lines(caplog) if line.startswith(f"{tmp_path}: kept")]) == 2
+    assert not any("LOAD REPORT" in line for line in lines(caplog))  # transformers' table
+
+
 def test_a_bert_with_windows(bert, tmp_path, caplog):
     """The embedding of a word is what it is at a position that is the mean of all."""
     model = DendriticBertForSequenceClassification.from_pretrained(bert, **WINDOWS)
@@ -158,16 +183,20 @@ def test_encoder_can_be_kept(tmp_path, caplog):
                              "(train it before use)."]
 
 
-def test_other_misfits_are_errors(bert):
+def test_other_misfits_are_errors(bert, caplog):
     """A table of another size, and a classifier where there was no BERT; unless the caller wants them begun anew."""
     message = r"has bert\.embeddings\.word_embeddings\.weight of shape \[50, 32\], its configuration asks for \[51"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message + r", 32\]: pass the configuration it was saved with\.$"):
         DendriticBertForSequenceClassification.from_pretrained(bert, vocab_size=51)
     DendriticBertForSequenceClassification.from_pretrained(bert).save_pretrained(bert)
-    with pytest.raises(ValueError, match=r"has classifier\.bias of shape \[3\], its configuration asks for \[6\]"):
+    with pytest.raises(ValueError, match=r"has classifier\.bias of shape \[3\], its configuration asks for \[6\]: pass "
+                                         "the configuration it was saved with, or ignore_mismatched_sizes=True for a"):
         DendriticBertForSequenceClassification.from_pretrained(bert, num_dendrites=1)
+    caplog.clear()
     model = DendriticBertForSequenceClassification.from_pretrained(bert, num_dendrites=1, ignore_mismatched_sizes=True)
     assert model.classifier.bias.shape == (6,)
+    assert lines(caplog) == [f"{bert}: kept embeddings; dropped nothing; newly initialised classifier (train it before "
+                             "use)."]
 
 
 def test_converted_checkpoint(bert, tmp_path):
