@@ -58,7 +58,8 @@ class TextEncoder(TextLogits):
         gated bag of words, which is faster and less exact. The other arguments and the errors are those of
         ``TextClassifier.from_pretrained``.
         """
-        return cls._load(name_or_path, device, revision, **form_of(find_model(name_or_path, cls.embedded), windows))
+        form = form_of(find_model(name_or_path, cls.embedded), windows, revision=revision)
+        return cls._load(name_or_path, device, revision, **form)
 
     def encode(
         self, texts: Iterable[str], batch_size: int = BATCH_SIZE, threads: int | None = None, *, normalize: bool = True

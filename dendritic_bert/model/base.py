@@ -22,9 +22,9 @@ from ..kernels.reference import pool_ref, token_places
 from .configuration import DendriticBertConfig
 from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
 from .embedding_modules import Parts, are_plain, parts_of
-from .files import REMOTE_CODE, REMOTE_CODE_FILE
+from .files import PROJECTION, REMOTE_CODE, REMOTE_CODE_FILE
 from .inference_tables import InferenceTables, WindowTables, make_tables, table_dtypes
-from .packed_encoder import HEAD, has_projection, read_encoder
+from .packed_encoder import HEAD, WORD_SCALE, packed_folder, read_encoder
 from .perforatedai_checkpoint import find_perforated, read_perforated
 from .table_cache import TableCache
 from .window_modules import TokenGate, WindowDendrites
@@ -276,8 +276,9 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         ``DendriticBertConfig`` override those of the checkpoint. Where they ask for window layers, or for a model
         without positions, the mean of the checkpoint's positions is added to every word.
 
-        The head of a packed encoder (``packed_encoder``) is its projection, or a new one where fields of a head are
-        passed. ``window_layers=0, window_dendrites=0`` reads the gated bag of words of a folder with both.
+        The head of a packed encoder (``packed_encoder``) is its projection, or a new one where a field of the head is
+        not as the encoder's configuration has it. ``window_layers=0, window_dendrites=0`` reads the gated bag of words
+        of a folder with both.
 
         A file of PerforatedAI, or a folder with one, can be read too. Then ``config`` is a configuration or the path of
         one, by default the ``config.json`` beside the file, and ``dendrite_activation`` is needed if no configuration
@@ -291,23 +292,18 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         token = _IGNORE_MISFITS.set(bool(kwargs.get("ignore_mismatched_sizes")))
         try:
             name = pretrained_model_name_or_path
-            file = None if name is None or kwargs.get("state_dict") is not None else find_perforated(name)
-            if file is not None:
-                of_file, state_dict, kwargs = _read_perforated_model(file, **kwargs)
-                model = super().from_pretrained(None, *args, config=of_file, state_dict=state_dict, **kwargs)
-                model.config._name_or_path = str(name)
-                return model
-            if has_projection(name) and kwargs.get("state_dict") is None:
-                of_folder, state_dict, kwargs = _read_encoder_model(name, **kwargs)
-                model = super().from_pretrained(None, *args, config=of_folder, state_dict=state_dict, **kwargs)
-                model.config._name_or_path = str(name)
-                return model
+            read = None if name is None or kwargs.get("state_dict") is not None else _read_other_form(name, **kwargs)
+            if read is not None:
+                of_form, state_dict, kwargs = read
+                loaded = super().from_pretrained(None, *args, config=of_form, state_dict=state_dict, **kwargs)
+                _model_of(loaded).config._name_or_path = str(name)
+                return loaded
             config, kwargs = _config_with_positions(name, **kwargs)
             if config is None:
                 return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            model = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
-            model._drop_positions()
-            return model
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+            _model_of(loaded)._drop_positions()
+            return loaded
         except SafetensorError as error:
             raise ValueError(
                 f"the weights of {pretrained_model_name_or_path} cannot be read ({error}): fetch or save them again."
@@ -342,6 +338,9 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         lost = sorted(key for key in loading_info.missing_keys if key.startswith("bert.embeddings."))
         if lost:
             raise ValueError(f"{self.name_or_path} lacks {lost[0]}: pass a checkpoint of BERT or of this model.")
+        if WORD_SCALE in loading_info.unexpected_keys:
+            raise ValueError(f"{self.name_or_path} holds {WORD_SCALE} of a packed encoder and no {PROJECTION}, which "
+                             "belongs beside it: fetch all files of the encoder.")
         misplaced = sorted(key for key in loading_info.unexpected_keys if key.startswith(_ADDED_TO_WORDS))
         if misplaced:
             raise ValueError(f"{self.name_or_path} holds {misplaced[0]}, which its configuration leaves out: pass the "
@@ -378,6 +377,24 @@ def _copy_if_changed(source: Path, target: Path) -> None:
         return
     with atomic_path(target) as unfinished:
         unfinished.write_bytes(content)
+
+
+def _model_of(loaded: Any) -> Any:
+    """The model in what ``from_pretrained`` returns, which with ``output_loading_info`` is a pair."""
+    return loaded[0] if isinstance(loaded, tuple) else loaded
+
+
+def _read_other_form(
+    name: str | os.PathLike[str], **kwargs: Any
+) -> tuple[DendriticBertConfig, dict[str, Tensor], dict[str, Any]] | None:
+    """The configuration, the weights, and those arguments that are not fields of the configuration, where the weights
+    are not as transformers reads them: of PerforatedAI, or of a packed encoder. Otherwise None."""
+    source = {key: kwargs.pop(key) for key in _SOURCES if key in kwargs}
+    file = find_perforated(Path(name, source.get("subfolder") or ""))
+    if file is not None:
+        return _read_perforated_model(file, **kwargs)
+    folder = packed_folder(name, **source)
+    return None if folder is None else _read_encoder_model(folder, **kwargs)
 
 
 def _read_perforated_model(
@@ -420,17 +437,17 @@ def _read_perforated_model(
 
 
 def _read_encoder_model(
-    folder: Any, config: DendriticBertConfig | None = None, **kwargs: Any
+    folder: Path, config: Any = None, **kwargs: Any
 ) -> tuple[DendriticBertConfig, dict[str, Tensor], dict[str, Any]]:
-    """The configuration and the weights of an encoder, and those arguments that are not fields of the configuration.
+    """As ``_read_other_form``. The projection is the head, unless the configuration asks for another head.
 
-    The projection is the head, unless a configuration or a field of it asks for another.
+    Auto classes pass a configuration of the folder, so that it is the fields that are compared.
     """
-    is_projected = config is None and not _OF_A_HEAD & kwargs.keys()
-    if config is None:
-        config, kwargs = DendriticBertConfig.from_pretrained(folder, return_unused_kwargs=True, **kwargs)
-    state_dict = read_encoder(folder, config)
-    if not is_projected:
+    if not isinstance(config, DendriticBertConfig):
+        config, kwargs = DendriticBertConfig.from_pretrained(folder if config is None else config,
+                                                             return_unused_kwargs=True, **kwargs)
+    state_dict, of_folder = read_encoder(folder, config), DendriticBertConfig.from_pretrained(folder)
+    if any(getattr(config, field) != getattr(of_folder, field) for field in _OF_A_HEAD):
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(HEAD)}
     return config, state_dict, kwargs
 

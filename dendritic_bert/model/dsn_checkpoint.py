@@ -19,7 +19,7 @@ from ..kernels.contract import PARAMETER_DTYPES
 from .configuration import DendriticBertConfig
 from .files import CONFIG, WEIGHTS
 from .inference_tables import InferenceTables, WindowTables, make_tables, table_dtypes
-from .packed_encoder import has_projection, read_encoder
+from .packed_encoder import packed_folder, read_encoder
 
 if TYPE_CHECKING:
     from .modeling import DendriticBertForSequenceClassification
@@ -53,7 +53,8 @@ class DsnCheckpoint:
             return None
         try:
             config = DendriticBertConfig.from_pretrained(folder, **changes)
-            tensors = read_encoder(folder, config) if has_projection(folder) else load_file(folder / WEIGHTS)
+            packed = packed_folder(name_or_path)
+            tensors = load_file(folder / WEIGHTS) if packed is None else read_encoder(packed, config)
         except (OSError, ValueError, SafetensorError):
             return None
         config._name_or_path = name_or_path

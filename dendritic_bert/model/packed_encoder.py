@@ -19,10 +19,12 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.utils import cached_file
 
 from ..kernels.prepare import quantise
 from .configuration import DendriticBertConfig
@@ -41,16 +43,31 @@ def is_encoder(config: DendriticBertConfig) -> bool:
     return config.problem_type == "regression" and int(config.num_labels or 0) > 1
 
 
-def has_projection(folder: str | os.PathLike[str] | None) -> bool:
-    """Whether a folder has its projection in a file of its own, as a packed one does; ``read_encoder`` reads it."""
-    return folder is not None and Path(folder, PROJECTION).is_file()
+def packed_folder(name_or_path: str | os.PathLike[str], **source: Any) -> Path | None:
+    """The folder of a packed encoder, which has its projection in a file of its own, and ``read_encoder`` reads; None
+    for any other model.
+
+    ``name_or_path`` is a folder, or a hub id, whose files are fetched. ``source`` are those arguments of transformers'
+    ``cached_file`` that say where they are, such as ``subfolder`` and ``revision``.
+    """
+    if os.path.exists(name_or_path):
+        folder = Path(name_or_path, source.get("subfolder") or "")
+        return folder if (folder / PROJECTION).is_file() else None
+    try:
+        found = cached_file(name_or_path, PROJECTION, **source)
+    except OSError:  # no such file or id, or no way to the hub, which is for reading the model to say
+        return None
+    for name in (CONFIG, WEIGHTS, WITHOUT_WINDOWS):
+        cached_file(name_or_path, name, _raise_exceptions_for_missing_entries=False, **source)
+    return Path(str(found)).parent
 
 
-def form_of(folder: str | os.PathLike[str], windows: bool) -> dict[str, int]:
-    """The fields of the configuration that ask a folder for its model with windows or for that without; none where it
-    has only one."""
-    has_both = Path(folder, WITHOUT_WINDOWS).is_file()
-    return {"window_layers": 0, "window_dendrites": 0} if has_both and not windows else {}
+def form_of(name_or_path: str | os.PathLike[str], windows: bool, **source: Any) -> dict[str, int]:
+    """The fields of the configuration that ask a model for its form with windows or for that without; none where it has
+    only one. The arguments are those of ``packed_folder``."""
+    folder = None if windows else packed_folder(name_or_path, **source)
+    has_both = folder is not None and (folder / WITHOUT_WINDOWS).is_file()
+    return {"window_layers": 0, "window_dendrites": 0} if has_both else {}
 
 
 def read_encoder(folder: str | os.PathLike[str], config: DendriticBertConfig) -> dict[str, Tensor]:
@@ -122,7 +139,7 @@ def pack_encoder(
 
 def _read(folder: str | os.PathLike[str]) -> tuple[DendriticBertConfig, dict[str, Tensor]]:
     config = DendriticBertConfig.from_pretrained(folder)
-    tensors = read_encoder(folder, config) if has_projection(folder) else load_file(Path(folder, WEIGHTS))
+    tensors = load_file(Path(folder, WEIGHTS)) if packed_folder(folder) is None else read_encoder(folder, config)
     if not is_encoder(config) or config.num_dendrites:
         raise ValueError(f"{folder} holds a model with problem_type {config.problem_type!r}, {config.num_labels} labels"
                          f" and {config.num_dendrites} dendrites: pass the folder of a pretrained encoder.")

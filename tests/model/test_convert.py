@@ -104,7 +104,7 @@ WINDOWS = {"window_dendrites": 8, "window_layers": 3, "pooling": "gated_mean"}
 NO_POSITIONS = "with the mean of 20 positions added to every word in the place of positions"
 
 
-@pytest.mark.parametrize("options", [{}], ids=["DSN"])
+@pytest.mark.parametrize("options", [{}, {"window_dendrites": 8, "window_layers": 3}], ids=["DSN", "windows"])
 def test_loading_info(tmp_path, caplog, options):
     """As transformers gives it: what is new, what was left over, and what is of another shape."""
     def info_of(**others):

@@ -2,15 +2,17 @@
 
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_encoder import BAG, DIMENSION, WINDOWS, save_encoder, small_encoder
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from dendritic_bert import DendriticBertForSequenceClassification, DendriticBertModel
+from dendritic_bert import DendriticBertForSequenceClassification, DendriticBertModel, TextEncoder
 from dendritic_bert.model.dsn_checkpoint import DsnCheckpoint
-from dendritic_bert.model.packed_encoder import WORD_SCALE, WORDS, has_projection, pack, pack_encoder, unpack
+from dendritic_bert.model.packed_encoder import WORD_SCALE, WORDS, pack, pack_encoder, packed_folder, unpack
 
 FORMS = {"windows": WINDOWS, "bag": BAG, "LayerNorm": {"pooling": "gated_mean"}, "mean": {"embedding_norm": "none"}}
 NO_WINDOWS = {"window_layers": 0, "window_dendrites": 0}
@@ -135,5 +137,78 @@ def test_a_folder_that_is_no_encoder(tmp_path, config):
     assert not (tmp_path / "packed").exists()
 
 
-def test_has_projection(both):
-    assert [has_projection(folder) for folder in (None, *both)] == [False, False, False, True]
+def test_packed_folder(both):
+    assert [packed_folder(folder) for folder in both] == [None, None, both[2]]
+
+
+def assert_same(model, encoder):
+    assert model.state_dict().keys() == encoder.state_dict().keys()
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("form", [{}, NO_WINDOWS], ids=["windows", "bag"])
+def test_auto_classes(both, form):
+    """They read the configuration, and pass it on: the head is the projection unless it was asked for another."""
+    folder, encoder, auto_class = both[2], load(both[2], **form), AutoModelForSequenceClassification
+    assert_same(auto_class.from_pretrained(folder, **form), encoder)
+    config = AutoConfig.from_pretrained(folder, **form)
+    assert_same(auto_class.from_pretrained(folder, config=config), encoder)
+    assert_same(load(folder, config=config), encoder)
+    assert_same(load(folder, config=str(folder), **form), encoder)
+    assert_same(AutoModel.from_pretrained(folder, **form).bert, encoder.bert)
+    for other in ({"num_labels": 3}, {"num_dendrites": 1}, {"problem_type": "multi_label_classification"}):
+        model = auto_class.from_pretrained(folder, **form, **other)
+        assert_same(model.bert, encoder.bert)
+        rows = slice(model.config.num_labels)
+        assert not torch.equal(model.classifier.weight[rows], encoder.classifier.weight[rows])
+
+
+@pytest.mark.parametrize("form", [{}, NO_WINDOWS], ids=["windows", "bag"])
+def test_a_subfolder(both, form):
+    encoder, place = load(both[2], **form), {"subfolder": both[2].name, **form}
+    for model_class in (DendriticBertForSequenceClassification, AutoModelForSequenceClassification):
+        assert_same(model_class.from_pretrained(both[2].parent, **place), encoder)
+    config = AutoConfig.from_pretrained(both[2], **form)
+    assert_same(load(both[2].parent, subfolder=both[2].name, config=config), encoder)
+
+
+def test_an_encoder_of_the_hub(both, tmp_path, monkeypatch):
+    """Its client has fetched the files already."""
+    cached = tmp_path / "models--someone--encoder"
+    shutil.copytree(both[2], cached / "snapshots" / ("0" * 40))
+    shutil.copytree(both[2], cached / "snapshots" / ("0" * 40) / "inside")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for model_class in (DendriticBertForSequenceClassification, AutoModelForSequenceClassification):
+        for subfolder in ("", "inside"):
+            assert_same(model_class.from_pretrained("someone/encoder", subfolder=subfolder), load(both[2]))
+    for windows in (True, False):
+        encoder = TextEncoder.from_pretrained("someone/encoder", windows=windows)
+        assert isinstance(encoder._source, DsnCheckpoint)
+        expected = TextEncoder.from_pretrained(both[2], windows=windows)
+        assert np.array_equal(encoder.encode(["a fox", "dog"]), expected.encode(["a fox", "dog"]))
+    with pytest.raises(OSError, match=r"couldn.t find them in the cached files"):
+        load("someone/other")
+
+
+def test_a_packed_folder_without_its_projection(both, tmp_path):
+    """Its int8 numbers are not read without their scales."""
+    shutil.copytree(both[2], tmp_path / "encoder")
+    (tmp_path / "encoder" / "projection.safetensors").unlink()
+    message = r"encoder holds .*\.scale of a packed encoder and no projection\.safetensors, which .*: fetch all files"
+    for model_class in (DendriticBertForSequenceClassification, AutoModelForSequenceClassification):
+        with pytest.raises(ValueError, match=message):
+            model_class.from_pretrained(tmp_path / "encoder")
+
+
+def test_loading_info(both):
+    model, info = load(both[2], output_loading_info=True)
+    assert_same(model, load(both[2]))
+    assert model.config._name_or_path == str(both[2])
+    assert not any(info.values())
+    model, info = load(both[2], num_labels=3, output_loading_info=True)
+    assert model.config.num_labels == 3
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}

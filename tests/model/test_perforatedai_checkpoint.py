@@ -42,6 +42,14 @@ def test_training_form(perforatedai, reference, num_dendrites, head_hidden):
     assert torch.equal(model(**batch()).logits, network(**batch()))
 
 
+def test_loading_info_and_a_subfolder(perforatedai, reference):
+    network = perforatedai.grown(2)
+    perforatedai.save(network)
+    model, info = load(".", subfolder="PAI", output_loading_info=True)
+    assert torch.equal(model(**batch()).logits, network(**batch()))
+    assert not any(info.values())
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(perforatedai, reference, activation):
     network = perforatedai.grown(2, activation)
