@@ -106,6 +106,12 @@ class KeptColumns:
         types = [_kept_type(type) for type in records.types(self.names)]
         self.columns = [Column(name, "value", type) for name, type in zip(_written_names(self.names, results), types)]
 
+    def written_types(self) -> dict[str, str]:
+        """The types with which columns are written to a table, beside the settings of a run: a file that has not been
+        read yet may be replaced between two runs, and rows of one type cannot be read as those of another."""
+        return {f"type of {name!r}": str(column.type) for name, column in zip(self.names, self.columns)
+                if column.type is not None}
+
     def cells(self, batch: RecordBatch, format: str) -> list[Any]:
         """The cells of these columns: as arrays where these are written as they are, else as lists."""
         return [batch.arrays[name] if _is_written(batch.arrays.get(name), column, format) else batch.columns[name]

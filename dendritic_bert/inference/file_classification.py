@@ -118,7 +118,8 @@ def classify_file(
         formatter = open_formatter(format, [*kept.columns, *results])
         run = {"model": classifier.fingerprint(), "input_format": records.format, "column": text, "format": format,
                "on_error": on_error, "delimiter": None if delimiter == "," else delimiter,
-               "keep_columns": kept.names or None, "text_pair_column": text_pair_column, **answers.options}
+               "keep_columns": kept.names or None, "text_pair_column": text_pair_column, **answers.options,
+               **(kept.written_types() if format in TABLE_FORMATS else {})}
         inputs = _files_to_keep(classifier, records)
         sink = open_output(output, format, inputs, run, resume and records.can_resume, threads > 1, stack)
         if sink.done is not None and not records.go_to(sink.done):

@@ -282,6 +282,23 @@ def test_a_mended_table_starts_over(classifier, tmp_path, suffix):
     assert classify(classifier, input, output, resume=False).num_records == 51
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_later_table_with_another_type_of_a_kept_column(classifier, tmp_path, suffix):
+    """It was not read before the run ended, so that its bytes may be others; the rows that are there have a type."""
+    first, second, output = tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path / f"out.{suffix}"
+    pa.parquet.write_table(pa.table({"x": [1, 2], "text": ["fox", "dog"]}), first)
+    for numbers in ([3, 4], ["three", "four"]):
+        pa.parquet.write_table(pa.table({"x": [3, 4], "text": pa.array([None, "fox"])}), second)
+        with pytest.raises(ValueError, match="row 1: column 'text' is null"):
+            classify(classifier, [first, second], output, keep_columns="x")
+        pa.parquet.write_table(pa.table({"x": numbers, "text": ["dog", "fox"]}), second)
+        if numbers == [3, 4]:
+            assert classify(classifier, [first, second], output, keep_columns="x").num_resumed == 2
+    with pytest.raises(ValueError, match="was begun with another type of 'x': finish that run as it was begun, or sta"):
+        classify(classifier, [first, second], output, keep_columns="x")
+    assert classify(classifier, [first, second], output, keep_columns="x", resume=False).num_records == 4
+
+
 def test_an_input_may_grow(classifier, tmp_path):
     """The bytes that were read are the same: the rest, whatever it is, is still to do."""
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
