@@ -21,7 +21,7 @@ arrays = {"input_ids": [encoding.ids for encoding in encodings],
           "attention_mask": [encoding.attention_mask for encoding in encodings],
           "token_type_ids": [encoding.type_ids for encoding in encodings]}
 inputs = {argument.name: np.array(arrays[argument.name], np.int64) for argument in session.get_inputs()}
-scores = session.run(["logits"], inputs)[0] / float(about["temperature"])
+scores = session.run(["logits"], inputs)[0].astype(np.float64) / float(about["temperature"])
 
 labels = json.loads(about["labels"])
 problem = about["problem_type"]

@@ -45,8 +45,8 @@ DENDRITIC_BERT_API int64_t dendritic_bert_classify_large_blob(const dendritic_be
                                                               size_t size, const int64_t* offsets, size_t num_texts,
                                                               size_t threads, float* logits);
 
-/* What the logits stand for: the softmax, the sigmoid or the logits themselves, as the model was trained, after
- * division by its temperature. `scores` may be `logits`. */
+/* What the logits stand for, as the model was trained: the softmax or the sigmoid after division by its temperature, or
+ * the logits themselves. `scores` may be `logits`. */
 DENDRITIC_BERT_API void dendritic_bert_scores(const dendritic_bert_model* model, const float* logits, size_t num_texts,
                                               float* scores);
 

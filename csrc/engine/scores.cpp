@@ -10,10 +10,12 @@ namespace {
 // The differences from the largest logit are rounded to float32, as in transformers' pipeline. Overwrites `powers`, of
 // as many columns.
 void apply_softmax(const float* logits, size_t columns, float temperature, double* powers, float* scores) {
-  const float largest = *std::max_element(logits, logits + columns) / temperature;
+  const float largest_logit = *std::max_element(logits, logits + columns), largest = largest_logit / temperature;
+  // A small temperature makes quotients infinite, and their difference would be NaN.
+  const bool overflows = std::isinf(largest);
   double sum = 0;
   for (size_t i = 0; i < columns; ++i) {
-    const float difference = logits[i] / temperature - largest;
+    const float difference = overflows ? (logits[i] - largest_logit) / temperature : logits[i] / temperature - largest;
     powers[i] = difference == 0 ? 1.0 : std::exp(double(difference));  // of two classes, one is the largest
     sum += powers[i];
   }
@@ -26,7 +28,7 @@ void apply_softmax(const float* logits, size_t columns, float temperature, doubl
 void Scoring::apply(const float* logits, size_t rows, size_t columns, float* scores) const {
   switch (function) {
     case ScoreFunction::none:
-      for (size_t i = 0; i < rows * columns; ++i) scores[i] = logits[i] / temperature;
+      if (scores != logits) std::copy(logits, logits + rows * columns, scores);
       return;
     case ScoreFunction::sigmoid:
       for (size_t i = 0; i < rows * columns; ++i)

@@ -10,7 +10,7 @@ namespace dendritic_bert::engine {
 // The codes in the file and of scores.py.
 enum class ScoreFunction : int { sigmoid, softmax, none };
 
-// The logits are divided by the temperature first. `scores` may be `logits`.
+// The logits are divided by the temperature before a softmax or a sigmoid. `scores` may be `logits`.
 struct Scoring {
   ScoreFunction function = ScoreFunction::softmax;
   float temperature = 1;

@@ -18,6 +18,7 @@ try:
 except ImportError:  # numpy serves
     apply_scores = None  # type: ignore[assignment]
 
+SMALLEST_TEMPERATURE = 2.0**-149  # of float32, in which smaller ones are 0
 SCORE_FUNCTIONS = ("sigmoid", "softmax", "none")  # in the order of their codes in csrc/engine/scores.h
 
 
@@ -88,9 +89,9 @@ def score_rule(
         name = function_to_apply.lower()  # the pipeline takes either case
     if name not in SCORE_FUNCTIONS:
         raise ValueError(f"function_to_apply is {function_to_apply!r}, known are {', '.join(SCORE_FUNCTIONS)}.")
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature is {temperature}, expected a positive number: mend it in the model's "
-                         "configuration.")
+    if not SMALLEST_TEMPERATURE <= temperature < np.inf:
+        raise ValueError(f"temperature is {temperature}, expected a positive number, {SMALLEST_TEMPERATURE:.2g} or "
+                         "more: mend it in the model's configuration.")
     return name, 1.0 if name == "none" or problem_type == "regression" else temperature
 
 
@@ -104,11 +105,15 @@ def _apply(name: str, temperature: float, logits: np.ndarray) -> np.ndarray:
         scores = np.empty_like(logits)
         apply_scores(SCORE_FUNCTIONS.index(name), temperature, logits.ctypes.data, scores.ctypes.data, *logits.shape)
         return scores
-    logits = logits / np.float32(temperature)
-    if name == "sigmoid":
-        with np.errstate(over="ignore"):  # below -709 the exponential is infinite, and its quotient 0, as it should be
-            return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
-    exp = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
+    divisor = np.float32(temperature)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if name == "sigmoid":  # below -709 the exponential is infinite, and its quotient 0, as it should be
+            return (1 / (1 + np.exp(-(logits / divisor).astype(np.float64)))).astype(np.float32)
+        largest = logits.max(axis=1, keepdims=True)
+        # A small temperature makes quotients infinite, and their difference would be NaN.
+        differences = np.where(np.isinf(largest / divisor), (logits - largest) / divisor,
+                               logits / divisor - largest / divisor)
+    exp = np.exp(differences.astype(np.float64))
     return (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

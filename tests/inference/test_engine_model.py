@@ -314,7 +314,7 @@ def changed_number(file: np.ndarray, name: bytes, place: int, value: int) -> np.
     extents = (_extent(file, number) for number in range(HEADER.unpack_from(file.data)[2]))
     offset = next(offset for of_array, _, offset in extents if of_array.rstrip(b"\0") == name)
     changed = file.copy()
-    struct.pack_into("<i", changed.data, offset + 4 * place, value)
+    struct.pack_into("<I", changed.data, offset + 4 * place, value & 0xFFFFFFFF)
     return signed(changed)
 
 
@@ -326,6 +326,17 @@ def changed_number(file: np.ndarray, name: bytes, place: int, value: int) -> np.
 def test_a_file_whose_pair_is_none(files, name, place, value, message):
     with pytest.raises(ValueError, match=message):
         opened(changed_number(files["full-width"], name, place, value))
+
+
+def test_a_file_with_a_small_temperature(files):
+    """By which every logit becomes infinite: the scores are still numbers."""
+    number = np.float64(1e-40).view("<u8").item()
+    file = changed_number(changed_number(files["full-width"], b"temperature", 0, number & 0xFFFFFFFF),
+                          b"temperature", 1, number >> 32)
+    model = opened(file)
+    function, temperature = model.scoring
+    answers, _ = model.answers(WORDS, 1, function, temperature, model.labels)
+    assert {answer["score"] for answer in answers} == {1.0}
 
 
 def test_weights_whose_products_overflow(files):

@@ -12,6 +12,7 @@ from small_classifier import WORDS, hugging_face_tokenizer, small_model
 from transformers import pipeline
 
 from dendritic_bert import DendriticBertConfig, cli
+from dendritic_bert.inference import scores
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.formatters import Labels
 from dendritic_bert.inference.scores import Answers, score_function
@@ -187,6 +188,21 @@ def test_temperature(problem_type, num_labels, function_to_apply, function, divi
     assert (scores.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-40, 2.0**-149])
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+def test_a_temperature_of_infinite_quotients(monkeypatch, recwarn, problem_type, temperature, built):
+    """The largest logit takes all; equal ones share it."""
+    if not built:
+        monkeypatch.setattr(scores, "apply_scores", None)
+    logits = np.array([[1, 2, -3], [-1e9, -2e9, -3e9], [4e9, 4e9, 0], [3e38, -3e38, 3e38]], np.float32)
+    expected = [[0, 1, 0], [1, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]]
+    if problem_type is not None:
+        expected = np.where(logits == 0, 0.5, logits > 0).tolist()
+    assert score_function(problem_type, 3, None, temperature)(logits).tolist() == expected
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("top_k", ["", None, 2])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, float(np.float32(0.7)), 0.7, 1.0])
 def test_threshold(threshold, top_k):
@@ -288,6 +304,7 @@ def test_a_file_has_all_targets_of_a_regression(num_labels, options, names):
     ({"abstain_below": 0.5, "top_k": 2}, ValueError, "abstain_below is for the best label alone"),
     ({"abstain_below": 0.5, "threshold": 0.5}, ValueError, "abstain_below is for the best label alone"),
     ({"temperature": 0.0}, ValueError, "temperature is 0.0, expected a positive number"),
+    ({"temperature": 1e-50}, ValueError, "temperature is 1e-50, expected a positive number, 1.4e-45 or more: mend it"),
 ], ids=str)
 def test_options_that_are_none(options, error, message):
     with pytest.raises(error, match=message):
