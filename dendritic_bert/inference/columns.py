@@ -86,7 +86,7 @@ def warn_of_other_kind(trained: Mapping[str, str] | None, is_pair: bool, done: s
 
 
 class KeptColumns:
-    """The columns of an input that are written before the results.
+    """The columns of an input that are written before the results, in a ``format`` of output.
 
     ``keep`` is a list of names, a single name, "all" for every column but those of ``text_columns``, or None. One with
     the name of a result, such as a "label" that was there before, is written as "input_label", or with another
@@ -94,8 +94,8 @@ class KeptColumns:
     """
 
     def __init__(self, records: Records, keep: str | Sequence[str] | None, text_columns: Sequence[str],
-                 results: Sequence[str]):
-        text = text_columns[0]
+                 results: Sequence[str], format: str):
+        text, self._format = text_columns[0], format
         if keep == ALL:
             names = [name for name in records.names if name not in text_columns]
         else:
@@ -103,18 +103,23 @@ class KeptColumns:
         self.names = [name for name in names if name != TEXT or text != TEXT]  # that one is written as the text
         if self.names:
             records.check(self.names)
-        types = [_kept_type(type) for type in records.types(self.names)]
+        types = [_kept_type(type, format) for type in records.types(self.names)]
         self.columns = [Column(name, "value", type) for name, type in zip(_written_names(self.names, results), types)]
 
     def written_types(self) -> dict[str, str]:
         """The types with which columns are written to a table, beside the settings of a run: a file that has not been
         read yet may be replaced between two runs, and rows of one type cannot be read as those of another."""
         return {f"type of {name!r}": str(column.type) for name, column in zip(self.names, self.columns)
-                if column.type is not None}
+                if column.type is not None and self._format in TABLE_FORMATS}
 
-    def cells(self, batch: RecordBatch, format: str) -> list[Any]:
-        """The cells of these columns: as arrays where these are written as they are, else as lists."""
-        return [batch.arrays[name] if _is_written(batch.arrays.get(name), column, format) else batch.columns[name]
+    def cells(self, batch: RecordBatch) -> list[Any]:
+        """The cells of these columns: as arrays where these are written as they are, else as lists. Raises ValueError
+        for one that the format cannot hold."""
+        if self._format == "parquet":
+            for name, column in zip(self.names, self.columns):
+                if str(column.type).startswith("timestamp[s"):
+                    _expect_milliseconds(batch, name)
+        return [batch.arrays[name] if _is_written(batch.arrays.get(name), column, self._format) else batch.columns[name]
                 for name, column in zip(self.names, self.columns)]
 
 
@@ -138,8 +143,9 @@ def _is_written(array: Any, column: Column, format: str) -> bool:
     return column.type is not None if format in TABLE_FORMATS else str(array.type) in ("string", "large_string")
 
 
-def _kept_type(type: Any) -> Any:
-    """The type with which a column of a table is written to a table; None for text, also of what cannot be cut off.
+def _kept_type(type: Any, format: str) -> Any:
+    """The type with which a column of a table is written to a table; None for text, also of what cannot be cut off, and
+    of what Parquet does not have, such as a union.
 
     A dictionary would stand in messages of its own, so its values are written, and those of run ends and views.
     """
@@ -148,4 +154,30 @@ def _kept_type(type: Any) -> Any:
     from .table_reader import plain_type
 
     type = plain_type(type)
-    return None if "dictionary<" in str(type) or "extension<" in str(type) else type
+    is_text = "dictionary<" in str(type) or "extension<" in str(type)
+    return None if is_text or (format == "parquet" and not _is_in_parquet(type)) else type
+
+
+def _is_in_parquet(type: Any) -> bool:
+    """Whether pyarrow writes values of a type to Parquet, which it says before the first of them."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        pa.parquet.ParquetWriter(pa.BufferOutputStream(), pa.schema([("value", type)])).close()
+    except (pa.ArrowNotImplementedError, OSError):
+        return False
+    return True
+
+
+def _expect_milliseconds(batch: RecordBatch, name: str) -> None:
+    """Raise ValueError for a time in seconds so far away that Parquet, which has milliseconds, cannot hold it: pyarrow
+    would notice at the end, and name no row."""
+    import numpy as np
+    import pyarrow as pa
+
+    seconds = batch.arrays[name].cast(pa.int64()).fill_null(0).to_numpy()
+    most = np.iinfo(np.int64).max // 1000
+    for row in np.flatnonzero((seconds > most) | (seconds < -most)).tolist():
+        raise ValueError(f"{batch.place(row)}: column {name!r} is {seconds[row]} seconds, which Parquet cannot hold in "
+                         "its milliseconds: mend it, or leave the column out of keep_columns (--keep-columns).")

@@ -96,7 +96,7 @@ def classify_file(
         values = answers.values(logits, nested)
         if is_known is not None:
             values = [_with_nulls(column, is_known) for column in values]
-        cells = [*kept.cells(batch, format), *texts, *values]
+        cells = [*kept.cells(batch), *texts, *values]
         if _is_large(batch):
             return partial(formatter.rows, cells), num_truncated  # when they are written, part by part
         rows = formatter.rows(cells)
@@ -114,12 +114,12 @@ def classify_file(
         records.check([], text_columns)
         text_results = [Column(name, "text") for name in ("text", "text_pair")[:len(text_columns)]]
         results = [*text_results, *(Column(*column) for column in answers.columns(nested))]
-        kept = KeptColumns(records, keep_columns, text_columns, [result.name for result in results])
+        kept = KeptColumns(records, keep_columns, text_columns, [result.name for result in results], format)
         formatter = open_formatter(format, [*kept.columns, *results])
         run = {"model": classifier.fingerprint(), "input_format": records.format, "column": text, "format": format,
                "on_error": on_error, "delimiter": None if delimiter == "," else delimiter,
                "keep_columns": kept.names or None, "text_pair_column": text_pair_column, **answers.options,
-               **(kept.written_types() if format in TABLE_FORMATS else {})}
+               **kept.written_types()}
         inputs = _files_to_keep(classifier, records)
         sink = open_output(output, format, inputs, run, resume and records.can_resume, threads > 1, stack)
         if sink.done is not None and not records.go_to(sink.done):

@@ -157,8 +157,10 @@ class ArrowFormatter:
 
         types = {"text": pa.string(), "label": pa.string(), "score": pa.float32()}
         self._columns = columns
-        self._schema = pa.schema([(column.name, types.get(column.kind) or column.type or pa.string())
-                                  for column in columns])
+        given = [column.type if column.kind == "value" else types[column.kind] for column in columns]
+        # An empty struct is a type, though it is False.
+        self._schema = pa.schema([(column.name, pa.string() if type is None else type)
+                                  for column, type in zip(columns, given)])
         self.header: bytes = self._schema.serialize().to_pybytes()
 
     def rows(self, values: Sequence[Any], write: Write | None = None) -> bytes:

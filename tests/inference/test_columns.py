@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 import pytest
+from small_classifier import hugging_face_tokenizer, small_model
 
+from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.columns import KeptColumns, choose_text_columns, text_column
 from dendritic_bert.inference.readers import open_records
 
@@ -120,36 +122,36 @@ def test_a_stream_of_several_columns(tmp_path):
 ])
 def test_columns_that_are_kept(tmp_path, keep, names, written):
     records = open_records(write(tmp_path, "a.csv", "id,review,label,score\n1,a,b,2\n"))
-    kept = KeptColumns(records, keep, ["review"], RESULTS)
+    kept = KeptColumns(records, keep, ["review"], RESULTS, "parquet")
     assert (kept.names, [column.name for column in kept.columns]) == (names, written)
 
 
 def test_second_texts_and_other_results(tmp_path):
     records = open_records(write(tmp_path, "a.csv", "text,second,label_1,label\na,b,c,d\n"))
-    kept = KeptColumns(records, "all", ["text", "second"], ["text", "text_pair", "label_1", "score_1"])
+    kept = KeptColumns(records, "all", ["text", "second"], ["text", "text_pair", "label_1", "score_1"], "parquet")
     assert [column.name for column in kept.columns] == ["input_label_1", "label"]
 
 
 def test_kept_columns_have_names_of_their_own(tmp_path):
     """However many of the names that come to mind are there."""
     records = open_records(write(tmp_path, "a.csv", "text,label,input_label,input_input_label,score\na,b,c,d,e\n"))
-    kept = KeptColumns(records, "all", ["text"], RESULTS)
+    kept = KeptColumns(records, "all", ["text"], RESULTS, "parquet")
     assert [column.name for column in kept.columns] == [
         "input_input_input_label", "input_label", "input_input_label", "input_score"]
-    alone = KeptColumns(records, "label", ["text"], RESULTS)
+    alone = KeptColumns(records, "label", ["text"], RESULTS, "parquet")
     assert [column.name for column in alone.columns] == ["input_label"]
 
 
 def test_the_keys_of_later_objects_are_kept(tmp_path):
     records = open_records(write(tmp_path, "a.jsonl", 'oops\n{"text": "a"}\n{"text": "b", "id": 7}\n'))
-    assert KeptColumns(records, "all", ["text"], RESULTS).names == ["id"]
+    assert KeptColumns(records, "all", ["text"], RESULTS, "parquet").names == ["id"]
 
 
 def test_a_column_that_cannot_be_kept(tmp_path):
     records = open_records(write(tmp_path, "a.csv", "id,text\n1,a\n"))
     with pytest.raises(ValueError, match=r"column is 'no', which .*a\.csv does not have: the columns are id, text"):
-        KeptColumns(records, ["id", "no"], ["text"], RESULTS)
-    assert KeptColumns(records, ["text", "id"], ["text"], RESULTS).names == ["id"]  # the text is written anyway
+        KeptColumns(records, ["id", "no"], ["text"], RESULTS, "parquet")
+    assert KeptColumns(records, ["text", "id"], ["text"], RESULTS, "parquet").names == ["id"]  # text is written anyway
 
 
 def test_types_of_kept_columns(tmp_path):
@@ -157,9 +159,10 @@ def test_types_of_kept_columns(tmp_path):
     table = pa.table({"n": pa.array([1], pa.int16()), "kind": pa.array(["a"]).dictionary_encode(), "text": ["a"]})
     pa.parquet.write_table(table, tmp_path / "a.parquet")
     pa.parquet.write_table(table.set_column(0, "n", pa.array([1.5])), tmp_path / "b.parquet")
-    kept = KeptColumns(open_records(tmp_path / "a.parquet"), "all", ["text"], RESULTS)
+    kept = KeptColumns(open_records(tmp_path / "a.parquet"), "all", ["text"], RESULTS, "parquet")
     assert [column.type for column in kept.columns] == [pa.int16(), pa.string()]
-    both = KeptColumns(open_records([tmp_path / "a.parquet", tmp_path / "b.parquet"]), "all", ["text"], RESULTS)
+    records = open_records([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    both = KeptColumns(records, "all", ["text"], RESULTS, "parquet")
     assert [column.type for column in both.columns] == [None, pa.string()]
 
 
@@ -170,6 +173,46 @@ def test_types_of_kept_columns_of_views_and_run_ends(tmp_path):
                       "nested": pa.array([[{"a": "x"}]], pa.list_(pa.struct({"a": pa.string_view()})))})
     with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
         writer.write_table(table)
-    kept = KeptColumns(open_records(tmp_path / "a.arrow"), "all", ["text"], RESULTS)
+    kept = KeptColumns(open_records(tmp_path / "a.arrow"), "all", ["text"], RESULTS, "parquet")
     assert [column.type for column in kept.columns] == [
         pa.large_string(), pa.large_binary(), pa.int64(), pa.list_(pa.struct({"a": pa.large_string()}))]
+
+
+NOT_IN_PARQUET = {
+    "interval": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+    "intervals": pa.array([[(1, 2, 3)], None], pa.list_(pa.month_day_nano_interval())),
+    "sparse union": pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["x", "y"])]),
+    "dense union": pa.UnionArray.from_dense(pa.array([0, 1], pa.int8()), pa.array([0, 0], pa.int32()),
+                                            [pa.array([1]), pa.array(["y"])]),
+    "empty struct": pa.array([{}, None], pa.struct([])),
+    "empty structs": pa.array([[{}], None], pa.list_(pa.struct([]))),
+    "no bytes": pa.array([b"", None], pa.binary(0)),
+}
+AS_TEXT = ["[1, 2, 3]", "[[1, 2, 3]]", "1", "1", "{}", "[{}]", '""']
+
+
+@pytest.mark.parametrize(("values", "text"), [*zip(NOT_IN_PARQUET.values(), AS_TEXT)], ids=NOT_IN_PARQUET)
+def test_types_that_parquet_does_not_have(tmp_path, values, text):
+    """They become text there, and stay in Arrow."""
+    table = pa.table({"kept": values, "text": ["a", "b"]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    classifier = TextClassifier(small_model(), hugging_face_tokenizer())
+    for name in ("out.parquet", "out.arrow"):
+        classifier.classify_file(tmp_path / "a.arrow", tmp_path / name, keep_columns="kept")
+    assert pa.parquet.read_table(tmp_path / "out.parquet").column("kept").to_pylist()[0] == text
+    with pa.ipc.open_file(tmp_path / "out.arrow") as reader:
+        assert reader.read_all().column("kept").combine_chunks().equals(values)
+
+
+def test_a_time_that_parquet_cannot_hold(tmp_path):
+    times = pa.array([0, None, -2**53, 2**62], pa.timestamp("s", "UTC"))
+    table = pa.table({"time": times, "text": ["a", "b", "c", "d"]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    classifier = TextClassifier(small_model(), hugging_face_tokenizer())
+    with pytest.raises(ValueError, match=rf"a\.arrow, row 4: column 'time' is {2**62} seconds, which Parquet"):
+        classifier.classify_file(tmp_path / "a.arrow", tmp_path / "out.parquet", keep_columns="time", resume=False)
+    classifier.classify_file(tmp_path / "a.arrow", tmp_path / "out.arrow", keep_columns="time")
+    with pa.ipc.open_file(tmp_path / "out.arrow") as reader:
+        assert reader.read_all().column("time").combine_chunks().equals(times)
