@@ -249,6 +249,12 @@ def test_a_column_whose_name_has_a_delimiter_can_be_given(runtime, classify_file
     assert json.loads(output.getvalue())["text"] == "x;y"
 
 
+def test_a_column_of_parquet_with_the_name_of_a_path(runtime, classify_file, tmp_path):
+    pq.write_table(pa.table({"a": [{"b": "y"}], "a.b": ["x"]}), tmp_path / "a.parquet")
+    classify_file(runtime.TextClassifier(), tmp_path / "a.parquet", output := io.BytesIO(), "a.b")
+    assert json.loads(output.getvalue())["text"] == "x"
+
+
 def test_a_batch_of_long_lines_has_few(runtime, classify_file, tmp_path, monkeypatch):
     """About BLOCK_BYTES; the results are those of any other batches."""
     from dendritic_bert_runtime import files

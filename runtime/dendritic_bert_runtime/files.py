@@ -225,7 +225,7 @@ def _parquet(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     file = pa.parquet.ParquetFile(stream)
     name = _choose(file.schema_arrow.names, _text_columns(file.schema_arrow), columns, path)
     for batch in file.iter_batches(BATCH_SIZE, columns=[name]):
-        yield batch.column(0)
+        yield batch.column(name)  # beside it is a leaf of another column whose path it is
 
 
 def _arrow(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
