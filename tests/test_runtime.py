@@ -189,6 +189,7 @@ INPUTS = {
     "utf32.txt": lambda: ("\ufeff" + "\n".join(LINES)).encode("utf-32-be"),
     "named.csv": lambda: b"\xef\xbb\xbfsep=;\r\n" + csv_bytes(",").replace(b",", b";", 1).replace(b',"', b';"'),
     "frames.txt.zst": lambda: 2 * (b"\x50\x2a\x4d\x18\x04\0\0\0size" + pa.compress(b"a film\n", "zstd", asbytes=True)),
+    "padded.txt.gz": lambda: gzip.compress(b"a film\n") + gzip.compress(b"dull\n") + bytes(20),  # as tapes pad it
     "table.parquet": lambda: write_table(pa.parquet.write_table, TABLE),
     "large.arrow": lambda: write_table(write_arrow, TABLE.cast(
         pa.schema([("number", pa.int64()), ("review", pa.large_string())]))),
@@ -377,6 +378,8 @@ def test_the_command_reads_no_single_texts_with_a_model_of_pairs(runtime, tmp_pa
     ("a.jsonl", b'["x"]\n', "line 1 of .* has no text under 'text'"),
     ("a.jsonl", b'{"text": "x"}\n\n{"text"\n', r"line 3 of .*a\.jsonl is not JSON"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9], r"cannot be read as jsonl \("),
+    ("a.txt.gz", gzip.compress(b"x\n", mtime=0)[:10] + b"\xff" * 20, r"a\.txt\.gz cannot be read as text \("),
+    ("a.txt.gz", b"x\n", r"a\.txt\.gz cannot be read as text \("),
     ("a.parquet", b"PAR1", r"a\.parquet cannot be read as parquet \("),
     ("a.arrow", b"ARROW1", r"a\.arrow cannot be read as arrow \("),
     ("a.arrow", write_table(write_arrow, pa.table({"text": ["good", "badxyz"]})).replace(

@@ -5,10 +5,12 @@ and Arrow, those of lines plain or compressed by gzip or zstd. Records and resul
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
@@ -88,7 +90,11 @@ class Columns(NamedTuple):
 def open_texts(path: Path, columns: Columns, stack: ExitStack) -> Iterator[pa.Array]:
     """The texts of a file in batches, as arrays of strings; ``stack`` closes it."""
     format, compression = kind_of("input", path)
-    stream = stack.enter_context(pa.input_stream(stack.enter_context(path.open("rb")), compression=compression))
+    file = stack.enter_context(path.open("rb"))
+    if compression == "gzip":  # pyarrow's reader fails at zeros behind a member, which gzip itself passes over
+        stream: Any = stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb"))
+    else:
+        stream = stack.enter_context(pa.input_stream(file, compression=compression))
     readers: dict[str, Callable[..., Iterator[Any]]] = {
         "text": _lines, "csv": _csv, "tsv": _tsv, "jsonl": _json_lines, "parquet": _parquet, "arrow": _arrow}
     batches = readers[format](stream, path, columns)
@@ -103,7 +109,7 @@ def open_texts(path: Path, columns: Columns, stack: ExitStack) -> Iterator[pa.Ar
                 count += len(texts)
                 if len(texts):
                     yield texts
-        except (pa.ArrowException, EOFError, OSError) as error:
+        except (pa.ArrowException, EOFError, OSError, zlib.error) as error:
             first_line = str(error).partition("\n")[0].rstrip(".")
             raise ValueError(f"{path} cannot be read as {format} ({first_line}): give it the suffix of what it is, or "
                              "fetch it again if it is cut off.") from None
