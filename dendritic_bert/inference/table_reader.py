@@ -238,7 +238,7 @@ class TableReader:
             array = table.column(name)
             if nulls and name in self._texts:
                 array = pa.compute.if_else(pa.array([row not in nulls for row in range(len(table))]), array, None)
-            arrays[name], makers[name] = self._column(array, self._valid[name])
+            arrays[name], makers[name] = self._column(name, array, self._valid[name])
         lines = before + num_rows
         size = self._size * lines // self._num_rows if self._num_rows else self.stream.tell()
         self._done = self._done._replace(records=self._done.records + len(rows) - len(nulls or ()), lines=lines,
@@ -247,12 +247,12 @@ class TableReader:
             before + 1 + row for row in rows]
         return RecordBatch(LazyColumns(makers), self.position(), self.name, numbers, "row", arrays)
 
-    def _column(self, array: pa.Array, is_valid: bool) -> tuple[pa.Array, Callable[[], list[Any]]]:
+    def _column(self, name: str, array: pa.Array, is_valid: bool) -> tuple[pa.Array, Callable[[], list[Any]]]:
         """A column, and what makes a list of it."""
-        if not is_valid:
-            values = self._values(array)  # now, because the position counts what is replaced
-            return pa.array(values, array.type) if is_text(array.type) else array, lambda: values
-        return array, partial(self._values, array)
+        if is_text(array.type) and not is_valid:
+            values = self._values(name, array)  # now, because the position counts what is replaced
+            return pa.array(values, array.type), lambda: values
+        return array, partial(self._values, name, array)
 
     def _is_valid(self, array: pa.Array) -> bool:
         """Whether the strings of a column are UTF-8, and its values in the range of its type.
@@ -280,18 +280,29 @@ class TableReader:
         return ValueError(f"{self.name} holds strings that are not UTF-8 in a column of {type!s:.60}: leave the column "
                           "out.")
 
-    def _values(self, array: pa.Array) -> list[Any]:
+    def _values(self, name: str, array: pa.Array) -> list[Any]:
         """The cells of a column as Python has them; dates, times and decimals as text, which keeps all their digits,
-        and float32 without digits of float64."""
+        and float32 without digits of float64.
+
+        Raises ValueError for values that Python does not have, such as a date behind the year 9999 in a list, and for
+        dates that have no text.
+        """
         type = array.type
-        if (pa.types.is_temporal(type) and not pa.types.is_interval(type)) or pa.types.is_decimal(type):
-            array = array.cast(pa.string())
-        elif pa.types.is_float32(type):
-            array = array.cast(pa.string()).cast(pa.float64())
         try:
+            if (pa.types.is_temporal(type) and not pa.types.is_interval(type)) or pa.types.is_decimal(type):
+                array = array.cast(pa.string())
+                is_none = pa.compute.starts_with(array, "<value out of range").index(True).as_py()
+                if is_none >= 0:
+                    raise ValueError(array[is_none].as_py().strip("<>"))
+            elif pa.types.is_float32(type):
+                array = array.cast(pa.string()).cast(pa.float64())
             return array.to_pylist()
         except UnicodeDecodeError:
             return [None if cell is None else self._decoded(cell) for cell in _as_bytes(array).to_pylist()]
+        except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
+            raise ValueError(f"{self.name} holds values of {type!s:.60} in column {name!r} that have no text or JSON "
+                             f"({_first_line(error)}): cast the column to strings, or leave it out of keep_columns "
+                             "(--keep-columns).") from None
 
     def _decoded(self, cell: bytes) -> str:
         text, count = re.subn("[\udc80-\udcff]", "\ufffd", cell.decode(errors="surrogateescape"))

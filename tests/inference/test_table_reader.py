@@ -189,6 +189,27 @@ def test_strings_that_are_not_utf8(format):
         read(pa.table({"n": nested}), format, ["n"])
 
 
+NOT_OF_PYTHON = {
+    "list of dates": pa.array([[10**8]], pa.list_(pa.int32())).cast(pa.list_(pa.date32())),
+    "date": pa.array([10**8], pa.int32()).cast(pa.date32()),
+    "time": pa.array([2**62], pa.timestamp("s")),
+    "time of day": pa.Array.from_buffers(pa.time32("s"), 1, [None, pa.py_buffer(b"\xff\xff\xff\x7f")]),
+    "zone": pa.array([1], pa.timestamp("us", "Mars/X")),
+    "zones": pa.array([[1]], pa.list_(pa.timestamp("us", "Mars/X"))),
+    "two fields of a name": pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
+}
+
+
+@pytest.mark.parametrize("values", NOT_OF_PYTHON.values(), ids=NOT_OF_PYTHON)
+def test_values_that_python_does_not_have(values):
+    """They are an error where they are written in lines; in a table they stay what they are."""
+    batch, = read(pa.table({"t": ["a"], "kept": values}), "arrow", ["kept"], ["t"])
+    assert batch.arrays["kept"].equals(values)
+    with pytest.raises(ValueError, match=r"^input holds values of .* in column 'kept' that have no text or JSON \(.+"
+                                         r"\): cast the column to strings, or leave it out of keep_columns \(--keep"):
+        batch.columns["kept"]
+
+
 @pytest.mark.parametrize("offsets", [[0, 1 << 28, 2, 3], [0, 3, 1, 3], [0, -5, 1, 3], [0, 1, 2, 1 << 28]], ids=str)
 def test_offsets_that_lead_elsewhere(offsets):
     """Of a stream of Arrow, which nothing else checks: none of them is followed."""
