@@ -70,6 +70,7 @@ class LineReader:
             self._width = len(self._header)
             self._give_out()
         self._header_lines = self._num_lines - done.lines
+        self._header_replaced = self._done.num_replaced - done.num_replaced
 
     @property
     def names(self) -> list[str]:
@@ -97,7 +98,8 @@ class LineReader:
 
     def start_from(self, done: Position, digest: Any) -> None:
         """Take position and digest of the inputs before this one, of which nothing but the header was read."""
-        self._done, self._digest = done, digest
+        self._digest = digest
+        self._done = done._replace(num_replaced=done.num_replaced + self._header_replaced)
         self._num_lines = done.lines + len(self._given_out)
         self._num_bytes = done.input_bytes + sum(map(len, self._given_out))
 
@@ -108,6 +110,7 @@ class LineReader:
         self._lines.clear()
         self._given_out.clear()
         self._at_start = not done.lines
+        self._header_replaced = 0  # they are counted in the position
         left = done.input_bytes
         while left and (block := self.stream.read(min(left, BATCH_BYTES))):
             self._digest.update(block)
@@ -360,11 +363,10 @@ class LineReader:
 
     def _whole(self, cell: Any) -> Any:
         """A value without lone surrogates, which are replaced and counted."""
-        if not isinstance(cell, str):
-            return json.loads(without_surrogates(json.dumps(cell, ensure_ascii=False)))
-        whole = without_surrogates(cell)
-        self._replaced += whole.count("\ufffd") - cell.count("\ufffd")
-        return whole
+        text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+        whole = without_surrogates(text)
+        self._replaced += whole.count("\ufffd") - text.count("\ufffd")
+        return whole if isinstance(cell, str) else json.loads(whole)
 
 
 def keys_of(line: bytes) -> list[str]:

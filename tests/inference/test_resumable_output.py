@@ -299,6 +299,14 @@ def test_a_later_table_with_another_type_of_a_kept_column(classifier, tmp_path, 
     assert classify(classifier, [first, second], output, keep_columns="x", resume=False).num_records == 4
 
 
+def test_what_was_replaced_in_a_header_is_counted_once(classifier, tmp_path):
+    input = write_input(tmp_path / "in.csv", 100)
+    input.write_bytes(input.read_bytes().replace(b"id,", b"id\xff,", 1))
+    interrupt(classifier, input, tmp_path / "out")
+    report = classify(classifier, input, tmp_path / "out")
+    assert (report.num_resumed, report.num_replaced) == (3 * BATCH_SIZE, 3)
+
+
 def test_an_input_may_grow(classifier, tmp_path):
     """The bytes that were read are the same: the rest, whatever it is, is still to do."""
     input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"

@@ -174,6 +174,22 @@ def test_lone_surrogates_of_json(classifier):
     assert report.num_replaced == 2
 
 
+def test_bytes_of_a_header_that_are_not_utf8_are_counted(classifier, tmp_path):
+    """Of a stream, whose header was read before it was its turn, as of a file."""
+    data = b"text,\xff\nabc,1\n"
+    (tmp_path / "in.csv").write_bytes(data)
+    for input in (tmp_path / "in.csv", io.BytesIO(data)):
+        report = classifier.classify_file([input, tmp_path / "in.csv"], io.BytesIO(), input_format="csv")
+        assert report.num_replaced == 2
+
+
+def test_lone_surrogates_in_a_value_of_json_are_counted(classifier):
+    data, output = rb'{"text": "fox", "m": {"\ud800": ["\udfff", "\ufffd"]}}' + b"\n", io.BytesIO()
+    report = classifier.classify_file(io.BytesIO(data), output, input_format="jsonl", keep_columns="m")
+    assert json.loads(output.getvalue())["m"] == {"\ufffd": ["\ufffd", "\ufffd"]}
+    assert report.num_replaced == 2
+
+
 @pytest.mark.parametrize(("name", "read"), [
     ("out.jsonl", partial(pd.read_json, lines=True)), ("out.csv", pd.read_csv), ("out.tsv", pd.read_table),
     ("out.parquet", pd.read_parquet), ("out.arrow", pd.read_feather)])
