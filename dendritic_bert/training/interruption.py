@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
+from ..model.files import CONFIG
 from .ema import AVERAGE_FILE
 from .initialization import longest_row
 from .workspace import Workspace
@@ -19,12 +18,14 @@ FOLDER = "kept"
 def keep_last_epoch(workspace: Workspace, output: Path, model_class: Any, tokenizer: Any, seed: int) -> None:
     """Write the model of the last checkpoint of ``seed``, or the first seed's if that is trained, to ``output``.
 
-    Nothing is written where a finished model stands already, or before the first epoch has ended. The training can be
-    resumed all the same. ``workspace.kept`` says what was written.
+    It takes the place of one that an earlier interruption has left. Nothing is written where a finished model stands
+    already, or before the first epoch has ended. The training can be resumed all the same. ``workspace.kept`` says what
+    was written.
     """
     checkpoint = workspace.last_checkpoint(seed)
     source = workspace.folder if workspace.runs else Path(checkpoint) if checkpoint else None
-    if source is None or not workspace.is_main or (output / "config.json").exists():
+    is_finished = (output / CONFIG).exists() and not workspace.holds_kept
+    if source is None or not workspace.is_main or is_finished:
         return
     model = model_class.from_pretrained(source)
     if (source / AVERAGE_FILE).exists():
@@ -33,7 +34,5 @@ def keep_last_epoch(workspace: Workspace, output: Path, model_class: Any, tokeni
     model.save_pretrained(folder)
     tokenizer.model_max_length = longest_row(model.config)
     tokenizer.save_pretrained(folder)
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):  # without it: not yet a model
-        os.replace(path, output / path.name)
-    shutil.rmtree(folder)
+    workspace.keep(folder, output)
     workspace.kept = f"the model of the last whole epoch is in {output}, "

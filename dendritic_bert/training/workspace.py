@@ -17,7 +17,7 @@ from typing import Any
 
 from ..atomic_write import atomic_path
 from ..file_lock import locked
-from ..model.files import MODEL_FILES
+from ..model.files import CONFIG, MODEL_FILES
 from ..system_errors import NO_SPACE
 
 MODEL_TYPE = "dendritic_bert"
@@ -31,15 +31,17 @@ class Workspace:
     """The folder of one training, with what an earlier run of the same training left there.
 
     folder: holds the files that become the result. runs: the scores of the finished seeds, one dict per seed. kept:
-    what an interrupted training has written to the output folder, in words.
+    what an interrupted training has written to the output folder, in words. holds_kept: whether the model in the output
+    folder is one that an interrupted training has written there, which a newer one may replace.
     """
 
     def __init__(self, folder: Path, training: dict[str, Any], is_main: bool) -> None:
         self.folder, self.training, self.is_main = folder, training, is_main
         self.runs: list[dict[str, Any]] = []
-        self.kept = ""
+        self.kept, self.holds_kept = "", False
         with suppress(OSError, ValueError, KeyError):
             found = json.loads((folder / RUNS_FILE).read_bytes())
+            self.holds_kept = found.get("holds_kept", False)
             if found["training"] == training:
                 self.runs = found["runs"]
                 return
@@ -69,27 +71,42 @@ class Workspace:
         """Whether the folder holds anything that the same command could continue from."""
         return bool(self.runs) or not self.training or any(self.folder.glob("seed-*/checkpoint-*/trainer_state.json"))
 
+    def keep(self, folder: Path, output: Path) -> None:
+        """Move the model in ``folder``, of an epoch before the last, to ``output``, and note that it is none of a
+        finished training."""
+        self.holds_kept = True
+        self._save()
+        move_model(folder, output)
+        folder.rmdir()
+
     def publish(self, output: Path) -> None:
-        """Move every file up, the configuration last: without it the folder is not yet a model. What an earlier model
-        had and this one has not is deleted."""
+        """Move every file up. What an earlier model had and this one has not is deleted."""
         runs_file = self.folder / RUNS_FILE
         self.training, self.runs = {}, []  # if the move is interrupted, what is left is ours but continues nothing
         self._save()
         for name in MODEL_FILES if _is_model(output / "config.json") else ():
             if not (self.folder / name).exists():
                 (output / name).unlink(missing_ok=True)
-        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "config.json"):
-            if path == runs_file:
-                continue
-            if path.is_dir() and (output / path.name).is_dir():
-                shutil.rmtree(output / path.name)
-            os.replace(path, output / path.name)
+        move_model(self.folder, output)
         runs_file.unlink()
 
     def _save(self) -> None:
         with atomic_path(self.folder / RUNS_FILE) as unfinished:
-            unfinished.write_text(json.dumps({"training": self.training, "runs": self.runs}, indent=1),
-                                  encoding="utf-8")
+            unfinished.write_text(json.dumps({"training": self.training, "runs": self.runs,
+                                              "holds_kept": self.holds_kept}, indent=1), encoding="utf-8")
+
+
+def move_model(folder: Path, output: Path) -> None:
+    """Move every file but the list of runs, the configuration last: without it ``output`` is not yet a model. So it
+    loses that of an older model first, whose weights must not be taken for the new one's or the reverse."""
+    if (folder / CONFIG).exists():
+        (output / CONFIG).unlink(missing_ok=True)
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
+        if path.name == RUNS_FILE:
+            continue
+        if path.is_dir() and (output / path.name).is_dir():
+            shutil.rmtree(output / path.name)
+        os.replace(path, output / path.name)
 
 
 @contextmanager
@@ -129,7 +146,7 @@ def _keeping_what_can_be_resumed(workspace: Workspace, output: Path) -> Iterator
     try:
         yield
     except BaseException as error:
-        if workspace.is_main and not workspace.can_be_resumed:
+        if workspace.is_main and not (workspace.can_be_resumed or workspace.holds_kept):
             shutil.rmtree(workspace.folder)
         if isinstance(error, KeyboardInterrupt) and workspace.can_be_resumed:
             raise KeyboardInterrupt(f"({workspace.kept}the same command goes on where this one ended)") from None
@@ -156,7 +173,7 @@ def _refuse_files_of_others(output: Path, folder: Path) -> None:
 
 def _is_runs_file(path: Path) -> bool:
     try:
-        return json.loads(path.read_bytes()).keys() == {"training", "runs"}
+        return {"training", "runs"} <= json.loads(path.read_bytes()).keys()
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -83,6 +83,23 @@ def test_an_interrupted_training_goes_on_to_the_same_result(options, tmp_path, s
     assert sorted(os.listdir(tmp_path / "out")) == FILES
 
 
+def test_a_second_interruption_keeps_the_newer_model_and_none_replaces_a_finished_one(options, tmp_path, stop):
+    found = []
+    for changes in ({}, {}, {"lr": 0.01}, {"lr": 0.01}):  # another command starts over
+        unstop = stop(0, 1 + len(found) % 2, interrupt)
+        with pytest.raises(KeyboardInterrupt, match=r"^\(the model of the last whole epoch is in "):
+            train(options(**changes))
+        unstop()
+        found.append((tmp_path / "out" / "model.safetensors").read_bytes())
+    assert len(set(found)) == 4
+    train(options(lr=0.01))
+    finished = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    stop(0, 1, interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"^\(the same command goes on where this one ended\)$"):
+        train(options())
+    assert finished == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+
+
 def test_another_command_starts_over(options, stop):
     unstop = stop(0, 2, interrupt)
     with pytest.raises(KeyboardInterrupt):
