@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,18 @@ class Benchmark(ABC):
     def num_taught(self) -> int:
         """How many texts an epoch goes through: the training rows, and what a teacher labels beside them."""
         return self.num_train
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write a trained ``model_class`` to ``folder``."""
+        model.save_pretrained(folder)
+
+    def load(self, folder: Path) -> Any:
+        """The model that ``save`` has written to ``folder``."""
+        return self.model_class.from_pretrained(folder)
+
+    def folders(self, folder: Path) -> list[Path]:
+        """The folders to which ``save`` has written models, each of which needs a tokenizer."""
+        return [folder]
 
     @abstractmethod
     def texts(self) -> Iterable[str]:

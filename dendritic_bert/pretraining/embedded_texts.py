@@ -41,7 +41,7 @@ class EmbeddedTexts(Benchmark):
     main_metric = "cosine"
 
     def __init__(self, options: PretrainingOptions) -> None:
-        self.model_class = JointEncoder if options.joint else DendriticBertForSequenceClassification
+        self.model_class: Any = JointEncoder if options.joint else DendriticBertForSequenceClassification
         self.teacher = SentenceEncoder(str(options.teacher), options.teacher_pooling, options.teacher_max_length,
                                        options.teacher_bf16)
         self.source = ", ".join(Path(file).name for file in options.text_file)
@@ -65,6 +65,20 @@ class EmbeddedTexts(Benchmark):
         """The teacher's embeddings of other texts, as ``embeddings`` has those of its own, but in float32."""
         embeddings = self.teacher.encode(texts)
         return embeddings if self._axes is None else on_axes(embeddings, self._axes)
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Two joint encoders become models of their own at once: so no file of both is left that the one or the other
+        would have to replace."""
+        if isinstance(model, JointEncoder):
+            model.save_apart(*self.folders(folder))
+        else:
+            super().save(model, folder)
+
+    def load(self, folder: Path) -> Any:
+        return DendriticBertForSequenceClassification.from_pretrained(folder)
+
+    def folders(self, folder: Path) -> list[Path]:
+        return [folder, folder / "without_windows"] if self.model_class is JointEncoder else [folder]
 
     def texts(self) -> Iterable[str]:
         return self._texts

@@ -16,6 +16,7 @@ from ..model.modeling import DendriticBertForSequenceClassification
 from ..model.window_modules import TokenGate, no_windows
 
 WITHOUT_WINDOWS = {"window_layers": 0, "window_dendrites": 0}
+BAG = "bag_"  # begins the names of what the model without windows has for itself
 
 
 class JointEncoder(DendriticBertForSequenceClassification):
@@ -43,11 +44,21 @@ class JointEncoder(DendriticBertForSequenceClassification):
                                  p_embed=p_embed, p_pool=p_pool)
         return SequenceClassifierOutput(logits=torch.cat([with_windows.logits, self.bag_projection(pooled)], dim=1))
 
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        """Called by transformers before it reports on a checkpoint: what would begin as random numbers is refused."""
+        lost = sorted(key for key in loading_info.missing_keys if key.startswith(BAG))
+        if lost:
+            for keys in (loading_info.missing_keys, loading_info.unexpected_keys, loading_info.mismatched_keys):
+                keys.clear()
+            raise ValueError(f"{self.name_or_path} lacks {lost[0]}, as it holds one encoder and not two: load it as a "
+                             "DendriticBertForSequenceClassification.")
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+
     def save_apart(self, folder: Path, folder_without: Path) -> None:
         """Write the two as models of their own, the one with windows to ``folder``."""
         with_windows = DendriticBertForSequenceClassification(copy.deepcopy(self.config))
         with_windows.load_state_dict(
-            {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("bag_")})
+            {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(BAG)})
         bag = DendriticBertForSequenceClassification(bag_config(self.config))
         bag.bert.embeddings.load_state_dict(self.bert.embeddings.state_dict())
         bag.bert.gate.load_state_dict(self.bag_gate.state_dict())

@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..datasets.rows import EncodedRows
 from ..model.configuration import DendriticBertConfig
-from ..model.files import CARD, TOKENIZER_FILES
+from ..model.files import CARD
 from ..training.initialization import build_model
 from ..training.trainer import train
 from .embedded_texts import EmbeddedTexts
 from .encoder_card import write_encoder_card
-from .joint_encoder import JointEncoder
 from .loss import embedding_loss
 from .options import PretrainingOptions
 from .word_start import start_from_words
@@ -48,12 +46,6 @@ def pretrain(options: PretrainingOptions) -> dict[str, Any]:
 
 def _describe(options: PretrainingOptions, benchmark: EmbeddedTexts, _: dict[str, EncodedRows], folder: Path,
               results: dict[str, Any]) -> None:
-    """Write the card of the encoder in ``folder``, and two joint encoders each to a folder of its own."""
-    if options.joint:
-        apart = folder / "without_windows"
-        JointEncoder.from_pretrained(folder).save_apart(folder, apart)
-        for name in TOKENIZER_FILES:
-            if (folder / name).is_file():
-                shutil.copy(folder / name, apart / name)
+    """Write the card of the encoder in ``folder``."""
     write_encoder_card(folder / CARD, options, results, DendriticBertConfig.from_pretrained(folder),
                        benchmark.teacher.pooling)

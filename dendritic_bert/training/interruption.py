@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
+from ..datasets.benchmark import Benchmark
 from ..model.files import CONFIG
 from .ema import AVERAGE_FILE
 from .initialization import longest_row
-from .workspace import Workspace
+from .workspace import RUNS_FILE, Workspace
 
 FOLDER = "kept"
 
 
-def keep_last_epoch(workspace: Workspace, output: Path, model_class: Any, tokenizer: Any, seed: int) -> None:
+def keep_last_epoch(workspace: Workspace, output: Path, benchmark: Benchmark, tokenizer: Any, seed: int) -> None:
     """Write the model of the last checkpoint of ``seed``, or the first seed's if that is trained, to ``output``.
 
     It takes the place of one that an earlier interruption has left. Nothing is written where a finished model stands
@@ -23,16 +25,22 @@ def keep_last_epoch(workspace: Workspace, output: Path, model_class: Any, tokeni
     was written.
     """
     checkpoint = workspace.last_checkpoint(seed)
-    source = workspace.folder if workspace.runs else Path(checkpoint) if checkpoint else None
     is_finished = (output / CONFIG).exists() and not workspace.holds_kept
-    if source is None or not workspace.is_main or is_finished:
+    if not (workspace.runs or checkpoint) or not workspace.is_main or is_finished:
         return
-    model = model_class.from_pretrained(source)
-    if (source / AVERAGE_FILE).exists():
-        model.load_state_dict(load_file(source / AVERAGE_FILE))
     folder = workspace.folder / FOLDER
-    model.save_pretrained(folder)
-    tokenizer.model_max_length = longest_row(model.config)
-    tokenizer.save_pretrained(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    if workspace.runs:
+        shutil.copytree(workspace.folder, folder, ignore=shutil.ignore_patterns(FOLDER, RUNS_FILE, "seed-*"))
+        config = benchmark.load(folder).config
+    else:
+        model = benchmark.model_class.from_pretrained(checkpoint)
+        if Path(str(checkpoint), AVERAGE_FILE).exists():
+            model.load_state_dict(load_file(Path(str(checkpoint), AVERAGE_FILE)))
+        benchmark.save(model, folder)
+        config = model.config
+    tokenizer.model_max_length = longest_row(config)
+    for path in benchmark.folders(folder):
+        tokenizer.save_pretrained(path)
     workspace.keep(folder, output)
     workspace.kept = f"the model of the last whole epoch is in {output}, "

@@ -124,18 +124,18 @@ def train(
                     callbacks=callbacks)
             except KeyboardInterrupt:
                 if not options.dendrites:  # whose checkpoints are PerforatedAI's
-                    keep_last_epoch(workspace, Path(options.output_dir), benchmark.model_class, tokenizer, seed)
+                    keep_last_epoch(workspace, Path(options.output_dir), benchmark, tokenizer, seed)
                 raise
             model.eval().to("cpu", getattr(torch, options.save_dtype))
             found = score(predict(model, dev_rows, benchmark), benchmark)
             if seed == options.seeds[0] and workspace.is_main:
-                model.save_pretrained(workspace.folder)
+                benchmark.save(model, workspace.folder)
                 move_graphs(workspace.checkpoints(seed), workspace.folder)
             grown = {"num_dendrites": model.config.num_dendrites} if options.dendrites else {}
             seconds = round(time.perf_counter() - run_started, 1)
             workspace.finish_run({"seed": seed, **grown, **found, "seconds": seconds})
         if model is None:  # the interrupted run had trained every seed
-            model = benchmark.model_class.from_pretrained(workspace.folder)
+            model = benchmark.load(workspace.folder)
         values = [run[benchmark.main_metric] for run in workspace.runs]
         results = {
             "task": options.task, "start": options.start, "source": benchmark.source, "num_train": benchmark.num_train,
@@ -147,7 +147,8 @@ def train(
         }
         if workspace.is_main:
             tokenizer.model_max_length = longest_row(model.config)
-            tokenizer.save_pretrained(workspace.folder)
+            for folder in benchmark.folders(workspace.folder):
+                tokenizer.save_pretrained(folder)
             if describe is None and isinstance(benchmark, OwnRows):
                 describe = describe_training
             if describe is not None:

@@ -37,6 +37,12 @@ def test_both_read_one_table(joint, tmp_path, is_training):
     torch.testing.assert_close(together.double(), expected, rtol=0, atol=1e-5)
 
 
+def test_a_file_of_one_encoder_is_not_taken_for_two(joint, tmp_path):
+    joint.save_apart(tmp_path / "windows", tmp_path / "bag")
+    with pytest.raises(ValueError, match=r"windows lacks bag_gate\.weight, as it holds one encoder and not two: load"):
+        JointEncoder.from_pretrained(tmp_path / "windows")
+
+
 def test_every_parameter_learns(joint):
     ids = torch.arange(1, 13).view(2, 6)
     joint.train()(ids, torch.ones_like(ids)).logits.square().sum().backward()

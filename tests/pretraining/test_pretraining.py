@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from small_teacher import some_texts
 from transformers import AutoModelForSequenceClassification
 
-from dendritic_bert import TextEncoder, pretrain
+from dendritic_bert import DendriticBertForSequenceClassification, TextEncoder, pretrain
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.model.packed_encoder import pack_encoder
 from dendritic_bert.pretraining.principal_axes import on_axes, principal_axes
@@ -75,6 +76,53 @@ def test_two_joint_encoders_have_one_word_table(options, teacher):
         assert cosine(ours, teacher) == pytest.approx(run[name], abs=2.0**-11)
     packed = folder / "packed"
     pack_encoder(folder, packed, folder / "without_windows")  # which refuses two word tables
+
+
+@pytest.mark.parametrize("failing", ["pretraining.pretraining.write_encoder_card",
+                                     "training.workspace.Workspace.publish",
+                                     "model.modeling.DendriticBertForSequenceClassification.save_pretrained"])
+def test_joint_encoders_outlive_a_failure_after_the_training(options, tmp_path, monkeypatch, failing):
+    """The card, the move or the second of the two models cannot be written; the same command then gives both."""
+    settings = {"epochs": 1, "window_dendrites": 8, "window_layers": 2, "joint": True}
+    pretrain(options(**settings, output_dir=str(tmp_path / "whole")))
+    name = failing.rpartition(".")[2]
+    if name == "save_pretrained":
+        written = DendriticBertForSequenceClassification.save_pretrained
+
+        def fail(model, folder, **arguments):
+            if Path(folder).name == "without_windows":
+                raise OSError("no room")
+            written(model, folder, **arguments)
+    else:
+        def fail(*_):
+            raise OSError("no room")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"dendritic_bert.{failing}", fail)
+        with pytest.raises(OSError, match="no room"):
+            pretrain(options(**settings))
+    pretrain(options(**settings))
+    for name in ("model.safetensors", "without_windows/model.safetensors", "without_windows/tokenizer.json"):
+        assert (tmp_path / "encoder" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_joint_encoders_are_kept_apart_after_an_interruption(options, monkeypatch, every_epoch):
+    set_epoch = RowDataset.set_epoch
+
+    def stop(dataset, epoch):
+        if dataset.word_dropout and epoch == 1:
+            raise KeyboardInterrupt
+        set_epoch(dataset, epoch)
+
+    monkeypatch.setattr(RowDataset, "set_epoch", stop)
+    given = options(epochs=2, word_dropout=0.1, window_dendrites=8, window_layers=2, joint=True)
+    with pytest.raises(KeyboardInterrupt, match="the model of the last whole epoch is in"):
+        pretrain(given)
+    folder = Path(given.output_dir)
+    for path, layers in ((folder, 2), (folder / "without_windows", 0)):
+        encoder = TextEncoder.from_pretrained(str(path))
+        assert encoder.encode(HELD_OUT).shape == (50, 32)
+        assert json.loads((path / "config.json").read_text())["window_layers"] == layers
+        assert not [name for name in load_file(path / "model.safetensors") if name.startswith("bag_")]
 
 
 def test_words_are_a_better_start_than_random_numbers(options, tmp_path):
