@@ -134,7 +134,7 @@ def train(
             grown = {"num_dendrites": model.config.num_dendrites} if options.dendrites else {}
             seconds = round(time.perf_counter() - run_started, 1)
             workspace.finish_run({"seed": seed, **grown, **found, "seconds": seconds})
-        if model is None:  # the interrupted run had trained every seed
+        if workspace.is_main or model is None:  # at hand is the last seed's, which may have grown otherwise, or none
             model = benchmark.load(workspace.folder)
         values = [run[benchmark.main_metric] for run in workspace.runs]
         results = {

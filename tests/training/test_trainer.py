@@ -4,6 +4,8 @@ import itertools
 import os
 import re
 import statistics
+from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -13,9 +15,11 @@ from helpers import shared_path
 from trained_files import FILES, same, weights
 from transformers import AutoTokenizer, Trainer
 
+from dendritic_bert import DendriticBertForSequenceClassification
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.model.configuration import DendriticBertConfig
 from dendritic_bert.training import TrainingOptions, evaluate, train
+from dendritic_bert.training.initialization import build_model, live_parameters
 from dendritic_bert.training.trainer import open_benchmark, open_own_rows
 
 
@@ -142,6 +146,20 @@ def test_several_seeds_are_reported_and_the_first_is_kept(options, tmp_path):
     assert results["sd"] == pytest.approx(statistics.stdev(accuracies))
     assert len(set(accuracies)) > 1
     assert alone["sd"] is None
+
+
+def test_what_is_described_is_the_model_that_is_kept(options):
+    """Where each seed's model has grown otherwise; here they start so."""
+    sizes = iter([2, 0])
+
+    def build(model_class, options, *rest):
+        return build_model(model_class, replace(options, num_dendrites=next(sizes)), *rest)
+
+    results = train(options(seeds=[0, 1], epochs=1), build=build)
+    kept = DendriticBertForSequenceClassification.from_pretrained(results["output_dir"])
+    assert kept.config.num_dendrites == 2
+    assert results["live_parameters"] == live_parameters(kept)
+    assert "2 dendrites for each label" in Path(results["output_dir"], "README.md").read_text(encoding="utf-8")
 
 
 def test_a_loss_that_is_no_number(options, tmp_path):
