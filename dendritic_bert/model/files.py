@@ -1,5 +1,8 @@
 """The files that make up the folder of a model."""
 
+import hashlib
+from pathlib import Path
+
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "vocab.txt")
@@ -15,3 +18,13 @@ REMOTE_CODE = {
     "AutoModelForSequenceClassification": "modeling_dendritic_bert.DendriticBertForSequenceClassification",
 }
 MODEL_FILES = (CONFIG, WEIGHTS, PROJECTION, WITHOUT_WINDOWS, *TOKENIZER_FILES, CARD, REMOTE_CODE_FILE)
+
+
+def fingerprint(name: str) -> str:
+    """A digest of the weights in a folder; a hub id stands for itself."""
+    if not Path(name).is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted([*Path(name).glob("*.safetensors"), *Path(name).glob("*.bin")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

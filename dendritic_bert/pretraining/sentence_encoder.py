@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel, AutoTokenizer
 
+from ..model.files import fingerprint
 from ..training.inference_workers import infer_texts, round_weights
-from ..training.teacher import fingerprint
 
 POOLING_FILE = Path("1_Pooling", "config.json")  # of sentence-transformers
 MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}

@@ -102,6 +102,7 @@ class TeacherLabelledGlue(Glue):
         dev_texts = [text for rows in self.dev.values() for text in rows.columns[0]]
         labelled = label_rows(options, self.train, dev_texts, self.dev[first].columns[0], self.task.num_labels)
         self.rows, self.natural = labelled.rows, labelled.natural
+        self.digest = labelled.digest
         score = None
         if labelled.dev_logits is not None:
             score = self.task.scores(labelled.dev_logits, self.dev[first].labels, first)[self.main_metric]
@@ -127,6 +128,7 @@ class TeacherLabelledOwnRows(OwnRows):
         dev_texts = [text for text, in self.rows("dev")]
         labelled = label_rows(options, train, dev_texts, dev_texts, len(self.labels), self.labels)
         self.labelled, self.natural = labelled.rows, labelled.natural
+        self.digest = f"{self.digest} {labelled.digest}"
         score = None
         if labelled.dev_logits is not None:
             score = self.scores(labelled.dev_logits, "dev")[self.main_metric]
@@ -159,6 +161,11 @@ class Labelled(NamedTuple):
     num_augmented: int
     natural: list[str]
     dev_logits: np.ndarray | None
+
+    @property
+    def digest(self) -> str:
+        """Tells these texts with these labels from what another teacher, or other files under the same names, give."""
+        return digest_of(self.rows.columns[0], self.rows.labels)
 
     def findings(self, score: float | None) -> dict[str, Any]:
         """What belongs to the results of the training; ``score`` is the teacher's."""

@@ -20,6 +20,7 @@ from ..atomic_write import atomic_path
 from ..embedded_model import find_model
 from ..file_lock import locked
 from ..inference.columns import warn_of_other_kind
+from ..model.files import fingerprint
 from .data_options import DataOptions
 from .inference_workers import infer_texts, round_weights
 from .kept_logits import KeptLogits
@@ -183,13 +184,3 @@ def _columns_of(config: Any, names: list[str] | None, teacher: str) -> list[int]
         raise ValueError(f"teacher {teacher} does not know the label {unknown[0]!r}: pass a model trained on these "
                          "labels, or one without a classifier, which is trained first.")
     return [theirs.index(name) for name in names]
-
-
-def fingerprint(name: str) -> str:
-    """A digest of the weights in a folder; a hub id stands for itself."""
-    if not Path(name).is_dir():
-        return name
-    digest = hashlib.sha256()
-    for path in sorted([*Path(name).glob("*.safetensors"), *Path(name).glob("*.bin")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

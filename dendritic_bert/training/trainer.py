@@ -29,6 +29,7 @@ from ..datasets.squad import Squad
 from ..growth.training import hold_out_rows, move_graphs
 from ..inference.tokenizer_files import load_tokenizer
 from ..model.configuration import DendriticBertConfig
+from ..model.files import fingerprint
 from .data_options import DataOptions
 from .defaults import fit_to_rows
 from .evaluation import scores
@@ -302,12 +303,13 @@ def _cut_rows(rows: EncodedRows, options: TrainingOptions) -> list[str]:
 
 
 def settings_that_matter(options: TrainingOptions, benchmark: Benchmark) -> dict[str, Any]:
-    """The options, and what is known of the rows, that must be the same when an interrupted training, or a search, is
-    continued."""
+    """The options, and what is known of the rows and of the model that training starts from, that must be the same when
+    an interrupted training, or a search, is continued. A path says nothing of what lies there now."""
     free = {"output_dir", "report_to", "wandb_project", "baseline", "calibrate"}  # the last two follow the training
     settings = {name: value for name, value in asdict(options).items() if name not in free}
     return settings | {"num_train": benchmark.num_train, "num_dev": benchmark.num_dev,
-                       "digest": benchmark.digest}
+                       "digest": benchmark.digest,
+                       "start_weights": options.checkpoint and fingerprint(options.checkpoint)}
 
 
 def _make_loss(options: TrainingOptions, benchmark: Benchmark) -> Loss | None:

@@ -264,6 +264,28 @@ def test_margins_in_place_of_a_teacher(options, glue, tmp_path):
         distill(options(teacher=None, extra_margins=[str(margins)]))
 
 
+def test_a_teacher_or_texts_that_have_changed_are_noticed(options, glue, tmp_path):
+    """By the digest, as the names of files stay what they were; an interrupted distillation then starts over."""
+    with open(f"{glue}/SST-2/train.tsv", encoding="utf-8") as file:
+        rows = [line.split("\t") for line in dict.fromkeys(file.read().splitlines()[1:])]
+    own = tmp_path / "own.csv"
+    own.write_text("text,label\n" + "".join(f'"{text}",{("bad", "good")[int(label)]}\n' for text, label in rows))
+    margins, extra = tmp_path / "margins.tsv", tmp_path / "extra.txt"
+
+    def digests(sign: int, text: str) -> list[str]:
+        margins.write_text("".join(f"{sign * (3 + place)}\t{text}\n" for place, (text, _) in enumerate(rows))
+                           + f"1\ta zebra\n1\t{text}\n")
+        extra.write_text(f"a zebra\n{text}\n")
+        given = {"teacher": None, "extra_margins": [str(margins)], "extra_text": [str(extra)]}
+        of_own, _ = distillation._open_labelled(DistillationOptions(train_file=str(own), output_dir="out", **given))
+        return [TeacherLabelledGlue(options(**given)).digest, of_own.digest]
+
+    first = digests(1, "some other words")
+    assert digests(1, "some other words") == first
+    for changed in (digests(-1, "some other words"), digests(1, "no words at all")):
+        assert not set(changed) & set(first)
+
+
 def test_another_student_has_another_builder(options, monkeypatch):
     built = []
 

@@ -109,6 +109,22 @@ def test_another_command_starts_over(options, stop):
     assert scores_alone(results) == scores_alone(train(options(lr=0.01, output_dir=options().output_dir + " 2")))
 
 
+def test_a_start_that_was_replaced_starts_over(options, tmp_path, stop):
+    """The name of the model stays, but its weights are others."""
+    for lr, name in ((0.02, "start"), (0.01, "other")):
+        train(options(epochs=1, lr=lr, output_dir=str(tmp_path / name)))
+    given = {"model_name": str(tmp_path / "start"), "max_length": 40}
+    unstop = stop(0, 2, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(options(**given))
+    unstop()
+    (tmp_path / "other" / "model.safetensors").replace(tmp_path / "start" / "model.safetensors")
+    results = train(options(**given))
+    whole = train(options(**given, output_dir=str(tmp_path / "whole")))
+    assert scores_alone(results) == scores_alone(whole)
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
 def test_a_training_in_use(options, stop):
     def second():
         with pytest.raises(BlockingIOError, match=r"^output_dir .*out is in use by another training: wait for it or"):
