@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Any
 
@@ -30,19 +30,26 @@ from .workspace import MODEL_TYPE
 SHOWN_LABELS = 6
 WITHOUT_POSITIONS = 1 << 20  # tokens of a row for a model that could read more; a book of 800 pages has half as many
 READ_TEXTS = 2000  # whose words the vocabulary of the package's encoder must hold
+# Options of the form that a saved model brings, and of its head, in the place of which an encoder gets a new one.
+SAVED_FORM = ("window_dendrites", "window_layers", "window_radius", "pooling", "embedding_norm", "encoder_pooling")
+SAVED_HEAD = ("head_hidden", "dendrite_activation")
+DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", "window_dropout_prob")
+DEFAULT_ACTIVATION = TrainingOptions.dendrite_activation
 OF_ENCODER = ("encoder_windows", "add_words", "word_share")  # options that nothing but a pretrained encoder uses
 
 
 def choose_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) -> Any:
     """``options`` with ``init`` "encoder" where ``model_name`` is a pretrained encoder, and "random", after a warning,
     where the vocabulary of the package's encoder lacks more than one in twenty words of the first ``texts``; and with
-    ``encoder_windows`` "on" where the encoder has one form alone.
+    ``encoder_windows`` "on" where the encoder has one form alone, or where ``window_dropout`` asks for windows.
 
     ``settings`` are those of the task: a regression of as many outputs goes on from ``model_name`` as a regression.
-    Raises ValueError if ``init`` is "encoder" and ``model_name`` is none, and for an option that an encoder alone has a
-    use for where training starts from none.
+    Raises ValueError if ``init`` is "encoder" and ``model_name`` is none, for an option that an encoder alone has a use
+    for where training starts from none, and for one that asks for another form than a model of this package has.
     """
     found = _find_start(options, texts, settings)
+    if (config := saved_config(found.checkpoint)) is not None:
+        _expect_form(found, config)
     given = [name for name in OF_ENCODER if getattr(options, name)]
     if found.init == "encoder" or not given:
         return found
@@ -65,7 +72,8 @@ def _find_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) ->
         options = replace(options, init="encoder")
     if options.init != "encoder":
         return options
-    if options.encoder_windows is None and not form_of(str(options.checkpoint), windows=False):
+    has_one_form = not form_of(str(options.checkpoint), windows=False)
+    if options.encoder_windows is None and (has_one_form or options.window_dropout):
         options = replace(options, encoder_windows="on")
     if options.model_name is not None:
         return options
@@ -80,12 +88,34 @@ def _find_start(options: Any, texts: Iterable[str], settings: dict[str, Any]) ->
     return replace(options, init="random")
 
 
+def _expect_form(options: Any, config: DendriticBertConfig) -> None:
+    """Raise ValueError for an option that asks for another form than the saved model of ``config`` has; the default of
+    the command asks for none."""
+    source = "the pretrained encoder" if options.model_name is None else f"model_name {options.model_name}"
+    names = [*SAVED_FORM, *(SAVED_HEAD if options.init != "encoder" else ())]
+    if not config.num_dendrites and "dendrite_activation" in names:
+        names.remove("dendrite_activation")  # there are none yet, and those to come will have it
+    for option in fields(options):
+        if option.name not in names:
+            continue
+        given, brought = getattr(options, option.name), getattr(config, option.name)
+        if given and given not in (option.default, options.own_defaults.get(option.name), brought):
+            raise ValueError(f"{option.name} is {given}, but {source} brings {brought}: leave it out.")
+    if options.init != "encoder" and 0 < options.num_dendrites < config.num_dendrites:
+        raise ValueError(f"num_dendrites is {options.num_dendrites}, but {source} brings {config.num_dendrites}, of "
+                         "which none is taken away: leave it out.")
+    if options.window_dropout and (not config.window_layers or options.encoder_windows == "off"):
+        raise ValueError(f"window_dropout is {options.window_dropout}, but {source} is taken without windows: leave it "
+                         "out.")
+
+
 def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
     """The tokenizer that ``options`` name, by itself or with its checkpoint, or a new one trained on ``texts``.
 
     That of a pretrained encoder gets the words of ``texts``, for which ``start_added_words`` makes rows.
 
-    Raises OSError if it cannot be loaded, ValueError if ``vocab_size`` cannot hold the characters of the texts.
+    Raises OSError if it cannot be loaded, ValueError if ``vocab_size`` cannot hold the characters of the texts, or if
+    ``cased`` is asked of one that makes texts lower case.
     """
     argument = "tokenizer_name" if options.checkpoint is None else "model_name"
     name = options.checkpoint or options.tokenizer_name
@@ -96,6 +126,10 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
     except (OSError, ValueError) as error:  # whose own messages are paragraphs
         raise OSError(f"the tokenizer of {argument} {name} cannot be loaded ({type(error).__name__}): pass a folder "
                       "that holds its tokenizer.json or vocab.txt, or a hub id.") from error
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    if options.cased and normalizer is not None and normalizer.normalize_str("A") != "A":
+        raise ValueError(f"cased is True, but {argument} {name} brings a tokenizer that makes texts lower case: leave "
+                         "it out.")
     if options.init == "encoder" and options.add_words:
         add_words(tokenizer, texts, options.add_words)
     return tokenizer
@@ -106,9 +140,11 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     task determines."""
     # What a checkpoint has of these belongs to other weights, and to other rows.
     settings = {"training_columns": None} | settings | {"temperature": 1.0}
-    for name in ("hidden_dropout_prob", "classifier_dropout"):
-        if getattr(options, name) is not None:
-            settings = settings | {name: getattr(options, name)}
+    for name, value in (("hidden_dropout_prob", options.hidden_dropout_prob),
+                        ("classifier_dropout", options.classifier_dropout),
+                        ("window_dropout_prob", options.window_dropout)):
+        if value is not None:
+            settings = settings | {name: value}
     head = {name: getattr(options, name) for name in ("num_dendrites", "dendrite_activation", "head_hidden")}
     if options.init == "encoder":
         return _put_on_encoder(model_class, options, settings | head)
@@ -117,7 +153,6 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     settings = settings | head | {name: getattr(options, name) for name in ("encoder_pooling", "window_dendrites",
                                                                             "window_layers", "window_radius")}
     settings["pooling"] = options.pooling or FORMS[options.has_windows]["pooling"]
-    settings["window_dropout_prob"] = options.window_dropout
     if options.embedding_norm is not None:
         settings["embedding_norm"] = options.embedding_norm
     if options.model_name is not None:
@@ -152,10 +187,10 @@ def _put_on_encoder(model_class: Any, options: TrainingOptions, settings: dict[s
     form = form_of(folder, windows=options.encoder_windows != "off")
     if options.encoder_windows == "off" and not form:
         raise ValueError(f"encoder_windows is off, but {folder} has no {WITHOUT_WINDOWS}: leave it out.")
-    encoder = DendriticBertForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **form)
-    fields = {name: value for name, value in encoder.config.to_dict().items() if name not in ("id2label", "label2id")}
-    fields["hidden_dropout_prob"] = 0.0
-    model = model_class(DendriticBertConfig.from_dict(fields | settings))
+    dropouts = {"hidden_dropout_prob": 0.0} | {name: settings[name] for name in DROPOUTS if name in settings}
+    encoder = DendriticBertForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **form, **dropouts)
+    values = {name: value for name, value in encoder.config.to_dict().items() if name not in ("id2label", "label2id")}
+    model = model_class(DendriticBertConfig.from_dict(values | settings))
     model.bert = encoder.bert
     return model
 
@@ -231,12 +266,14 @@ def goes_on_from_a_regression(options: TrainingOptions, num_labels: int) -> bool
 
 def _load_saved(model_class: Any, options: TrainingOptions, settings: dict[str, Any]) -> Any:
     """The saved model, whose shape stays, with an output for each label of ``settings``: the outputs of labels that it
-    knows are as they were, those of others start as a new head's do."""
-    model = model_class.from_pretrained(options.checkpoint, dtype=torch.float32)
+    knows are as they were, those of others start as a new head's do. Dropout, and the activation function of dendrites
+    where it has none yet, are those of ``options``."""
+    saved = saved_config(options.checkpoint)
+    changes = {name: settings[name] for name in DROPOUTS if name in settings}
+    if saved is not None and not saved.num_dendrites and options.dendrite_activation != DEFAULT_ACTIVATION:
+        changes["dendrite_activation"] = options.dendrite_activation
+    model = model_class.from_pretrained(options.checkpoint, dtype=torch.float32, **changes)
     config = model.config
-    if options.head_hidden not in (None, config.head_hidden):
-        raise ValueError(f"head_hidden is {options.head_hidden}, but model_name {options.model_name} brings "
-                         f"{config.head_hidden}: leave it out.")
     if options.num_dendrites > config.num_dendrites:
         resize_dendrites(model, options.num_dendrites)
     old, names = known_labels(config), list(settings.get("id2label", {}).values())

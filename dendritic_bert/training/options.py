@@ -124,7 +124,8 @@ class TrainingOptions(DataOptions):
         "help": "number of these layers, each of which looks twice as far as the one before (default: 0, for text_file "
                 f"from random numbers {WINDOWS['window_layers']})"})
     window_radius: int = field(default=1, metadata={"help": "tokens of a window on either side of its middle"})
-    window_dropout: float = field(default=0.0, metadata={"help": "dropout on what a window layer adds"})
+    window_dropout: float | None = field(default=None, metadata={
+        "help": "dropout on what a window layer adds (default: the checkpoint's, else 0)"})
     embedding_norm: Literal["layer_norm", "none"] | None = field(default=None, metadata={
         "help": "LayerNorm on the embeddings, or none (default: layer_norm; for a new model with windows none)"})
     max_length: int = field(default=BY_DATA, metadata={
@@ -222,8 +223,6 @@ class TrainingOptions(DataOptions):
         if min(sizes) < 0 or (min(sizes) == 0) != (max(sizes) == 0):
             raise ValueError(f"window_dendrites is {self.window_dendrites} and window_layers is {self.window_layers}, "
                              "expected two numbers above 0, or neither.")
-        if self.window_radius < 1:
-            raise ValueError(f"window_radius is {self.window_radius}, expected 1 or more.")
         for name, value in FORMS[self.has_windows].items():
             if getattr(self, name) is None and self.init == "random":
                 setattr(self, name, value)
@@ -244,10 +243,10 @@ class TrainingOptions(DataOptions):
                      "label_smoothing", "window_dropout", "word_share"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
-        if (self.add_words or 0) < 0:
-            raise ValueError(f"add_words is {self.add_words}, expected 0 or more.")
-        if self.num_dendrites < 0:
-            raise ValueError(f"num_dendrites is {self.num_dendrites}, expected 0 or more.")
+        for name, least in (("add_words", 0), ("num_dendrites", 0), ("window_radius", 1), ("patience", 1),
+                            ("dendrite_tries", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} is {value}, expected {least} or more.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}, expected one or more, all different.")
         expect_choice("class_weights", self.class_weights, ("none", "balanced"))
@@ -270,9 +269,6 @@ class TrainingOptions(DataOptions):
             remedy = "--ema 0" if self.ema and is_default else "one of the two"
             raise ValueError(f"early_stopping is True and {name} is {getattr(self, name)}, each of which decides which "
                              f"weights are kept: pass {remedy}.")
-        for name in ("patience", "dendrite_tries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more.")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share is {self.validation_share}, expected more than 0 and less than 1.")
         expect_choice("dendrite_schedule", self.dendrite_schedule, SCHEDULES)

@@ -1,6 +1,7 @@
 """What a training starts from: a new vocabulary, a tokenizer under random numbers, or a BERT checkpoint."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -342,3 +343,69 @@ def test_a_saved_model_forgets_what_was_fitted_to_its_weights(tmp_path):
     assert built.config.table_dtype is None
     assert built.config.temperature == 1.0
     assert built.config.training_columns is None
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a model with three labels, two dendrites each, and windows."""
+    return save_encoder(tmp_path / "saved", small_encoder(**WINDOWS, num_labels=3, num_dendrites=2,
+                                                          problem_type="single_label_classification"))
+
+
+@pytest.mark.parametrize(("given", "brought"), [
+    ({"window_dendrites": 8, "window_layers": 2}, "24"), ({"window_dendrites": 24, "window_layers": 3}, "2"),
+    ({"window_radius": 2}, "1"), ({"pooling": "mean_masked"}, "gated_mean"), ({"embedding_norm": "layer_norm"}, "none"),
+    ({"encoder_pooling": "mean"}, "cls"), ({"head_hidden": 5}, "None"), ({"dendrite_activation": "tanh"}, "sigmoid"),
+    ({"num_dendrites": 1}, "2, of which none is taken away"),
+], ids=str)
+def test_another_form_than_a_saved_model_has_is_refused(saved, given, brought):
+    options = TrainingOptions(train_file="a.csv", model_name=saved, **given)
+    message = rf"^\w+ is \w+, but model_name .*saved brings {brought}: leave it out\.$"
+    with pytest.raises(ValueError, match=message) as error:
+        choose_start(options, [], {"num_labels": 3})
+    assert str(error.value).split()[0] in given
+
+
+def test_the_form_that_a_saved_model_has_may_be_named(saved):
+    given = WINDOWS | {"num_dendrites": 2, "dendrite_activation": "sigmoid", "window_radius": 1}
+    options = TrainingOptions(train_file="a.csv", model_name=saved, **given)
+    assert choose_start(options, [], {"num_labels": 3}) == options
+    assert choose_start(replace(options, num_dendrites=3), [], {"num_labels": 3}).num_dendrites == 3
+
+
+@pytest.mark.parametrize("given", [{"window_radius": 2}, {"encoder_pooling": "mean"}], ids=str)
+def test_another_form_than_the_encoder_has_is_refused(given):
+    (name, value), = given.items()
+    with pytest.raises(ValueError, match=rf"^{name} is {value}, but the pretrained encoder brings \w+: leave it out"):
+        choose_start(TrainingOptions(train_file="a.csv", **given), [], {"num_labels": 3})
+
+
+def test_dropout_is_applied_to_what_is_loaded(saved, both):
+    """To the modules, as well as to the configuration; that of windows asks an encoder of two forms for them."""
+    given = {"train_file": "a.csv", "hidden_dropout_prob": 0.1, "classifier_dropout": 0.2, "window_dropout": 0.3}
+    settings = {"num_labels": 4}
+    for folder in (saved, both):
+        options = fit_to_rows(choose_start(TrainingOptions(model_name=folder, **given), [], settings), 1000, 4)
+        model = build_model(DendriticBertForSequenceClassification, options, settings, 0)
+        config = model.config
+        assert (config.hidden_dropout_prob, config.classifier_dropout, config.window_dropout_prob) == (0.1, 0.2, 0.3)
+        assert (model.bert.embeddings.dropout.p, model.dropout.p, model.bert.windows.dropout.p) == (0.1, 0.2, 0.3)
+    with pytest.raises(ValueError, match=r"^window_dropout is 0\.3, but model_name .* is taken without windows: leave"):
+        choose_start(TrainingOptions(model_name=both, encoder_windows="off", **given), [], settings)
+
+
+def test_dendrites_to_come_have_the_activation_that_is_asked_for(tmp_path):
+    folder = save_encoder(tmp_path / "linear", small_encoder(**BAG, num_labels=3, problem_type=None))
+    options = TrainingOptions(train_file="a.csv", model_name=folder, num_dendrites=2, dendrite_activation="tanh")
+    model = build_model(DendriticBertForSequenceClassification, choose_start(options, [], {"num_labels": 3}),
+                        {"num_labels": 3}, 0)
+    assert (model.classifier.num_dendrites, model.classifier.activation) == (2, "tanh")
+    assert model.config.dendrite_activation == "tanh"
+
+
+def test_capitals_that_a_tokenizer_does_not_keep(saved, tmp_path):
+    with pytest.raises(ValueError, match=r"^cased is True, but model_name .*saved brings a tokenizer that makes texts"):
+        make_tokenizer(TrainingOptions(train_file="a.csv", model_name=saved, cased=True), [])
+    hugging_face_tokenizer(lowercase=False).save_pretrained(tmp_path / "cased")
+    options = TrainingOptions(train_file="a.csv", tokenizer_name=str(tmp_path / "cased"), cased=True)
+    assert make_tokenizer(options, []).tokenize("The") == ["The"]

@@ -40,6 +40,7 @@ from dendritic_bert.training.options import DistillationOptions, SweepOptions, T
     ({"window_dendrites": 32}, "window_dendrites is 32 and window_layers is 0, expected two numbers above 0, or neith"),
     ({"window_dendrites": -1, "window_layers": -1}, "window_dendrites is -1 and window_layers is -1, expected two"),
     ({"window_radius": 0}, "window_radius is 0, expected 1 or more."),
+    ({"window_radius": 0, "train_file": "a.csv"}, "window_radius is 0, expected 1 or more."),
     ({"window_dropout": 1.0}, "window_dropout is 1.0, expected 0 or more and less than 1."),
     ({"init": "zeros"}, "init is 'zeros', expected one of encoder, random."),
     ({"init": "random", "model_name": "bert"}, "init is random and model_name is bert: pass one of the two."),
