@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,24 @@ class Workspace:
 
     folder: holds the files that become the result. runs: the scores of the finished seeds, one dict per seed. kept:
     what an interrupted training has written to the output folder, in words. holds_kept: whether the model in the output
-    folder is one that an interrupted training has written there, which a newer one may replace.
+    folder is one that an interrupted training has written there, which a newer one may replace. replaced: while the
+    result moves to the output folder, the files that an earlier model leaves there; else None.
     """
 
     def __init__(self, folder: Path, training: dict[str, Any], is_main: bool) -> None:
         self.folder, self.training, self.is_main = folder, training, is_main
         self.runs: list[dict[str, Any]] = []
         self.kept, self.holds_kept = "", False
-        with suppress(OSError, ValueError, KeyError):
+        self.replaced: list[str] | None = None
+        found: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
             found = json.loads((folder / RUNS_FILE).read_bytes())
-            self.holds_kept = found.get("holds_kept", False)
-            if found["training"] == training:
-                self.runs = found["runs"]
-                return
+        self.holds_kept = found.get("holds_kept", False)
+        if found.get("training") == training and "runs" in found:
+            self.runs = found["runs"]
+            return
+        if is_main and found.get("replaced") is not None:  # a move that was interrupted
+            self._finish_move(folder.parent, found["replaced"])
         if is_main:
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -69,7 +74,7 @@ class Workspace:
     @property
     def can_be_resumed(self) -> bool:
         """Whether the folder holds anything that the same command could continue from."""
-        return bool(self.runs) or not self.training or any(self.folder.glob("seed-*/checkpoint-*/trainer_state.json"))
+        return bool(self.runs) or any(self.folder.glob("seed-*/checkpoint-*/trainer_state.json"))
 
     def keep(self, folder: Path, output: Path) -> None:
         """Move the model in ``folder``, of an epoch before the last, to ``output``, and note that it is none of a
@@ -80,27 +85,34 @@ class Workspace:
         folder.rmdir()
 
     def publish(self, output: Path) -> None:
-        """Move every file up. What an earlier model had and this one has not is deleted."""
-        runs_file = self.folder / RUNS_FILE
-        self.training, self.runs = {}, []  # if the move is interrupted, what is left is ours but continues nothing
+        """Move every file up. What an earlier model had and this one has not is deleted. If the move is interrupted,
+        whoever opens the folder next ends it."""
+        is_model = _is_model(output / CONFIG)
+        self.replaced = [name for name in MODEL_FILES if is_model and not (self.folder / name).exists()]
+        self.training, self.runs = {}, []  # which nothing goes on from
         self._save()
-        for name in MODEL_FILES if _is_model(output / "config.json") else ():
-            if not (self.folder / name).exists():
-                (output / name).unlink(missing_ok=True)
-        move_model(self.folder, output)
-        runs_file.unlink()
+        self._finish_move(output, self.replaced)
+        (self.folder / RUNS_FILE).unlink()
+
+    def _finish_move(self, output: Path, replaced: list[str]) -> None:
+        move_model(self.folder, output, replaced)
+        self.holds_kept = False
 
     def _save(self) -> None:
         with atomic_path(self.folder / RUNS_FILE) as unfinished:
             unfinished.write_text(json.dumps({"training": self.training, "runs": self.runs,
-                                              "holds_kept": self.holds_kept}, indent=1), encoding="utf-8")
+                                              "holds_kept": self.holds_kept, "replaced": self.replaced}, indent=1),
+                                  encoding="utf-8")
 
 
-def move_model(folder: Path, output: Path) -> None:
+def move_model(folder: Path, output: Path, replaced: Sequence[str] = ()) -> None:
     """Move every file but the list of runs, the configuration last: without it ``output`` is not yet a model. So it
-    loses that of an older model first, whose weights must not be taken for the new one's or the reverse."""
+    loses that of an older model first, whose weights must not be taken for the new one's or the reverse, and then the
+    files ``replaced``. A second call goes on with a move that was interrupted."""
     if (folder / CONFIG).exists():
         (output / CONFIG).unlink(missing_ok=True)
+    for name in replaced:
+        (output / name).unlink(missing_ok=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
         if path.name == RUNS_FILE:
             continue
@@ -146,7 +158,8 @@ def _keeping_what_can_be_resumed(workspace: Workspace, output: Path) -> Iterator
     try:
         yield
     except BaseException as error:
-        if workspace.is_main and not (workspace.can_be_resumed or workspace.holds_kept):
+        has_notes = workspace.holds_kept or workspace.replaced is not None
+        if workspace.is_main and not (workspace.can_be_resumed or has_notes):
             shutil.rmtree(workspace.folder)
         if isinstance(error, KeyboardInterrupt) and workspace.can_be_resumed:
             raise KeyboardInterrupt(f"({workspace.kept}the same command goes on where this one ended)") from None

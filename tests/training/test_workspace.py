@@ -9,7 +9,7 @@ import pytest
 from helpers import tiny_bert
 from small_classifier import hugging_face_tokenizer
 from trained_files import FILES, same, scores_alone, weights
-from transformers import BertModel, Trainer
+from transformers import AutoTokenizer, BertModel, Trainer
 
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import train
@@ -155,13 +155,17 @@ def test_beside_other_files(options, tmp_path):
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
-def test_a_move_that_was_interrupted(options, tmp_path, monkeypatch):
-    """Some files have moved up, the configuration has not: the same command trains again and is not refused."""
-    whole = train(options(output_dir=str(tmp_path / "whole")))
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_a_move_that_was_interrupted(options, tmp_path, monkeypatch, name):
+    """Some files have moved up and others have not: nothing passes for a model, and whatever command comes next ends
+    the move, if it is to train another model, too."""
+    train(options(epochs=1))
+    (tmp_path / "out" / "vocab.txt").write_text("of the first model")
+    train(options(output_dir=str(tmp_path / "whole")))
     replace = os.replace
 
     def replace_some(source, target):
-        if Path(source).name == "config.json" and Path(target).parent.name == "out":
+        if Path(source).name == name and Path(target).parent.name == "out":
             raise KeyboardInterrupt
         replace(source, target)
 
@@ -169,8 +173,13 @@ def test_a_move_that_was_interrupted(options, tmp_path, monkeypatch):
         patch.setattr(os, "replace", replace_some)
         with pytest.raises(KeyboardInterrupt):
             train(options())
-    assert scores_alone(train(options())) == scores_alone(whole)
+    assert not (tmp_path / "out" / "config.json").exists()
+    monkeypatch.setattr(Trainer, "train", lambda self, **_: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(options(lr=0.01))
     assert sorted(os.listdir(tmp_path / "out")) == FILES
+    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
 
 
 def test_a_file_system_without_locks(options, monkeypatch):
