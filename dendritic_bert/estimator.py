@@ -28,6 +28,7 @@ from transformers import set_seed
 from .datasets.in_memory import InMemoryRows
 from .datasets.rows import RowDataset
 from .inference.classifier import TextClassifier
+from .training.data_options import expect_seed
 from .training.defaults import fit_to_rows
 from .training.fit import fit as fit_model
 from .training.fit import without_shard_bars
@@ -36,6 +37,7 @@ from .training.losses import make_loss, weighted_loss
 from .training.options import TrainingOptions
 from .training.workspace import Workspace
 
+MIN_FLOAT = np.finfo(np.float64).tiny  # by which weights may be divided where all are 0
 # Parameters that are options of ``TrainingOptions`` of the same name.
 OPTIONS = ("model_name", "init", "tokenizer_name", "dsn", "epochs", "batch_size", "lr", "head_lr_factor",
            "weight_decay", "word_dropout", "classifier_dropout", "label_smoothing", "vocab_size", "hidden_size",
@@ -155,6 +157,9 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
         missing = next((row for row, label in enumerate(y) if _is_missing(label)), None) if _is_column(y) else None
         if missing is not None:
             raise ValueError(f"y[{missing}] is missing: fill it, or leave the row out.")
+        numpy_dtype = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+        if numpy_dtype is not None:  # of pandas, which scikit-learn would make floats
+            y = y.to_numpy(numpy_dtype)
         is_indicator = type_of_target(y, input_name="y", raise_unknown=True) == "multilabel-indicator"
         if is_indicator:
             numbers: np.ndarray = np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float32)
@@ -174,18 +179,25 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
             return None
         weights = np.ones(num_rows) if sample_weight is None else column_or_1d(sample_weight).astype(np.float64)
         check_consistent_length(np.empty(num_rows), weights)
-        if not (weights >= 0).all():
-            raise ValueError("sample_weight holds a number that is negative or NaN: pass weights of 0 and more.")
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError("sample_weight holds a number that is negative, infinite or NaN: pass finite weights of 0 "
+                             "and more.")
         if self.class_weight is not None:
-            weights = weights * compute_sample_weight(self.class_weight, y)
-        if not weights.sum() > 0:
+            of_classes = compute_sample_weight(self.class_weight, y)
+            wrong = of_classes[~(np.isfinite(of_classes) & (of_classes >= 0))]
+            if len(wrong):
+                raise ValueError(f"class_weight holds {wrong[0]:g}: pass finite weights of 0 and more.")
+            weights = weights / max(weights.max(), MIN_FLOAT) * (of_classes / max(of_classes.max(), MIN_FLOAT))
+        if not weights.max() > 0:
             raise ValueError("sample_weight is zero for every row: at least one must be positive.")
+        weights = weights / weights.max()  # whose sum is finite
         return weights * len(weights) / weights.sum()
 
     def _train(self, rows: InMemoryRows, weights: np.ndarray | None) -> TextClassifier:
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        expect_seed("random_state", int(seed))
         given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
         with (tempfile.TemporaryDirectory() as folder, _random_numbers_of_its_own(int(seed)),
               without_shard_bars()):

@@ -97,6 +97,14 @@ def test_labels_come_back_in_their_own_dtype(labels):
     assert model.classes_.tolist() == sorted(labels.tolist())
 
 
+@pytest.mark.parametrize(("dtype", "expected"), [("Int64", np.int64), ("Int8", np.int8), ("boolean", np.bool_)])
+def test_labels_of_pandas_are_no_floats(dtype, expected):
+    y = pandas.Series(np.arange(60) % 2, dtype=dtype)
+    model = DendriticBertClassifier(**QUICK, class_weight="balanced").fit(TEXTS, y)
+    assert model.classes_.dtype == model.predict(TEXTS).dtype == expected
+    assert model.score(TEXTS, y) == 1
+
+
 def test_probabilities(fitted):
     """They are those of the classifier that was saved, rows of them sum to 1, and an answer is the largest."""
     found = fitted.predict_proba(TEXTS)
@@ -160,6 +168,18 @@ def test_weights():
     probabilities = [DendriticBertClassifier(**QUICK | {"epochs": 10}, class_weight=weight).fit(texts, y)
                      .predict_proba(texts[:1])[0, 0] for weight in (None, "balanced", {"rare": 27, "usual": 1})]
     assert probabilities == pytest.approx([0.25, 0.5, 0.9], abs=0.15)
+
+
+def test_weights_may_be_as_large_as_numbers_are(fitted):
+    model = DendriticBertClassifier(**QUICK, class_weight={"no": 1e308, "yes": 1e308}).fit(
+        TEXTS, CLASSES, np.full(60, 1e308))
+    np.testing.assert_allclose(model.predict_proba(TEXTS), fitted.predict_proba(TEXTS), atol=1e-4)
+
+
+def test_weights_that_a_last_step_has_made_infinite():
+    """No loss is computed after it."""
+    with pytest.raises(RuntimeError, match=r" holds NaN or infinite numbers after the last step, with a highest lr of"):
+        DendriticBertClassifier(**QUICK | {"epochs": 1, "batch_size": 60, "lr": 1e39}).fit(TEXTS, CLASSES)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
@@ -237,7 +257,13 @@ def test_labels_that_cannot_be_learnt():
         DendriticBertClassifier().fit(["a", "b"], ["no", "no"])
     with pytest.raises(ValueError, match="sample_weight is zero for every row"):
         DendriticBertClassifier().fit(["a", "b"], ["no", "yes"], [0, 0])
-    with pytest.raises(ValueError, match="sample_weight holds a number that is negative or NaN"):
-        DendriticBertClassifier().fit(["a", "b"], ["no", "yes"], [-1, 1])
+    for weight in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="sample_weight holds a number that is negative, infinite or NaN"):
+            DendriticBertClassifier().fit(["a", "b"], ["no", "yes"], [weight, 1])
+        with pytest.raises(ValueError, match=rf"^class_weight holds {weight}: pass finite weights of 0 and more\.$"):
+            DendriticBertClassifier(class_weight={"no": weight}).fit(["a", "b"], ["no", "yes"])
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match=rf"^random_state is {seed}, expected a number from 0 to 4294967295\.$"):
+            DendriticBertClassifier(random_state=seed).fit(["a", "b"], ["no", "yes"])
     with pytest.raises(ValueError, match="epochs is 0, expected more than 0"):
         DendriticBertClassifier(epochs=0).fit(["a", "b"], ["no", "yes"])

@@ -22,6 +22,7 @@ BENCHMARK_DEFAULTS: dict[str, dict[str, Any]] = {
               "weight_decay": 0.01},
     "own": {"max_length": 512},
 }
+LARGEST_SEED = 2**32 - 1
 OWN_ROWS = ("dev_file", "text_column", "text_pair_column", "label_column", "label_separator", "problem_type",
             "input_format", "delimiter", "dataset_config")  # options that mean something for own rows alone
 
@@ -123,3 +124,9 @@ def expect_choice(name: str, value: str, choices: Any) -> None:
     """Raise ValueError, which names the option, if ``value`` is not among ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
+
+
+def expect_seed(name: str, seed: int) -> None:
+    """Raise ValueError, which names the option, for a seed that numpy's generators do not take."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"{name} is {seed}, expected a number from 0 to {LARGEST_SEED}.")

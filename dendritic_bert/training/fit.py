@@ -58,6 +58,8 @@ def fit(
 
     ``held_out`` are the rows that decide when a dendrite grows; None if none is to grow. ``quiet`` is without progress,
     scores of the dev rows, and checkpoints. ``callbacks`` are called behind those of the training itself.
+
+    Raises RuntimeError if a loss, or a weight at the end, is not finite.
     """
     split = next(iter(dev_rows))
     standardised: Any = nullcontext()
@@ -87,6 +89,10 @@ def fit(
             trainer.train(resume_from_checkpoint=workspace.last_checkpoint(seed))
         else:
             train_and_grow(trainer, model, options, held_out, workspace.last_checkpoint(seed))
+    for name, parameter in model.named_parameters():  # what the last step does is in no loss
+        if not parameter.isfinite().all():
+            raise RuntimeError(f"{name} holds NaN or infinite numbers after the last step, with a highest lr of "
+                               f"{options.learning_rate:g}: lower lr.")
     if options.word_share and starts_fitted and can_be_folded(model, train_set.rows):
         fold_word_regression(model, train_set.rows, options.word_share, class_weight)
     elif options.word_share:

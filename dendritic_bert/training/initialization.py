@@ -114,9 +114,18 @@ def make_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
 
     That of a pretrained encoder gets the words of ``texts``, for which ``start_added_words`` makes rows.
 
-    Raises OSError if it cannot be loaded, ValueError if ``vocab_size`` cannot hold the characters of the texts, or if
-    ``cased`` is asked of one that makes texts lower case.
+    Raises OSError if it cannot be loaded, ValueError if ``vocab_size`` cannot hold the characters of the texts, if
+    ``cased`` is asked of one that makes texts lower case, or if ``max_length`` leaves no room for a text.
     """
+    tokenizer = _find_tokenizer(options, texts)
+    num_special = tokenizer.num_special_tokens_to_add()
+    if options.max_length <= num_special:
+        raise ValueError(f"max_length is {options.max_length}, of which the special tokens take {num_special} and a "
+                         f"text at least one: pass {num_special + 1} or more.")
+    return tokenizer
+
+
+def _find_tokenizer(options: TrainingOptions, texts: Iterable[str]) -> Any:
     argument = "tokenizer_name" if options.checkpoint is None else "model_name"
     name = options.checkpoint or options.tokenizer_name
     if name is None:

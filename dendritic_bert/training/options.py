@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from ..datasets.glue_tasks import find_task
 from ..embedded_model import EMBEDDED_ENCODER, find_model
-from .data_options import BY_DATA, DataOptions, expect_choice
+from .data_options import BY_DATA, DataOptions, expect_choice, expect_seed
 
 # Sizes of a model that starts from random numbers; a checkpoint brings its own.
 FRESH_SIZES = {"vocab_size": 30000, "hidden_size": 16, "max_position_embeddings": 512}
@@ -237,18 +237,20 @@ class TrainingOptions(DataOptions):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}, expected more than 0.")
-        if self.max_position_embeddings is not None and self.max_position_embeddings < 0:
-            raise ValueError(f"max_position_embeddings is {self.max_position_embeddings}, expected 0 or more.")
+        if not 0 <= (self.weight_decay or 0) < math.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}, expected 0 or more.")
         for name in ("word_dropout", "hidden_dropout_prob", "classifier_dropout", "warmup", "ema",
                      "label_smoothing", "window_dropout", "word_share"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more and less than 1.")
-        for name, least in (("add_words", 0), ("num_dendrites", 0), ("window_radius", 1), ("patience", 1),
-                            ("dendrite_tries", 1)):
+        for name, least in (("max_position_embeddings", 0), ("add_words", 0), ("num_dendrites", 0),
+                            ("window_radius", 1), ("patience", 1), ("dendrite_tries", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name} is {value}, expected {least} or more.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}, expected one or more, all different.")
+        for seed in self.seeds:
+            expect_seed("seeds", seed)
         expect_choice("class_weights", self.class_weights, ("none", "balanced"))
         expect_choice("save_dtype", self.save_dtype, SAVE_DTYPES)
         expect_choice("report_to", self.report_to, TRACKERS)
@@ -379,6 +381,7 @@ class DistillationOptions(TrainingOptions):
             raise ValueError(f"task is {self.task!r}, expected one whose rows are single texts with classes: sst2 or "
                              "cola.")
         expect_choice("student", self.student, STUDENTS)
+        expect_seed("teacher_seed", self.teacher_seed)
         for name in ("teacher_epochs", "teacher_lr", "teacher_batch_size", "temperature"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

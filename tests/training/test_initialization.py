@@ -409,3 +409,10 @@ def test_capitals_that_a_tokenizer_does_not_keep(saved, tmp_path):
     hugging_face_tokenizer(lowercase=False).save_pretrained(tmp_path / "cased")
     options = TrainingOptions(train_file="a.csv", tokenizer_name=str(tmp_path / "cased"), cased=True)
     assert make_tokenizer(options, []).tokenize("The") == ["The"]
+
+
+def test_a_max_length_without_room_for_a_text(saved):
+    message = r"^max_length is 2, of which the special tokens take 2 and a text at least one: pass 3 or more\.$"
+    for start in ({"model_name": saved}, {"init": "random"}):
+        with pytest.raises(ValueError, match=message):
+            make_tokenizer(TrainingOptions(train_file="a.csv", max_length=2, **start), ["a fox"] * 9)
