@@ -75,7 +75,9 @@ class DsnBody(nn.Module):
         The arguments are those of ``DendriticBertForSequenceClassification``; other arguments of ``BertModel`` are
         ignored. Raises RuntimeError for shapes that do not fit, and for a row longer than the position table.
         """
-        rows: Tensor = input_ids if inputs_embeds is None else inputs_embeds[..., 0].long()  # type: ignore[assignment]
+        rows: Any = input_ids
+        if inputs_embeds is not None:  # whose numbers are no ids: they have the shape of some
+            rows = torch.zeros_like(inputs_embeds[..., 0], dtype=torch.long)
         layout = Tokens(rows, attention_mask, cu_seqlens, token_type_ids, position_ids)
         validation.check_layout(layout)
         if rows.device.type == "cpu":

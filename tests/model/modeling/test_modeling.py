@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from helpers import shared_path, tiny_bert
 from transformers import BertForSequenceClassification, BertModel
 
-from dendritic_bert import DendriticBertForSequenceClassification
+from dendritic_bert import DendriticBertForSequenceClassification, DendriticBertModel
 
 LENGTHS = [5, 1, 9, 0]  # the last row is all padding
 NUM_LABELS = 3
@@ -122,6 +122,15 @@ def test_inputs_embeds(load, checkpoint, batch, path):
         (gradient,) = torch.autograd.grad(logits.square().sum(), inputs["inputs_embeds"])
         (expected_gradient,) = torch.autograd.grad(expected.square().sum(), wide["inputs_embeds"])
         assert_close(gradient, expected_gradient, 1e-4)
+
+
+def test_inputs_embeds_are_no_ids(checkpoint):
+    """Of the module path as well, which checks ids."""
+    embeds = torch.randn(2, 5, 32) - 5
+    with torch.no_grad():
+        expected = BertModel.from_pretrained(checkpoint).eval().embeddings(inputs_embeds=embeds)
+        found = DendriticBertModel.from_pretrained(checkpoint).eval()(inputs_embeds=embeds).last_hidden_state
+    torch.testing.assert_close(found, expected)
 
 
 def test_gradients_of_every_parameter(load, checkpoint, batch):
