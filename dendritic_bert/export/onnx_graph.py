@@ -194,7 +194,7 @@ def _pool(graph: _Graph, tables: ExportTables, x: str, ids: str, valid: str) -> 
         return graph.add("ReduceSum", x, columns, keepdims=0)
     h = x = _where(graph, valid, x)
     if tables.windows is not None:
-        h = graph.add("Concat", x, _windows(graph, tables.windows, x, valid), axis=-1)
+        h = graph.add("Concat", x, _windows(graph, tables.windows, x), axis=-1)
     if tables.gate is None:
         count = graph.add("ReduceSum", graph.to_float(valid), columns, keepdims=1)
     else:
@@ -212,10 +212,14 @@ def _pool(graph: _Graph, tables: ExportTables, x: str, ids: str, valid: str) -> 
     return graph.add("Div", total, graph.add("Max", count, least), name="pooled")
 
 
-def _windows(graph: _Graph, windows: tuple[Tensor, Tensor, Tensor], x: str, valid: str) -> str:
+def _windows(graph: _Graph, windows: tuple[Tensor, Tensor, Tensor], x: str) -> str:
     """u of the last window layer, ``[rows, length, M]``, 0 where a token is not valid, as ``x`` is."""
     input_weight, weight, bias = windows
-    is_valid = graph.add("Unsqueeze", valid, graph.constant("columns", [1], np.int64))  # [rows, 1, length]
+    # Behind each row stands a column of padding, since onnxruntime has no convolution of none.
+    columns = graph.constant("columns", [1], np.int64)
+    x = graph.add("Pad", x, graph.constant("a_column_of_x", [0, 0, 0, 0, 1, 0], np.int64))
+    mask = graph.add("Pad", "attention_mask", graph.constant("a_column", [0, 0, 0, 1], np.int64))
+    is_valid = graph.add("Unsqueeze", graph.add("Cast", mask, to=graph.onnx.TensorProto.BOOL), columns)
     u = graph.add("Transpose", x, perm=[0, 2, 1])
     for layer, layer_bias in enumerate(bias):
         taps = input_weight if layer == 0 else weight[layer - 1]  # [R, in, out]
@@ -225,7 +229,9 @@ def _windows(graph: _Graph, windows: tuple[Tensor, Tensor, Tensor], x: str, vali
             graph.constant(f"window_bias_{layer}", layer_bias), dilations=[2**layer], pads=[pad, pad]))
         u = graph.add("Where", is_valid, step if layer == 0 else graph.add("Add", u, step),
                       graph.constant("zero_float", 0, np.float32))
-    return graph.add("Transpose", u, perm=[0, 2, 1], name="windows")
+    u = graph.add("Transpose", u, perm=[0, 2, 1])
+    last = graph.constant("last_axis", [-1], np.int64)
+    return graph.add("Slice", u, graph.constant("first_column", [0], np.int64), last, columns, name="windows")
 
 
 def _linear(graph: _Graph, x: str, layer: DendriticLinear, prefix: str) -> str:

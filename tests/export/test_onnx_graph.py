@@ -109,6 +109,17 @@ def test_padding_is_not_looked_up_and_empty_rows_have_a_value(tmp_path, kind):
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_without_columns(tmp_path, kind):
+    """As of empty texts alone, to which a tokenizer adds no special tokens: rows of padding in no column."""
+    model = windowed_model(**KINDS[kind])
+    onnx_graph.write_onnx(make_tables(model, "float32", False), tmp_path / "model.onnx", {})
+    none, padding = ({name: torch.zeros(3, length, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+                     for length in (0, 2))
+    found, = onnx_graph.run_onnx(tmp_path / "model.onnx", [none])
+    torch.testing.assert_close(found.double(), exact(model, padding), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "value"), [("input_ids", 600), ("token_type_ids", 2)])
 @pytest.mark.parametrize("kind", ["bag", "recipe"])
 def test_what_is_out_of_range_is_an_error(tmp_path, kind, name, value):
