@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, BinaryIO
 
 from .file_formats import TABLE_FORMATS, compression_of
@@ -48,14 +49,31 @@ def _write_table(format: str, rows: BinaryIO, target: BinaryIO) -> None:
     import pyarrow.parquet
 
     with pa.ipc.open_stream(rows) as reader:
+        # Pages of Parquet would end where chunks do.
+        groups = (pa.Table.from_batches(parts).combine_chunks() for parts in _groups(reader))
+        first = next(groups, reader.schema.empty_table())
         if format == "parquet":
-            writer: Any = pa.parquet.ParquetWriter(target, reader.schema, compression="zstd")
+            writer: Any = pa.parquet.ParquetWriter(target, reader.schema, compression="zstd",
+                                                   use_dictionary=_repeated(first))
         else:
             writer = pa.ipc.new_file(target, reader.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         with writer:
-            for parts in _groups(reader):
-                group = pa.Table.from_batches(parts).combine_chunks()  # pages of Parquet would end where chunks do
+            for group in chain([first] if len(first) else [], groups):
                 writer.write_table(group if format == "parquet" else _copy(group), len(group))
+
+
+def _repeated(table: Any) -> list[str]:
+    """The columns whose values repeat, which Parquet writes as numbers of a dictionary. For others, as texts and scores
+    mostly are, the dictionary takes time, 0.08 of 0.67 us a row, and makes the file larger, by 4 %."""
+    import pyarrow as pa
+    import pyarrow.compute
+
+    def repeats(column: Any) -> bool:
+        return not (pa.types.is_nested(column.type) or pa.types.is_null(column.type)) and (
+            2 * pa.compute.count_distinct(column, "all").as_py() <= len(column))
+
+    head = table[:1000]
+    return [name for name, column in zip(head.column_names, head.columns) if repeats(column)]
 
 
 def _groups(batches: Any) -> Iterator[list[Any]]:

@@ -161,10 +161,16 @@ class ResumableOutput:
         try:
             with self._file:
                 self._let_it_grow(is_whole=error_type is None)
-                self._save()
-            if error_type is None:
-                self._publish()
+                self._start_saving()
+                try:  # the finished file is made while the disk takes the partial one
+                    finished = self._finished() if error_type is None else None
+                finally:
+                    self._saving.result()  # type: ignore[union-attr]
+            if finished is not None:
+                self._publish(finished)
         except BaseException:
+            if self._finish:
+                self.whole.unlink(missing_ok=True)
             self._close_journal(remove=False)
             raise
         finally:
@@ -184,14 +190,9 @@ class ResumableOutput:
         self.write_part(data)
         self._tail, self._position = self._last_bytes, position._replace(output_bytes=self._num_bytes)
 
-    def _save(self) -> None:
-        """Put everything up to the position on the disk, and say so in the journal."""
-        self._start_saving()
-        if self._saving is not None:
-            self._saving.result()
-
     def _start_saving(self) -> None:
-        """Let a thread do so, because a disk takes milliseconds. Raises the error of the time before."""
+        """Let a thread put everything up to the position on the disk, and say so in the journal, because a disk takes
+        milliseconds. Raises the error of the time before."""
         assert self._position is not None, "begin() comes first"
         before, self._saving = self._saving, None
         if before is not None:
@@ -288,9 +289,8 @@ class ResumableOutput:
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
-    def _publish(self) -> None:
+    def _publish(self, finished: Path) -> None:
         """Give the finished file its name, or copy it if it cannot be renamed, as onto a file that is a mount point."""
-        finished = self._finished()
         keeps_owner = not self.path.exists() or _take_over(self.path, finished)
         try:
             if keeps_owner:

@@ -66,6 +66,17 @@ def test_a_table_without_rows(tmp_path):
     assert (len(table), table.column_names) == (0, ["flag", "text", "score", "tags"])
 
 
+def test_what_repeats_has_a_dictionary(tmp_path):
+    columns = [Column("text", "text"), Column("label", "label"), Column("score", "score"),
+               Column("nothing", "value", pa.null())]
+    formatter = ArrowFormatter(columns)
+    rows = [(f"text {n}", "no" if n % 3 else "yes", n / 3, None) for n in range(2000)]
+    finish(tmp_path, "out", "parquet", formatter.header + formatter.rows(list(zip(*rows))))
+    group = pa.parquet.ParquetFile(tmp_path / "out").metadata.row_group(0)
+    assert [group.column(number).has_dictionary_page for number in range(3)] == [False, True, False]
+    assert pa.parquet.read_table(tmp_path / "out").column("text").to_pylist() == [row[0] for row in rows]
+
+
 def test_gzip_and_zstd(tmp_path):
     packed = finish(tmp_path, "out.csv.gz", "csv", LINES)
     assert gzip.decompress(packed) == LINES
