@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import optuna
 
 FIRST_TRIALS = 5  # which all run to their end
+TRIAL_FOLDER = ".unfinished-trial"  # in output_dir, where one trial after another works; no name that a user would give
 
 
 def sweep(options: SweepOptions) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _search(options: SweepOptions, output: Path) -> dict[str, Any]:
     study = _open_study(options, benchmark, output)
     while (number := len(_finished_trials(study))) < options.trials:
         print(f"trial {number + 1} of {options.trials}", file=sys.stderr, flush=True)
-        study.optimize(lambda trial: _train_trial(trial, options, benchmark, output / "trial"), n_trials=1)
+        study.optimize(lambda trial: _train_trial(trial, options, benchmark, output / TRIAL_FOLDER), n_trials=1)
     if not _scored_trials(study):
         raise RuntimeError(f"none of {options.trials} trials has a score, as every loss became infinite or NaN: narrow "
                            "the space.")

@@ -174,6 +174,15 @@ def test_two_searches_in_one_folder_at_once_are_refused(own_search, tmp_path):
     assert not (tmp_path / "out" / "sweep.lock").exists()
 
 
+def test_a_folder_of_the_users_stays(own_search, tmp_path):
+    """What the trials write is deleted after each, and nothing else is."""
+    (tmp_path / "out" / "trial").mkdir(parents=True)
+    (tmp_path / "out" / "trial" / "notes.txt").write_text("mine")
+    sweep(own_search())
+    assert [path.name for path in (tmp_path / "out" / "trial").iterdir()] == ["notes.txt"]
+    assert not list((tmp_path / "out").glob(".unfinished*"))
+
+
 def test_a_search_of_a_version_that_kept_no_settings_is_refused(own_search, tmp_path):
     (tmp_path / "out").mkdir()
     study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}", study_name="rows",
