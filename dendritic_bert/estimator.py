@@ -163,6 +163,10 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
         is_indicator = type_of_target(y, input_name="y", raise_unknown=True) == "multilabel-indicator"
         if is_indicator:
             numbers: np.ndarray = np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float32)
+            others = numbers[(numbers != 0) & (numbers != 1)]
+            if others.size:  # of which the loss would make targets below 0 and above 1
+                raise ValueError(f"y is an indicator matrix that holds {others[0]:g}: pass 1 for a label that a row "
+                                 f"has and 0 for one that it has not, such as (y == {numbers.max():g}).astype(int).")
             self.classes_ = np.arange(numbers.shape[1])
         else:
             y = column_or_1d(y, warn=True)

@@ -159,6 +159,16 @@ def test_several_labels_of_a_row():
     assert weighted.predict(texts)[:, 0].all(), "rows without the first label weigh nothing"
 
 
+@pytest.mark.parametrize("values", [(-1, 1), (0, 2), (1, 2)])
+def test_an_indicator_matrix_of_other_numbers(values):
+    """scikit-learn takes any two numbers for one; the loss would learn another target than the labels."""
+    y = np.array(values)[np.random.default_rng(0).integers(0, 2, (len(TEXTS), 2))]
+    other = values[0] if values[1] == 1 else 2
+    with pytest.raises(ValueError, match=rf"^y is an indicator matrix that holds {other}: pass 1 for a label .* such as "
+                                         rf"\(y == {max(values)}\)\.astype\(int\)\.$"):
+        DendriticBertClassifier(**QUICK).fit(TEXTS, y)
+
+
 def test_weights():
     """Rows of no weight are not learnt from; a rare class that weighs as much as the other is found."""
     wrong = np.where(np.arange(60) < 20, np.where(CLASSES == "no", "yes", "no"), CLASSES)
