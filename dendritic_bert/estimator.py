@@ -202,7 +202,9 @@ class DendriticBertClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         expect_seed("random_state", int(seed))
-        given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
+        parameters = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
+        given = {name: value.item() if isinstance(value, np.generic) else value  # a ParameterGrid of arrays has such
+                 for name, value in parameters.items()}
         with (tempfile.TemporaryDirectory() as folder, _random_numbers_of_its_own(int(seed)),
               without_shard_bars()):
             options = TrainingOptions(benchmark="own", output_dir=folder, seeds=[int(seed)], **given)

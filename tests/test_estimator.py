@@ -169,6 +169,13 @@ def test_an_indicator_matrix_of_other_numbers(values):
         DendriticBertClassifier(**QUICK).fit(TEXTS, y)
 
 
+def test_parameters_of_numpy(fitted):
+    """ParameterGrid takes them from arrays."""
+    arrays = {name: np.array([value])[0] for name, value in QUICK.items()}
+    found = DendriticBertClassifier(**arrays, dsn=np.True_).fit(TEXTS, CLASSES)
+    assert (found.predict_proba(TEXTS) == fitted.predict_proba(TEXTS)).all()
+
+
 def test_weights():
     """Rows of no weight are not learnt from; a rare class that weighs as much as the other is found."""
     wrong = np.where(np.arange(60) < 20, np.where(CLASSES == "no", "yes", "no"), CLASSES)
