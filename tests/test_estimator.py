@@ -164,7 +164,7 @@ def test_an_indicator_matrix_of_other_numbers(values):
     """scikit-learn takes any two numbers for one; the loss would learn another target than the labels."""
     y = np.array(values)[np.random.default_rng(0).integers(0, 2, (len(TEXTS), 2))]
     other = values[0] if values[1] == 1 else 2
-    with pytest.raises(ValueError, match=rf"^y is an indicator matrix that holds {other}: pass 1 for a label .* such as "
+    with pytest.raises(ValueError, match=rf"^y is an indicator matrix that holds {other}: pass 1 for .*, such as "
                                          rf"\(y == {max(values)}\)\.astype\(int\)\.$"):
         DendriticBertClassifier(**QUICK).fit(TEXTS, y)
 
