@@ -8,6 +8,7 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "vocab.txt")
 # Of a pretrained encoder alone; packed_encoder.py says what they hold.
 PROJECTION, WITHOUT_WINDOWS = "projection.safetensors", "without_windows.safetensors"
+BAG_FOLDER = "without_windows"  # of two encoders that were trained together: the one without windows
 # Plain PyTorch in one file, with which transformers loads a model where this package is not installed, and what a
 # configuration says of it: Auto class -> class in the file.
 REMOTE_CODE_FILE = "modeling_dendritic_bert.py"

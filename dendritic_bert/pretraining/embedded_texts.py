@@ -16,6 +16,7 @@ from ..datasets.benchmark import Benchmark
 from ..datasets.packed_files import pack_rows
 from ..datasets.rows import EncodedRows, Rows, encode_rows, pad_rows
 from ..inference.tokenization import PackedTokenizer
+from ..model.files import BAG_FOLDER
 from ..model.modeling import DendriticBertForSequenceClassification
 from .joint_encoder import JointEncoder
 from .kept_embeddings import embed_texts
@@ -78,7 +79,7 @@ class EmbeddedTexts(Benchmark):
         return DendriticBertForSequenceClassification.from_pretrained(folder)
 
     def folders(self, folder: Path) -> list[Path]:
-        return [folder, folder / "without_windows"] if self.model_class is JointEncoder else [folder]
+        return [folder, folder / BAG_FOLDER] if self.model_class is JointEncoder else [folder]
 
     def texts(self) -> Iterable[str]:
         return self._texts

@@ -29,6 +29,7 @@ from .pictures import draw_confusion_matrix, draw_reliability, draw_values
 
 CLASSES, LABELS, VALUES = "single_label_classification", "multi_label_classification", "regression"
 MATRIX_PICTURE, RELIABILITY_PICTURE, VALUES_PICTURE = "confusion_matrix.png", "reliability.png", "predicted_values.png"
+PICTURES = (MATRIX_PICTURE, RELIABILITY_PICTURE, VALUES_PICTURE)
 MOST_IN_TABLE = 12  # classes up to which the confusion matrix is a table; of more, the pairs are listed
 MOST_IN_MATRIX = 2000  # classes up to which there is a matrix at all: 32 MB
 TITLES = {"macro_f1": "macro F1", "micro_f1": "micro F1", "ece": "ECE", "pearson": "Pearson", "spearman": "Spearman",

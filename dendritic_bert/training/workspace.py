@@ -17,11 +17,14 @@ from typing import Any
 
 from ..atomic_write import atomic_path
 from ..file_lock import locked
-from ..model.files import CONFIG, MODEL_FILES
+from ..growth.perforatedai_rule import SAVE_NAME
+from ..model.files import BAG_FOLDER, CONFIG, MODEL_FILES
 from ..system_errors import NO_SPACE
+from .evaluation_report import PICTURES
 
 MODEL_TYPE = "dendritic_bert"
 FOLDER = ".unfinished"
+WRITTEN = (*MODEL_FILES, *PICTURES, BAG_FOLDER, SAVE_NAME)  # the names that trainings write in OUTPUT_DIR
 RUNS_FILE = "runs.json"  # in that folder, where it shows that the folder is this program's
 # How safetensors and torch.save report a full disk, as they give no errno.
 NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing")
@@ -108,7 +111,8 @@ class Workspace:
 def move_model(folder: Path, output: Path, replaced: Sequence[str] = ()) -> None:
     """Move every file but the list of runs, the configuration last: without it ``output`` is not yet a model. So it
     loses that of an older model first, whose weights must not be taken for the new one's or the reverse, and then the
-    files ``replaced``. A second call goes on with a move that was interrupted."""
+    files ``replaced``. In a folder that both have, what only ``output`` has there stays: it may be a user's. A second
+    call goes on with a move that was interrupted."""
     if (folder / CONFIG).exists():
         (output / CONFIG).unlink(missing_ok=True)
     for name in replaced:
@@ -117,8 +121,10 @@ def move_model(folder: Path, output: Path, replaced: Sequence[str] = ()) -> None
         if path.name == RUNS_FILE:
             continue
         if path.is_dir() and (output / path.name).is_dir():
-            shutil.rmtree(output / path.name)
-        os.replace(path, output / path.name)
+            move_model(path, output / path.name)
+            path.rmdir()
+        else:
+            os.replace(path, output / path.name)
 
 
 @contextmanager
@@ -173,22 +179,26 @@ def _keeping_what_can_be_resumed(workspace: Workspace, output: Path) -> Iterator
 def _refuse_files_of_others(output: Path, folder: Path) -> None:
     """Raise FileExistsError if a training would delete or replace files that this program has not written."""
     in_folder = set(os.listdir(folder)) if folder.is_dir() else set()
-    if in_folder and not _is_runs_file(folder / RUNS_FILE) and in_folder != {f"{RUNS_FILE}.new"}:
+    notes = _notes(folder / RUNS_FILE)
+    if in_folder and not notes and in_folder != {f"{RUNS_FILE}.new"}:
         raise FileExistsError(f"{folder} is not a folder of this program, as it holds no {RUNS_FILE} of a training: "
                               "move it, or name another output_dir.")
-    if in_folder or _is_model(output / "config.json"):
+    has_moved = notes.get("holds_kept") or notes.get("replaced") is not None  # files of a training to OUTPUT_DIR
+    if has_moved or _is_model(output / CONFIG):
         return
-    for name in MODEL_FILES:
+    for name in WRITTEN:
         if (output / name).exists():
             raise FileExistsError(f"output_dir {output} holds {name} but no model of this program, which would replace "
-                                  "that file: name another folder.")
+                                  "that: name another folder.")
 
 
-def _is_runs_file(path: Path) -> bool:
+def _notes(path: Path) -> dict[str, Any]:
+    """What a list of runs holds; nothing if it is none of this program."""
     try:
-        return {"training", "runs"} <= json.loads(path.read_bytes()).keys()
+        found = json.loads(path.read_bytes())
+        return found if {"training", "runs"} <= found.keys() else {}
     except (OSError, ValueError, AttributeError):
-        return False
+        return {}
 
 
 def _is_model(path: Path) -> bool:

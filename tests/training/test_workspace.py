@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer, BertModel, Trainer
 
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import train
+from dendritic_bert.training.workspace import open_workspace
 
 
 def test_an_output_folder_that_cannot_be_written(options, tmp_path, monkeypatch):
@@ -134,7 +136,8 @@ def test_a_training_in_use(options, stop):
     assert len(train(options())["runs"]) == 1
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", ".unfinished/notes.txt"])
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "confusion_matrix.png",
+                                  "without_windows/notes.txt", "PAI/best_model.pt", ".unfinished/notes.txt"])
 def test_files_of_others_are_left_alone(options, tmp_path, name):
     """A project's own README.md, another program's model, a folder of our name: all are found before the training."""
     path = tmp_path / "out" / name
@@ -144,6 +147,33 @@ def test_files_of_others_are_left_alone(options, tmp_path, name):
         train(options())
     assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == [path]
     assert path.read_text() == '{"model_type": "bert"}'
+
+
+def test_files_of_others_in_the_folders_of_a_model(tmp_path):
+    """A folder that a model brings along takes the place of the older one's file by file."""
+    for content in ("old", "new"):
+        with open_workspace(str(tmp_path / "out"), {}) as workspace:
+            for folder in (workspace.folder, workspace.folder / "without_windows", workspace.folder / "PAI"):
+                folder.mkdir(exist_ok=True)
+                (folder / "config.json").write_text('{"model_type": "dendritic_bert"}')
+                (folder / "model.safetensors").write_text(content)
+        (tmp_path / "out" / "without_windows" / "notes.txt").write_text("mine")
+    assert sorted(os.listdir(tmp_path / "out")) == ["PAI", "config.json", "model.safetensors", "without_windows"]
+    for folder in ("", "PAI", "without_windows"):
+        assert (tmp_path / "out" / folder / "model.safetensors").read_text() == "new"
+    assert (tmp_path / "out" / "without_windows" / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_that_came_after_an_interruption(tmp_path):
+    """A training that was interrupted without a model has put nothing beside it that it could replace."""
+    with suppress(ZeroDivisionError), open_workspace(str(tmp_path / "out"), {"lr": 1}) as workspace:
+        workspace.finish_run({"seed": 0})
+        raise ZeroDivisionError
+    (tmp_path / "out" / "README.md").write_text("mine")
+    with (pytest.raises(FileExistsError, match=r"holds README\.md but no model of this program"),
+          open_workspace(str(tmp_path / "out"), {"lr": 1})):
+        pass
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
 
 
 def test_beside_other_files(options, tmp_path):
