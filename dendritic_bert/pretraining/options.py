@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..training.data_options import expect_choice
+from ..training.data_options import expect_choice, expect_other_folder
 from ..training.options import TrainingOptions
 
 POOLINGS = ("folder", "mean", "cls")
@@ -79,6 +79,7 @@ class PretrainingOptions(TrainingOptions):
         super().__post_init__()
         if self.teacher is None:
             raise ValueError("teacher is not given: name the sentence encoder to learn from.")
+        expect_other_folder("teacher", self.teacher, self.output_dir)
         if not self.text_file:
             raise ValueError("text_file is not given: name files of texts.")
         if self.joint and not (self.has_windows and self.model_name is None and self.embedding_norm == "none"):

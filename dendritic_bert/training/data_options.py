@@ -6,6 +6,7 @@ imports torch or transformers.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +125,13 @@ def expect_choice(name: str, value: str, choices: Any) -> None:
     """Raise ValueError, which names the option, if ``value`` is not among ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
+
+
+def expect_other_folder(name: str, folder: str | Path, output_dir: str) -> None:
+    """Raise ValueError, which names the option, for a ``folder`` of a teacher that is ``output_dir``."""
+    if os.path.realpath(folder) == os.path.realpath(output_dir):
+        raise ValueError(f"{name} and output_dir are both {output_dir}, where the result would replace the teacher: "
+                         "name another output_dir.")
 
 
 def expect_seed(name: str, seed: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from ..datasets.glue_tasks import find_task
 from ..embedded_model import EMBEDDED_ENCODER, find_model
-from .data_options import BY_DATA, DataOptions, expect_choice, expect_seed
+from .data_options import BY_DATA, DataOptions, expect_choice, expect_other_folder, expect_seed
 
 # Sizes of a model that starts from random numbers; a checkpoint brings its own.
 FRESH_SIZES = {"vocab_size": 30000, "hidden_size": 16, "max_position_embeddings": 512}
@@ -380,6 +380,8 @@ class DistillationOptions(TrainingOptions):
         if self.benchmark == "squad" or (self.benchmark == "glue" and not is_single_text_task(self.task)):
             raise ValueError(f"task is {self.task!r}, expected one whose rows are single texts with classes: sst2 or "
                              "cola.")
+        if self.teacher is not None:
+            expect_other_folder("teacher", self.teacher, self.output_dir)
         expect_choice("student", self.student, STUDENTS)
         expect_seed("teacher_seed", self.teacher_seed)
         for name in ("teacher_epochs", "teacher_lr", "teacher_batch_size", "temperature"):

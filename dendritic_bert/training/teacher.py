@@ -21,7 +21,7 @@ from ..embedded_model import find_model
 from ..file_lock import locked
 from ..inference.columns import warn_of_other_kind
 from ..model.files import fingerprint
-from .data_options import DataOptions
+from .data_options import DataOptions, expect_other_folder
 from .inference_workers import infer_texts, round_weights
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
@@ -38,7 +38,8 @@ def prepare_teacher(options: DistillationOptions, folder: Path, rows: str = "") 
     the one that is fine-tuned from it into ``folder`` by the first call and found there by later ones.
 
     ``rows`` is a digest of the training rows. Raises OSError if the teacher cannot be loaded, ValueError if it has no
-    head and there are no labels to train one, or if ``folder`` holds a teacher that was fine-tuned otherwise.
+    head and there are no labels to train one, or if ``folder`` holds a teacher that was fine-tuned otherwise, or is the
+    one that the student is written to.
     """
     name = find_model(options.teacher)
     if is_classifier(teacher_config(name)):
@@ -46,6 +47,7 @@ def prepare_teacher(options: DistillationOptions, folder: Path, rows: str = "") 
     if options.text_file:
         raise ValueError(f"teacher {name} has no classifier, and text_file has no labels to train one on: pass a "
                          "sequence classifier.")
+    expect_other_folder("teacher_dir", folder, options.output_dir)
     asked = {"encoder": fingerprint(name), "rows": rows} | {option: getattr(options, option) for option in FINE_TUNING}
     if not _is_fine_tuned(folder, asked):
         print(f"teacher {name} has no classifier: it is fine-tuned into {folder}", file=sys.stderr, flush=True)

@@ -36,6 +36,7 @@ def test_the_command_gives_the_same_options():
     ({"words_from": "a"}, "words_from is 'a'"), ({"num_held_out": 0}, "num_held_out is 0"),
     ({"teacher_max_length": 0}, "teacher_max_length is 0"), ({"gram_weight": -1.0}, "gram_weight is -1"),
     ({"joint": True}, "joint is True"), ({"hold_out": 0.1}, "hold_out is 0.1"),
+    ({"teacher": "encoder", "output_dir": "x/../encoder"}, "^teacher and output_dir are both x/../encoder, where"),
     ({"window_layers": 3}, "window_dendrites is 0 and window_layers is 3")])
 def test_what_cannot_be_used(changes, message):
     with pytest.raises(ValueError, match=message):

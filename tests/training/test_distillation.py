@@ -145,6 +145,15 @@ def test_a_fine_tuned_teacher_labels_no_other_rows(encoder, tmp_path, reviews):
         distill(DistillationOptions(**settings))
 
 
+def test_a_teacher_is_not_replaced_by_its_student(options, encoder, oracle, tmp_path):
+    """Neither the one that is given nor the one that is fine-tuned first."""
+    with pytest.raises(ValueError, match=r"^teacher and output_dir are both .*, where the result would replace the te"):
+        options(output_dir=f"{oracle}/")
+    with pytest.raises(ValueError, match=r"^teacher_dir and output_dir are both .*out, where the result would replace"):
+        distill(options(teacher=encoder, teacher_dir=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_teacher_is_fine_tuned_as_the_rows_need(encoder, tmp_path, reviews, capsys):
     """135 rows: 3 x (1,000,000 / n)^(1/4) epochs, of which BERT's encoder gets half, 10 at most (docs/own_data.md). For
     a benchmark it is what it was."""
