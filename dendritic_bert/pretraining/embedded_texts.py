@@ -45,6 +45,9 @@ class EmbeddedTexts(Benchmark):
         self.model_class: Any = JointEncoder if options.joint else DendriticBertForSequenceClassification
         self.teacher = SentenceEncoder(str(options.teacher), options.teacher_pooling, options.teacher_max_length,
                                        options.teacher_bf16)
+        if self.teacher.max_length < options.teacher_max_length:
+            print(f"teacher {self.teacher.name} reads the first {self.teacher.max_length} tokens of a text, fewer than "
+                  f"teacher_max_length, {options.teacher_max_length}", file=sys.stderr, flush=True)
         self.source = ", ".join(Path(file).name for file in options.text_file)
         self._texts = Texts(options.text_file, options.text_column, options.num_held_out)
         self.num_train, self.num_dev = self._texts.num_train, self._texts.num_held_out

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ..model.files import fingerprint
 from ..training.inference_workers import infer_texts, round_weights
+from ..training.teacher import num_positions
 
 POOLING_FILE = Path("1_Pooling", "config.json")  # of sentence-transformers
 MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
@@ -23,19 +24,20 @@ MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 class SentenceEncoder:
     """Texts -> embeddings of length 1, from a model of transformers.
 
-    dimension: D. digest: tells this teacher with these settings from any other.
+    max_length: tokens to which a text is cut. dimension: D. digest: tells this teacher with these settings from any
+    other.
 
     Args:
         name: a folder or a hub id.
         pooling: "mean", "cls", or "folder": what ``read_pooling`` finds.
-        max_length: tokens to which a text is cut.
+        max_length: tokens to which a text is cut, where the model and its tokenizer do not read fewer.
         bf16: whether matrix products are in bfloat16.
 
     Raises OSError if it cannot be loaded, ValueError for a pooling that is neither mean nor cls.
     """
 
     def __init__(self, name: str, pooling: str = "folder", max_length: int = 128, bf16: bool = False) -> None:
-        self.name, self.max_length, self.bf16 = name, max_length, bf16
+        self.name, self.bf16 = name, bf16
         self.pooling = read_pooling(name) if pooling == "folder" else pooling
         try:
             # "eager" is 7 % faster here than "sdpa": texts are short, and those of a batch about equally long.
@@ -44,10 +46,11 @@ class SentenceEncoder:
         except (OSError, ValueError) as error:
             raise OSError(f"teacher {name} cannot be loaded ({type(error).__name__}): pass a folder or a hub id of a "
                           "transformers model.") from error
+        self.max_length = int(min(max_length, self.tokenizer.model_max_length, num_positions(self.model)))
         if bf16:
             round_weights(self.model)
         self.dimension: int = self.model.config.hidden_size
-        key = json.dumps([fingerprint(name), self.pooling, max_length, bf16])
+        key = json.dumps([fingerprint(name), self.pooling, self.max_length, bf16])
         self.digest = hashlib.sha256(key.encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

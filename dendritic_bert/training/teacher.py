@@ -124,7 +124,7 @@ def label_texts(
                          "model trained on it.")
     columns = _columns_of(config, names, name)
     tokenizer = AutoTokenizer.from_pretrained(name)
-    max_length = int(min(max_length, tokenizer.model_max_length, num_positions(config)))
+    max_length = int(min(max_length, tokenizer.model_max_length, _positions_of_classifier(config)))
     key = f"{fingerprint(name)} {num_labels} {max_length} {bf16}".encode()
     path = folder / f"logits-{hashlib.sha256(key).hexdigest()[:16]}.kept"
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,16 +137,19 @@ def label_texts(
     return kept.of(texts)[:, columns]
 
 
-def num_positions(config: Any) -> float:
-    """The most tokens for which a sequence classifier has positions; infinity where it has no table of them.
+def _positions_of_classifier(config: Any) -> float:
+    with torch.device("meta"):  # the modules without their weights
+        return num_positions(AutoModelForSequenceClassification.from_config(config))
+
+
+def num_positions(model: Any) -> float:
+    """The most tokens for which a model of transformers has positions; infinity where it has no table of them.
 
     RoBERTa and the models made after it count from the row behind the one for padding, which their tables name.
     """
-    num_rows = getattr(config, "max_position_embeddings", None)
+    num_rows = getattr(model.config, "max_position_embeddings", None)
     if not num_rows or num_rows < 0:
         return math.inf
-    with torch.device("meta"):  # the modules without their weights
-        model = AutoModelForSequenceClassification.from_config(config)
     tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     paddings = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
     return num_rows - max((padding + 1 for padding in paddings), default=0)

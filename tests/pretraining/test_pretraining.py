@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from small_teacher import some_texts
+from small_teacher import save_teacher, some_texts
 from transformers import AutoModelForSequenceClassification
 
 from dendritic_bert import DendriticBertForSequenceClassification, TextEncoder, pretrain
@@ -64,6 +64,12 @@ def test_fewer_numbers_than_the_teachers(options, teacher, tmp_path):
         folder / "README.md").read_text()
     with pytest.raises(ValueError, match=r"^embedding_size is 33, but the embeddings of teacher .* have 32 numbers"):
         pretrain(options(embedding_size=33, output_dir=str(tmp_path / "other")))
+
+
+def test_a_teacher_of_fewer_tokens_is_said(options, tmp_path, capsys):
+    with pytest.raises(ValueError, match="embedding_size is 33"):
+        pretrain(options(teacher=save_teacher(tmp_path / "short", max_position_embeddings=19), embedding_size=33))
+    assert "reads the first 19 tokens of a text, fewer than teacher_max_length, 20\n" in capsys.readouterr().err
 
 
 def test_two_joint_encoders_have_one_word_table(options, teacher):

@@ -25,6 +25,18 @@ def test_embeddings_are_those_of_transformers(teacher, pooling):
         np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=640 * 2.0**-24)
 
 
+@pytest.mark.parametrize(("positions", "model_max_length", "expected"), [(24, 512, 24), (40, 12, 12)])
+def test_a_text_is_cut_to_what_the_teacher_reads(tmp_path, positions, model_max_length, expected):
+    folder = save_teacher(tmp_path, max_position_embeddings=positions)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = model_max_length
+    tokenizer.save_pretrained(folder)
+    text = " ".join(some_texts(9))
+    found = SentenceEncoder(folder, max_length=128)
+    assert found.max_length == expected
+    assert np.array_equal(found.encode([text]), SentenceEncoder(folder, max_length=expected).encode([text]))
+
+
 @pytest.mark.parametrize(("settings", "expected"), [
     (None, "mean"), ({CLS: True, MEAN: False}, "cls"), ({CLS: False, MEAN: True}, "mean"),
     ({"pooling_mode": "cls"}, "cls"), ({"embedding_dimension": 32, "pooling_mode": "mean"}, "mean")])
