@@ -27,7 +27,8 @@ FOLDER = ".unfinished"
 WRITTEN = (*MODEL_FILES, *PICTURES, BAG_FOLDER, SAVE_NAME)  # the names that trainings write in OUTPUT_DIR
 RUNS_FILE = "runs.json"  # in that folder, where it shows that the folder is this program's
 # How safetensors and torch.save report a full disk, as they give no errno.
-NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing")
+NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing",
+                  "iostream error", ". unexpected pos ")
 
 
 class Workspace:
