@@ -18,6 +18,8 @@ from ..datasets.rows import EncodedRows, Rows, encode_rows, pad_rows
 from ..inference.tokenization import PackedTokenizer
 from ..model.files import BAG_FOLDER
 from ..model.modeling import DendriticBertForSequenceClassification
+from ..training.output_folders import expecting_room
+from ..training.teacher import teacher_folder
 from .joint_encoder import JointEncoder
 from .kept_embeddings import embed_texts
 from .options import PretrainingOptions
@@ -43,6 +45,7 @@ class EmbeddedTexts(Benchmark):
 
     def __init__(self, options: PretrainingOptions) -> None:
         self.model_class: Any = JointEncoder if options.joint else DendriticBertForSequenceClassification
+        self._folder = teacher_folder(options.teacher_dir, options.output_dir)
         self.teacher = SentenceEncoder(str(options.teacher), options.teacher_pooling, options.teacher_max_length,
                                        options.teacher_bf16)
         if self.teacher.max_length < options.teacher_max_length:
@@ -57,12 +60,12 @@ class EmbeddedTexts(Benchmark):
             raise ValueError(f"embedding_size is {size}, but the embeddings of teacher {self.teacher.name} have "
                              f"{self.teacher.dimension:,} numbers: pass at most so many.")
         self.settings = {"num_labels": size, "problem_type": "regression"}
-        self._folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
         self.embeddings = embed_texts(self.teacher, self._texts, self._folder)
         self._axes: np.ndarray | None = None
         if options.embedding_size is not None:
             self._axes = principal_axes(spread_sample(self.embeddings), size)
-            self.embeddings = keep_on_axes(self.embeddings, self._axes, self._folder)
+            with expecting_room(self._folder, "teacher_dir"):
+                self.embeddings = keep_on_axes(self.embeddings, self._axes, self._folder)
         self.words: list[str] = []
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:

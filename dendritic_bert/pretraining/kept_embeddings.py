@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..file_lock import locked
+from ..training.output_folders import expecting_room
 from .sentence_encoder import SentenceEncoder
 from .texts import Texts
 
@@ -40,7 +41,7 @@ def embed_texts(teacher: SentenceEncoder, texts: Texts, folder: Path) -> np.ndar
         return path.exists() and path.stat().st_size >= size
 
     if not is_whole():  # else several trainings may read them at the same time
-        with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
+        with expecting_room(folder, "teacher_dir"), locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
             if not is_whole():
                 _append_missing(teacher, texts, path)
     return np.asarray(np.memmap(path, np.float16, "r", shape=shape))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ from ..inference.tokenization import PackedTokenizer
 from .initialization import build_model, choose_start
 from .options import DistillationOptions
 from .taught_texts import TaughtTexts, describe_agreement, fit_to_texts
-from .teacher import label_texts, prepare_teacher
+from .teacher import label_texts, prepare_teacher, teacher_folder
 from .trainer import open_own_rows, train
 
 NO_CLASS = -100  # in the place of the class of a text that has none
@@ -190,7 +189,7 @@ def label_rows(options: DistillationOptions, train: Rows, all_dev_texts: list[st
                              "teacher is not given: name a teacher, or margins of every training row.")
         asked, dev_logits = np.zeros((0, num_labels), np.float32), None
     else:
-        folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
+        folder = teacher_folder(options.teacher_dir, options.output_dir)
         teacher = prepare_teacher(options, folder, digest_of([*(names or ()), *train.columns[0]], train.labels))
         ask = partial(label_texts, teacher, num_labels=num_labels, max_length=options.max_length, folder=folder,
                       bf16=options.teacher_bf16, names=names)

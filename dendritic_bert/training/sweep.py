@@ -30,6 +30,7 @@ from .defaults import space_around_rule
 from .initialization import choose_start
 from .markdown import markdown_table
 from .options import SweepOptions, TrainingOptions
+from .output_folders import expect_writable, expecting_room
 from .trainer import open_benchmark, require_extra, settings_that_matter, train
 
 if TYPE_CHECKING:
@@ -53,11 +54,9 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     output = Path(options.output_dir)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
-    with locked(output / "sweep.lock", f"output_dir {output}"):
+    expect_writable(output, "output_dir")
+    output.mkdir(parents=True, exist_ok=True)
+    with expecting_room(output, "output_dir"), locked(output / "sweep.lock", f"output_dir {output}"):
         return _search(options, output)
 
 

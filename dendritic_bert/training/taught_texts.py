@@ -21,7 +21,7 @@ from ..model.configuration import DendriticBertConfig
 from ..model.modeling import DendriticBertForSequenceClassification
 from .agreement_card import write_agreement_card
 from .options import DistillationOptions
-from .teacher import label_texts, prepare_teacher, teacher_config
+from .teacher import label_texts, prepare_teacher, teacher_config, teacher_folder
 
 
 class TaughtTexts(Benchmark):
@@ -35,7 +35,7 @@ class TaughtTexts(Benchmark):
     main_metric = "agreement"
 
     def __init__(self, options: DistillationOptions) -> None:
-        folder = Path(options.teacher_dir or Path(options.output_dir) / "teacher")
+        folder = teacher_folder(options.teacher_dir, options.output_dir)
         teacher = prepare_teacher(options, folder)
         config = teacher_config(teacher)
         texts = read_texts(options.text_file, options.text_column)

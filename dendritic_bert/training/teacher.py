@@ -25,12 +25,23 @@ from .data_options import DataOptions, expect_other_folder
 from .inference_workers import infer_texts, round_weights
 from .kept_logits import KeptLogits
 from .options import DistillationOptions, TrainingOptions
+from .output_folders import expect_writable, expecting_room
 from .trainer import train
 from .workspace import FOLDER as UNFINISHED
+from .workspace import expect_usable
 
 RECORD = "fine_tuned.json"  # beside a fine-tuned teacher: what it was made of
 FINE_TUNING = ("teacher_epochs", "teacher_lr", "teacher_batch_size", "teacher_bf16", "teacher_seed", "max_length")
 KEPT_BATCHES = 128  # logits of so many batches are appended at once: a minute's work of a large teacher
+
+
+def teacher_folder(teacher_dir: str | None, output_dir: str) -> Path:
+    """The folder for what is kept of a teacher. Raises OSError if it cannot be written, and as ``open_workspace`` does
+    for ``output_dir``: before the teacher works for long, and leaves something there."""
+    expect_usable(output_dir)
+    folder = Path(teacher_dir or Path(output_dir) / "teacher")
+    expect_writable(folder, "teacher_dir")
+    return folder
 
 
 def prepare_teacher(options: DistillationOptions, folder: Path, rows: str = "") -> str:
@@ -130,7 +141,7 @@ def label_texts(
     folder.mkdir(parents=True, exist_ok=True)
     kept = KeptLogits(path, num_labels)
     if kept.missing(texts):  # else several trainings may read them at the same time
-        with locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
+        with expecting_room(folder, "teacher_dir"), locked(path.with_suffix(".lock"), f"teacher_dir {folder}"):
             kept = KeptLogits(path, num_labels)  # to which another training may have added
             if missing := kept.missing(texts):
                 _label(name, tokenizer, missing, max_length, bf16, kept)

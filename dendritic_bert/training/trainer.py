@@ -52,6 +52,7 @@ from .interruption import keep_last_epoch
 from .losses import Loss, balanced_weights, make_loss
 from .model_card import write_model_card
 from .options import TRACKERS, TrainingOptions
+from .output_folders import expect_writable, expecting_room
 from .own_results import answer_rows, describe_training
 from .predictions import predict, score
 from .workspace import open_workspace
@@ -184,6 +185,8 @@ def evaluate(
     ``OwnRows.open`` does.
     """
     require_extra("sklearn")
+    if output_dir is not None:
+        expect_writable(Path(output_dir), "output_dir")
     benchmark: Benchmark
     if dev_file:
         benchmark = _open_rows_of(model_path, dev_file, own_rows)
@@ -235,7 +238,8 @@ def _evaluate_own_rows(model: Any, benchmark: OwnRows, rows: dict[str, EncodedRo
     if output_dir is None:
         found = scores(evaluation.logits, evaluation.labels, evaluation.problem_type, evaluation.temperature)
     else:
-        found = write_evaluation(Path(output_dir), evaluation, benchmark.rows("dev"), benchmark.places("dev"))
+        with expecting_room(Path(output_dir), "output_dir"):
+            found = write_evaluation(Path(output_dir), evaluation, benchmark.rows("dev"), benchmark.places("dev"))
     counts = {name: getattr(benchmark.dev[0], name) for name in ("num_skipped", "num_replaced")}
     return {"source": benchmark.source, **found, **{name: count for name, count in counts.items() if count}}
 

@@ -19,16 +19,13 @@ from ..atomic_write import atomic_path
 from ..file_lock import locked
 from ..growth.perforatedai_rule import SAVE_NAME
 from ..model.files import BAG_FOLDER, CONFIG, MODEL_FILES
-from ..system_errors import NO_SPACE
 from .evaluation_report import PICTURES
+from .output_folders import expect_writable, is_disk_full
 
 MODEL_TYPE = "dendritic_bert"
-FOLDER = ".unfinished"
+FOLDER, LOCK = ".unfinished", ".unfinished.lock"
 WRITTEN = (*MODEL_FILES, *PICTURES, BAG_FOLDER, SAVE_NAME)  # the names that trainings write in OUTPUT_DIR
 RUNS_FILE = "runs.json"  # in that folder, where it shows that the folder is this program's
-# How safetensors and torch.save report a full disk, as they give no errno.
-NO_SPACE_WORDS = ("os error 28", "os error 27", "No space left", "PytorchStreamWriter failed writing",
-                  "iostream error", ". unexpected pos ")
 
 
 class Workspace:
@@ -138,15 +135,13 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
     Raises OSError if ``output_dir`` cannot be written, holds files that this program has not written under the names
     that it writes, is in use by another training, or if the disk becomes full.
     """
-    output, is_main = Path(output_dir), int(os.environ.get("RANK", "0")) == 0
+    output, is_main = Path(output_dir), _is_main()
     folder, is_new = output / FOLDER, not output.exists()
     _refuse_files_of_others(output, folder)
+    expect_writable(output, "output_dir")
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"output_dir {output} cannot be written ({error.strerror}): name a folder that can.") from error
-    try:
-        with locked(output / f"{FOLDER}.lock", f"output_dir {output}") if is_main else nullcontext():
+        with locked(output / LOCK, f"output_dir {output}") if is_main else nullcontext():
             workspace = Workspace(folder, training, is_main)
             with _keeping_what_can_be_resumed(workspace, output):
                 yield workspace
@@ -157,6 +152,21 @@ def open_workspace(output_dir: str, training: dict[str, Any]) -> Iterator[Worksp
     finally:
         if is_main and is_new and output.is_dir() and not any(output.iterdir()):
             output.rmdir()
+
+
+def expect_usable(output_dir: str) -> None:
+    """Raise as ``open_workspace`` does, before work that takes long and needs no workspace yet."""
+    output = Path(output_dir)
+    _refuse_files_of_others(output, output / FOLDER)
+    expect_writable(output, "output_dir")
+    if _is_main() and (output / LOCK).exists():
+        with locked(output / LOCK, f"output_dir {output}"):
+            pass
+
+
+def _is_main() -> bool:
+    """Whether this is the first, or the only one, of several processes (torchrun)."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
@@ -207,14 +217,3 @@ def _is_model(path: Path) -> bool:
         return json.loads(path.read_bytes())["model_type"] == MODEL_TYPE
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, is a write for which the disk had no room."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return True
-        if any(words in str(error) for words in NO_SPACE_WORDS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -3,6 +3,7 @@ seen, and its card says how often."""
 
 import itertools
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from dendritic_bert.training.agreement_card import licence_of
 from dendritic_bert.training.distillation import distill
 from dendritic_bert.training.options import DistillationOptions
 from dendritic_bert.training.taught_texts import TaughtTexts, fit_to_texts
+from dendritic_bert.training.workspace import open_workspace
 
 NAMES = {0: "bad", 1: "good", 2: "neither"}
 CLASS = {"warm": 1, "charming": 1, "dull": 0, "bleak": 0, "long": 2, "new": 2}
@@ -142,6 +144,15 @@ def test_texts_or_a_teacher_that_do_not_fit(options, encoder, tmp_path):
         distill(options(teacher=str(tmp_path / "number")))
     with pytest.raises(ValueError, match=r"^text_file and train_file are both given: the texts take the place of rows"):
         options(train_file="rows.csv")
+
+
+def test_a_folder_in_use_is_left_alone(options):
+    """It is found before the teacher is asked, whose logits would stay there."""
+    with open_workspace(options().output_dir, {}) as workspace:
+        with pytest.raises(BlockingIOError, match=r"^output_dir .*student is in use by another training: wait for it"):
+            distill(options())
+        assert sorted(os.listdir(options().output_dir)) == [".unfinished", ".unfinished.lock"]
+        (workspace.folder / "config.json").write_text("{}")
 
 
 def test_a_teacher_without_a_card_has_no_licence(tmp_path):

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import tiny_bert
 from small_classifier import hugging_face_tokenizer
 from trained_files import FILES, same, scores_alone, weights
@@ -15,7 +14,7 @@ from transformers import AutoTokenizer, BertModel, Trainer
 
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import train
-from dendritic_bert.training.workspace import is_disk_full, open_workspace
+from dendritic_bert.training.workspace import open_workspace
 
 
 def test_an_output_folder_that_cannot_be_written(options, tmp_path, monkeypatch):
@@ -246,20 +245,6 @@ def test_a_disk_without_room(options, tmp_path, stop, capsys):
     whole = train(options(seeds=[1], output_dir=str(tmp_path / "whole")))
     assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
     assert scores_alone(resumed) == scores_alone(whole)
-
-
-@pytest.mark.parametrize("size", [1, 100_000])
-def test_how_torch_reports_a_disk_without_room(tmp_path, size):
-    """Without an errno, and in other words where it is noticed at the end than on the way."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(RuntimeError) as error:
-            torch.save(torch.zeros(size), tmp_path / "optimizer.pt")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert is_disk_full(error.value)
 
 
 def test_a_second_run_replaces_the_first(options, tmp_path):
