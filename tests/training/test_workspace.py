@@ -157,7 +157,8 @@ def test_files_of_others_in_the_folders_of_a_model(tmp_path):
                 folder.mkdir(exist_ok=True)
                 (folder / "config.json").write_text('{"model_type": "dendritic_bert"}')
                 (folder / "model.safetensors").write_text(content)
-        (tmp_path / "out" / "without_windows" / "notes.txt").write_text("mine")
+        if content == "old":
+            (tmp_path / "out" / "without_windows" / "notes.txt").write_text("mine")
     assert sorted(os.listdir(tmp_path / "out")) == ["PAI", "config.json", "model.safetensors", "without_windows"]
     for folder in ("", "PAI", "without_windows"):
         assert (tmp_path / "out" / folder / "model.safetensors").read_text() == "new"
