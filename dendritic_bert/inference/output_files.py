@@ -51,14 +51,14 @@ def _write_table(format: str, rows: BinaryIO, target: BinaryIO) -> None:
     with pa.ipc.open_stream(rows) as reader:
         # Pages of Parquet would end where chunks do.
         groups = (pa.Table.from_batches(parts).combine_chunks() for parts in _groups(reader))
-        first = next(groups, reader.schema.empty_table())
+        first = next(groups, None)
         if format == "parquet":
             writer: Any = pa.parquet.ParquetWriter(target, reader.schema, compression="zstd",
-                                                   use_dictionary=_repeated(first))
+                                                   use_dictionary=[] if first is None else _repeated(first))
         else:
             writer = pa.ipc.new_file(target, reader.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         with writer:
-            for group in chain([first] if len(first) else [], groups):
+            for group in chain([] if first is None else [first], groups):
                 writer.write_table(group if format == "parquet" else _copy(group), len(group))
 
 
