@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from .file_formats import TABLE_FORMATS, compression_of
@@ -51,14 +51,14 @@ def _write_table(format: str, rows: BinaryIO, target: BinaryIO) -> None:
     with pa.ipc.open_stream(rows) as reader:
         # Pages of Parquet would end where chunks do.
         groups = (pa.Table.from_batches(parts).combine_chunks() for parts in _groups(reader))
-        first = next(groups, None)
+        first = list(islice(groups, 1))
         if format == "parquet":
-            writer: Any = pa.parquet.ParquetWriter(target, reader.schema, compression="zstd",
-                                                   use_dictionary=[] if first is None else _repeated(first))
+            repeated = [name for group in first for name in _repeated(group)]
+            writer: Any = pa.parquet.ParquetWriter(target, reader.schema, compression="zstd", use_dictionary=repeated)
         else:
             writer = pa.ipc.new_file(target, reader.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         with writer:
-            for group in chain([] if first is None else [first], groups):
+            for group in chain(first, groups):
                 writer.write_table(group if format == "parquet" else _copy(group), len(group))
 
 

@@ -333,8 +333,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
         The keys stay in ``loading_info``, which a caller may ask for.
         """
         super()._adjust_missing_and_unexpected_keys(loading_info)
-        untold = replace(loading_info, missing_keys=set(), unexpected_keys=set(), mismatched_keys=set())
-        loading_info.create_loading_report = untold.create_loading_report
+        leave_untold(loading_info)
         lost = sorted(key for key in loading_info.missing_keys if key.startswith("bert.embeddings."))
         if lost:
             raise ValueError(f"{self.name_or_path} lacks {lost[0]}: pass a checkpoint of BERT or of this model.")
@@ -377,6 +376,12 @@ def _copy_if_changed(source: Path, target: Path) -> None:
         return
     with atomic_path(target) as unfinished:
         unfinished.write_bytes(content)
+
+
+def leave_untold(loading_info: Any) -> None:
+    """Let transformers make no report of a checkpoint, which it does even after an error; the keys stay."""
+    untold = replace(loading_info, missing_keys=set(), unexpected_keys=set(), mismatched_keys=set())
+    loading_info.create_loading_report = untold.create_loading_report
 
 
 def _model_of(loaded: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..kernels import ops
+from ..model.base import leave_untold
 from ..model.configuration import DendriticBertConfig
 from ..model.modeling import DendriticBertForSequenceClassification
 from ..model.window_modules import TokenGate, no_windows
@@ -48,8 +49,7 @@ class JointEncoder(DendriticBertForSequenceClassification):
         """Called by transformers before it reports on a checkpoint: what would begin as random numbers is refused."""
         lost = sorted(key for key in loading_info.missing_keys if key.startswith(BAG))
         if lost:
-            for keys in (loading_info.missing_keys, loading_info.unexpected_keys, loading_info.mismatched_keys):
-                keys.clear()
+            leave_untold(loading_info)
             raise ValueError(f"{self.name_or_path} lacks {lost[0]}, as it holds one encoder and not two: load it as a "
                              "DendriticBertForSequenceClassification.")
         super()._adjust_missing_and_unexpected_keys(loading_info)

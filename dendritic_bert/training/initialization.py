@@ -33,7 +33,9 @@ READ_TEXTS = 2000  # whose words the vocabulary of the package's encoder must ho
 # Options of the form that a saved model brings, and of its head, in the place of which an encoder gets a new one.
 SAVED_FORM = ("window_dendrites", "window_layers", "window_radius", "pooling", "embedding_norm", "encoder_pooling")
 SAVED_HEAD = ("head_hidden", "dendrite_activation")
-DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", "window_dropout_prob")
+# Fields of the configuration -> the options that set them.
+DROPOUTS = {"hidden_dropout_prob": "hidden_dropout_prob", "classifier_dropout": "classifier_dropout",
+            "window_dropout_prob": "window_dropout"}
 DEFAULT_ACTIVATION = TrainingOptions.dendrite_activation
 OF_ENCODER = ("encoder_windows", "add_words", "word_share")  # options that nothing but a pretrained encoder uses
 
@@ -149,11 +151,7 @@ def build_model(model_class: Any, options: TrainingOptions, settings: dict[str, 
     task determines."""
     # What a checkpoint has of these belongs to other weights, and to other rows.
     settings = {"training_columns": None} | settings | {"temperature": 1.0}
-    for name, value in (("hidden_dropout_prob", options.hidden_dropout_prob),
-                        ("classifier_dropout", options.classifier_dropout),
-                        ("window_dropout_prob", options.window_dropout)):
-        if value is not None:
-            settings = settings | {name: value}
+    settings |= {name: value for name, option in DROPOUTS.items() if (value := getattr(options, option)) is not None}
     head = {name: getattr(options, name) for name in ("num_dendrites", "dendrite_activation", "head_hidden")}
     if options.init == "encoder":
         return _put_on_encoder(model_class, options, settings | head)
