@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from ..atomic_write import atomic_path
 from ..datasets.benchmark import Benchmark
 from ..file_lock import locked
 from .command_line import command_line
@@ -38,26 +39,39 @@ if TYPE_CHECKING:
 
 FIRST_TRIALS = 5  # which all run to their end
 TRIAL_FOLDER = ".unfinished-trial"  # in output_dir, where one trial after another works; no name that a user would give
+STUDY, TABLE, REPORT, PICTURE = "study.db", "sweep.csv", "sweep.md", "parallel_coordinates.png"
 
 
 def sweep(options: SweepOptions) -> dict[str, Any]:
-    """Search until there are ``options.trials`` trials; write sweep.csv, sweep.md and parallel_coordinates.png.
+    """Search until there are ``options.trials`` trials; write sweep.csv, sweep.md and parallel_coordinates.png, each
+    whole or not at all.
 
     A training whose loss is not finite counts as a failed trial. One that was interrupted counts as none. Returns task,
     best (the parameters of the best trial, with those that the space fixes), value (its score), trials (their number)
     and output_dir. Raises as ``train`` does, BlockingIOError if another search goes on in ``output_dir``,
-    FileExistsError if it holds a search of other rows or options or of an older version, and RuntimeError if every
-    trial failed.
+    FileExistsError if it holds a search of other rows or options or of an older version, or without a search files of
+    these names, and RuntimeError if every trial failed.
     """
     require_extra("optuna", "matplotlib")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     output = Path(options.output_dir)
+    _refuse_files_of_others(output)
     expect_writable(output, "output_dir")
     output.mkdir(parents=True, exist_ok=True)
     with expecting_room(output, "output_dir"), locked(output / "sweep.lock", f"output_dir {output}"):
         return _search(options, output)
+
+
+def _refuse_files_of_others(output: Path) -> None:
+    """Raise FileExistsError if results of a search would replace files that no search has written."""
+    if (output / STUDY).exists():
+        return
+    for name in (TABLE, REPORT, PICTURE):
+        if (output / name).exists():
+            raise FileExistsError(f"output_dir {output} holds {name} but no {STUDY} of a search, which would replace "
+                                  "that: name another folder.")
 
 
 def _search(options: SweepOptions, output: Path) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def _open_study(options: SweepOptions, benchmark: Benchmark, output: Path) -> op
     """The study in ``output``, which may have trials; raises FileExistsError if it is one of other rows or options."""
     import optuna
 
-    storage = f"sqlite:///{output / 'study.db'}"
+    storage = f"sqlite:///{output / STUDY}"
     # More trials may follow; of the space, not the file's name matters.
     settings = settings_that_matter(options, benchmark) | {"trials": None, "space": options.parameters}
     for other in optuna.get_all_study_summaries(storage, include_best_trial=False):
@@ -190,21 +204,24 @@ def _write_results(study: optuna.Study, options: SweepOptions, output: Path) -> 
               f"{100 * trial.value:.2f}",
               "-" if trial.user_attrs["sd"] is None else f"{100 * trial.user_attrs['sd']:.2f}"]
              for trial, values in zip(trials, chosen)]
-    with open(output / "sweep.csv", "w", newline="", encoding="utf-8") as file:
+    with atomic_path(output / TABLE) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(
             [["trial", *names, "parameters", "mean", "sd"],
              *([trial.number, *values.values(), trial.user_attrs["parameters"], trial.value, trial.user_attrs["sd"]]
                for trial, values in zip(trials, chosen))])
-    (output / "sweep.md").write_text("\n".join([
+    text = "\n".join([
         f"# A search over {len(finished)} trainings on {options.task}\n",
         f"The mean dev score over {len(options.seeds)} seeds, in percent, the best first; "
         f"{failed} trainings failed, and {ended} were ended early, behind the others. The best of many trials scores "
         "higher here than it does elsewhere: train it again with other seeds before you rely on its score.\n",
         markdown_table(["trial", *(name.replace("_", " ") for name in names), "parameters", "score", "sd"], lines),
         "```", shlex.join(command_line(_training_options(options, **chosen[0]))), "```\n",
-        "![the parameters of every trial, coloured by its score](parallel_coordinates.png)\n",
-    ]), encoding="utf-8")
-    _draw(study, output / "parallel_coordinates.png")
+        f"![the parameters of every trial, coloured by its score]({PICTURE})\n",
+    ])
+    with atomic_path(output / REPORT) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    with atomic_path(output / PICTURE) as unfinished:
+        _draw(study, unfinished)
 
 
 def _short(value: Any) -> str:
@@ -223,5 +240,5 @@ def _draw(study: optuna.Study, path: Path) -> None:
         optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name="score")
         figure = pyplot.gcf()
         figure.set_size_inches(10, 5)
-        figure.savefig(path, dpi=120, bbox_inches="tight")
+        figure.savefig(path, dpi=120, bbox_inches="tight", format="png")
         pyplot.close(figure)

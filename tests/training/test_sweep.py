@@ -183,6 +183,15 @@ def test_a_folder_of_the_users_stays(own_search, tmp_path):
     assert not list((tmp_path / "out").glob(".unfinished*"))
 
 
+@pytest.mark.parametrize("name", ["sweep.csv", "sweep.md", "parallel_coordinates.png"])
+def test_a_file_of_the_users_is_not_replaced(own_search, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"^output_dir .*out holds {name} but no study.db of a search, which "):
+        sweep(own_search())
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [(name, "mine")]
+
+
 def test_a_search_of_a_version_that_kept_no_settings_is_refused(own_search, tmp_path):
     (tmp_path / "out").mkdir()
     study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'out' / 'study.db'}", study_name="rows",
