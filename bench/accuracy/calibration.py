@@ -7,19 +7,15 @@ Each table is trained on with the default options and ``--calibrate``. Writes ca
 
 from __future__ import annotations
 
-import csv
 import json
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from own_rows import OWN_TABLES, Table, measure_tables, read_table, table_parser, write_splits
+from result_files import made_by, write_csv
 
-from dendritic_bert import __version__
 from dendritic_bert.training import TrainingOptions, evaluate, train
 from dendritic_bert.training.markdown import markdown_table
 
@@ -43,12 +39,8 @@ def measure(name: str, table: Table, folder: Path) -> dict[str, Any]:
 
 def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
     """Write calibration.csv and calibration.md, and return their paths."""
-    output.mkdir(parents=True, exist_ok=True)
     table, text = output / "calibration.csv", output / "calibration.md"
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(results[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(results)
+    write_csv(table, results)
     lines = [[row["table"], *(f"{row[name]:,}" for name in ("train", "dev", "test")), f"{100 * row['accuracy']:.1f}",
               f"{row['temperature']:.3f}", *(f"{row[name]:.4f}" for name in (
                   "ece_before", "ece", "log_loss_before", "log_loss"))] for row in results]
@@ -59,9 +51,7 @@ def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
         "(ECE, 15 bins) and the log loss of the test rows without and with it.\n",
         markdown_table(["table", "training rows", "dev rows", "test rows", "accuracy", "temperature", "ECE without",
                         "ECE with", "log loss without", "log loss with"], lines),
-        f"Made by `python bench/accuracy/calibration.py` with dendritic-bert {__version__}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, Python {platform.python_version()} on {platform.machine()}, torch "
-        f"threads: {torch.get_num_threads()}.\n"]), encoding="utf-8")
+        made_by("calibration")]), encoding="utf-8")
     return [table, text]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import multiprocessing
@@ -16,12 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from result_files import Row, read_csv, write_csv
 
-from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.command_line import changed_fields
-
-Row = dict[str, str]
 
 
 class Experiment(NamedTuple):
@@ -68,7 +65,7 @@ def run_experiments(experiments: Iterable[Experiment], seeds: Iterable[int], pat
     """
     trainings = [(experiment, {**experiment.columns, "seed": str(seed), "settings": digest(experiment.options)})
                  for experiment in experiments for seed in seeds]
-    rows = _read_rows(path)
+    rows = read_csv(path)
 
     def matches(row: Row, key: Row, *free: str) -> bool:
         return all(row.get(name) == value for name, value in key.items() if name not in free)
@@ -83,7 +80,7 @@ def run_experiments(experiments: Iterable[Experiment], seeds: Iterable[int], pat
              if not any(matches(row, key) for row in rows)]
     for row in in_parallel(_run, calls, jobs):
         rows.append(row)
-        _write_rows(path, others + found())
+        write_csv(path, others + found())
     shutil.rmtree(folder, ignore_errors=True)
     return found()
 
@@ -138,19 +135,3 @@ def digest(options: TrainingOptions) -> str:
     settings = {name: [Path(file).name for file in value] if name in ("extra_margins", "extra_text") else value
                 for name, value in changed_fields(options).items() if name not in free}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _read_rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_rows(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -9,8 +9,6 @@ few_rows.csv, from which an interrupted run continues. Writes few_rows.md and fe
 
 from __future__ import annotations
 
-import csv
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import plots
-import torch
-import transformers
 from own_rows import OWN_TABLES, Table, read_table, table_parser
+from result_files import made_by, read_csv, write_csv
 
-from dendritic_bert import DendriticBertClassifier, __version__
+from dendritic_bert import DendriticBertClassifier
 from dendritic_bert.pretraining.sentence_encoder import SentenceEncoder
 from dendritic_bert.training.baseline import tfidf_baseline
 from dendritic_bert.training.markdown import markdown_table
@@ -138,9 +135,7 @@ def write_results(results: list[dict[str, str]], output: Path) -> list[Path]:
         "frozen sentence encoder is under a logistic regression.\n",
         "![Accuracy against rows of a class](few_rows.png)\n",
         markdown_table(["table", "rows of a class", *methods], lines),
-        f"Made by `python bench/accuracy/few_rows.py` with dendritic-bert {__version__}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, Python {platform.python_version()} on {platform.machine()}, torch "
-        f"threads: {torch.get_num_threads()}.\n"]), encoding="utf-8")
+        made_by("few_rows")]), encoding="utf-8")
     return [text, plots.few_rows(grouped, methods, output / "few_rows.png")]
 
 
@@ -163,20 +158,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.teacher:
         methods[FROZEN] = partial(train_on_embeddings, embed=keep_embeddings(SentenceEncoder(args.teacher)))
     methods = {name: fit for name, fit in methods.items() if name in args.methods}
-    args.output.mkdir(parents=True, exist_ok=True)
-    path, results = args.output / "few_rows.csv", []
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            results = list(csv.DictReader(file))
+    path = args.output / "few_rows.csv"
+    results = read_csv(path)
     for name in args.tables:
         done = {(row["method"], int(row["rows_of_a_class"]), int(row["draw"])) for row in results
                 if row["table"] == name}
         for found in measure(read_table(name, args.own_dir, args.data_dir), methods, done, args.rows, args.draws):
             results.append({"table": name} | {key: str(value) for key, value in found.items()})
-            with open(path, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(results[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(results)
+            write_csv(path, results)
             print(results[-1], file=sys.stderr, flush=True)
     print(path, *write_results(results, args.output), sep="\n")
     return 0

@@ -14,7 +14,6 @@ import argparse
 import csv
 import json
 import math
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -22,11 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import transformers
 from experiments import in_parallel
+from result_files import made_by, write_csv
 
-from dendritic_bert import __version__
 from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.datasets.glue import read_rows
 from dendritic_bert.datasets.own_rows import OwnRows
@@ -156,12 +153,8 @@ def _test_score(options: TrainingOptions, test_file: str) -> float:
 
 def write_results(results: list[dict[str, Any]], seeds: int, output: Path) -> list[Path]:
     """Write own_rows.csv and own_rows.md, and return their paths."""
-    output.mkdir(parents=True, exist_ok=True)
     table, text = output / "own_rows.csv", output / "own_rows.md"
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(results[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(results)
+    write_csv(table, results)
     lines = [[row["table"], f"{row['train']:,}", str(row["classes"]), f"{100 * row['default']:.1f}", str(row["trials"]),
               *(f"{100 * row[name]:.1f}" for name in ("best_of_sweep", "standard_error", "tfidf"))] for row in results]
     text.write_text("\n".join([
@@ -172,9 +165,7 @@ def write_results(results: list[dict[str, Any]], seeds: int, output: Path) -> li
         "pairs of words.\n",
         markdown_table(["table", "training rows", "classes", "default", "trials", "best of sweep", "standard error",
                         "TF-IDF"], lines),
-        f"Made by `python bench/accuracy/own_rows.py` with dendritic-bert {__version__}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, Python {platform.python_version()} on {platform.machine()}, torch "
-        f"threads: {torch.get_num_threads()}.\n"]), encoding="utf-8")
+        made_by("own_rows")]), encoding="utf-8")
     return [table, text]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import shlex
 import shutil
@@ -24,13 +23,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 import plots
-import torch
 import transformers
 import windows
-from experiments import Experiment, Row, Summary, digest, in_parallel, run_experiments, summarise
+from experiments import Experiment, Summary, digest, in_parallel, run_experiments, summarise
+from result_files import Row, made_by
 from transformers import HfArgumentParser
 
-from dendritic_bert import __version__
 from dendritic_bert.datasets.glue_tasks import TASKS
 from dendritic_bert.growth.perforatedai_rule import SAVE_NAME
 from dendritic_bert.training import TrainingOptions, train
@@ -191,7 +189,7 @@ def make_tasks(options: ReproduceOptions, output: Path) -> list[Path]:
         "MNLI, STS-B) or in which order words stand (CoLA), and it cannot compare a question with a passage (SQuAD): "
         "it is not a model for these tasks.\n",
         *([f"Not run, as the data were not available: {', '.join(missing)}.\n"] if missing else []),
-        _machine(),
+        made_by("reproduce"),
     ])
     return [output / "tasks.csv", _write(output / "tasks.md", text)]
 
@@ -248,7 +246,7 @@ def make_sst2(options: ReproduceOptions, output: Path) -> list[Path]:
     table = sst2_table(summaries, rows)
     text = "\n".join([
         "# SST-2: BERT-tiny without its encoder, and what a head adds\n", *_warning(options), table,
-        *(f"![{path.stem.replace('_', ' ')}]({path.name})\n" for path in pictures), _machine(),
+        *(f"![{path.stem.replace('_', ' ')}]({path.name})\n" for path in pictures), made_by("reproduce"),
     ])
     if options.readme is not None:
         _replace_block(Path(options.readme), table)
@@ -366,7 +364,8 @@ def make_distillation(options: ReproduceOptions, output: Path) -> list[Path]:
         markdown_table(["recipe", "head", "accuracy", "gain", "parameters", "seconds"], lines, num_text_columns=2),
         "The best recipe is chosen by its mean on this dev set, not by a best epoch or seed: expect slightly less "
         "elsewhere. No augmented text shares a whole sentence, or six words in a row, with the dev set.\n",
-        "The best recipe:\n", "```", shlex.join(command_line(experiments[best].options)), "```\n", _machine(),
+        "The best recipe:\n", "```", shlex.join(command_line(experiments[best].options)), "```\n",
+        made_by("reproduce"),
     ])
     return [output / "distillation.csv", _write(output / "distillation.md", text)]
 
@@ -395,7 +394,7 @@ def make_windows(options: ReproduceOptions, output: Path) -> list[Path]:
         "# SST-2: dendrites on windows, learnt from a teacher and natural text\n", *_warning(options),
         *windows.windows_tables(summaries), f"![accuracy against the number of texts]({picture.name})\n",
         "The recipe:\n", "```", shlex.join(command_line(windows.recipe_options("glue", "sst2_distill"))), "```\n",
-        _machine()])
+        made_by("reproduce")])
     return [output / "windows.csv", _write(output / "windows.md", text), picture]
 
 
@@ -407,12 +406,6 @@ def _warning(options: ReproduceOptions) -> list[str]:
         return []
     return [f"**Trained on {100 * options.fraction:g} % of the rows (--fraction): this is a trial run, and its figures "
             "mean nothing.**\n"]
-
-
-def _machine() -> str:
-    return (f"Made by `python bench/accuracy/reproduce.py` of version {__version__} with torch "
-            f"{torch.__version__} and transformers {transformers.__version__}, {torch.get_num_threads()} threads, "
-            f"on {platform.machine()}.\n")
 
 
 def _write(path: Path, text: str) -> Path:

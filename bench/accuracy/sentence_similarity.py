@@ -8,8 +8,6 @@ Writes sentence_similarity.csv and sentence_similarity.md.
 from __future__ import annotations
 
 import argparse
-import csv
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
+from result_files import made_by, write_csv
 
-from dendritic_bert import EMBEDDED_ENCODER, TextEncoder, __version__
+from dendritic_bert import EMBEDDED_ENCODER, TextEncoder
 from dendritic_bert.datasets.glue import read_rows
 from dendritic_bert.datasets.glue_tasks import find_task
 from dendritic_bert.pretraining.sentence_encoder import SentenceEncoder
@@ -63,12 +61,8 @@ def measure(folder: str, teacher: str | None, data_dir: str) -> list[dict[str, A
 
 def write_results(rows: list[dict[str, Any]], output: Path) -> list[Path]:
     """Write sentence_similarity.csv and sentence_similarity.md, and return their paths."""
-    output.mkdir(parents=True, exist_ok=True)
     table, text = output / "sentence_similarity.csv", output / "sentence_similarity.md"
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(table, rows)
     lines = [[row["encoder"], f"{row['parameters'] / 1e6:.2f} M", f"{row['spearman']:.3f}"] for row in rows]
     published = [[name, "" if size is None else f"{size:g} M", f"{score / 100:.3f}"]
                  for name, (size, score) in PUBLISHED.items()]
@@ -82,9 +76,7 @@ def write_results(rows: list[dict[str, Any]], output: Path) -> list[Path]:
         "their test rows. **Not comparable with the table above**, which is one task and its dev rows; the teacher is "
         "in both.\n",
         markdown_table(["encoder", "parameters", "mean over MTEB's STS tasks"], published),
-        f"Made by `python bench/accuracy/sentence_similarity.py` with dendritic-bert {__version__}, torch "
-        f"{torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()} on "
-        f"{platform.machine()}.\n"]), encoding="utf-8")
+        made_by("sentence_similarity")]), encoding="utf-8")
     return [table, text]
 
 

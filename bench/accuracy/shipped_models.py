@@ -10,9 +10,7 @@ chosen: five seeds are trained, and the first is shipped. What is trained is kep
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import platform
 import re
 import shutil
 import sys
@@ -21,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import windows
+from result_files import made_by, read_csv
 
-from dendritic_bert import TextClassifier, __version__
+from dendritic_bert import TextClassifier
 from dendritic_bert.datasets.natural_text import read_texts
 from dendritic_bert.inference.agreement import ENOUGH, label_agreement
 from dendritic_bert.training.distillation import distill
@@ -73,8 +71,7 @@ def choose_form(folder: Path, texts: list[str]) -> tuple[str | None, dict[str, f
 
 def count_right(folder: str | Path | None) -> Right:
     """How many everyday sentences a model gives the label that a person gives, and how many there are, by kind."""
-    with open(EVERYDAY, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(EVERYDAY)
     found = TextClassifier.from_pretrained(folder)([row["text"] for row in rows])
     right = [row["label"] == result["label"] for row, result in zip(rows, found)]
     return {kind: (sum(r for r, row in zip(right, rows) if row["kind"] == kind),
@@ -141,8 +138,7 @@ def write_results(found: dict[str, dict[str, Any]], beside: dict[str, Right], ou
         markdown_table(["model", *columns], models, num_text_columns=1),
         "A hundred sentences that people type, with the labels that a person gives: how many a model labels so.\n",
         markdown_table(["model", *KINDS.values(), "all"], sentences, num_text_columns=1),
-        f"Made by `python bench/accuracy/shipped_models.py` of version {__version__} with torch {torch.__version__} on "
-        f"{platform.machine()}.\n"]), encoding="utf-8")
+        made_by("shipped_models")]), encoding="utf-8")
     return path
 
 

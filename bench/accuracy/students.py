@@ -9,19 +9,16 @@ students.md.
 
 from __future__ import annotations
 
-import csv
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 from own_rows import MANY_ROWS, OWN_TABLES, Table, measure_tables, read_table, table_parser, write_splits
+from result_files import made_by, write_csv
 
-from dendritic_bert import TextClassifier, __version__
+from dendritic_bert import TextClassifier
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.distillation import distill
 from dendritic_bert.training.markdown import markdown_table
@@ -64,12 +61,8 @@ def measure(name: str, table: Table, bert: str, folder: Path) -> dict[str, Any]:
 
 def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
     """Write students.csv and students.md, and return their paths."""
-    output.mkdir(parents=True, exist_ok=True)
     table, text = output / "students.csv", output / "students.md"
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(results[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(results)
+    write_csv(table, results)
     lines = [[row["table"], *(f"{row[name]:,}" for name in ("texts", "classes", "test")),
               *(f"{100 * row[name]:.1f}" for name in ("teacher", "student", "agreement")), f"{row['parameters']:,}",
               f"{row['seconds']:.0f}"] for row in results]
@@ -80,9 +73,7 @@ def write_results(results: list[dict[str, Any]], output: Path) -> list[Path]:
         "accuracy of both on test rows, and how often they agree there, in percent; one seed.\n",
         markdown_table(["table", "texts", "classes", "test rows", "teacher", "student", "agreement", "parameters",
                         "seconds"], lines),
-        f"Made by `python bench/accuracy/students.py` with dendritic-bert {__version__}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, Python {platform.python_version()} on {platform.machine()}, torch "
-        f"threads: {torch.get_num_threads()}.\n"]), encoding="utf-8")
+        made_by("students")]), encoding="utf-8")
     return [table, text]
 
 
