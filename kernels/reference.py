@@ -79,9 +79,19 @@ def dropout_keep(seed: Tensor, row: Tensor, column: Tensor, hidden_size: int, p:
     return words >= int(p * 2**32)
 
 
-def dropout_ref(x: Tensor, seed: Tensor, row: Tensor, column: Tensor, p: float, stream: int) -> Tensor:
-    """``x [..., H]`` with the channels of ``dropout_keep`` scaled by ``1 / (1 - p)`` and the rest zero."""
+def dropout_ref(x: Tensor, seed: Tensor | None, row: Tensor, column: Tensor, p: float, stream: int) -> Tensor:
+    """``x [..., H]`` with the channels of ``dropout_keep`` scaled by ``1 / (1 - p)`` and the rest zero. Where p
+    is 0, no seed is needed."""
+    if p == 0:
+        return x
+    assert seed is not None
     return torch.where(dropout_keep(seed, row, column, x.shape[-1], p, stream), x / (1 - p), 0)
+
+
+def _pool_dropout_ref(pooled: Tensor, seed: Tensor | None, p: float) -> Tensor:
+    """``dropout_ref`` of pooled rows ``[B, H]``, which stand in column 0."""
+    rows = torch.arange(pooled.shape[0], device=pooled.device)
+    return dropout_ref(pooled, seed, rows, torch.zeros_like(rows), p, POOL_STREAM)
 
 
 def token_places(input_ids: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -178,15 +188,9 @@ def embed_pool_ref(
         types = F.embedding(_valid(token_type_ids, mask), token_type_embeddings.to(wide))
     # Summed in the order of transformers' BertEmbeddings, to the same bits.
     x = F.layer_norm(words + types + positions, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
-    if p_embed > 0:
-        assert seed is not None
-        x = dropout_ref(x, seed, row, column, p_embed, EMBED_STREAM)
+    x = dropout_ref(x, seed, row, column, p_embed, EMBED_STREAM)
     pooled = pool_ref(x, row, attention_mask, cu_seqlens, pooling)
-    if p_pool > 0:
-        assert seed is not None
-        rows = torch.arange(pooled.shape[0], device=pooled.device)
-        pooled = dropout_ref(pooled, seed, rows, torch.zeros_like(rows), p_pool, POOL_STREAM)
-    return pooled.to(word_embeddings.dtype)
+    return _pool_dropout_ref(pooled, seed, p_pool).to(word_embeddings.dtype)
 
 
 def window_layers_ref(
@@ -209,9 +213,7 @@ def window_layers_ref(
         for tap, matrix in enumerate(matrices):
             total = total + shifted(u, row, (tap - len(matrices) // 2) * 2**layer) @ matrix
         activated = total.relu()
-        if p > 0:
-            assert seed is not None
-            activated = dropout_ref(activated, seed, row, column, p, WINDOW_STREAM + layer)
+        activated = dropout_ref(activated, seed, row, column, p, WINDOW_STREAM + layer)
         u = _selected(activated if layer == 0 else u + activated, attention_mask)
     return u
 
@@ -245,9 +247,7 @@ def window_pool_ref(
     x = F.embedding(ids, word_embeddings.to(wide)) + F.embedding(types, token_type_embeddings.to(wide))
     if ln_weight is not None and ln_bias is not None:
         x = F.layer_norm(x, ln_weight.shape, ln_weight.to(wide), ln_bias.to(wide), eps)
-    if p_embed > 0:
-        assert seed is not None
-        x = dropout_ref(x, seed, row, column, p_embed, EMBED_STREAM)
+    x = dropout_ref(x, seed, row, column, p_embed, EMBED_STREAM)
     h = x = _selected(x, attention_mask)
     if len(window_bias):
         windows = (window_input_weight.to(wide), window_weight.to(wide), window_bias.to(wide))
@@ -258,11 +258,7 @@ def window_pool_ref(
     else:
         gate_logits = h @ gate_weight.to(wide) + gate_bias.to(wide)[ids]
         pooled = gated_mean_ref(h, gate_logits, row, attention_mask, cu_seqlens)
-    if p_pool > 0:
-        assert seed is not None
-        rows = torch.arange(pooled.shape[0], device=pooled.device)
-        pooled = dropout_ref(pooled, seed, rows, torch.zeros_like(rows), p_pool, POOL_STREAM)
-    return pooled.to(word_embeddings.dtype)
+    return _pool_dropout_ref(pooled, seed, p_pool).to(word_embeddings.dtype)
 
 
 def dendritic_cascade_ref(layers: Sequence[Tensor], lateral: Tensor | None, top: Tensor | None,
@@ -419,4 +415,4 @@ def dsn_token_logits_ref(
     x_hat = _x_hat_ref(input_ids, column, table, attention_mask, token_type_ids, position_ids, head.weight.dtype)
     layers = F.linear(x_hat, head.weight) + head.bias + head.beta_bias
     logits = dendritic_cascade_ref(layers.split(head.top.shape[1], dim=-1), head.lateral, head.top, head.activation)
-    return logits if attention_mask is None else torch.where(attention_mask[..., None] != 0, logits, 0)
+    return _selected(logits, attention_mask)

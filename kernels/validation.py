@@ -80,10 +80,7 @@ def check_embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embedd
     parameters = {"word_embeddings": word_embeddings, "position_embeddings": position_embeddings,
                   "token_type_embeddings": token_type_embeddings, "ln_weight": ln_weight, "ln_bias": ln_bias}
     _check_devices(input_ids, parameters.items())
-    if word_embeddings.dim() != 2 or word_embeddings.shape[1] == 0:
-        raise RuntimeError(f"word_embeddings has shape {list(word_embeddings.shape)}, expected [V, H] with H >= 1.")
-    if not word_embeddings.is_floating_point():
-        raise RuntimeError(f"word_embeddings has dtype {word_embeddings.dtype}, expected a floating one.")
+    _expect_word_embeddings(word_embeddings)
     hidden_size = word_embeddings.shape[1]
     for name, tensor in parameters.items():
         is_table = name.endswith("embeddings")
@@ -120,15 +117,11 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
     num_types, num_positions, _ = table.context.shape
     num_dendrites, num_labels = head.top.shape
     outputs = (1 + num_dendrites) * num_labels
-    shapes = {"word_scale": [vocab_size], "weight": [outputs, hidden_size], "bias": [outputs], "beta_bias": [outputs],
-              "lateral": [num_dendrites, num_dendrites, num_labels]}
+    _expect_shapes(tensors, {
+        "word_scale": [vocab_size], "weight": [outputs, hidden_size], "bias": [outputs], "beta_bias": [outputs],
+        "lateral": [num_dendrites, num_dendrites, num_labels]})
     wide = torch.float64 if table.word.dtype == torch.float64 else torch.float32
-    for name, tensor in tensors.items():
-        if list(tensor.shape) != shapes.get(name, list(tensor.shape)):
-            raise RuntimeError(f"{name} has shape {list(tensor.shape)}, expected {shapes[name]}.")
-        dtypes = (*TABLE_DTYPES, torch.float64) if name == "word" else (wide,)
-        if tensor.dtype not in dtypes:
-            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {', '.join(map(str, dtypes))}.")
+    _expect_dtypes(tensors, wide, word=(*TABLE_DTYPES, torch.float64))
     if (table.word.dtype in ROW_SCALED) != (table.word_scale is not None):
         raise RuntimeError("word_scale goes with an int8 or float8_e4m3fn word table and with no other.")
     check_layout(tokens)
@@ -155,13 +148,9 @@ def check_dsn_logits_folded(input_ids: Tensor, folded: FoldedDsn, attention_mask
         raise RuntimeError(f"rstd has shape {list(folded.rstd.shape)}, expected [K, P / 16, {vocab_size}, 16] with "
                            "K >= 1.")
     num_types, all_positions = folded.rstd.shape[0], 16 * folded.rstd.shape[1]
-    shapes = {"context": [num_types, all_positions, padded], "bias": [outputs], "beta_bias": [outputs],
-              "lateral": [num_dendrites, num_dendrites, num_labels]}
-    for name, tensor in tensors.items():
-        if list(tensor.shape) != shapes.get(name, list(tensor.shape)):
-            raise RuntimeError(f"{name} has shape {list(tensor.shape)}, expected {shapes[name]}.")
-        if tensor.dtype != torch.float32:
-            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected torch.float32.")
+    _expect_shapes(tensors, {"context": [num_types, all_positions, padded], "bias": [outputs], "beta_bias": [outputs],
+                             "lateral": [num_dendrites, num_dendrites, num_labels]})
+    _expect_dtypes(tensors, torch.float32)
     if not 0 <= folded.num_positions <= all_positions:
         raise RuntimeError(f"num_positions is {folded.num_positions}, expected 0 to {all_positions}.")
     check_layout(tokens)
@@ -175,10 +164,7 @@ def check_window_pool(
     token_type_ids: Tensor | None,
 ) -> None:
     """Everything that ``window_pool`` is given. Raises RuntimeError."""
-    if word_embeddings.dim() != 2 or word_embeddings.shape[1] == 0:
-        raise RuntimeError(f"word_embeddings has shape {list(word_embeddings.shape)}, expected [V, H] with H >= 1.")
-    if not word_embeddings.is_floating_point():
-        raise RuntimeError(f"word_embeddings has dtype {word_embeddings.dtype}, expected a floating dtype.")
+    _expect_word_embeddings(word_embeddings)
     if window_input_weight.dim() != 3 or window_input_weight.shape[0] % 2 == 0 or window_bias.dim() != 2:
         raise RuntimeError(f"window_input_weight has shape {list(window_input_weight.shape)} and window_bias "
                            f"{list(window_bias.shape)}, expected [R, H, M] with an odd R, and [J, M].")
@@ -224,10 +210,7 @@ def check_dsn_window_logits(input_ids: Tensor, windowed: WindowedDsn, attention_
     layers, dendrites = windowed.window_bias.shape
     _expect_shapes(tensors, {"window_weight": [max(0, layers - 1), windowed.taps.shape[2], dendrites, dendrites]})
     wide = torch.float64 if windowed.window_weight.dtype == torch.float64 else torch.float32
-    for name, tensor in tensors.items():
-        dtypes = (*WINDOW_DTYPES, torch.float64) if name == "window_weight" else (wide,)
-        if tensor.dtype not in dtypes:
-            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {', '.join(map(str, dtypes))}.")
+    _expect_dtypes(tensors, wide, window_weight=(*WINDOW_DTYPES, torch.float64))
     _check_window_tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, vocab_size, num_types, values)
 
 
@@ -248,9 +231,7 @@ def check_dsn_window_logits_int8(input_ids: Tensor, quantised: QuantisedWindowed
         "output_shift": of_layers, "output_scale": of_layers,
         "gate_table": [int(2 * GATE_LIMIT * GATE_STEPS) + 1], "pooled_scale": [width + dendrites],
         "activation_table": [activations]})
-    for name, tensor in tensors.items():
-        if tensor.dtype != INT8_DTYPES.get(name, torch.float32):
-            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {INT8_DTYPES.get(name, torch.float32)}.")
+    _expect_dtypes(tensors, torch.float32, **{name: (dtype,) for name, dtype in INT8_DTYPES.items()})
     if not 8 <= quantised.gate_bits <= 22:
         raise RuntimeError(f"gate_bits is {quantised.gate_bits}, expected 8 to 22.")
     _check_window_tokens(input_ids, attention_mask, cu_seqlens, token_type_ids, vocab_size, num_types)
@@ -300,6 +281,21 @@ def _check_window_tokens(input_ids: Tensor, attention_mask: Tensor | None, cu_se
     check_layout(tokens)
     if values:
         check_values(tokens, "mean_masked", vocab_size, num_types, None)
+
+
+def _expect_word_embeddings(word_embeddings: Tensor) -> None:
+    if word_embeddings.dim() != 2 or word_embeddings.shape[1] == 0:
+        raise RuntimeError(f"word_embeddings has shape {list(word_embeddings.shape)}, expected [V, H] with H >= 1.")
+    if not word_embeddings.is_floating_point():
+        raise RuntimeError(f"word_embeddings has dtype {word_embeddings.dtype}, expected a floating one.")
+
+
+def _expect_dtypes(tensors: Mapping[str, Tensor], usual: torch.dtype, **others: tuple[torch.dtype, ...]) -> None:
+    """``others`` by name, and ``usual`` for all tensors beside them."""
+    for name, tensor in tensors.items():
+        dtypes = others.get(name, (usual,))
+        if tensor.dtype not in dtypes:
+            raise RuntimeError(f"{name} has dtype {tensor.dtype}, expected {', '.join(map(str, dtypes))}.")
 
 
 def _expect_shapes(tensors: Mapping[str, Tensor | None], shapes: Mapping[str, list[Any]]) -> None:
