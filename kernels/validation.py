@@ -9,7 +9,7 @@ tables of more than 2^31 - 1 rows, and for the cpu backend's backward pass as ma
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -93,6 +93,7 @@ def check_embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embedd
     if position_embeddings.shape[0] == 0 or token_type_embeddings.shape[0] == 0:
         raise RuntimeError("position_embeddings or token_type_embeddings has no row.")
     check_layout(tokens)
+    _check_padded_length(tokens, position_embeddings.shape[0])
     if values:
         check_values(tokens, pooling, word_embeddings.shape[0], token_type_embeddings.shape[0],
                      position_embeddings.shape[0])
@@ -125,6 +126,7 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
     if (table.word.dtype in ROW_SCALED) != (table.word_scale is not None):
         raise RuntimeError("word_scale goes with an int8 or float8_e4m3fn word table and with no other.")
     check_layout(tokens)
+    _check_padded_length(tokens, num_positions)
     if values:
         check_values(tokens, pooling, vocab_size, num_types, num_positions)
 
@@ -154,6 +156,7 @@ def check_dsn_logits_folded(input_ids: Tensor, folded: FoldedDsn, attention_mask
     if not 0 <= folded.num_positions <= all_positions:
         raise RuntimeError(f"num_positions is {folded.num_positions}, expected 0 to {all_positions}.")
     check_layout(tokens)
+    _check_padded_length(tokens, folded.num_positions)
     check_values(tokens, pooling, vocab_size, num_types, folded.num_positions)
 
 
@@ -337,18 +340,14 @@ def check_values(tokens: Tokens, pooling: str, vocab_size: int, num_types: int, 
     token that is not valid counts unless the pooling is "mean_masked". A model whose ``num_positions`` is None has no
     positions, and reads rows of any length. Raises RuntimeError."""
     input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids = tokens
-    if input_ids.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing() or (
-            torch._C._are_functorch_transforms_active()):
-        return  # there are no values to look at
+    if not _has_values(input_ids):
+        return
     if cu_seqlens is not None:
         _check_cu_seqlens(cu_seqlens, input_ids.numel())
         lengths = cu_seqlens.diff()
-    else:
-        lengths = torch.full(input_ids.shape[:1], input_ids.shape[1])
-    if num_positions is not None and position_ids is None and bool((lengths > num_positions).any()):
-        row = int((lengths > num_positions).nonzero()[0, 0])
-        raise RuntimeError(f"row {row} has {int(lengths[row])} tokens, the position table {num_positions}: "
-                           "truncate the row.")
+        if num_positions is not None and position_ids is None and bool((lengths > num_positions).any()):
+            row = int((lengths > num_positions).nonzero()[0, 0])
+            _fail_row_too_long(row, int(lengths[row]), num_positions)
     is_valid = None if attention_mask is None or pooling != "mean_masked" else attention_mask != 0
     for name, tensor, size in (("input_ids", input_ids, vocab_size), ("token_type_ids", token_type_ids, num_types),
                                ("position_ids", position_ids, num_positions)):
@@ -364,6 +363,26 @@ def check_values(tokens: Tokens, pooling: str, vocab_size: int, num_types: int, 
             else:
                 row = int(torch.searchsorted(cu_seqlens.contiguous(), first.to(cu_seqlens.dtype), right=True)) - 1
             raise RuntimeError(f"{name} holds {int(tensor.flatten()[first])} in row {row}, expected 0 to {size - 1}.")
+
+
+def _has_values(input_ids: Tensor) -> bool:
+    """Whether there are values to look at, and sizes that are numbers."""
+    return not (input_ids.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing()
+                or torch._C._are_functorch_transforms_active())
+
+
+def _check_padded_length(tokens: Tokens, num_positions: int) -> None:
+    """That padded rows without position_ids, whose tokens' positions are their columns, are no longer than the position
+    table. It reads no value."""
+    input_ids, _, cu_seqlens, _, position_ids = tokens
+    if cu_seqlens is None and position_ids is None and _has_values(input_ids):
+        num_rows, length = input_ids.shape
+        if num_rows and length > num_positions:
+            _fail_row_too_long(0, length, num_positions)
+
+
+def _fail_row_too_long(row: int, length: int, num_positions: int) -> NoReturn:
+    raise RuntimeError(f"row {row} has {length} tokens, the position table {num_positions}: truncate the row.")
 
 
 def _check_cu_seqlens(cu_seqlens: Tensor, num_tokens: int) -> None:

@@ -83,3 +83,11 @@ def test_the_test_for_other_machines_can_fail(conformance, tmp_path):
     changed[32 + 8 * (int.from_bytes(changed[:8], "little") + 1) + 2] ^= 0x40  # a bit of the first logit
     case.cases.write_bytes(changed)
     assert subprocess.run([conformance, case.model, case.cases, "1e-5"], capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize("model", ["full_width", "folded", "windows", "windows_int8"])
+def test_a_call_without_memory_fails_and_the_next_one_does_not(library, model, tmp_path):
+    program = compiled(REPOSITORY / "tests" / "portability" / "no_memory.c", library)
+    done = subprocess.run([program, write_case(model, tmp_path).model], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 20

@@ -6,6 +6,7 @@
 #define Py_LIMITED_API 0x030A0000
 #endif
 #include <Python.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <utility>
@@ -30,7 +31,11 @@ class Unlocked {
  public:
   explicit Unlocked(size_t num_bytes) : state_(num_bytes < 4096 ? nullptr : PyEval_SaveThread()) {}
   ~Unlocked() {
-    if (state_) PyEval_RestoreThread(state_);
+    try {
+      if (state_) PyEval_RestoreThread(state_);
+    } catch (...) {  // how glibc ends a daemon thread while Python up to 3.13 ends; 3.14 lets it wait as well
+      while (true) pause();
+    }
   }
   Unlocked(const Unlocked&) = delete;
   Unlocked& operator=(const Unlocked&) = delete;

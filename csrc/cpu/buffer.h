@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "../common/allocated.h"
+
 namespace dendritic_bert {
 namespace {
 
@@ -13,7 +15,7 @@ namespace {
 // tidy up its lists. One row takes 0.8 us.
 struct Buffer {
   float* data;
-  explicit Buffer(int64_t size) : memory_(std::malloc(size_t(std::max<int64_t>(size, 1)) * 4 + 63)) {
+  explicit Buffer(int64_t size) : memory_(allocated(std::malloc(size_t(std::max<int64_t>(size, 1)) * 4 + 63))) {
     data = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory_) + 63) / 64 * 64);
   }
   ~Buffer() { std::free(memory_); }

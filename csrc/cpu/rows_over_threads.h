@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 
 #include "arguments.h"
 #include "buffer.h"
@@ -46,14 +45,13 @@ inline int64_t next_splits(const Tokens& tokens, int64_t& row, int64_t& column, 
 struct Sums {
   int64_t stride;
   Buffer sum, keep_count;  // [n, stride]
-  int64_t* count;          // [n] valid tokens
+  Array<int64_t> count;    // [n] valid tokens
   Sums(int64_t n, int64_t stride_, bool drop)
       : stride(stride_),
         sum(n * stride_),
         keep_count(drop ? n * stride_ : 0),
-        count(static_cast<int64_t*>(std::malloc(size_t(n) * sizeof(int64_t)))),
+        count(n),
         drop_(drop) {}
-  ~Sums() { std::free(count); }
   float* keep_counts(int64_t i) const { return drop_ ? keep_count + i * stride : nullptr; }
 
   // Adds entry j of `from` to entry i, or sets entry i to it if it is the first split of a row.
@@ -124,7 +122,7 @@ inline void pool_split_rows(const Pooler& pooler, bool drop, ParallelFor run, co
   int64_t num_splits = 0;
   for (int64_t row = 0; row < tokens.rows; ++row)
     num_splits += std::max<int64_t>(1, (tokens.row_length(row) + split_columns - 1) / split_columns);
-  Split* splits = static_cast<Split*>(std::malloc(size_t(num_splits) * sizeof(Split)));
+  const Array<Split> splits(num_splits);
   int64_t row = 0, column = 0;
   for (int64_t s = 0; row < tokens.rows;) s += next_splits(tokens, row, column, tokens.rows, splits + s);
 
@@ -146,7 +144,6 @@ inline void pool_split_rows(const Pooler& pooler, bool drop, ParallelFor run, co
       first += num_rows;
     }
   }
-  std::free(splits);
 }
 
 // Pools every row and calls finish(first_row, num_rows, const Sums&) for each block of at most block_rows rows.

@@ -26,12 +26,20 @@ struct dendritic_bert_model {
 namespace {
 
 #ifdef DENDRITIC_BERT_NO_THREADS
-std::string last_error;
+#define OF_THREAD
 #else
-thread_local std::string last_error;
+#define OF_THREAD thread_local
 #endif
+OF_THREAD std::string error_text;
+OF_THREAD const char* last_error = "";
 
-// Gives `failed` and keeps the error, or what `work` gives. No exception leaves a function of C.
+void set_error(std::string text) {
+  error_text = std::move(text);
+  last_error = error_text.c_str();
+}
+
+// Gives `failed` and keeps the error, or what `work` gives. No exception leaves a function of C, and to say that there
+// is no memory takes none.
 template <class Result, class Work>
 Result guarded(Result failed, const Work& work) {
 #ifdef __cpp_exceptions
@@ -39,8 +47,10 @@ Result guarded(Result failed, const Work& work) {
     return work();
   } catch (const std::bad_alloc&) {
     last_error = "there is not enough memory";
-    return failed;
+  } catch (...) {
+    last_error = "the engine has failed, which is an error of its own: please report it";
   }
+  return failed;
 #else
   (void)failed;
   return work();
@@ -51,16 +61,16 @@ dendritic_bert_model* read_model(std::string_view bytes, std::unique_ptr<MappedF
   std::string error;
   std::unique_ptr<Model> model = Model::read(bytes, error);
   if (model) return new dendritic_bert_model{std::move(file), std::move(model)};
-  last_error = "the model cannot be read: " + error;
+  set_error("the model cannot be read: " + error);
   return nullptr;
 }
 
 int64_t classify(const dendritic_bert_model* model, const Texts& texts, size_t threads, float* logits) {
   const Outcome outcome = model->model->classify(texts, threads, logits);
   if (outcome.longest_row)
-    last_error = "a text has " + std::to_string(outcome.longest_row) + " tokens, which is more than the model takes";
+    set_error("a text has " + std::to_string(outcome.longest_row) + " tokens, which is more than the model takes");
   else if (outcome.first_not_finite >= 0)
-    last_error = "text " + std::to_string(outcome.first_not_finite) + " has a logit that is NaN or infinite";
+    set_error("text " + std::to_string(outcome.first_not_finite) + " has a logit that is NaN or infinite");
   else return outcome.num_truncated;
   return -1;
 }
@@ -69,6 +79,7 @@ template <class Offset>
 int64_t classify_offsets(const dendritic_bert_model* model, const char* bytes, size_t size, const Offset* offsets,
                          size_t num_texts, size_t threads, float* logits, const Offset* Texts::* member) {
   return guarded(int64_t(-1), [&]() -> int64_t {
+    if (num_texts == 0) return 0;  // for which Arrow needs no offsets
     if (!dendritic_bert::engine::are_offsets(offsets, num_texts) || uint64_t(offsets[num_texts]) > size) {
       last_error = "the offsets fall, go beyond the bytes, or leave a text of more than 1 GiB";
       return -1;
@@ -86,9 +97,13 @@ int64_t classify_offsets(const dendritic_bert_model* model, const char* bytes, s
 
 dendritic_bert_model* dendritic_bert_open(const char* path) {
   return guarded(static_cast<dendritic_bert_model*>(nullptr), [&]() -> dendritic_bert_model* {
+    if (!path) {
+      last_error = "path is null: name a model file";
+      return nullptr;
+    }
     auto file = std::make_unique<MappedFile>();
     if (!file->open(path)) {
-      last_error = std::string(path) + " cannot be opened: " + std::strerror(errno);
+      set_error(std::string(path) + " cannot be opened: " + std::strerror(errno));
       return nullptr;
     }
     const std::string_view bytes = file->bytes();
@@ -122,7 +137,7 @@ int64_t dendritic_bert_classify(const dendritic_bert_model* model, const char* c
     Texts of_call;
     for (size_t i = 0; i < num_texts; ++i) {
       if (lengths[i] > Tokenizer::most_text_bytes) {
-        last_error = "text " + std::to_string(i) + " has more than 1 GiB";
+        set_error("text " + std::to_string(i) + " has more than 1 GiB");
         return -1;
       }
       views.push_back({texts[i], lengths[i]});
@@ -145,7 +160,10 @@ int64_t dendritic_bert_classify_large_blob(const dendritic_bert_model* model, co
 }
 
 void dendritic_bert_scores(const dendritic_bert_model* model, const float* logits, size_t num_texts, float* scores) {
-  model->model->scoring().apply(logits, num_texts, model->model->num_labels(), scores);
+  guarded(0, [&] {
+    model->model->scoring().apply(logits, num_texts, model->model->num_labels(), scores);
+    return 0;
+  });
 }
 
-const char* dendritic_bert_error(void) { return last_error.c_str(); }
+const char* dendritic_bert_error(void) { return last_error; }

@@ -50,7 +50,8 @@ DENDRITIC_BERT_API int64_t dendritic_bert_classify_large_blob(const dendritic_be
 DENDRITIC_BERT_API void dendritic_bert_scores(const dendritic_bert_model* model, const float* logits, size_t num_texts,
                                               float* scores);
 
-/* Why the last function that failed on this thread did, in a sentence; "" if none has. */
+/* Why the last function that failed on this thread did, in a sentence, which stays until another one fails there; "" if
+ * none has. */
 DENDRITIC_BERT_API const char* dendritic_bert_error(void);
 
 #ifdef __cplusplus

@@ -5,7 +5,8 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
-#include <new>
+
+#include "../common/allocated.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -26,10 +27,7 @@ using Array = std::unique_ptr<T[], Free>;
 template <class T>
 Array<T> make_array(size_t size) {
   const size_t bytes = size * sizeof(T), alignment = bytes < page ? alignof(T) : page;
-  void* const memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-#ifdef __cpp_exceptions
-  if (!memory) throw std::bad_alloc();
-#endif
+  void* const memory = allocated(std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment));
 #ifdef __linux__
   if (bytes >= page) madvise(memory, bytes, MADV_HUGEPAGE);
 #endif

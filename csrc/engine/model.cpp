@@ -89,7 +89,8 @@ std::unique_ptr<Model> Model::read(std::string_view bytes, std::string& error,
 Model::Model(ModelFile& file, std::shared_ptr<SharedTokenizer> shared)
     : tables_(read_tables(file)), tokenizer_(shared ? std::move(shared) : read_tokenizer(file, tables_.vocab_size)) {
   const int64_t max_length = file.integer("max_length", 0, std::numeric_limits<int64_t>::max());
-  truncation_ = {size_t(max_length), file.flag("keeps_end")};
+  // No row is as long as this, behind whose end a size_t of 32 bits counts, too.
+  truncation_ = {size_t(std::min(max_length, 3 * int64_t(Tokenizer::most_text_bytes))), file.flag("keeps_end")};
   for (std::string_view label : file.strings("labels")) labels_.emplace_back(label);
   if (file.has("text_columns"))
     for (std::string_view name : file.strings("text_columns")) text_columns_.emplace_back(name);
@@ -108,9 +109,10 @@ Model::Model(ModelFile& file, std::shared_ptr<SharedTokenizer> shared)
 Outcome Model::classify(const Texts& texts, const Texts* second_texts, size_t threads, const Scoring* scoring,
                         float* values, int32_t* labels) const {
   const size_t num_bytes = texts.num_bytes + (second_texts ? second_texts->num_bytes : 0);
+  const size_t num_blocks = (texts.size + block_texts - 1) / block_texts;
   std::atomic<size_t> next_block{0};
   std::atomic<int64_t> num_truncated{0}, longest_row{0}, first_not_finite{std::numeric_limits<int64_t>::max()};
-  run_on_threads(std::min(threads, num_bytes / bytes_per_thread + 1), [&] {
+  run_on_threads(std::min({threads, num_bytes / bytes_per_thread + 1, num_blocks}), [&] {
     const Workspaces::Borrowed workspace(tokenizer_->workspaces);
     Outcome own;
     for (size_t first; (first = block_texts * next_block++) < texts.size;) {

@@ -19,6 +19,7 @@ struct FileEntry {
   int64_t shape[most_dimensions];
   uint64_t offset;
 };
+constexpr size_t most_arrays = 256;  // five times as many as a model has; each is looked for among those before it
 static_assert(sizeof(FileHeader) == 32 && sizeof(FileEntry) == 80);
 
 int64_t bytes_per_element(ElementType type) {
@@ -56,7 +57,8 @@ void ModelFile::read_entries(std::string_view bytes) {
     return fail("it has " + std::to_string(bytes.size()) + " bytes and should have " + std::to_string(header.size) +
                 ": copy it again");
   const std::string_view body = bytes.substr(sizeof(FileHeader));
-  if (header.num_arrays > body.size() / sizeof(FileEntry)) return fail("its list of arrays does not fit in it");
+  if (header.num_arrays > std::min(body.size() / sizeof(FileEntry), most_arrays))
+    return fail("its list of arrays does not fit in it");
   if (checksum(body) != header.checksum) return fail("its checksum differs: it is damaged, copy it again");
   for (uint32_t i = 0; i < header.num_arrays && is_valid(); ++i)
     read_entry(bytes, sizeof(FileHeader) + i * sizeof(FileEntry));

@@ -7,7 +7,6 @@
 #ifndef DENDRITIC_BERT_NO_THREADS
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 #endif
@@ -32,9 +31,10 @@ void run_on_threads([[maybe_unused]] size_t count, const Body& body) {
     }
   };
   std::vector<std::thread> others;
+  others.reserve(count - 1);
   try {
     while (others.size() + 1 < count) others.emplace_back(guarded_body);
-  } catch (const std::system_error&) {}  // the system gives no more
+  } catch (const std::exception&) {}  // the system gives no more threads, or no memory for one
   guarded_body();
   for (std::thread& other : others) other.join();
   if (error) std::rethrow_exception(error);

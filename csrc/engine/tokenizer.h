@@ -35,15 +35,22 @@ struct Span {
 
 // Rows one behind another. Used again and again, so that it keeps its memory.
 struct PackedRows {
+  static constexpr size_t most_idle_ids = 1 << 20;  // 4 MB, as much as the cache of words takes
+
   std::vector<int32_t> ids;          // the first num_ids count
   std::vector<int32_t> token_types;  // of pairs; empty where all are 0
   std::vector<int64_t> cu_seqlens;
-  size_t num_ids, num_truncated;
+  size_t num_ids = 0, num_truncated = 0;
 
   void clear() {
     cu_seqlens.assign(1, 0);
     token_types.clear();
     num_ids = num_truncated = 0;
+  }
+
+  // Gives back the memory of a long text or of many.
+  void shrink() {
+    if (ids.size() > most_idle_ids) *this = PackedRows();
   }
 
   void reserve(size_t more) {

@@ -49,9 +49,9 @@ class Words {
     const size_t needed = num_bytes_ + size + block_bytes;
     if (needed <= bytes_.size()) return;
     const size_t room = needed + needed / 2;
-    bytes_.resize(room);
     starts_.resize(room);
     ends_.resize(room);
+    bytes_.resize(room);  // the last, as its size says how much room there is, also after one of these has thrown
   }
 
   // A character of a word. There must be room for 4 bytes.

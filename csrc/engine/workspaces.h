@@ -48,6 +48,7 @@ class Workspaces {
   }
 
   void give_back(std::unique_ptr<Workspace> workspace) {
+    workspace->rows.shrink();
     for (std::atomic<Workspace*>& place : idle_) {
       Workspace* empty = nullptr;
       if (place.compare_exchange_strong(empty, workspace.get())) {

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..embedded_model import EMBEDDED_MODEL
 from ..model.dsn_checkpoint import table_dtype_of
+from ..model.inference_tables import served_window_dtype
 from .columns import warn_of_other_kind
 from .file_classification import FileReport, classify_file
 from .scores import Answers, Prediction, label_names
@@ -282,11 +283,14 @@ class TextClassifier(TextLogits):
 
     def __repr__(self) -> str:
         config = self.config
-        dtype = str(next(iter(self._source.state_dict().values())).dtype).removeprefix("torch.")
+        parameter = next(iter(self._source.state_dict().values()))
+        dtype = str(parameter.dtype).removeprefix("torch.")
         form = "embeddings" if config.dsn else "encoder"
         if config.window_layers:
             form = f"{config.window_layers} layers of {config.window_dendrites} dendrites on windows"
             dtype = "bfloat16" if dtype == "bfloat16" else "float32"  # as model/inference_tables.py has it
         prepared = getattr(self._source, "_table_dtype", table_dtype_of(config))
+        if config.window_layers and prepared:
+            prepared = served_window_dtype(prepared, parameter.device)
         stored = str(prepared).removeprefix("torch.") if prepared else dtype
         return f"TextClassifier({len(self.labels)} labels, {form} in {stored})"

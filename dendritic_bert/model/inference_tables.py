@@ -38,6 +38,14 @@ def table_dtypes(config: DendriticBertConfig, is_pooled: bool = True) -> tuple[t
     return TABLE_DTYPES if config.pools_embeddings else ()
 
 
+def served_window_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype in which windows are computed on ``device`` that are to be in ``dtype``: float32 for int8 where kernels
+    serve that alone, as on a GPU, since the reference takes many times as long in int8."""
+    if dtype != torch.int8 or ops.is_served("dsn_window_logits_int8", device, torch.int8):
+        return dtype
+    return torch.float32 if ops.is_served("dsn_window_logits", device, torch.float32) else torch.int8
+
+
 def make_tables(config: DendriticBertConfig, tensors: Mapping[str, Tensor], head: str, eps: float, activation: str,
                 dtype: torch.dtype | None) -> "InferenceTables | WindowTables":
     """The tables of a DSN with a head of one layer, which one op serves.
@@ -53,6 +61,7 @@ def make_tables(config: DendriticBertConfig, tensors: Mapping[str, Tensor], head
     if config.pools_windows and head == "classifier":
         if dtype is None:
             dtype = torch.bfloat16 if words.dtype == torch.bfloat16 else torch.float32
+        dtype = served_window_dtype(dtype, words.device)
         windows = no_windows(config, words) if config.window_layers == 0 else (
             tensors["bert.windows.input_weight"], tensors["bert.windows.weight"], tensors["bert.windows.bias"])
         windowed = prepare_windows(

@@ -277,6 +277,15 @@ def test_a_file_of_another_kind(files):
             opened(np.frombuffer(bytearray(change(file.tobytes())), np.uint8))
 
 
+def test_a_list_of_more_arrays_than_a_model_has():
+    """Each is looked for among those before it, which took minutes of a file of 16 MB."""
+    num_arrays = 100_000
+    file = np.zeros(HEADER.size + ENTRY.size * num_arrays, np.uint8)
+    HEADER.pack_into(file.data, 0, b"DSNMODEL", 1, num_arrays, file.nbytes, 0)
+    with pytest.raises(ValueError, match="its list of arrays does not fit in it"):
+        opened(signed(file))
+
+
 @pytest.mark.parametrize("kind", ["full-width", "folded, many labels", "windows, recipe", "windows in int8"])
 def test_hostile_files(files, kind):
     """Each opens and classifies, or is refused; `make sanitize` sees every read out of bounds."""

@@ -3,6 +3,7 @@ pairs; caches and threads."""
 
 import itertools
 import random
+import subprocess
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from dendritic_bert.inference.tokenizer_engines import (
     Template,
     build_engine,
     native_refusal,
+    native_settings,
 )
 from dendritic_bert.inference.tokenizer_test_strings import TEST_STRINGS
 
@@ -318,6 +320,45 @@ def test_an_engine_that_differs_is_not_taken(monkeypatch):
     reason, engine = build_engine("native", train_tokenizer(), FRAMED, PAIR)
     assert engine is None
     assert reason == "The native engine differs from Hugging Face's tokenizer on the test strings."
+
+
+def run_alone(code: str) -> subprocess.CompletedProcess:
+    """Run code with a tokenizer ``engine`` in a process of its own."""
+    begin = """
+from dendritic_bert._engine import Tokenizer
+engine = Tokenizer(**{settings!r})
+"""
+    settings = native_settings(train_tokenizer(), BARE, PAIR)
+    return subprocess.run([sys.executable, "-c", begin.format(settings=settings) + code], capture_output=True,
+                          text=True)
+
+
+def test_a_daemon_thread_in_a_call_lets_the_process_end():
+    """Up to Python 3.13 such a thread is ended where it asks for the interpreter's lock, inside the extension."""
+    done = run_alone("""
+import threading, time
+def work():
+    while True:
+        engine.encode(["the quick fox " * 4000], 8, True)
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+""")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_long_text_leaves_no_memory_behind():
+    done = run_alone("""
+import os
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+engine.encode(["the quick fox"], 8, True)
+before = resident()
+engine.encode(["the quick fox " * 1_000_000], 8, True)
+print(resident() - before)
+""")
+    assert int(done.stdout) < 16e6  # 3 million ids take 12 MB, and the room for them half as much again
 
 
 def test_an_engine_that_is_not_built(monkeypatch):

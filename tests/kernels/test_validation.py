@@ -114,16 +114,22 @@ def test_a_bad_index_beside_a_mask(op, backend, device):
 
 
 @pytest.mark.parametrize("op", OPS)
-@each_checking_backend
-def test_a_row_longer_than_the_position_table(op, backend, device):
-    message = "row {} has 9 tokens, the position table 8: truncate the row"
+@each_backend
+def test_padded_rows_longer_than_the_position_table(op, backend, device):
+    message = "row 0 has 9 tokens, the position table 8: truncate the row"
     long_row = padded(3, 9)
-    refused(op, backend, device, message.format(0), **moved(long_row, device))
+    refused(op, backend, device, message, **moved(long_row, device))
     mask = torch.zeros(3, 9)  # positions are columns, so that only columns count
-    refused(op, backend, device, message.format(0), **moved(long_row, device), attention_mask=mask.to(device))
+    refused(op, backend, device, message, **moved(long_row, device), attention_mask=mask.to(device))
+
+
+@pytest.mark.parametrize("op", OPS)
+@each_checking_backend
+def test_a_packed_row_longer_than_the_position_table(op, backend, device):
+    message = "row 2 has 9 tokens, the position table 8: truncate the row"
     for index_dtype in (torch.int32, torch.int64):
         cu_seqlens = torch.tensor([0, 8, 8, 17, 27], dtype=index_dtype)
-        refused(op, backend, device, message.format(2), input_ids=long_row["input_ids"].flatten().to(device),
+        refused(op, backend, device, message, input_ids=padded(3, 9)["input_ids"].flatten().to(device),
                 cu_seqlens=cu_seqlens.to(device))
 
 

@@ -1,15 +1,19 @@
 """The inference tables: a cache that must never be seen, only felt."""
 
 import copy
+import dataclasses
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from helpers import tiny_bert
+from small_classifier import hugging_face_tokenizer
 from torch import nn
+from windowed_models import KINDS, windowed_model
 
-from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear
+from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear, TextClassifier
+from dendritic_bert.kernels import backends
 from dendritic_bert.model import inference_tables, table_cache
 
 
@@ -319,3 +323,21 @@ def test_folded_from_the_table_that_was_asked_for(foldable, dtype):
     foldable._table_cache.tables._is_foldable = False
     torch.testing.assert_close(from_folded, fused(foldable, rows_of(20, 30)), rtol=1e-5, atol=1e-5)
     assert not torch.equal(from_folded, exact)
+
+
+def test_int8_windows_are_computed_in_float32_where_kernels_serve_that_alone(monkeypatch):
+    """As on a GPU, where the reference would serve int8."""
+    model = windowed_model(**KINDS["recipe"]).eval()
+    classifier = TextClassifier(model, hugging_face_tokenizer())
+    arguments = {"input_ids": torch.randint(40, (4, 9)), "attention_mask": torch.ones(4, 9, dtype=torch.int64)}
+    model.prepare(torch.float32)
+    exact = fused(model, arguments)
+    model.prepare(torch.int8)
+    assert not torch.equal(fused(model, arguments), exact)
+    assert " in int8)" in repr(classifier)
+    cpu = backends.KERNEL_BACKENDS["cpu"]
+    served = {op: dtypes for op, dtypes in cpu.table_dtypes.items() if op != "dsn_window_logits_int8"}
+    monkeypatch.setitem(backends.KERNEL_BACKENDS, "cpu", dataclasses.replace(cpu, table_dtypes=served))
+    model.prepare(torch.int8)
+    assert torch.equal(fused(model, arguments), exact)
+    assert " in float32)" in repr(classifier)

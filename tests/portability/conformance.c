@@ -94,11 +94,13 @@ int main(int argc, char** argv) {
   EXPECT(memcmp(again, logits, num_logits * sizeof *logits) == 0);
   EXPECT(dendritic_bert_classify_blob(model, bytes, num_bytes - 1, short_offsets, num_texts, 1, again) == -1);
   EXPECT(strstr(dendritic_bert_error(), "the offsets fall"));
+  EXPECT(dendritic_bert_classify_blob(model, NULL, 0, NULL, 0, 1, again) == 0); /* as Arrow has no text */
   dendritic_bert_close(model);
   EXPECT(!dendritic_bert_open_memory(memory, model_size - 1) && strstr(dendritic_bert_error(), "copy it again"));
   EXPECT(!dendritic_bert_open_memory(memory + 1, model_size) && strstr(dendritic_bert_error(), "multiple of 64"));
   memory[model_size - 1] ^= 1;
   EXPECT(!dendritic_bert_open_memory(memory, model_size) && strstr(dendritic_bert_error(), "checksum"));
+  EXPECT(!dendritic_bert_open(NULL) && strstr(dendritic_bert_error(), "path is null"));
   EXPECT(!dendritic_bert_open("missing.dsn") && strstr(dendritic_bert_error(), "missing.dsn cannot be opened"));
 
   printf("%zu texts, largest difference %.3g\n", num_texts, difference);

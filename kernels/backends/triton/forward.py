@@ -50,7 +50,8 @@ def pool_centred(start, begin, end, tokens, sizes, table, HIDDEN_SIZE: tl.conste
         place = start[:, None] + column
         valid = is_valid(place, column, end[:, None], attention_mask)
         e, rstd = load_centred_tokens(place, column, valid, tokens, sizes, table, HIDDEN_SIZE, BLOCK_H)
-        total += e * rstd[:, :, None]
+        # Selected: the context of a token that is not valid has been read too, and may be NaN.
+        total += tl.where(valid[:, :, None], e * rstd[:, :, None], 0.0)
         num_valid += valid.to(tl.int32)
     return tl.sum(total, axis=1), tl.sum(num_valid, axis=1)
 

@@ -38,7 +38,7 @@ def apply_layer(x, beta_share, first, c, head, HIDDEN_SIZE: tl.constexpr, NUM_LA
     weight, bias, beta_bias, _, _ = head
     h = tl.arange(0, BLOCK_H)
     known = c < NUM_LABELS
-    w = tl.load(weight + (first + c)[:, None] * HIDDEN_SIZE + h[None, :],
+    w = tl.load(weight + (first + c).to(tl.int64)[:, None] * HIDDEN_SIZE + h[None, :],
                 mask=known[:, None] & (h < HIDDEN_SIZE)[None, :], other=0.0)
     z = tl.sum(x[:, None, :] * w[None, :, :], axis=2)
     return (z + tl.load(bias + first + c, mask=known, other=0.0)[None, :]

@@ -170,16 +170,17 @@ def apply_window_layer(value_mean, window_mean, first, c, head, FOLDED: tl.const
     output = tl.where(known, first + c, 0)
     z = tl.zeros((BLOCK_ROWS, BLOCK_C), tl.float32) + tl.load(bias + output, mask=known, other=0.0)[None, :]
     WIDTH: tl.constexpr = CHANNELS if FOLDED else VALUES + CHANNELS
+    of_output = weight + output.to(tl.int64)[:, None] * WIDTH
     if FOLDED:
         z += tl.gather(value_mean, tl.broadcast_to(output[None, :], (BLOCK_ROWS, BLOCK_C)), 1)
     else:
         d = tl.arange(0, BLOCK_D)
-        w = tl.load(weight + output[:, None] * WIDTH + d[None, :], mask=known[:, None] & (d < VALUES)[None, :],
+        w = tl.load(of_output + d[None, :], mask=known[:, None] & (d < VALUES)[None, :],
                     other=0.0)
         z += tl.sum(value_mean[:, None, :] * w[None, :, :], axis=2)
     if NUM_LAYERS > 0:
         m = tl.arange(0, BLOCK_M)
-        w = tl.load(weight + output[:, None] * WIDTH + (WIDTH - CHANNELS) + m[None, :],
+        w = tl.load(of_output + (WIDTH - CHANNELS) + m[None, :],
                     mask=known[:, None] & (m < CHANNELS)[None, :], other=0.0)
         z += tl.sum(window_mean[:, None, :] * w[None, :, :], axis=2)
     return z

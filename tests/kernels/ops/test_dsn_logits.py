@@ -165,6 +165,19 @@ def test_a_nan_is_not_hidden(activation, backend, device):
 
 
 @each_backend
+def test_a_nan_behind_a_row_reaches_no_logit(backend, device):
+    """The context of a column beyond the valid tokens may be NaN, as in a model that has diverged there."""
+    table, dsn_head = prepared(parameters(20), head(20, 3, 1), torch.float32)
+    table.context[:, 3:] = float("nan")
+    token_arguments = tokens("padded without a mask", 6, 5) | {"attention_mask": torch.ones(6, 5, dtype=torch.int64)}
+    token_arguments["attention_mask"][:, 3:] = 0
+    token_arguments["attention_mask"][4, 3] = 1
+    logits = ops.dsn_logits(**moved(token_arguments, device), table=in_view(table, "plain", device),
+                            head=in_view(dsn_head, "plain", device), backend=backend)
+    assert logits.isnan().any(dim=1).tolist() == [b == 4 for b in range(6)]
+
+
+@each_backend
 def test_only_the_lower_triangle_of_lateral_is_read(backend, device):
     table, dsn_head = prepared(parameters(20), head(20, 3, 4), torch.float32)
     unread = torch.ones(4, 4).triu().bool()[:, :, None].expand(4, 4, 3)
