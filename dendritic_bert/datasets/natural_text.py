@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..inference.readers import Position, open_records
+from ..inference.readers import open_records
+from ..inference.records import Position
 from .near_duplicates import DevSentences
 from .row_checks import replaced_bytes
 

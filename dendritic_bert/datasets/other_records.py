@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.readers import Position, RecordBatch, Records
+from ..inference.readers import Records
+from ..inference.records import Position, RecordBatch
 
 DEV_SPLITS = ("validation", "dev", "valid", "test")  # names on the hub; the first that is there is scored
 Head = Callable[[int], Iterator[RecordBatch]]  # gives the records of an input in batches of a size, as Records.heads

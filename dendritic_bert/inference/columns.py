@@ -8,8 +8,8 @@ from typing import Any
 
 from .file_formats import TABLE_FORMATS
 from .formatters import Column
-from .readers import RecordBatch, Records
-from .records import DELIMITERS
+from .readers import Records
+from .records import DELIMITERS, RecordBatch
 
 TEXT = "text"
 ALL = "all"

@@ -17,8 +17,8 @@ from ..model.files import MODEL_FILES
 from .columns import KeptColumns, choose_text_columns
 from .file_formats import OUTPUT_FORMATS, TABLE_FORMATS, choose_format
 from .formatters import Column, Labels, Write, open_formatter
-from .readers import MalformedRecord, Position, RecordBatch, Records, open_records
-from .records import BATCH_BYTES
+from .readers import Records, open_records
+from .records import BATCH_BYTES, MalformedRecord, Position, RecordBatch
 from .scores import Answers, NonFiniteScores
 from .streams import PathOrStream
 from .threads import check_positive, map_in_order, thread_count

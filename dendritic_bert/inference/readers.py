@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 SAMPLE = 100  # records that are looked at for the columns of strings
 KEYED_OBJECTS = 1000  # of a file of JSON Lines, whose keys are the names of the columns
 
-__all__ = ["MalformedRecord", "Position", "RecordBatch", "Records", "expand_patterns", "open_records"]
-
 
 def open_records(
     inputs: PathOrStream | Sequence[PathOrStream],

@@ -16,7 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from dendritic_bert.inference import line_reader
-from dendritic_bert.inference.readers import MalformedRecord, Position, open_records
+from dendritic_bert.inference.readers import open_records
+from dendritic_bert.inference.records import MalformedRecord, Position
 
 TEXTS = ["a good film", "世界 😀 café", "", " blanks ", "\u2028 \x85", "back\\slash", '"', "a, b; c|d"] * 4
 NUMBERS = list(range(len(TEXTS)))

@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from dendritic_bert.inference import table_reader
-from dendritic_bert.inference.readers import MalformedRecord, open_records
+from dendritic_bert.inference.readers import open_records
+from dendritic_bert.inference.records import MalformedRecord
 
 TEXTS = ["a", "世", "", "d"]
 
