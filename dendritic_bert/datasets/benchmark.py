@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .rows import EncodedRows
+from .rows import EncodedRows, pad_rows
 
 
 class Benchmark(ABC):
@@ -35,7 +35,7 @@ class Benchmark(ABC):
     model_class: Any
     settings: dict[str, Any]
     main_metric: str
-    label_names: tuple[str, ...]
+    label_names: tuple[str, ...] = ("labels",)
     source: str
     num_train: int
     num_dev: int
@@ -71,13 +71,13 @@ class Benchmark(ABC):
     def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
         """The training rows, None if they were not read, and the rows of every dev split."""
 
-    @abstractmethod
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Rows of a ``RowDataset`` as a padded batch."""
+        return pad_rows(rows)
 
-    @abstractmethod
     def logits(self, output: Any) -> Tensor:
         """The part of a model's output that ``scores`` reads: ``[B, ...]`` float32."""
+        return output.logits.float()
 
     @abstractmethod
     def scores(self, logits: Any, split: str) -> dict[str, float]:

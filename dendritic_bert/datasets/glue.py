@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from .benchmark import Benchmark
 from .glue_tasks import Task, find_task
-from .rows import EncodedRows, Rows, encode_rows, hold_out, pad_rows, take_fraction
+from .rows import EncodedRows, Rows, encode_rows, hold_out, take_fraction
 
 HUB_DATASET = "nyu-mll/glue"
 
@@ -40,7 +39,6 @@ class Glue(Benchmark):
     """
 
     model_class = DendriticBertForSequenceClassification
-    label_names = ("labels",)
 
     def __init__(self, name: str, data_dir: str | None, share: float | None = None, with_train: bool = True,
                  splits: tuple[str, ...] | None = None, fraction: float = 1.0) -> None:
@@ -75,12 +73,6 @@ class Glue(Benchmark):
         packed = PackedTokenizer(tokenizer)
         dev = {split: encode_rows(rows, packed, max_length) for split, rows in self.dev.items()}
         return self.train and encode_rows(self.train, packed, max_length), dev
-
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return pad_rows(rows)
-
-    def logits(self, output: Any) -> Tensor:
-        return output.logits.float()
 
     def scores(self, logits: Any, split: str) -> dict[str, float]:
         return self.task.scores(np.asarray(logits), self.dev[split].labels, split)

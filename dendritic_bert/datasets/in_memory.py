@@ -7,12 +7,11 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from .benchmark import Benchmark
-from .rows import EncodedRows, Rows, encode_rows, pad_rows
+from .rows import EncodedRows, Rows, encode_rows
 
 
 class InMemoryRows(Benchmark):
@@ -23,23 +22,20 @@ class InMemoryRows(Benchmark):
     Args:
         columns: one list of n texts, or two.
         labels: as the loss takes them.
-        label_names: the names of the C outputs.
+        names: those of the C outputs.
         problem_type: "single_label_classification" or "multi_label_classification".
     """
 
     model_class = DendriticBertForSequenceClassification
-    label_names = ("labels",)
     main_metric = "loss"
     source = "rows in memory"
 
-    def __init__(
-        self, columns: tuple[list[str], ...], labels: np.ndarray, label_names: list[str], problem_type: str
-    ) -> None:
+    def __init__(self, columns: tuple[list[str], ...], labels: np.ndarray, names: list[str], problem_type: str) -> None:
         self.rows = Rows(columns, labels, self.source)
         self.num_train, self.num_dev = len(labels), 0
         self.settings: dict[str, Any] = {
-            "num_labels": len(label_names), "problem_type": problem_type, "id2label": dict(enumerate(label_names)),
-            "label2id": {name: i for i, name in enumerate(label_names)},
+            "num_labels": len(names), "problem_type": problem_type, "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
         }
 
     def texts(self) -> Iterable[str]:
@@ -48,12 +44,6 @@ class InMemoryRows(Benchmark):
     def encode(self, tokenizer: Any, max_length: int) -> tuple[EncodedRows | None, dict[str, EncodedRows]]:
         encoded = encode_rows(self.rows, PackedTokenizer(tokenizer), max_length)
         return encoded, {"train": encoded}
-
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return pad_rows(rows)
-
-    def logits(self, output: Any) -> Tensor:
-        return output.logits.float()
 
     def scores(self, logits: Any, split: str) -> dict[str, float]:
         return {}

@@ -29,7 +29,7 @@ from .label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector
 from .other_records import AnyRecords, KeptRecords, ListedRecords, NamedRecords, load_from_hub
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
-from .rows import EncodedRows, Rows, encode_rows, pad_rows
+from .rows import EncodedRows, Rows, encode_rows
 from .survey import Table, find_columns, survey
 from .word_counter import WordCounter
 
@@ -65,7 +65,6 @@ class OwnRows(Benchmark):
     """
 
     model_class = DendriticBertForSequenceClassification
-    label_names = ("labels",)
 
     def __init__(self, train: AnyRecords | None, dev: AnyRecords | None = None, *,
                  text_column: str | None = None, text_pair_column: str | None = None, label_column: str | None = None,
@@ -190,13 +189,10 @@ class OwnRows(Benchmark):
         return pack_rows(batches(), self.targets(split), counter.vocab_size, self.folder)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = pad_rows(rows)
+        batch = super().collate(rows)
         if self.settings["problem_type"] == SEVERAL:
             batch["labels"] = batch["labels"].to(torch.float32)
         return batch
-
-    def logits(self, output: Any) -> Tensor:
-        return output.logits.float()
 
     def scores(self, logits: Any, split: str = "dev") -> dict[str, float]:
         """The metrics of ``training.evaluation.scores``."""

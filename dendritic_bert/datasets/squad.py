@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..model.modeling import DendriticBertForQuestionAnswering
 from .benchmark import Benchmark
-from .rows import EncodedRows, pad_rows
+from .rows import EncodedRows
 
 HUB_DATASET = "rajpurkar/squad"
 # XQuAD has no training questions; its English file serves as a dev set.
@@ -171,13 +171,6 @@ def _answer_tokens(covered: np.ndarray, question: Question) -> tuple[int, int]:
     return int(inside[0]), int(inside[-1])
 
 
-def pad_windows(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Collate rows of a ``RowDataset`` into tensors ``[B, L]``, ``start_positions`` and ``end_positions`` ``[B]``."""
-    batch = pad_rows(rows)
-    labels = batch.pop("labels")
-    return {**batch, "start_positions": labels[:, 0], "end_positions": labels[:, 1]}
-
-
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +232,10 @@ class Squad(Benchmark):
         return train, {"dev": self.windows.rows}
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return pad_windows(rows)
+        """As in ``Benchmark``; ``start_positions`` and ``end_positions`` ``[B]`` take the place of ``labels``."""
+        batch = super().collate(rows)
+        labels = batch.pop("labels")
+        return {**batch, "start_positions": labels[:, 0], "end_positions": labels[:, 1]}
 
     def logits(self, output: Any) -> Tensor:
         return torch.stack([output.start_logits, output.end_logits], dim=-1).float()

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..datasets.benchmark import Benchmark
 from ..datasets.packed_files import pack_rows
-from ..datasets.rows import EncodedRows, Rows, encode_rows, pad_rows
+from ..datasets.rows import EncodedRows, Rows, encode_rows
 from ..inference.tokenization import PackedTokenizer
 from ..model.files import BAG_FOLDER
 from ..model.modeling import DendriticBertForSequenceClassification
@@ -40,7 +39,6 @@ class EmbeddedTexts(Benchmark):
     Raises as ``pretrain`` does.
     """
 
-    label_names = ("labels",)
     main_metric = "cosine"
 
     def __init__(self, options: PretrainingOptions) -> None:
@@ -103,12 +101,6 @@ class EmbeddedTexts(Benchmark):
         held = self.num_dev
         train = rows(islice(self._texts, held, None), self.embeddings[held:])
         return train, {"dev": rows(self._texts.held_out, self.embeddings[:held])}
-
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return pad_rows(rows)
-
-    def logits(self, output: Any) -> Tensor:
-        return output.logits.float()
 
     def scores(self, logits: Any, split: str = "dev") -> dict[str, float]:
         """cosine: the mean over the held-out texts of the cosine between embedding and teacher's embedding; of a joint

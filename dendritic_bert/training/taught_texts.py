@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..datasets.benchmark import Benchmark, digest_of
 from ..datasets.held_out import HOLD_OUT
 from ..datasets.natural_text import read_texts
-from ..datasets.rows import EncodedRows, Rows, encode_rows, pad_rows
+from ..datasets.rows import EncodedRows, Rows, encode_rows
 from ..inference.tokenization import PackedTokenizer
 from ..model.configuration import DendriticBertConfig
 from ..model.modeling import DendriticBertForSequenceClassification
@@ -31,7 +30,6 @@ class TaughtTexts(Benchmark):
     """
 
     model_class = DendriticBertForSequenceClassification
-    label_names = ("labels",)
     main_metric = "agreement"
 
     def __init__(self, options: DistillationOptions) -> None:
@@ -72,12 +70,6 @@ class TaughtTexts(Benchmark):
         packed = PackedTokenizer(tokenizer)
         dev = self.dev._replace(labels=self._classes)
         return encode_rows(self.train, packed, max_length), {"dev": encode_rows(dev, packed, max_length)}
-
-    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return pad_rows(rows)
-
-    def logits(self, output: Any) -> Tensor:
-        return output.logits.float()
 
     def scores(self, logits: Any, split: str = "dev") -> dict[str, float]:
         """agreement: how often the student gives the teacher's class; and its standard error."""
