@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,14 @@ class Benchmark(ABC):
     @abstractmethod
     def scores(self, logits: Any, split: str) -> dict[str, float]:
         """The metrics of a dev split; ``logits`` is an array or a list with one entry per encoded row."""
+
+
+def label_fields(names: Sequence[str]) -> dict[str, Any]:
+    """The fields of ``Benchmark.settings`` that name a model's outputs, in their order; none for a regression, whose
+    outputs have no ``names``."""
+    if not names:
+        return {}
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
 def digest_of(strings: Iterable[str], *arrays: np.ndarray) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
-from .benchmark import Benchmark
+from .benchmark import Benchmark, label_fields
 from .glue_tasks import Task, find_task
 from .rows import EncodedRows, Rows, encode_rows, hold_out, take_fraction
 
@@ -54,10 +54,8 @@ class Glue(Benchmark):
         self.settings: dict[str, Any] = {
             "num_labels": task.num_labels,
             "problem_type": "single_label_classification" if task.labels else "regression",
+            **label_fields(task.labels),
         }
-        if task.labels:
-            self.settings["id2label"] = dict(enumerate(task.labels))
-            self.settings["label2id"] = {label: i for i, label in enumerate(task.labels)}
         self.main_metric = task.main_metric
         self.source = (self.train or self.dev[first]).source
         self.num_train, self.num_dev = len(self.train.labels) if self.train else 0, len(self.dev[first].labels)

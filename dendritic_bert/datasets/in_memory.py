@@ -10,7 +10,7 @@ import numpy as np
 
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
-from .benchmark import Benchmark
+from .benchmark import Benchmark, label_fields
 from .rows import EncodedRows, Rows, encode_rows
 
 
@@ -33,10 +33,7 @@ class InMemoryRows(Benchmark):
     def __init__(self, columns: tuple[list[str], ...], labels: np.ndarray, names: list[str], problem_type: str) -> None:
         self.rows = Rows(columns, labels, self.source)
         self.num_train, self.num_dev = len(labels), 0
-        self.settings: dict[str, Any] = {
-            "num_labels": len(names), "problem_type": problem_type, "id2label": dict(enumerate(names)),
-            "label2id": {name: i for i, name in enumerate(names)},
-        }
+        self.settings = {"num_labels": len(names), "problem_type": problem_type, **label_fields(names)}
 
     def texts(self) -> Iterable[str]:
         return chain.from_iterable(self.rows.columns)

@@ -21,7 +21,7 @@ from ..inference.readers import KEYED_OBJECTS, open_records
 from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from ..training.evaluation import MAIN_METRIC, majority_share, scores
-from .benchmark import Benchmark, digest_of
+from .benchmark import Benchmark, digest_of, label_fields
 from .column_choice import Columns
 from .column_values import MIN_ROWS
 from .held_out import HOLD_OUT, draw_held_out
@@ -205,10 +205,7 @@ class OwnRows(Benchmark):
     def _describe(self, problem_type: str, num_labels: int, hold_out: float, label_separator: str | None) -> None:
         """Set the attributes that follow from the rows."""
         self.settings: dict[str, Any] = {"num_labels": num_labels, "problem_type": problem_type,
-                                         "training_columns": None}
-        if self.labels:
-            self.settings["id2label"] = dict(enumerate(self.labels))
-            self.settings["label2id"] = {label: number for number, label in enumerate(self.labels)}
+                                         "training_columns": None, **label_fields(self.labels)}
         self.main_metric = MAIN_METRIC[problem_type]
         self.num_train = 0 if self.train is None else int(self.train[1].sum())
         self.num_dev = int(self.dev[1].sum())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.benchmark import Benchmark, digest_of
+from ..datasets.benchmark import Benchmark, digest_of, label_fields
 from ..datasets.held_out import HOLD_OUT
 from ..datasets.natural_text import read_texts
 from ..datasets.rows import EncodedRows, Rows, encode_rows
@@ -51,11 +51,10 @@ class TaughtTexts(Benchmark):
         self.num_train, self.num_dev = len(self.train.labels), len(self.dev.labels)
         self.class_counts = np.bincount(self.train.labels[:, -1].astype(np.int64), minlength=config.num_labels)
         self.majority = float(np.bincount(self._classes).max() / self.num_dev)
-        names = {int(number): str(name) for number, name in config.id2label.items()}
+        names = [str(name) for _, name in sorted(config.id2label.items())]
         self.settings: dict[str, Any] = {
-            "num_labels": config.num_labels, "problem_type": "single_label_classification",
-            "id2label": names, "label2id": {name: number for number, name in names.items()}}
-        self.digest = digest_of([*names.values(), *texts], logits)
+            "num_labels": config.num_labels, "problem_type": "single_label_classification", **label_fields(names)}
+        self.digest = digest_of([*names, *texts], logits)
         if options.text_column:
             self.settings["training_columns"] = {"text_column": options.text_column}
 
