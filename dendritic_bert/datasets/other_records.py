@@ -1,4 +1,4 @@
-"""Records that do not lie in files: lists in memory, streams, which are kept on disk, and data sets of the hub."""
+"""Records that do not lie in files: streams, which are kept on disk, and data sets of the hub."""
 
 from __future__ import annotations
 
@@ -17,27 +17,6 @@ from ..inference.records import Position, RecordBatch
 
 DEV_SPLITS = ("validation", "dev", "valid", "test")  # names on the hub; the first that is there is scored
 Head = Callable[[int], Iterator[RecordBatch]]  # gives the records of an input in batches of a size, as Records.heads
-
-
-class ListedRecords:
-    """Columns of equal length in memory as ``Records``; rows are numbered from 0, as Python does."""
-
-    def __init__(self, columns: dict[str, Sequence[Any]], name: str = "the rows") -> None:
-        self.columns, self.names, self.name = columns, list(columns), name
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            found = " and ".join(f"{length} of {name}" for name, length in lengths.items())
-            raise ValueError(f"{self.name} have {found}: give each text one label.")
-
-    def batches(self, batch_size: int, columns: Sequence[str]) -> Iterator[RecordBatch]:
-        size = len(self.columns[self.names[0]])
-        for first in range(0, size, batch_size):
-            rows = range(first, min(size, first + batch_size))
-            yield RecordBatch({name: list(self.columns[name][first:first + batch_size]) for name in columns},
-                              Position(), self.name, rows, "row")
-
-    def heads(self, columns: Sequence[str]) -> list[Head]:
-        return [partial(self.batches, columns=columns)]
 
 
 class KeptRecords:
@@ -141,7 +120,7 @@ class HubRecords:
         return name_classes(values, inner.names if hasattr(inner, "int2str") else None)
 
 
-AnyRecords = Records | ListedRecords | KeptRecords | NamedRecords | HubRecords
+AnyRecords = Records | KeptRecords | NamedRecords | HubRecords
 
 
 def load_from_hub(name: str, config: str | None = None) -> tuple[HubRecords, HubRecords | None]:

@@ -1,4 +1,4 @@
-"""One's own rows as a benchmark: files, a data set of the hub, or lists, with the columns and labels found in them.
+"""One's own rows as a benchmark: files, or a data set of the hub, with the columns and labels found in them.
 
     records -> columns -> survey (labels, digests) -> report, split -> texts -> packed ids on disk
 
@@ -26,7 +26,7 @@ from .column_choice import Columns
 from .column_values import MIN_ROWS
 from .held_out import HOLD_OUT, draw_held_out
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector
-from .other_records import AnyRecords, KeptRecords, ListedRecords, NamedRecords, load_from_hub
+from .other_records import AnyRecords, KeptRecords, NamedRecords, load_from_hub
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
 from .rows import EncodedRows, Rows, encode_rows
@@ -109,8 +109,7 @@ class OwnRows(Benchmark):
         self.source = first.name
         self.labels = list(labels.names)
         self._describe(labels.problem_type, labels.num_labels, hold_out, asked_separator)
-        if not isinstance(first, ListedRecords):  # whose columns have no names of the user's
-            self.settings["training_columns"] = _training_columns(self.columns, label_separator)
+        self.settings["training_columns"] = _training_columns(self.columns, label_separator)
 
     @classmethod
     def open(cls, train_file: Any = None, dev_file: Any = None, *, input_format: str | None = None,
@@ -140,15 +139,6 @@ class OwnRows(Benchmark):
         """
         train, dev = load_from_hub(dataset_name, dataset_config)
         return cls(train, dev if hold_out is None else None, hold_out=hold_out or HOLD_OUT, **options)
-
-    @classmethod
-    def from_lists(cls, texts: Sequence[str], labels: Sequence[Any], text_pairs: Sequence[str] | None = None,
-                   **options: Any) -> OwnRows:
-        """Rows that are in memory. Raises ValueError if there are not as many labels as texts, and as the class does.
-        """
-        columns = {"text": texts} | ({} if text_pairs is None else {"text_pair": text_pairs}) | {"label": labels}
-        named = {f"{name}_column": name for name in columns}
-        return cls(ListedRecords(columns), **named, **options)
 
     def texts(self) -> Iterable[str]:
         """The training texts; they can be gone through more than once, and are read from the source each time."""
@@ -205,7 +195,7 @@ class OwnRows(Benchmark):
     def _describe(self, problem_type: str, num_labels: int, hold_out: float, label_separator: str | None) -> None:
         """Set the attributes that follow from the rows."""
         self.settings: dict[str, Any] = {"num_labels": num_labels, "problem_type": problem_type,
-                                         "training_columns": None, **label_fields(self.labels)}
+                                         **label_fields(self.labels)}
         self.main_metric = MAIN_METRIC[problem_type]
         self.num_train = 0 if self.train is None else int(self.train[1].sum())
         self.num_dev = int(self.dev[1].sum())

@@ -3,10 +3,10 @@
 from itertools import combinations, permutations
 
 import pytest
+from listed_records import ListedRecords
 
 from dendritic_bert.datasets.label_kinds import SEVERAL, LabelCollector
 from dendritic_bert.datasets.label_spelling import are_tags, as_list, likely_separator
-from dendritic_bert.datasets.other_records import ListedRecords
 from dendritic_bert.datasets.own_rows import OwnRows
 
 
@@ -66,6 +66,6 @@ def test_tags_in_angle_brackets(names, expected):
     (["x", "y", "x;y", "y;x"], "pass --label_separator ';'"), (["x", "y", "v;w", "w;z"], None),
     (["<x>", "<y>", "<x><y>", "<y><x>"], "write <a><b> as a;b and pass --label_separator ';'")])
 def test_several_labels_in_one_are_said(labels, remedy):
-    rows = ListedRecords({"text": [f"text {i}" for i in range(40)], "label": labels * 10}, "rows")
+    rows = ListedRecords({"text": [f"text {i}" for i in range(40)], "label": labels * 10})
     lines = [line for line in OwnRows(rows).report.lines() if "several each" in line]
     assert lines == ([] if remedy is None else [f"warning: the labels seem to hold several each: {remedy}"])

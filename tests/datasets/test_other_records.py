@@ -1,4 +1,4 @@
-"""Lists, streams that are read but once, and data sets of the library ``datasets``."""
+"""Streams that are read but once, and data sets of the library ``datasets``."""
 
 import io
 
@@ -6,12 +6,11 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, ListedRecords, load_from_hub, name_classes
+from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, load_from_hub, name_classes
 from dendritic_bert.datasets.own_rows import OwnRows
 from dendritic_bert.inference.readers import open_records
 from dendritic_bert.inference.table_reader import class_names
 
-COLUMNS = {"text": [f"text {number}" for number in range(10)], "label": list(range(10))}
 TABLE = datasets.Dataset.from_dict(
     {"sentence": [f"a text of row {number}" for number in range(40)], "label": [0, 1, 1, 0] * 10,
      "tags": [[0], [0, 1], [], [1]] * 10},
@@ -22,20 +21,6 @@ TABLE = datasets.Dataset.from_dict(
 
 def column(name, batches):
     return [value for batch in batches for value in batch.columns[name]]
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 10, 99])
-def test_lists(batch_size):
-    batches = list(ListedRecords(COLUMNS, "rows").batches(batch_size, ["label"]))
-    assert column("label", batches) == COLUMNS["label"]
-    assert [len(batch.columns["label"]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    assert [batch.place(row) for batch in batches for row in range(len(batch.columns["label"]))] == [
-        f"rows, row {number}" for number in range(10)]
-
-
-def test_lists_of_different_lengths():
-    with pytest.raises(ValueError, match=r"^the rows have 3 of text and 2 of label: give each text one label\.$"):
-        OwnRows.from_lists(["a", "b", "c"], [0, 1])
 
 
 def test_a_stream_is_kept(tmp_path):

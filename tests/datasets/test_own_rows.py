@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import shared_path
+from listed_records import ListedRecords
 from small_classifier import hugging_face_tokenizer
 
 from dendritic_bert.datasets.own_rows import OwnRows
@@ -92,10 +93,15 @@ LABELS = {
 TEXTS = [f"{['a fine', 'a dull', 'one more'][i % 3]} film of the year {i}" for i in range(60)]
 
 
+def rows_in_memory(labels, **options) -> OwnRows:
+    """The texts with these labels."""
+    return OwnRows(ListedRecords({"text": TEXTS, "label": labels}), text_column="text", label_column="label", **options)
+
+
 @pytest.mark.parametrize("problem_type", LABELS)
 def test_batches_fit_the_loss_of_transformers(problem_type, tokenizer):
     """The labels of a batch are what the loss for that ``problem_type`` takes."""
-    rows = OwnRows.from_lists(TEXTS, LABELS[problem_type])
+    rows = rows_in_memory(LABELS[problem_type])
     assert rows.settings["problem_type"] == problem_type
     train, _ = rows.encode(tokenizer, 20)
     dataset = RowDataset(train)
@@ -206,9 +212,9 @@ def test_more_labels_than_rows():
     """Where 60 tags stand once and 2 often, these can be learnt; where all tags stand once, nothing can."""
     often = [["often"], ["sometimes"]] * 30
     tags = [[*several, f"tag {number}"] for number, several in enumerate(often)]
-    assert len(OwnRows.from_lists(TEXTS, tags).labels) == 62
+    assert len(rows_in_memory(tags).labels) == 62
     with pytest.raises(ValueError, match=r"column 'label' has 120 different labels in 60 rows: name another label_"):
-        OwnRows.from_lists(TEXTS, [[f"tag {number}", f"tag {number + 60}"] for number in range(60)])
+        rows_in_memory([[f"tag {number}", f"tag {number + 60}"] for number in range(60)])
 
 
 def test_new_rows_for_a_model(tmp_path):
@@ -223,7 +229,7 @@ def test_new_rows_for_a_model(tmp_path):
 
 
 def test_a_fraction_of_the_training_rows():
-    rows = OwnRows.from_lists(TEXTS, LABELS["single_label_classification"], fraction=0.5)
+    rows = rows_in_memory(LABELS["single_label_classification"], fraction=0.5)
     assert (rows.num_train, rows.num_dev, rows.class_counts.sum()) == (27, 6, 27)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas
 import pytest
+from listed_records import ListedRecords
 
-from dendritic_bert.datasets.other_records import ListedRecords
 from dendritic_bert.datasets.own_rows import OwnRows
 
 RNG = np.random.default_rng(0)
@@ -15,7 +15,7 @@ LABELS = {
 
 
 def records(texts, labels) -> ListedRecords:
-    return ListedRecords({"text": texts, "label": labels, "id": list(range(len(texts)))}, "rows")
+    return ListedRecords({"text": texts, "label": labels, "id": list(range(len(texts)))})
 
 
 @pytest.mark.parametrize("kind", LABELS)

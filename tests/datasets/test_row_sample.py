@@ -5,9 +5,10 @@ import io
 import datasets
 import numpy as np
 import pytest
+from listed_records import ListedRecords
 
 from dendritic_bert.datasets import row_sample
-from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, ListedRecords, NamedRecords
+from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, NamedRecords
 from dendritic_bert.datasets.row_sample import draw_sample
 from dendritic_bert.inference.readers import open_records
 

@@ -5,16 +5,16 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from listed_records import ListedRecords
 
 from dendritic_bert.datasets.column_choice import Columns
 from dendritic_bert.datasets.label_kinds import LabelCollector
-from dendritic_bert.datasets.other_records import ListedRecords
 from dendritic_bert.datasets.survey import find_columns, survey
 from dendritic_bert.inference.readers import open_records
 
 
 def read(texts, labels, on_error="stop", **columns):
-    records = ListedRecords({"text": texts, "label": labels, **columns}, "rows")
+    records = ListedRecords({"text": texts, "label": labels, **columns})
     found = Columns("text", *columns or [None], "label")
     return survey(records, found, LabelCollector("label", "rows"), on_error)
 
@@ -50,8 +50,8 @@ def test_rows_that_are_not_whole(monkeypatch):
 def test_labels_that_no_training_row_has_can_be_left_out(monkeypatch, labels, known, options, kept):
     monkeypatch.setattr("dendritic_bert.datasets.survey.BATCH_ROWS", 2)
     collector = LabelCollector("label", "rows", known=known, is_closed=bool(known), **options)
-    table = survey(ListedRecords({"text": list("abcde"), "label": labels}, "rows"), Columns("text", None, "label"),
-                   collector, "skip")
+    table = survey(ListedRecords({"text": list("abcde"), "label": labels}), Columns("text", None, "label"), collector,
+                   "skip")
     assert [*table.places(np.ones(len(table), np.bool_))] == [f"rows, row {row}" for row in kept]
     assert (table.num_skipped, table.labels.num_rows) == (5 - len(kept), len(kept))
 
@@ -105,8 +105,7 @@ def test_no_row_is_left(texts, labels, known, wanted):
     message = (f"^rows holds no row with a text and {wanted}: name another label_column, or pass on_error stop, which "
                r"says what is wrong with its first row\.$")
     with pytest.raises(ValueError, match=message):
-        survey(ListedRecords({"text": texts, "label": labels}, "rows"), Columns("text", None, "label"), collector,
-               "skip")
+        survey(ListedRecords({"text": texts, "label": labels}), Columns("text", None, "label"), collector, "skip")
 
 
 def test_a_file_that_grows_between_two_passes():
