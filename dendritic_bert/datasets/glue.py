@@ -18,6 +18,7 @@ from ..inference.tokenization import PackedTokenizer
 from ..model.modeling import DendriticBertForSequenceClassification
 from .benchmark import Benchmark, label_fields
 from .glue_tasks import Task, find_task
+from .hub import load_dataset
 from .rows import EncodedRows, Rows, encode_rows, hold_out, take_fraction
 
 HUB_DATASET = "nyu-mll/glue"
@@ -159,17 +160,9 @@ def _parse_label(text: str, task: Task, where: str) -> float:
 
 
 def _read_hub(name: str, task: Task, split: str) -> Rows:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError("data_dir is not given and datasets is not installed: pass the folder of the GLUE download, "
-                          "or pip install 'dendritic-bert[train]' to fetch it from the hub.") from error
     hub_split = split.replace("dev", "validation")
-    try:
-        table = datasets.load_dataset(HUB_DATASET, name, split=hub_split)
-    except (OSError, ValueError) as error:
-        raise OSError(f"{HUB_DATASET} ({name}) cannot be fetched from the hub ({type(error).__name__}): check the "
-                      "network, or pass data_dir, the folder of the GLUE download.") from error
+    table = load_dataset(HUB_DATASET, name, hub_split, what=f"{HUB_DATASET} ({name})", check="the network",
+                         instead="data_dir, the folder of the GLUE download")
     columns = tuple(list(table[column]) for column in task.hub_texts)
     return _make_rows(columns, list(table["label"]), task, f"{HUB_DATASET} ({name}, {hub_split})")
 

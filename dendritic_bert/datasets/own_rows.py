@@ -25,8 +25,9 @@ from .benchmark import Benchmark, digest_of, label_fields
 from .column_choice import Columns
 from .column_values import MIN_ROWS
 from .held_out import HOLD_OUT, draw_held_out
+from .hub import load_from_hub
 from .label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector
-from .other_records import AnyRecords, KeptRecords, NamedRecords, load_from_hub
+from .other_records import AnyRecords, KeptRecords, NamedRecords
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
 from .rows import EncodedRows, Rows, encode_rows

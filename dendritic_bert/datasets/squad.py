@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..model.modeling import DendriticBertForQuestionAnswering
 from .benchmark import Benchmark
+from .hub import load_dataset
 from .rows import EncodedRows
 
 HUB_DATASET = "rajpurkar/squad"
@@ -74,6 +75,7 @@ def read_questions(split: str, data_dir: str | None = None) -> list[Question]:
         ValueError: the file is not in the form of SQuAD 1.1, or an answer does not stand where the file says; the
             message names the question.
         OSError: the hub cannot be reached.
+        ImportError: ``data_dir`` is None and ``datasets`` is not installed.
     """
     if data_dir is None:
         return _read_hub(split)
@@ -100,13 +102,8 @@ def read_questions(split: str, data_dir: str | None = None) -> list[Question]:
 
 
 def _read_hub(split: str) -> list[Question]:
-    import datasets
-
-    try:
-        table = datasets.load_dataset(HUB_DATASET, split={"dev": "validation"}.get(split, split))
-    except (OSError, ValueError) as error:
-        raise OSError(f"{HUB_DATASET} cannot be fetched from the hub ({type(error).__name__}): check the network, or "
-                      "pass data_dir, the folder of SQuAD 1.1.") from error
+    table = load_dataset(HUB_DATASET, split={"dev": "validation"}.get(split, split), what=HUB_DATASET,
+                         check="the network", instead="data_dir, the folder of SQuAD 1.1")
     return _check_answers([Question(row["id"], row["title"], row["question"].strip(), row["context"],
                               tuple(row["answers"]["text"]), tuple(row["answers"]["answer_start"])) for row in table],
                     HUB_DATASET)

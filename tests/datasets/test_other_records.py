@@ -1,26 +1,16 @@
-"""Streams that are read but once, and data sets of the library ``datasets``."""
+"""Streams that are read but once, and files whose classes have their names, as the library ``datasets`` writes them."""
 
 import io
 
 import datasets
 import pyarrow as pa
 import pytest
+from named_classes import TABLE
 
-from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, load_from_hub, name_classes
+from dendritic_bert.datasets.other_records import KeptRecords
 from dendritic_bert.datasets.own_rows import OwnRows
 from dendritic_bert.inference.readers import open_records
 from dendritic_bert.inference.table_reader import class_names
-
-TABLE = datasets.Dataset.from_dict(
-    {"sentence": [f"a text of row {number}" for number in range(40)], "label": [0, 1, 1, 0] * 10,
-     "tags": [[0], [0, 1], [], [1]] * 10},
-    features=datasets.Features({"sentence": datasets.Value("string"),
-                                "label": datasets.ClassLabel(names=["no", "a yes"]),
-                                "tags": datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))}))
-
-
-def column(name, batches):
-    return [value for batch in batches for value in batch.columns[name]]
 
 
 def test_a_stream_is_kept(tmp_path):
@@ -29,17 +19,10 @@ def test_a_stream_is_kept(tmp_path):
     records = KeptRecords(open_records(io.BytesIO(f"text,label\n{lines}".encode()), "csv"), tmp_path)
     for _ in range(2):
         batches = list(records.batches(64, ["label"]))
-        assert column("label", batches) == list(map(str, range(3000)))
+        assert [label for batch in batches for label in batch.columns["label"]] == list(map(str, range(3000)))
     assert batches[1].place(0) == f"input, line {len(batches[0].columns['label']) + 2}"
     assert batches[0].columns.keys() == {"label"}
     assert list(tmp_path.iterdir()) == []
-
-
-def test_classes_of_the_hub_have_their_names():
-    batches = list(HubRecords(TABLE, "d").batches(25, ["label", "tags"]))
-    assert column("label", batches) == ["no", "a yes", "a yes", "no"] * 10
-    assert batches[0].columns["tags"][:4] == [["x"], ["x", "y"], [], ["y"]]
-    assert batches[1].place(2) == "d, row 27"
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -92,38 +75,3 @@ def test_names_in_some_files_only(tmp_path, order):
                                      b'{"info": {"features": {"label": {"_type": "ClassLabel"}}}}'])
 def test_what_no_library_has_written_beside_a_file(written):
     assert class_names(pa.schema([("label", pa.int64())], {b"huggingface": written})) == {}
-
-
-def test_numbers_without_a_name():
-    assert name_classes([0, 1, -1, None, 2, "a", [1, 0]], ["a", "b"]) == ["a", "b", None, None, 2, "a", ["b", "a"]]
-
-
-def test_a_data_set_of_the_hub(monkeypatch):
-    asked = []
-
-    def load_dataset(*args):
-        asked.append(args)
-        return datasets.DatasetDict(train=TABLE, test=TABLE.select(range(8)))
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    rows = OwnRows.from_hub("some/set", "small", label_column="label")
-    assert asked == [("some/set", "small")]
-    assert (rows.num_train, rows.num_dev, rows.labels) == (40, 8, ["a yes", "no"])
-    assert rows.report.dev_source == "some/set (small), split test"
-    rows = OwnRows.from_hub("some/set", label_column="label", hold_out=0.2)  # in the place of the dev split
-    assert (rows.num_train, rows.num_dev, rows.report.dev_source) == (32, 8, None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(train=TABLE))
-    assert OwnRows.from_hub("some/set", label_column="label").num_dev == 4
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(test=TABLE))
-    with pytest.raises(ValueError, match=r"^dataset_name some/set has no split train, but test: pass train_file\.$"):
-        load_from_hub("some/set")
-
-
-def test_the_hub_out_of_reach(monkeypatch):
-    def load_dataset(*_):
-        raise ConnectionError("Couldn't reach the Hub\nand more lines")
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(OSError, match=r"^dataset_name some/set cannot be loaded \(ConnectionError: Couldn't reach the "
-                                      r"Hub\): check name, dataset_config and network, or pass train_file\.$"):
-        load_from_hub("some/set")

@@ -8,7 +8,8 @@ import pytest
 from listed_records import ListedRecords
 
 from dendritic_bert.datasets import row_sample
-from dendritic_bert.datasets.other_records import HubRecords, KeptRecords, NamedRecords
+from dendritic_bert.datasets.hub import HubRecords
+from dendritic_bert.datasets.other_records import KeptRecords, NamedRecords
 from dendritic_bert.datasets.row_sample import draw_sample
 from dendritic_bert.inference.readers import open_records
 

@@ -203,7 +203,7 @@ def test_data_that_is_not_there(options, tmp_path):
 
 def test_a_share_takes_the_place_of_a_dev_split(monkeypatch):
     table = datasets.Dataset.from_dict({"text": [f"a text of row {n}" for n in range(40)], "label": ["no", "yes"] * 20})
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(train=table, test=table))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.DatasetDict(train=table, test=table))
     for hold_out, counts in ((None, (40, 40)), (0.2, (32, 8))):
         rows = open_benchmark(TrainingOptions(dataset_name="some/set", hold_out=hold_out))
         assert (rows.num_train, rows.num_dev) == counts
