@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from .label_kinds import is_missing
+from .labels import is_missing
 
 LONG_CHARACTERS, LONG_WORDS = 20, 3  # a column whose values have so many on average looks like text
 FEW_VALUES, ROWS_PER_VALUE = 3, 20  # texts have more different values, and no more rows for each

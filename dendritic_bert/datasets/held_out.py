@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .label_kinds import CLASSES, Labels
+from .labels import CLASSES, Labels
 
 HOLD_OUT = 0.1  # share of own rows that is scored on where there is no dev file
 

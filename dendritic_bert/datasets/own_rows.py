@@ -26,7 +26,8 @@ from .column_choice import Columns
 from .column_values import MIN_ROWS
 from .held_out import HOLD_OUT, draw_held_out
 from .hub import load_from_hub
-from .label_kinds import CLASSES, REGRESSION, SEVERAL, LabelCollector
+from .label_collector import LabelCollector
+from .labels import CLASSES, REGRESSION, SEVERAL
 from .other_records import AnyRecords, KeptRecords, NamedRecords
 from .packed_files import pack_rows
 from .row_checks import DataReport, report_rows
@@ -51,7 +52,7 @@ class OwnRows(Benchmark):
         dev: the rows to score; None if they are held out of ``train``.
         text_column, text_pair_column, label_column: names of columns; what is not given is found (``choose_columns``).
         label_separator: what stands between the labels of one row, where a row may have several.
-        problem_type: one of ``label_kinds.PROBLEM_TYPES``; None to tell from the labels.
+        problem_type: one of ``labels.PROBLEM_TYPES``; None to tell from the labels.
         known_labels: names of classes that come first, in this order: those of the model that training goes on from. If
             ``train`` is None, other labels are an error.
         trained: the ``training_columns`` of the model that is scored: what is not given is taken from there, where the

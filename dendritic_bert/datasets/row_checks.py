@@ -10,9 +10,9 @@ import numpy as np
 
 from .column_choice import has_known_name, is_sentence
 from .column_values import is_number
-from .label_kinds import CLASSES, REGRESSION, SEVERAL
 from .label_numbers import are_numbers, value_of
 from .label_spelling import are_tags, folded, likely_separator, on_one_line, says_missing, shown
+from .labels import CLASSES, REGRESSION, SEVERAL
 from .survey import Table
 
 MOST_UNKNOWN = 1 / 20  # share of words that may be [UNK] before a vocabulary of one's own is advised
@@ -26,7 +26,7 @@ class DataReport:
 
     source, dev_source: the files; dev_source is None if the dev rows were held out.
     columns: which columns were taken, in words. unused: names of the others.
-    problem_type: one of ``label_kinds.PROBLEM_TYPES``.
+    problem_type: one of ``labels.PROBLEM_TYPES``.
     class_counts: for each class the number of training rows, in the order of the ids; empty for a regression.
     label_range: the least and the largest number of a regression. are_lists: whether each row has a list of these.
     num_train, num_dev: rows. num_rows: rows of the training file, with those that are held out of it.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..inference.records import Position
-from .label_kinds import is_missing
+from .labels import is_missing
 from .other_records import AnyRecords
 
 SAMPLE_ROWS = 1000

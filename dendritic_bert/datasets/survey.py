@@ -16,7 +16,8 @@ import numpy as np
 
 from ..inference.records import Position, RecordBatch
 from .column_choice import Columns, choose_columns
-from .label_kinds import LabelCollector, Labels
+from .label_collector import LabelCollector
+from .labels import Labels
 from .other_records import AnyRecords
 from .row_sample import RowSample, draw_sample
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..datasets.glue_tasks import TASKS, find_task
 from ..datasets.held_out import HOLD_OUT
-from ..datasets.label_kinds import PROBLEM_TYPES
+from ..datasets.labels import PROBLEM_TYPES
 
 BY_DATA: Any = None  # stands for the value in BENCHMARK_DEFAULTS, or for own rows the one that fit_to_rows gives
 BENCHMARK_DEFAULTS: dict[str, dict[str, Any]] = {

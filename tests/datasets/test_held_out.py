@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from dendritic_bert.datasets.held_out import draw_held_out
-from dendritic_bert.datasets.label_kinds import CLASSES, REGRESSION, SEVERAL, Labels
+from dendritic_bert.datasets.labels import CLASSES, REGRESSION, SEVERAL, Labels
 
 
 def classes(ids) -> Labels:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from dendritic_bert.datasets.label_kinds import CLASSES, REGRESSION, LabelCollector
+from dendritic_bert.datasets.label_collector import LabelCollector
 from dendritic_bert.datasets.label_numbers import are_comma_numbers, percentages
+from dendritic_bert.datasets.labels import CLASSES, REGRESSION
 
 
 @pytest.mark.parametrize(("names", "expected"), [

@@ -5,8 +5,9 @@ from itertools import combinations, permutations
 import pytest
 from listed_records import ListedRecords
 
-from dendritic_bert.datasets.label_kinds import SEVERAL, LabelCollector
+from dendritic_bert.datasets.label_collector import LabelCollector
 from dendritic_bert.datasets.label_spelling import are_tags, as_list, likely_separator
+from dendritic_bert.datasets.labels import SEVERAL
 from dendritic_bert.datasets.own_rows import OwnRows
 
 

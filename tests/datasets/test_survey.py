@@ -8,7 +8,7 @@ import pytest
 from listed_records import ListedRecords
 
 from dendritic_bert.datasets.column_choice import Columns
-from dendritic_bert.datasets.label_kinds import LabelCollector
+from dendritic_bert.datasets.label_collector import LabelCollector
 from dendritic_bert.datasets.survey import find_columns, survey
 from dendritic_bert.inference.readers import open_records
 
