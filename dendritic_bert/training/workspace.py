@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ MODEL_TYPE = "dendritic_bert"
 FOLDER, LOCK = ".unfinished", ".unfinished.lock"
 WRITTEN = (*MODEL_FILES, *PICTURES, BAG_FOLDER, SAVE_NAME)  # the names that trainings write in OUTPUT_DIR
 RUNS_FILE = "runs.json"  # in that folder, where it shows that the folder is this program's
+UNFINISHED_RUNS = f".{RUNS_FILE}."  # how the names begin that atomic_path gives the file until it is whole
 
 
 class Workspace:
@@ -42,11 +43,12 @@ class Workspace:
         self.runs: list[dict[str, Any]] = []
         self.kept, self.holds_kept = "", False
         self.replaced: list[str] | None = None
-        found: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            found = json.loads((folder / RUNS_FILE).read_bytes())
+        if is_main:  # else they would move up with the result
+            for path in folder.glob(f"{UNFINISHED_RUNS}*"):
+                path.unlink()
+        found = _notes(folder / RUNS_FILE)
         self.holds_kept = found.get("holds_kept", False)
-        if found.get("training") == training and "runs" in found:
+        if found and found["training"] == training:
             self.runs = found["runs"]
             return
         if is_main and found.get("replaced") is not None:  # a move that was interrupted
@@ -189,9 +191,10 @@ def _keeping_what_can_be_resumed(workspace: Workspace, output: Path) -> Iterator
 
 def _refuse_files_of_others(output: Path, folder: Path) -> None:
     """Raise FileExistsError if a training would delete or replace files that this program has not written."""
-    in_folder = set(os.listdir(folder)) if folder.is_dir() else set()
+    in_folder = os.listdir(folder) if folder.is_dir() else []
     notes = _notes(folder / RUNS_FILE)
-    if in_folder and not notes and in_folder != {f"{RUNS_FILE}.new"}:
+    # An unfinished list of runs alone is what a training has left that was killed as it began.
+    if not notes and not all(name.startswith(UNFINISHED_RUNS) for name in in_folder):
         raise FileExistsError(f"{folder} is not a folder of this program, as it holds no {RUNS_FILE} of a training: "
                               "move it, or name another output_dir.")
     has_moved = notes.get("holds_kept") or notes.get("replaced") is not None  # files of a training to OUTPUT_DIR

@@ -12,6 +12,7 @@ from small_classifier import hugging_face_tokenizer
 from trained_files import FILES, same, scores_alone, weights
 from transformers import AutoTokenizer, BertModel, Trainer
 
+from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import train
 from dendritic_bert.training.workspace import open_workspace
@@ -211,6 +212,24 @@ def test_a_move_that_was_interrupted(options, tmp_path, monkeypatch, name):
     assert sorted(os.listdir(tmp_path / "out")) == FILES
     assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
     assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_run_that_was_killed_while_it_wrote_its_list(tmp_path, has_begun):
+    """What it has not finished is this program's, also where nothing else is there, and is no part of the result."""
+    if has_begun:
+        with suppress(ZeroDivisionError), open_workspace(str(tmp_path / "out"), {"lr": 1}) as workspace:
+            workspace.finish_run({"seed": 0})
+            raise ZeroDivisionError
+    folder = tmp_path / "out" / ".unfinished"
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError), atomic_path(folder / "runs.json") as unfinished:
+        pass  # and so there is nothing to take its place
+    unfinished.write_text("{")
+    with open_workspace(str(tmp_path / "out"), {"lr": 1}) as workspace:
+        assert os.listdir(folder) == ["runs.json"]
+        assert workspace.runs == [{"seed": 0}] * has_begun
+    assert not os.listdir(tmp_path / "out")
 
 
 def test_a_file_system_without_locks(options, monkeypatch):
