@@ -30,8 +30,8 @@ from dendritic_bert.datasets.own_rows import OwnRows
 from dendritic_bert.training import TrainingOptions, evaluate, train
 from dendritic_bert.training.baseline import tfidf_baseline
 from dendritic_bert.training.markdown import markdown_table
-from dendritic_bert.training.options import SweepOptions
 from dendritic_bert.training.sweep import sweep
+from dendritic_bert.training.sweep_options import SweepOptions
 
 SPLITS = ("train", "dev", "test")
 DEV_SHARE, MOST_DEV = 0.1, 2000  # of the training rows, for tables without dev rows

@@ -34,8 +34,9 @@ from dendritic_bert.growth.perforatedai_rule import SAVE_NAME
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.command_line import command_line
 from dendritic_bert.training.distillation import TeacherLabelledGlue, distill
+from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.markdown import markdown_table
-from dendritic_bert.training.options import FRESH_SIZES, DistillationOptions
+from dendritic_bert.training.options import FRESH_SIZES
 from dendritic_bert.training.teacher import teacher_options
 
 NUM_DENDRITES = 2  # of each output of the dendritic heads

@@ -21,8 +21,8 @@ from result_files import made_by, write_csv
 from dendritic_bert import TextClassifier
 from dendritic_bert.training import TrainingOptions, train
 from dendritic_bert.training.distillation import distill
+from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.markdown import markdown_table
-from dendritic_bert.training.options import DistillationOptions
 
 # Smaller tables need more passes than the 65,000 rows of SST-2, and so small a BERT a higher rate than a base one.
 TEACHER_LR, TEACHER_EPOCHS = 5e-4, {True: 3, False: 12}

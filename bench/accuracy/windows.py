@@ -12,8 +12,9 @@ from typing import Any
 from experiments import Experiment, Summary
 
 from dendritic_bert.training.distillation import distill
+from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.markdown import markdown_table
-from dendritic_bert.training.options import DistillationOptions, TrainingOptions
+from dendritic_bert.training.options import TrainingOptions
 
 TEXT_FILES = ("train", "quotes", "movie_reviews", "imdb_top")
 EPOCHS = 8

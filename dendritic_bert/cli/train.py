@@ -62,10 +62,12 @@ OWN_ROWS = {"text_column": "column of the texts", "text_pair_column": "column of
 def _options_class(command: str) -> Any:
     """The dataclass whose fields are the flags of ``command``."""
     from ..pretraining.options import PretrainingOptions
-    from ..training import options
+    from ..training.distillation_options import DistillationOptions
+    from ..training.options import TrainingOptions
+    from ..training.sweep_options import SweepOptions
 
-    return {"train": options.TrainingOptions, "distill": options.DistillationOptions,
-            "pretrain": PretrainingOptions, "sweep": options.SweepOptions}[command]
+    return {"train": TrainingOptions, "distill": DistillationOptions, "pretrain": PretrainingOptions,
+            "sweep": SweepOptions}[command]
 
 
 def option_flags(command: str) -> argparse.ArgumentParser:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from .distillation_options import DistillationOptions
 from .markdown import markdown_table
 from .model_card import USE, how_it_was_made, metric_names, title, what_it_is
-from .options import DistillationOptions
 
 if TYPE_CHECKING:
     from ..model.configuration import DendriticBertConfig

@@ -6,7 +6,8 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from .data_options import BENCHMARK_DEFAULTS
-from .options import FORMS, TEACHING_OF_BENCHMARKS, WINDOWS, TrainingOptions
+from .distillation_options import TEACHING_OF_BENCHMARKS
+from .options import FORMS, WINDOWS, TrainingOptions
 
 
 def changed_fields(options: TrainingOptions) -> dict[str, Any]:

@@ -26,14 +26,14 @@ from ..datasets.natural_text import away_from_dev, read_logits, read_texts
 from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows, Rows, encode_rows
 from ..inference.tokenization import PackedTokenizer
+from .distillation_options import DistillationOptions
 from .initialization import build_model, choose_start
-from .options import DistillationOptions
 from .taught_texts import TaughtTexts, describe_agreement, fit_to_texts
 from .teacher import label_texts, prepare_teacher, teacher_folder
 from .trainer import open_own_rows, train
 
 NO_CLASS = -100  # in the place of the class of a text that has none
-# How each of options.STUDENTS is built, from the arguments of ``build_model``. Its output has ``logits``.
+# How each of distillation_options.STUDENTS is built, from the arguments of ``build_model``. Its output has ``logits``.
 STUDENT_BUILDERS: dict[str, Callable[..., Any]] = {"dsn": build_model}
 
 

@@ -30,8 +30,9 @@ from .command_line import command_line
 from .defaults import space_around_rule
 from .initialization import choose_start
 from .markdown import markdown_table
-from .options import SweepOptions, TrainingOptions
+from .options import TrainingOptions
 from .output_folders import expect_writable, expecting_room
+from .sweep_options import SweepOptions
 from .trainer import open_benchmark, require_extra, settings_that_matter, train
 
 if TYPE_CHECKING:

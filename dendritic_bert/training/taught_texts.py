@@ -19,7 +19,7 @@ from ..inference.tokenization import PackedTokenizer
 from ..model.configuration import DendriticBertConfig
 from ..model.modeling import DendriticBertForSequenceClassification
 from .agreement_card import write_agreement_card
-from .options import DistillationOptions
+from .distillation_options import DistillationOptions
 from .teacher import label_texts, prepare_teacher, teacher_config, teacher_folder
 
 

@@ -22,9 +22,10 @@ from ..file_lock import locked
 from ..inference.columns import warn_of_other_kind
 from ..model.files import fingerprint
 from .data_options import DataOptions, expect_other_folder
+from .distillation_options import DistillationOptions
 from .inference_workers import infer_texts, round_weights
 from .kept_logits import KeptLogits
-from .options import DistillationOptions, TrainingOptions
+from .options import TrainingOptions
 from .output_folders import expect_writable, expecting_room
 from .trainer import train
 from .workspace import FOLDER as UNFINISHED

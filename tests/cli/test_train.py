@@ -11,7 +11,9 @@ from transformers import AutoConfig
 from dendritic_bert import embedded_model
 from dendritic_bert.cli.train import option_flags
 from dendritic_bert.pretraining.options import PretrainingOptions
-from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions
+from dendritic_bert.training.distillation_options import DistillationOptions
+from dendritic_bert.training.options import TrainingOptions
+from dendritic_bert.training.sweep_options import SweepOptions
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from dendritic_bert import DendriticBertConfig
 from dendritic_bert.training.agreement_card import write_agreement_card
-from dendritic_bert.training.options import DistillationOptions
+from dendritic_bert.training.distillation_options import DistillationOptions
 
 
 def test_many_labels_and_several_seeds(tmp_path):

@@ -13,10 +13,10 @@ from transformers import AutoModelForSequenceClassification
 from dendritic_bert import cli
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import TrainingOptions, distillation, train
-from dendritic_bert.training import options as options_module
+from dendritic_bert.training import distillation_options as options_module
 from dendritic_bert.training.distillation import NO_CLASS, TeacherLabelledGlue, distill, distillation_loss
+from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.initialization import build_model
-from dendritic_bert.training.options import DistillationOptions
 from dendritic_bert.training.teacher import label_texts, teacher_options
 
 

@@ -8,7 +8,7 @@ from transformers import HfArgumentParser
 
 from dendritic_bert.embedded_model import EMBEDDED_ENCODER
 from dendritic_bert.training.command_line import command_line
-from dendritic_bert.training.options import DistillationOptions, SweepOptions, TrainingOptions
+from dendritic_bert.training.options import TrainingOptions
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -56,65 +56,6 @@ def test_training_options_that_do_not_fit(changes, message):
         TrainingOptions(**{"dsn": True} | changes)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"teacher": None}, "teacher is not given: name the sequence classifier to learn from."),
-    ({"task": "rte"}, "task is 'rte', expected one whose rows are single texts with classes: sst2 or cola."),
-    ({"student": "cat"}, "student is 'cat', expected one of dsn."),
-    ({"temperature": 0.0}, "temperature is 0.0, expected more than 0."),
-    ({"teacher_seed": -1}, "teacher_seed is -1, expected a number from 0 to 4294967295."),
-    ({"teacher_share": 1.5}, "teacher_share is 1.5, expected 0 to 1."),
-    ({"ema": 1.0}, "ema is 1.0, expected 0 or more and less than 1."),
-    ({"num_augmented": -1}, "num_augmented is -1, expected 0 or more."),
-    ({"teacher": None, "extra_margins": ["m.tsv"], "num_augmented": 5}, "teacher is not given: name the sequence"),
-    ({"teacher": None, "text_file": ["t.txt"]}, "teacher is not given: name the sequence classifier to learn from."),
-    ({"class_weights": "balanced"}, "class_weights is balanced, but a student learns the teacher's probabilities as"),
-    ({"label_smoothing": 0.1, "train_file": "a.csv"}, "label_smoothing is 0.1, but a student learns the teacher's"),
-    ({"text_file": ["t.txt"], "class_weights": "balanced"}, "class_weights is balanced, but a student learns the"),
-    ({"text_file": ["t.txt"], "fraction": 0.5}, "fraction is 0.5, but it is for rows with labels, and text_file has"),
-    ({"text_file": ["t.txt"], "calibrate": True}, "calibrate is True, but it is for rows with labels, and text_file"),
-    ({"text_file": ["t.txt"], "data_dir": "glue"}, "text_file and data_dir are both given: the texts take the place"),
-])
-def test_distillation_options_that_do_not_fit(changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        DistillationOptions(**{"dsn": True, "teacher": "t"} | changes)
-
-
-@pytest.mark.parametrize(("parameters", "message"), [
-    ({"dendrits": {"values": [1]}}, "has the parameter 'dendrits', which a training does not have: leave it out."),
-    ({"lr": {"distribution": "normal", "mu": 0}}, "has the parameter 'lr' in an unknown form, expected values"),
-    ({"lr": 0.001}, "has the parameter 'lr' in an unknown form, expected values"),
-    ({"lr": {"values": 0.001}}, "has the parameter 'lr' in an unknown form, expected values"),
-    ({"lr": {"min": "low", "max": 1}}, "has the parameter 'lr' in an unknown form, expected values"),
-])
-def test_a_space_that_does_not_fit(space, parameters, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        SweepOptions(dsn=True, space=space(**parameters))
-
-
-def test_sweep_options_that_do_not_fit(tmp_path):
-    with pytest.raises(ValueError, match=r"^trials is 0, expected 1 or more\.$"):
-        SweepOptions(dsn=True, trials=0)
-    with pytest.raises(ValueError, match=r"^space .*none\.yaml cannot be read \(No such file or directory\): name a"):
-        SweepOptions(dsn=True, space=str(tmp_path / "none.yaml"))
-    for text in ("- a\n- b\n", "parameters:\n", "parameters: [lr]\n"):
-        (tmp_path / "list.yaml").write_text(text)
-        with pytest.raises(ValueError, match=r"^space .*list\.yaml is not a sweep file with parameters: see "):
-            SweepOptions(dsn=True, space=str(tmp_path / "list.yaml"))
-
-
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"dendrites": 1}, r"dendrites is 1 and ema is 0\.998, but a growing model has no average .*: pass --ema 0\.$"),
-    ({"dendrites": 1, "ema": 0.9}, r"dendrites is 1 and ema is 0\.9, .*: pass num_dendrites to have .*, or ema 0\.$"),
-    ({"early_stopping": True}, r"early_stopping is True and ema is 0\.998, each of .*: pass --ema 0\.$"),
-    ({"early_stopping": True, "ema": 0.9}, r"early_stopping is True and ema is 0\.9, .*: pass one of the two\.$")])
-def test_averaged_weights_neither_grow_nor_stop_early(changes, message):
-    """A distillation averages them unless it is told not to, so that the error says how."""
-    settings = {"teacher": "t", "dsn": True}
-    with pytest.raises(ValueError, match=message):
-        DistillationOptions(**settings | changes)
-    DistillationOptions(**settings | changes | {"ema": 0.0})
-
-
 def test_a_windowed_model_has_a_form_of_its_own():
     """It is a DSN without being told, and the command that makes it again does not repeat what follows from windows."""
     options = TrainingOptions(window_dendrites=8, window_layers=2, max_length=600)
@@ -155,17 +96,3 @@ def test_where_training_starts(changes, init, checkpoint, start):
     assert replace(options, lr=0.1).init == init
     found, = HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(command_line(options)[2:])
     assert (found.init, found.checkpoint) == (init, checkpoint)
-
-
-def test_texts_start_from_the_encoder_and_have_windows_without_it():
-    texts = {"teacher": "t", "text_file": "a.txt"}
-    options = DistillationOptions(**texts)
-    assert (options.init, options.has_windows) == ("encoder", False)
-    without = replace(options, init="random")
-    assert (without.window_dendrites, without.window_layers, without.pooling) == (32, 5, "gated_mean")
-    assert DistillationOptions(**texts, hidden_size=8).has_windows
-
-
-def test_a_search_over_sizes_starts_from_random_numbers(space):
-    assert SweepOptions(train_file="a.csv").init == "encoder"
-    assert SweepOptions(train_file="a.csv", space=space(hidden_size={"values": [8, 16]})).init == "random"

@@ -11,9 +11,10 @@ import torch
 from dendritic_bert import PretrainingOptions, pretrain
 from dendritic_bert.training import evaluate
 from dendritic_bert.training.distillation import distill
-from dendritic_bert.training.options import DistillationOptions, SweepOptions
+from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.output_folders import expect_writable, expecting_room, is_disk_full
 from dendritic_bert.training.sweep import sweep
+from dendritic_bert.training.sweep_options import SweepOptions
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The search: the sweep file fits the command line, a study continues, and its table is what the trials were."""
+"""The search: a study continues, and its table is what the trials were."""
 
 import csv
 import json
@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import optuna
 import pytest
-import yaml
 from glue_files import write_task
 from transformers import HfArgumentParser
 
@@ -17,8 +16,8 @@ from dendritic_bert import cli
 from dendritic_bert.file_lock import locked
 from dendritic_bert.training import TrainingOptions
 from dendritic_bert.training.defaults import fit_to_rows, space_around_rule
-from dendritic_bert.training.options import SWEEP_FILE, SweepOptions, read_space
 from dendritic_bert.training.sweep import sweep
+from dendritic_bert.training.sweep_options import SweepOptions
 
 
 @pytest.fixture(scope="module")
@@ -30,42 +29,6 @@ def glue(tmp_path_factory):
 
 SMALL = {"num_dendrites": {"values": [0, 2]}, "lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.05},
          "word_dropout": {"min": 0.0, "max": 0.3}, "hidden_size": {"distribution": "int_uniform", "min": 2, "max": 6}}
-
-
-def test_the_sweep_file_fits_the_command_line():
-    """An agent of Weights & Biases puts --name=value for each parameter in the place of ${args}."""
-    content = yaml.safe_load(SWEEP_FILE.read_text(encoding="utf-8"))
-    assert {"num_dendrites", "dendrite_activation"} <= read_space(str(SWEEP_FILE)).keys()
-    program, command, *flags = content["command"]
-    assert (program, command, flags.pop()) == ("dendritic-bert", "train", "${args}")
-    for end in (0, -1):
-        args = [f"--{name}={[*entry['values']][end] if 'values' in entry else entry[('min', 'max')[end]]}"
-                for name, entry in content["parameters"].items()]
-        options, = HfArgumentParser(TrainingOptions).parse_args_into_dataclasses(flags + args)
-        assert options.num_dendrites == (0, 4)[end]
-        assert options.report_to == "wandb"
-    assert content["metric"] == {"name": "eval/accuracy", "goal": "maximize"}
-
-
-def test_numbers_as_weights_and_biases_reads_them(tmp_path):
-    """Whole bounds are those of whole numbers; YAML 1.1 takes 1e-4, which has no point, for a string."""
-    (tmp_path / "space.yaml").write_text("""parameters:
-      batch_size: {min: 8, max: 64}
-      word_dropout: {min: 0.0, max: 1}
-      hidden_size: {min: 2, max: 9, distribution: uniform}
-      lr: {min: 1e-4, max: +2E-2, distribution: log_uniform_values}
-      weight_decay: {values: [1e-3, .5e-2, 3.e+1]}
-      label_smoothing: {value: 1e-1}
-      task: {value: 1e}
-    """)
-    assert read_space(str(tmp_path / "space.yaml")) == {
-        "batch_size": {"min": 8, "max": 64, "distribution": "int_uniform"},
-        "word_dropout": {"min": 0.0, "max": 1},
-        "hidden_size": {"min": 2, "max": 9, "distribution": "uniform"},
-        "lr": {"min": 0.0001, "max": 0.02, "distribution": "log_uniform_values"},
-        "weight_decay": {"values": [0.001, 0.005, 30.0]},
-        "label_smoothing": {"value": 0.1},
-        "task": {"value": "1e"}}
 
 
 def test_a_search_and_its_files(glue, space, tmp_path, capsys):

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from dendritic_bert.datasets.vocabulary import train_vocabulary
 from dendritic_bert.training.agreement_card import licence_of
 from dendritic_bert.training.distillation import distill
-from dendritic_bert.training.options import DistillationOptions
+from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.taught_texts import TaughtTexts, fit_to_texts
 from dendritic_bert.training.workspace import open_workspace
 
