@@ -8,10 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..training.data_options import expect_choice, expect_other_folder
+from ..training.data_options import expect_other_folder
 from ..training.options import TrainingOptions
 
-POOLINGS = ("folder", "mean", "cls")
 # What an encoder has unless it is told; docs/pretraining.md compares.
 RECIPE: dict[str, Any] = {
     "epochs": 5, "batch_size": 512, "lr": 3e-3, "weight_decay": 0.01, "word_dropout": 0.0, "head_lr_factor": 1.0,
@@ -86,8 +85,6 @@ class PretrainingOptions(TrainingOptions):
             raise ValueError("joint is True, but two models with one word table are trained from the start, with "
                              "windows and without LayerNorm: pass window_dendrites and window_layers and leave "
                              "model_name and embedding_norm out.")
-        expect_choice("teacher_pooling", self.teacher_pooling, POOLINGS)
-        expect_choice("words_from", self.words_from, ("teacher", "random"))
         for name in ("teacher_max_length", "num_held_out", "embedding_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected 1 or more.")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..datasets.glue_tasks import TASKS, find_task
 from ..datasets.held_out import HOLD_OUT
-from ..datasets.labels import PROBLEM_TYPES
 
 BY_DATA: Any = None  # stands for the value in BENCHMARK_DEFAULTS, or for own rows the one that fit_to_rows gives
 BENCHMARK_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -30,7 +30,8 @@ OWN_ROWS = ("dev_file", "text_column", "text_pair_column", "label_column", "labe
 
 @dataclass
 class DataOptions:
-    """The rows to train on and to score on. Raises ValueError, which names the field, for values that cannot be used.
+    """The rows to train on and to score on. Raises ValueError, which names the field, for values that cannot be used,
+    and so for one that is not in the ``Literal`` of its field, in a class derived from this one, too.
     """
 
     train_file: list[str] = field(default_factory=list, metadata={
@@ -75,6 +76,9 @@ class DataOptions:
         for name in ("train_file", "dev_file"):
             files = getattr(self, name)
             setattr(self, name, list(map(str, [files] if isinstance(files, (str, Path)) else files)))
+        for name, choices in _choices(type(self)).items():
+            if (value := getattr(self, name)) != getattr(type(self), name):  # the default, which may be None
+                expect_choice(name, value, choices)
         self._choose_benchmark()
         for name, value in BENCHMARK_DEFAULTS[self.benchmark].items():
             if getattr(self, name) is None:
@@ -100,10 +104,6 @@ class DataOptions:
             if self.benchmark == "squad":
                 raise ValueError(f"{name} is given, but the benchmark is squad: leave one of the two out.")
             self.benchmark = "own"
-        expect_choice("benchmark", self.benchmark, BENCHMARK_DEFAULTS)
-        expect_choice("on_error", self.on_error, ("stop", "skip"))
-        if self.problem_type is not None:
-            expect_choice("problem_type", self.problem_type, PROBLEM_TYPES)
         if self.benchmark == "own":
             if self.data_dir is not None:
                 raise ValueError(f"data_dir is {self.data_dir}, but the rows are your own: leave it out.")
@@ -119,6 +119,17 @@ class DataOptions:
             if getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, but train_file is not given: name the file of your "
                                  "training rows.")
+
+
+@cache
+def _choices(options_class: type[DataOptions]) -> dict[str, tuple[str, ...]]:
+    """The values that ``Literal`` gives a field, by the field's name."""
+    found = {}
+    for name, hint in get_type_hints(options_class).items():
+        for part in (hint, *get_args(hint)):  # the second of ``Literal[...] | None``
+            if get_origin(part) is Literal:
+                found[name] = get_args(part)
+    return found
 
 
 def expect_choice(name: str, value: str, choices: Any) -> None:

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..embedded_model import EMBEDDED_ENCODER, find_model
-from .data_options import BY_DATA, DataOptions, expect_choice, expect_seed
+from .data_options import BY_DATA, DataOptions, expect_seed
 
 # Sizes of a model that starts from random numbers; a checkpoint brings its own.
 FRESH_SIZES = {"vocab_size": 30000, "hidden_size": 16, "max_position_embeddings": 512}
 BERT_VOCABULARIES = {False: "google-bert/bert-base-uncased", True: "google-bert/bert-base-cased"}
-SAVE_DTYPES = ("float32", "float16", "bfloat16")
 TRACKERS = {"none": None, "wandb": "wandb", "tensorboard": "tensorboard"}  # each with the package that it needs
-SCHEDULES = ("perforatedai", "plain")
 # What a new model without windows, and one with windows, has unless it is told; bench/accuracy/windows.py compares.
 # What was trained on sentences must read whole reviews, so a model with windows has no positions.
 WINDOWS = {"window_dendrites": 32, "window_layers": 5}
@@ -175,10 +173,6 @@ class TrainingOptions(DataOptions):
         given = [name for name in OWN_FORM if getattr(self, name)]
         if self.init is None and self.model_name is None:
             self.init = "encoder" if self.benchmark == "own" and not given else "random"
-        if self.encoder_windows is not None:
-            expect_choice("encoder_windows", self.encoder_windows, ("on", "off"))
-        if self.init is not None:
-            expect_choice("init", self.init, ("encoder", "random"))
         if self.init == "encoder" and given:
             raise ValueError(f"{given[0]} is {getattr(self, given[0])}, but the encoder that init names brings its "
                              "own: pass one of the two.")
@@ -244,9 +238,6 @@ class TrainingOptions(DataOptions):
             raise ValueError(f"seeds is {self.seeds}, expected one or more, all different.")
         for seed in self.seeds:
             expect_seed("seeds", seed)
-        expect_choice("class_weights", self.class_weights, ("none", "balanced"))
-        expect_choice("save_dtype", self.save_dtype, SAVE_DTYPES)
-        expect_choice("report_to", self.report_to, TRACKERS)
 
     def _check_growth(self) -> None:
         if self.dendrites < 0:
@@ -266,12 +257,9 @@ class TrainingOptions(DataOptions):
                              f"weights are kept: pass {remedy}.")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share is {self.validation_share}, expected more than 0 and less than 1.")
-        expect_choice("dendrite_schedule", self.dendrite_schedule, SCHEDULES)
 
     def _check_source(self) -> None:
         """A checkpoint brings tokenizer and sizes; what starts from random numbers needs a table for its rows."""
-        if self.vocabulary is not None:
-            expect_choice("vocabulary", self.vocabulary, ("train", "bert"))
         if self.vocabulary == "train" and self.tokenizer_name is not None:
             raise ValueError(f"vocabulary is train and tokenizer_name is {self.tokenizer_name}: pass one of the two.")
         if self.vocabulary == "bert" and self.model_name is None and self.tokenizer_name is None:

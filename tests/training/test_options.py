@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 from transformers import HfArgumentParser
 
+from dendritic_bert.datasets.labels import PROBLEM_TYPES
 from dendritic_bert.embedded_model import EMBEDDED_ENCODER
+from dendritic_bert.kernels.contract import ACTIVATIONS, POOLINGS
 from dendritic_bert.training.command_line import command_line
-from dendritic_bert.training.options import TrainingOptions
+from dendritic_bert.training.data_options import BENCHMARK_DEFAULTS
+from dendritic_bert.training.options import TRACKERS, TrainingOptions
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -47,6 +50,11 @@ from dendritic_bert.training.options import TrainingOptions
     ({"window_radius": 0, "train_file": "a.csv"}, "window_radius is 0, expected 1 or more."),
     ({"window_dropout": 1.0}, "window_dropout is 1.0, expected 0 or more and less than 1."),
     ({"init": "zeros"}, "init is 'zeros', expected one of encoder, random."),
+    ({"save_dtype": None}, "save_dtype is None, expected one of float32, float16, bfloat16."),
+    ({"pooling": "max"}, "pooling is 'max', expected one of mean_masked, gated_mean, mean_all, sum_all."),
+    ({"encoder_pooling": "max"}, "encoder_pooling is 'max', expected one of cls, mean."),
+    ({"embedding_norm": "batch"}, "embedding_norm is 'batch', expected one of layer_norm, none."),
+    ({"dendrite_activation": "swish"}, "dendrite_activation is 'swish', expected one of sigmoid, tanh, relu, gelu."),
     ({"init": "random", "model_name": "bert"}, "init is random and model_name is bert: pass one of the two."),
     ({"init": "encoder", "vocab_size": 300}, "vocab_size is 300, but the encoder that init names brings its own"),
     ({"init": "encoder", "benchmark": "squad"}, "init is encoder, but the benchmark squad asks for a score of every"),
@@ -54,6 +62,15 @@ from dendritic_bert.training.options import TrainingOptions
 def test_training_options_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         TrainingOptions(**{"dsn": True} | changes)
+
+
+@pytest.mark.parametrize(("name", "known"), [
+    ("problem_type", PROBLEM_TYPES), ("benchmark", BENCHMARK_DEFAULTS), ("report_to", TRACKERS),
+    ("pooling", [*POOLINGS, "gated_mean"]), ("dendrite_activation", ACTIVATIONS)])
+def test_the_choices_are_those_that_are_known(name, known):
+    with pytest.raises(ValueError, match=f"^{name} is 'x', expected one of ") as caught:
+        TrainingOptions(dsn=True, **{name: "x"})
+    assert set(str(caught.value).rstrip(".").partition(" one of ")[2].split(", ")) == set(known)
 
 
 def test_a_windowed_model_has_a_form_of_its_own():
