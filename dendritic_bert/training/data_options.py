@@ -77,8 +77,9 @@ class DataOptions:
             files = getattr(self, name)
             setattr(self, name, list(map(str, [files] if isinstance(files, (str, Path)) else files)))
         for name, choices in _choices(type(self)).items():
-            if (value := getattr(self, name)) != getattr(type(self), name):  # the default, which may be None
-                expect_choice(name, value, choices)
+            value = getattr(self, name)
+            if value not in (*choices, getattr(type(self), name)):  # the default, which may be None
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
         self._choose_benchmark()
         for name, value in BENCHMARK_DEFAULTS[self.benchmark].items():
             if getattr(self, name) is None:
@@ -130,12 +131,6 @@ def _choices(options_class: type[DataOptions]) -> dict[str, tuple[str, ...]]:
             if get_origin(part) is Literal:
                 found[name] = get_args(part)
     return found
-
-
-def expect_choice(name: str, value: str, choices: Any) -> None:
-    """Raise ValueError, which names the option, if ``value`` is not among ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
 
 
 def expect_other_folder(name: str, folder: str | Path, output_dir: str) -> None:

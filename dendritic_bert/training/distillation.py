@@ -9,7 +9,7 @@ The loss is ``share * T^2 * KL(teacher || student at temperature T) + (1 - share
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -27,14 +27,12 @@ from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows, Rows, encode_rows
 from ..inference.tokenization import PackedTokenizer
 from .distillation_options import DistillationOptions
-from .initialization import build_model, choose_start
+from .initialization import choose_start
 from .taught_texts import TaughtTexts, describe_agreement, fit_to_texts
 from .teacher import label_texts, prepare_teacher, teacher_folder
 from .trainer import open_own_rows, train
 
 NO_CLASS = -100  # in the place of the class of a text that has none
-# How each of distillation_options.STUDENTS is built, from the arguments of ``build_model``. Its output has ``logits``.
-STUDENT_BUILDERS: dict[str, Callable[..., Any]] = {"dsn": build_model}
 
 
 def distill(options: DistillationOptions) -> dict[str, Any]:
@@ -45,15 +43,14 @@ def distill(options: DistillationOptions) -> dict[str, Any]:
     cannot be loaded, and ValueError for one whose number of labels is not the task's, or that was fine-tuned otherwise.
     """
     loss = partial(distillation_loss, temperature=options.temperature, teacher_share=options.teacher_share)
-    build = STUDENT_BUILDERS[options.student]
     if options.text_file:
         taught = TaughtTexts(options)
         options = choose_start(options, taught.texts(), taught.settings)
-        return train(fit_to_texts(options, taught.num_train), taught, build, loss, describe_agreement)
+        return train(fit_to_texts(options, taught.num_train), taught, loss=loss, describe=describe_agreement)
     benchmark, options = _open_labelled(options)
     if (score := benchmark.findings["teacher"]) is not None:
         print(f"teacher: {benchmark.main_metric} {score:.4f} on the dev rows", file=sys.stderr, flush=True)
-    return train(options, benchmark, build, loss)
+    return train(options, benchmark, loss=loss)
 
 
 def _open_labelled(options: DistillationOptions

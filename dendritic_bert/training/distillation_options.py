@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..datasets.glue_tasks import find_task
-from .data_options import BY_DATA, expect_choice, expect_other_folder, expect_seed
+from .data_options import BY_DATA, expect_other_folder, expect_seed
 from .options import WINDOWS, TrainingOptions
 
 # What was chosen on SST-2 for a distillation; own rows have what fits them.
 TEACHING_OF_BENCHMARKS = {"num_augmented": 180_000, "teacher_epochs": 2, "teacher_lr": 3e-5}
-STUDENTS = ("dsn",)  # distillation.py says how each is built
 
 
 @dataclass
@@ -52,7 +51,6 @@ class DistillationOptions(TrainingOptions):
         "help": "fine-tune the teacher, and label texts with it, with matrix products in bfloat16, for processors that "
                 "have them (AMX)"})
     teacher_seed: int = field(default=0, metadata={"help": "fine-tuning: seed"})
-    student: str = field(default="dsn", metadata={"help": "kind of model that learns"})
     num_augmented: int = field(default=BY_DATA, metadata={
         "help": "number of texts made from parts of the training rows, for the teacher to label (default: "
                 f"{TEACHING_OF_BENCHMARKS['num_augmented']}, for own rows one for each of them, without a teacher 0)"})
@@ -81,7 +79,6 @@ class DistillationOptions(TrainingOptions):
                              "cola.")
         if self.teacher is not None:
             expect_other_folder("teacher", self.teacher, self.output_dir)
-        expect_choice("student", self.student, STUDENTS)
         expect_seed("teacher_seed", self.teacher_seed)
         for name in ("teacher_epochs", "teacher_lr", "teacher_batch_size", "temperature"):
             value = getattr(self, name)

@@ -13,10 +13,8 @@ from transformers import AutoModelForSequenceClassification
 from dendritic_bert import cli
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import TrainingOptions, distillation, train
-from dendritic_bert.training import distillation_options as options_module
 from dendritic_bert.training.distillation import NO_CLASS, TeacherLabelledGlue, distill, distillation_loss
 from dendritic_bert.training.distillation_options import DistillationOptions
-from dendritic_bert.training.initialization import build_model
 from dendritic_bert.training.teacher import label_texts, teacher_options
 
 
@@ -293,20 +291,6 @@ def test_a_teacher_or_texts_that_have_changed_are_noticed(options, glue, tmp_pat
     assert digests(1, "some other words") == first
     for changed in (digests(-1, "some other words"), digests(1, "no words at all")):
         assert not set(changed) & set(first)
-
-
-def test_another_student_has_another_builder(options, monkeypatch):
-    built = []
-
-    def build_wide(model_class, options, settings, vocab_size):
-        built.append(vocab_size)
-        return build_model(model_class, options, settings, vocab_size)
-
-    assert set(distillation.STUDENT_BUILDERS) == set(options_module.STUDENTS)
-    monkeypatch.setattr(options_module, "STUDENTS", ("dsn", "wide"))
-    monkeypatch.setitem(distillation.STUDENT_BUILDERS, "wide", build_wide)
-    assert distill(options(student="wide", epochs=1))["mean"] > 0
-    assert len(built) == 1
 
 
 def test_a_teacher_that_is_not_there(options, tmp_path, capsys):

@@ -11,7 +11,6 @@ from dendritic_bert.training.distillation_options import DistillationOptions
 @pytest.mark.parametrize(("changes", "message"), [
     ({"teacher": None}, "teacher is not given: name the sequence classifier to learn from."),
     ({"task": "rte"}, "task is 'rte', expected one whose rows are single texts with classes: sst2 or cola."),
-    ({"student": "cat"}, "student is 'cat', expected one of dsn."),
     ({"temperature": 0.0}, "temperature is 0.0, expected more than 0."),
     ({"teacher_seed": -1}, "teacher_seed is -1, expected a number from 0 to 4294967295."),
     ({"teacher_share": 1.5}, "teacher_share is 1.5, expected 0 to 1."),
