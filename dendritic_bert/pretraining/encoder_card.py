@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCardData
 
-from ..training.agreement_card import licence_of
-from ..training.markdown import markdown_table
-from ..training.model_card import how_it_was_made, metric_names, what_it_is
+from ..training.model_card import how_it_was_made, licence_of, seeds_table, what_it_is
 from .options import PretrainingOptions
 
 if TYPE_CHECKING:
@@ -50,14 +48,5 @@ def write_encoder_card(path: Path, options: PretrainingOptions, results: dict[st
         "## How near it is to its teacher", "",
         f"On {results['num_dev']:,} texts, spread evenly over the files, that it was not trained on, the mean cosine "
         f"between its embedding and the teacher's is **{run['cosine']:.4f}**.", "",
-        *_seeds(results), "",
+        *([] if results["sd"] is None else [seeds_table(results)]), "",
     ]), encoding="utf-8")
-
-
-def _seeds(results: dict[str, Any]) -> list[str]:
-    if results["sd"] is None:
-        return []
-    names = metric_names(results)
-    return [markdown_table(["seed", *names, "seconds"], [
-        [str(run["seed"]), *(f"{run[name]:.4f}" for name in names), f"{run['seconds']:.0f}"]
-        for run in results["runs"]])]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 
 from .distillation_options import DistillationOptions
-from .markdown import markdown_table
-from .model_card import USE, how_it_was_made, metric_names, title, what_it_is
+from .model_card import USE, how_it_was_made, licence_of, mean_of_seeds, seeds_table, title, what_it_is
 
 if TYPE_CHECKING:
     from ..model.configuration import DendriticBertConfig
@@ -41,27 +40,5 @@ def write_agreement_card(path: Path, options: DistillationOptions, results: dict
         f"was not told, it gives the teacher's label for **{100 * run['agreement']:.1f} %** (standard error "
         f"{100 * run['standard_error']:.1f}). The label that the teacher gives most often makes up "
         f"{100 * results['majority']:.1f} %. How often either is right is not known.", "",
-        *_seeds(results), "",
+        *([] if results["sd"] is None else [seeds_table(results), mean_of_seeds(results)]), "",
     ]), encoding="utf-8")
-
-
-def licence_of(model: str) -> str | None:
-    """The licence that the card in a model's folder states, or the card of a hub id; None if there is none."""
-    try:
-        if Path(model).is_dir():
-            card = Path(model) / "README.md"
-            return ModelCard.load(card).data.license if card.is_file() else None
-        return ModelCard.load(model).data.license
-    except (OSError, ValueError):  # also where the hub cannot be reached
-        return None
-
-
-def _seeds(results: dict[str, Any]) -> list[str]:
-    if results["sd"] is None:
-        return []
-    names = metric_names(results)
-    table = markdown_table(["seed", *names, "seconds"], [
-        [str(run["seed"]), *(f"{run[name]:.4f}" for name in names), f"{run['seconds']:.0f}"]
-        for run in results["runs"]])
-    return [table, f"Mean agreement over {len(results['runs'])} seeds: **{results['mean']:.4f}**, standard deviation "
-                   f"{results['sd']:.4f}."]

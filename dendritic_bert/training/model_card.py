@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 import torch
 import transformers
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..kernels import backends
 from .command_line import command_line
@@ -114,27 +114,56 @@ def what_it_is(config: DendriticBertConfig, is_answering: bool = False) -> str:
             "counts. ")
 
 
-def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
-    run = {metric: results["runs"][0][metric] for metric in metric_names(results)}
+def base_model(options: TrainingOptions) -> str | None:
+    """The hub id of the model that training started from; None for a folder and for random numbers."""
     is_on_hub = options.checkpoint is not None and not Path(options.checkpoint).exists()
-    base_model = options.model_name if is_on_hub else None
-    dataset, dataset_name = DATASETS[options.benchmark]
-    task_type = "question-answering" if options.benchmark == "squad" else "text-classification"
-    return ModelCardData(
-        language="en", library_name="dendritic-bert", pipeline_tag=task_type, datasets=[dataset],
-        metrics=list(run), base_model=base_model, model_name=f"dendritic-bert-{options.task}",
-        eval_results=[
-            EvalResult(task_type=task_type, dataset_type=dataset, dataset_name=dataset_name,
-                       dataset_config=options.task, dataset_split="validation", metric_type=metric, metric_value=value)
-            for metric, value in run.items()
-        ],
-    ).to_yaml()
+    return options.model_name if is_on_hub else None
+
+
+def licence_of(model: str) -> str | None:
+    """The licence that the card in a model's folder states, or the card of a hub id; None if there is none."""
+    try:
+        if Path(model).is_dir():
+            card = Path(model) / "README.md"
+            return ModelCard.load(card).data.license if card.is_file() else None
+        return ModelCard.load(model).data.license
+    except (OSError, ValueError):  # also where the hub cannot be reached
+        return None
 
 
 def metric_names(results: dict[str, Any]) -> list[str]:
     """The metrics of the runs in the results of ``trainer.train``."""
     return [name for name in results["runs"][0] if name not in ("seed", "seconds", "num_dendrites")
             and not name.startswith("standard_error")]
+
+
+def seeds_table(results: dict[str, Any]) -> str:
+    """The metrics of every run."""
+    names = metric_names(results)
+    return markdown_table(["seed", *(name.replace("_", " ") for name in names), "seconds"],
+                          [[str(run["seed"]), *(f"{run[name]:.4f}" for name in names), f"{run['seconds']:.0f}"]
+                           for run in results["runs"]])
+
+
+def mean_of_seeds(results: dict[str, Any]) -> str:
+    """The mean of the main metric, where there are several runs."""
+    return (f"Mean {results['metric'].replace('_', ' ')} over {len(results['runs'])} seeds: **{results['mean']:.4f}**, "
+            f"standard deviation {results['sd']:.4f}.")
+
+
+def _metadata(options: TrainingOptions, results: dict[str, Any]) -> str:
+    run = {metric: results["runs"][0][metric] for metric in metric_names(results)}
+    dataset, dataset_name = DATASETS[options.benchmark]
+    task_type = "question-answering" if options.benchmark == "squad" else "text-classification"
+    return ModelCardData(
+        language="en", library_name="dendritic-bert", pipeline_tag=task_type, datasets=[dataset],
+        metrics=list(run), base_model=base_model(options), model_name=f"dendritic-bert-{options.task}",
+        eval_results=[
+            EvalResult(task_type=task_type, dataset_type=dataset, dataset_name=dataset_name,
+                       dataset_config=options.task, dataset_split="validation", metric_type=metric, metric_value=value)
+            for metric, value in run.items()
+        ],
+    ).to_yaml()
 
 
 def _versions() -> str:
@@ -146,13 +175,9 @@ def _versions() -> str:
 
 
 def _table(results: dict[str, Any]) -> list[str]:
-    metrics = metric_names(results)
-    lines = [markdown_table(["seed", *(name.replace("_", " ") for name in metrics), "seconds"],
-                            [[str(run["seed"]), *(f"{run[name]:.4f}" for name in metrics), f"{run['seconds']:.0f}"]
-                             for run in results["runs"]])]
+    lines = [seeds_table(results)]
     if results["sd"] is not None:
-        lines.append(f"Mean {metrics[0].replace('_', ' ')} over {len(results['runs'])} seeds: "
-                     f"**{results['mean']:.4f}**, standard deviation {results['sd']:.4f}.")
+        lines.append(mean_of_seeds(results))
     if results["majority"] is not None:
         lines.append(f"The most frequent label makes up {results['majority']:.4f} of the rows.")
     if results["task"] == "sst2":

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..atomic_write import atomic_path
+from ..model.files import CARD
 from .evaluation import Evaluation, scores
 from .evaluation_report import draw_pictures, report_sections
 from .markdown import markdown_table, table_cell, without_html
-from .model_card import how_it_was_made, metric_names, scored_epoch, title, what_it_is
+from .model_card import base_model, how_it_was_made, mean_of_seeds, scored_epoch, seeds_table, title, what_it_is
 from .options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def write_own_data_card(
     folder: Path, options: TrainingOptions, results: dict[str, Any], config: DendriticBertConfig,
     evaluation: Evaluation, benchmark: OwnRows,
 ) -> None:
-    """Write README.md, and the pictures that it shows, to ``folder``.
+    """Write the card, and the pictures that it shows, to ``folder``.
 
     Args:
         folder: the folder of the weights.
@@ -75,17 +75,15 @@ def write_own_data_card(
         f"{_what_the_dev_rows_decided(options, evaluation)}", "",
         *report_sections(evaluation, results.get("baseline")), *_seeds(results, evaluation.temperature),
     ]
-    with atomic_path(folder / "README.md") as path:
-        path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
+    (folder / CARD).write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
 
 
 def _metadata(options: TrainingOptions, results: dict[str, Any], evaluation: Evaluation) -> str:
-    is_on_hub = options.checkpoint is not None and not Path(options.checkpoint).exists()
     found = scores(*evaluation[:2], evaluation.problem_type, evaluation.temperature)
     found.pop("standard_error", None)
     return ModelCardData(
         library_name="dendritic-bert", pipeline_tag="text-classification", metrics=list(found),
-        base_model=options.model_name if is_on_hub else None, model_name=f"dendritic-bert-{options.task}",
+        base_model=base_model(options), model_name=f"dendritic-bert-{options.task}",
         eval_results=[
             EvalResult(task_type="text-classification", dataset_type="own-rows", dataset_name=results["source"],
                        dataset_split="validation", metric_type=metric, metric_value=value)
@@ -143,11 +141,6 @@ def _seeds(results: dict[str, Any], temperature: float) -> list[str]:
     """All runs, where there are several."""
     if results["sd"] is None:
         return []
-    names = metric_names(results)
-    return ["### Seeds\n", markdown_table(
-        ["seed", *(name.replace("_", " ") for name in names), "seconds"],
-        [[str(run["seed"]), *(f"{run[name]:.4f}" for name in names), f"{run['seconds']:.0f}"]
-         for run in results["runs"]]),
-        *(["Those that depend on probabilities are without the temperature.\n"] if temperature != 1 else []),
-        f"Mean {results['metric'].replace('_', ' ')} over {len(results['runs'])} seeds: **{results['mean']:.4f}**, "
-        f"standard deviation {results['sd']:.4f}.\n"]
+    return ["### Seeds\n", seeds_table(results),
+            *(["Those that depend on probabilities are without the temperature.\n"] if temperature != 1 else []),
+            mean_of_seeds(results) + "\n"]

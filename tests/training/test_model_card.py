@@ -7,6 +7,7 @@ import shlex
 from transformers import HfArgumentParser
 
 from dendritic_bert.training import TrainingOptions, train
+from dendritic_bert.training.model_card import licence_of, seeds_table
 
 
 def test_the_model_card_tells_how(options):
@@ -23,3 +24,14 @@ def test_the_model_card_tells_how(options):
     assert f"**{results['mean']:.4f}**, standard deviation {results['sd']:.4f}" in card
     assert f"value: {results['runs'][0]['accuracy']}" in card
     assert json.loads(json.dumps(results)) == results
+
+
+def test_a_table_of_seeds():
+    runs = [{"seed": seed, "num_dendrites": 2, "micro_f1": 0.5 + seed, "standard_error": 0.1, "seconds": 2.4}
+            for seed in (0, 1)]
+    assert seeds_table({"runs": runs}).splitlines() == [
+        "| seed | micro f1 | seconds |", "| --- | ---: | ---: |", "| 0 | 0.5000 | 2 |", "| 1 | 1.5000 | 2 |"]
+
+
+def test_a_teacher_without_a_card_has_no_licence(tmp_path):
+    assert licence_of(str(tmp_path)) is None

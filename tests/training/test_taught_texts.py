@@ -14,7 +14,6 @@ from small_encoder import WINDOWS, save_encoder, small_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from dendritic_bert.datasets.vocabulary import train_vocabulary
-from dendritic_bert.training.agreement_card import licence_of
 from dendritic_bert.training.distillation import distill
 from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.taught_texts import TaughtTexts, fit_to_texts
@@ -153,7 +152,3 @@ def test_a_folder_in_use_is_left_alone(options):
             distill(options())
         assert sorted(os.listdir(options().output_dir)) == [".unfinished", ".unfinished.lock"]
         (workspace.folder / "config.json").write_text("{}")
-
-
-def test_a_teacher_without_a_card_has_no_licence(tmp_path):
-    assert licence_of(str(tmp_path)) is None
