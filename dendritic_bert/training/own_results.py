@@ -13,10 +13,10 @@ from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows
 from .baseline import MOST_CLASSES, num_fits, tfidf_baseline
 from .calibration import fit_temperature
+from .dev_logits import infer_splits
 from .evaluation import Evaluation
 from .options import TrainingOptions
 from .own_data_card import write_own_data_card
-from .predictions import predict
 
 
 def describe_training(options: TrainingOptions, benchmark: OwnRows, dev_rows: dict[str, EncodedRows], folder: Path,
@@ -39,7 +39,7 @@ def describe_training(options: TrainingOptions, benchmark: OwnRows, dev_rows: di
 
 def answer_rows(model: Any, benchmark: OwnRows, dev_rows: dict[str, EncodedRows]) -> Evaluation:
     """The answers of ``model`` to the dev rows."""
-    logits = np.stack(predict(model, dev_rows, benchmark)["dev"])
+    logits = np.stack(infer_splits(model, dev_rows, benchmark)["dev"])
     names = benchmark.labels or [f"value {number}" for number in range(logits.shape[1])]
     return Evaluation(logits, benchmark.targets("dev"), names, benchmark.settings["problem_type"],
                       model.config.temperature)

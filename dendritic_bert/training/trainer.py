@@ -32,6 +32,7 @@ from ..model.configuration import DendriticBertConfig
 from ..model.files import fingerprint
 from .data_options import DataOptions
 from .defaults import fit_to_rows
+from .dev_logits import infer_splits, score_splits
 from .evaluation import scores
 from .evaluation_report import write_evaluation
 from .fit import fit, without_shard_bars
@@ -54,7 +55,6 @@ from .model_card import write_model_card
 from .options import TRACKERS, TrainingOptions
 from .output_folders import expect_writable, expecting_room
 from .own_results import answer_rows, describe_training
-from .predictions import predict, score
 from .workspace import open_workspace
 
 
@@ -129,7 +129,7 @@ def train(
                     keep_last_epoch(workspace, Path(options.output_dir), benchmark, tokenizer, seed)
                 raise
             model.eval().to("cpu", getattr(torch, options.save_dtype))
-            found = score(predict(model, dev_rows, benchmark), benchmark)
+            found = score_splits(infer_splits(model, dev_rows, benchmark), benchmark)
             if seed == options.seeds[0] and workspace.is_main:
                 benchmark.save(model, workspace.folder)
                 move_graphs(workspace.checkpoints(seed), workspace.folder)
@@ -211,7 +211,7 @@ def evaluate(
     if isinstance(benchmark, OwnRows):
         found = _evaluate_own_rows(model, benchmark, rows, output_dir)
     else:
-        found = {"task": task, **score(predict(model, rows, benchmark), benchmark)}
+        found = {"task": task, **score_splits(infer_splits(model, rows, benchmark), benchmark)}
     return {**found, "num_examples": benchmark.num_dev,
             "num_truncated": sum(encoded.num_truncated for encoded in rows.values())}
 

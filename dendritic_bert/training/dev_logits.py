@@ -14,7 +14,7 @@ from .fit import EVALUATION_BATCH
 
 
 @torch.no_grad()
-def predict(model: Any, dev_rows: dict[str, EncodedRows], benchmark: Benchmark) -> dict[str, list[np.ndarray]]:
+def infer_splits(model: Any, dev_rows: dict[str, EncodedRows], benchmark: Benchmark) -> dict[str, list[np.ndarray]]:
     """The logits of every row of every dev split."""
     logits: dict[str, list[np.ndarray]] = {split: [] for split in dev_rows}
     for split, rows in dev_rows.items():
@@ -24,6 +24,6 @@ def predict(model: Any, dev_rows: dict[str, EncodedRows], benchmark: Benchmark) 
     return logits
 
 
-def score(logits: dict[str, list[np.ndarray]], benchmark: Benchmark) -> dict[str, float]:
+def score_splits(logits: dict[str, list[np.ndarray]], benchmark: Benchmark) -> dict[str, float]:
     """The metrics of every dev split."""
     return {name: value for split, found in logits.items() for name, value in benchmark.scores(found, split).items()}
