@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback
 
+from ..model.files import WEIGHTS
 from .rule import Outcome
 
 
@@ -73,7 +74,7 @@ class GrowDendrites(TrainerCallback):
             saved = _state_folder(checkpoint.parent, int(checkpoint.name.split("-")[1]))
             self.stage_epoch = json.loads((saved / "stage.json").read_text())["epoch"]
             with self.trainer.args.main_process_first(local=False):
-                self.rule.load(saved, load_file(checkpoint / "model.safetensors"))
+                self.rule.load(saved, load_file(checkpoint / WEIGHTS))
             self.trainer.accelerator.wait_for_everyone()
         if self.rule.is_done:
             self.rule.finish()

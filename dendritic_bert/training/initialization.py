@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedConfig
 
+from ..auto_classes import MODEL_TYPE
 from ..datasets.row_checks import MOST_UNKNOWN
 from ..datasets.vocabulary import add_words, train_vocabulary, with_vocabulary
 from ..datasets.word_counter import WordCounter
@@ -25,7 +26,6 @@ from ..model.files import WITHOUT_WINDOWS
 from ..model.modeling import DendriticBertForSequenceClassification
 from ..model.packed_encoder import form_of, is_encoder
 from .options import FORMS, FRESH_SIZES, TrainingOptions
-from .workspace import MODEL_TYPE
 
 SHOWN_LABELS = 6
 WITHOUT_POSITIONS = 1 << 20  # tokens of a row for a model that could read more; a book of 800 pages has half as many

@@ -13,6 +13,7 @@ import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..kernels import backends
+from ..model.files import CARD
 from .command_line import command_line
 from .markdown import markdown_table
 from .options import TrainingOptions
@@ -124,7 +125,7 @@ def licence_of(model: str) -> str | None:
     """The licence that the card in a model's folder states, or the card of a hub id; None if there is none."""
     try:
         if Path(model).is_dir():
-            card = Path(model) / "README.md"
+            card = Path(model) / CARD
             return ModelCard.load(card).data.license if card.is_file() else None
         return ModelCard.load(model).data.license
     except (OSError, ValueError):  # also where the hub cannot be reached

@@ -17,6 +17,7 @@ from ..datasets.natural_text import read_texts
 from ..datasets.rows import EncodedRows, Rows, encode_rows
 from ..inference.tokenization import PackedTokenizer
 from ..model.configuration import DendriticBertConfig
+from ..model.files import CARD
 from ..model.modeling import DendriticBertForSequenceClassification
 from .agreement_card import write_agreement_card
 from .distillation_options import DistillationOptions
@@ -95,4 +96,4 @@ def describe_agreement(options: DistillationOptions, benchmark: TaughtTexts, _: 
                        results: dict[str, Any]) -> None:
     """Write the card of the model in ``folder``."""
     config = DendriticBertConfig.from_pretrained(folder)
-    write_agreement_card(folder / "README.md", options, results, config)
+    write_agreement_card(folder / CARD, options, results, config)

@@ -20,7 +20,7 @@ from ..atomic_write import atomic_path
 from ..embedded_model import find_model
 from ..file_lock import locked
 from ..inference.columns import warn_of_other_kind
-from ..model.files import fingerprint
+from ..model.files import CONFIG, fingerprint
 from .data_options import DataOptions, expect_other_folder
 from .distillation_options import DistillationOptions
 from .inference_workers import infer_texts, round_weights
@@ -72,7 +72,7 @@ def prepare_teacher(options: DistillationOptions, folder: Path, rows: str = "") 
 def _is_fine_tuned(folder: Path, asked: dict[str, Any]) -> bool:
     """Whether ``folder`` holds the teacher that is made of what is asked for. An interrupted training leaves a model,
     too, which is no teacher yet."""
-    if not (folder / "config.json").exists() or (folder / UNFINISHED).exists():
+    if not (folder / CONFIG).exists() or (folder / UNFINISHED).exists():
         return False
     record = folder / RECORD
     found = json.loads(record.read_bytes()) if record.exists() else {}

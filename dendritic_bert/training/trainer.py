@@ -29,7 +29,7 @@ from ..datasets.squad import Squad
 from ..growth.training import hold_out_rows, move_graphs
 from ..inference.tokenizer_files import load_tokenizer
 from ..model.configuration import DendriticBertConfig
-from ..model.files import fingerprint
+from ..model.files import CARD, fingerprint
 from .data_options import DataOptions
 from .defaults import fit_to_rows
 from .dev_logits import infer_splits, score_splits
@@ -156,7 +156,7 @@ def train(
             if describe is not None:
                 describe(options, benchmark, dev_rows, workspace.folder, results)
             else:
-                write_model_card(workspace.folder / "README.md", options, results, model.config)
+                write_model_card(workspace.folder / CARD, options, results, model.config)
     return results
 
 

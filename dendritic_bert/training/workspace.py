@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic_write import atomic_path
+from ..auto_classes import MODEL_TYPE
 from ..file_lock import locked
 from ..growth.perforatedai_rule import SAVE_NAME
 from ..model.files import BAG_FOLDER, CONFIG, MODEL_FILES
 from .evaluation_report import PICTURES
 from .output_folders import expect_writable, is_disk_full
 
-MODEL_TYPE = "dendritic_bert"
 FOLDER, LOCK = ".unfinished", ".unfinished.lock"
 WRITTEN = (*MODEL_FILES, *PICTURES, BAG_FOLDER, SAVE_NAME)  # the names that trainings write in OUTPUT_DIR
 RUNS_FILE = "runs.json"  # in that folder, where it shows that the folder is this program's
