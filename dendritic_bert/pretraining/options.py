@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..training.data_options import expect_other_folder
+from ..training.data_options import expect_other_folder, task_of
 from ..training.options import TrainingOptions
 
 # What an encoder has unless it is told; docs/pretraining.md compares.
@@ -71,8 +70,7 @@ class PretrainingOptions(TrainingOptions):
                 "folder without_windows of output_dir"})
 
     def __post_init__(self) -> None:
-        if isinstance(self.text_file, (str, Path)):
-            self.text_file = [str(self.text_file)]
+        self._list_files("text_file")
         self._check_unused()
         self._choose_recipe()
         super().__post_init__()
@@ -109,10 +107,10 @@ class PretrainingOptions(TrainingOptions):
         """The values of ``RECIPE`` in the fields that were left out, and the texts in the place of rows."""
         self.benchmark, self.dsn = "own", True
         if self.task is None and self.text_file:
-            self.task = Path(self.text_file[0]).name.partition(".")[0]
-        from_checkpoint = ("hidden_size", "vocab_size", "embedding_norm", "max_position_embeddings")
-        for name, value in RECIPE.items():
-            is_brought = (self.model_name is not None and name in from_checkpoint) or (
-                self.tokenizer_name is not None and name == "vocab_size")
-            if getattr(self, name) is None and not is_brought:
-                setattr(self, name, value)
+            self.task = task_of(self.text_file[0])
+        brought: tuple[str, ...] = ()
+        if self.model_name is not None:
+            brought = ("hidden_size", "vocab_size", "embedding_norm", "max_position_embeddings")
+        elif self.tokenizer_name is not None:
+            brought = ("vocab_size",)
+        self._fill({name: value for name, value in RECIPE.items() if name not in brought})

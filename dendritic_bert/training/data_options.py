@@ -73,28 +73,35 @@ class DataOptions:
     fraction: float = field(default=1.0, metadata={"help": "share of the training rows to train on, drawn at random"})
 
     def __post_init__(self) -> None:
-        for name in ("train_file", "dev_file"):
-            files = getattr(self, name)
-            setattr(self, name, list(map(str, [files] if isinstance(files, (str, Path)) else files)))
+        self._list_files("train_file", "dev_file")
         for name, choices in _choices(type(self)).items():
             value = getattr(self, name)
             if value not in (*choices, getattr(type(self), name)):  # the default, which may be None
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
         self._choose_benchmark()
-        for name, value in BENCHMARK_DEFAULTS[self.benchmark].items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
+        self._fill(BENCHMARK_DEFAULTS[self.benchmark])
         if self.benchmark == "squad" and self.task != "squad":
             raise ValueError(f"task is {self.task!r}, but the benchmark squad has one task only: leave it out.")
         if self.benchmark == "glue":
             find_task(self.task)
         if self.task is None:
-            self.task = self.dataset_name or (Path(self.train_file[0]).name.partition(".")[0] if self.train_file
-                                              else "own rows")
+            self.task = self.dataset_name or (task_of(self.train_file[0]) if self.train_file else "own rows")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction is {self.fraction}, expected more than 0 and at most 1.")
         if self.hold_out is not None and not 0 < self.hold_out < 1:
             raise ValueError(f"hold_out is {self.hold_out}, expected more than 0 and less than 1.")
+
+    def _list_files(self, *names: str) -> None:
+        """Make lists of strings of fields of files, of which one may be given by itself."""
+        for name in names:
+            files = getattr(self, name)
+            setattr(self, name, list(map(str, [files] if isinstance(files, (str, Path)) else files or ())))
+
+    def _fill(self, values: dict[str, Any]) -> None:
+        """Set the fields that were left out, which are None, to ``values``."""
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
 
     def _choose_benchmark(self) -> None:
         if self.train_file and self.dataset_name:
@@ -131,6 +138,11 @@ def _choices(options_class: type[DataOptions]) -> dict[str, tuple[str, ...]]:
             if get_origin(part) is Literal:
                 found[name] = get_args(part)
     return found
+
+
+def task_of(file: str) -> str:
+    """The task that is named after a file: its name up to the first point."""
+    return Path(file).name.partition(".")[0]
 
 
 def expect_other_folder(name: str, folder: str | Path, output_dir: str) -> None:

@@ -1,4 +1,4 @@
-"""Values of the options that fit rows of one's own, from 50 rows to 5 million: one rule, and why it is as it is.
+"""Values of the options that fit rows of one's own, from 50 to 5 million, or texts without labels, and why they do.
 
 bench/accuracy/own_rows.py compares it with the best of a sweep. What it was chosen on are the dev rows of three tables
 (150 intents, news in two columns, ironic tweets) and samples of them; no test row had a say.
@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from .distillation_options import DistillationOptions
 from .options import TrainingOptions
 
 MANY_CLASSES = 20
@@ -31,9 +32,32 @@ def fit_to_rows(options: Any, num_rows: int, num_labels: int, problem_type: str 
     """
     if options.benchmark != "own":
         return options
-    values = fitting_values(options, num_rows, num_labels, problem_type)
+    return _filled(options, fitting_values(options, num_rows, num_labels, problem_type))
+
+
+def fit_to_texts(options: DistillationOptions, num_texts: int) -> DistillationOptions:
+    """``options`` with a value in each field that was left to the texts that a teacher labels.
+
+    429,000 texts and more get the 8 epochs of 512 rows, the learning rate, dropout and sizes with which SST-2 was
+    learnt from a teacher; fewer get smaller batches and more epochs, and so half the steps for a tenth of the texts.
+    """
+    return _filled(options, {
+        "batch_size": _batch_size(num_texts), "epochs": min(40, max(4, round(8 * (429_000 / num_texts) ** 0.25))),
+        "lr": 2e-3, "head_lr_factor": 1.0, "weight_decay": 0.01, "word_dropout": 0.1, "classifier_dropout": 0.1,
+        **({} if options.checkpoint else {"hidden_size": 32}),
+        **({} if options.checkpoint or options.tokenizer_name else {"vocab_size": 9600})})
+
+
+def _filled(options: Any, values: dict[str, Any]) -> Any:
+    """``options`` with ``values`` in the fields that were left out and that the command has a use for."""
     return replace(options, **{name: value for name, value in values.items()
                                if getattr(options, name) is None and name not in options.unused})
+
+
+def _batch_size(num_rows: int, most: int = 512) -> int:
+    """A power of 2 near sqrt(n): 8 for 100 rows, 32 for 1,000, 128 for 15,000. Few rows need many steps, for many rows
+    steps are dear."""
+    return min(most, max(8, 2 ** round(math.log2(max(1, num_rows)) / 2)))
 
 
 def fitting_values(options: TrainingOptions, num_rows: int, num_labels: int, problem_type: str | None = None
@@ -41,8 +65,7 @@ def fitting_values(options: TrainingOptions, num_rows: int, num_labels: int, pro
     """The values by the names of the options, of which a value that is given decides the others."""
     if options.init == "encoder":
         return _values_on_encoder(options, num_rows, num_labels, problem_type)
-    # sqrt(n): 8 for 100 rows, 32 for 1,000, 128 for 15,000. Few rows need many steps, for many rows steps are dear.
-    batch_size = options.batch_size or min(512, max(8, 2 ** round(math.log2(max(1, num_rows)) / 2)))
+    batch_size = options.batch_size or _batch_size(num_rows)
     # Ten times the rows take 1.8 times less epochs, and so 5.6 times the work: 30 for 100 rows, 17 for 1,000, 2 for 5
     # million. On 100 news 40 epochs gave 51.8 where 20 gave 52.1.
     epochs = options.epochs or min(30, max(1, round(3 * (1e6 / max(1, num_rows)) ** 0.25)))
@@ -116,8 +139,8 @@ def _values_on_encoder(options: TrainingOptions, num_rows: int, num_labels: int,
     # standardised_head begins with a logistic regression, from which there is less far to go.
     is_fitted = is_single and num_labels > 1 and not (options.head_hidden or options.dendrites
                                                       or options.command == "distill")
-    # 8 for 100 rows. On 8 rows of each of 4 classes 8 and 32 gave 71.6 and 67.9 after 40 epochs (three draws).
-    batch_size = options.batch_size or min(128, max(8, 2 ** round(math.log2(max(1, num_rows)) / 2)))
+    # On 8 rows of each of 4 classes 8 and 32 gave 71.6 and 67.9 after 40 epochs (three draws).
+    batch_size = options.batch_size or _batch_size(num_rows, most=128)
     # 15 up to 15,000 rows, 6 for half a million. A new head needs more: 40 for 100 rows, 28 for 1,000. On 8 rows of
     # each of 4 classes a fitted one gave 73.1 after 10 epochs at a head_lr_factor of 1 and 72.9 after 15, a new one
     # 67.5 after 10 and 67.8 after 40 at a factor of 10 (five draws); on 32 of each 82.8 after 15, a new one 80.2 after

@@ -26,9 +26,10 @@ from ..datasets.natural_text import away_from_dev, read_logits, read_texts
 from ..datasets.own_rows import OwnRows
 from ..datasets.rows import EncodedRows, Rows, encode_rows
 from ..inference.tokenization import PackedTokenizer
+from .defaults import fit_to_texts
 from .distillation_options import DistillationOptions
 from .initialization import choose_start
-from .taught_texts import TaughtTexts, describe_agreement, fit_to_texts
+from .taught_texts import TaughtTexts, describe_agreement
 from .teacher import label_texts, prepare_teacher, teacher_folder
 from .trainer import open_own_rows, train
 

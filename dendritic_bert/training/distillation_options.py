@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..datasets.glue_tasks import find_task
-from .data_options import BY_DATA, expect_other_folder, expect_seed
+from .data_options import BY_DATA, expect_other_folder, expect_seed, task_of
 from .options import WINDOWS, TrainingOptions
 
 # What was chosen on SST-2 for a distillation; own rows have what fits them.
@@ -60,18 +60,15 @@ class DistillationOptions(TrainingOptions):
     ema: float = field(default=0.998, metadata=TrainingOptions.__dataclass_fields__["ema"].metadata)
 
     def __post_init__(self) -> None:
-        for name in ("text_file", "extra_text", "extra_margins"):
-            if isinstance(files := getattr(self, name), (str, Path)):
-                setattr(self, name, [str(files)])
+        self._list_files("text_file", "extra_text", "extra_margins")
         self._check_unused()
         if self.text_file:
             self._choose_texts()
         super().__post_init__()
         if self.num_augmented is None and (self.teacher is None or self.text_file):
             self.num_augmented = 0
-        for name, value in TEACHING_OF_BENCHMARKS.items():
-            if getattr(self, name) is None and self.benchmark != "own":  # whose rows are counted first
-                setattr(self, name, value)
+        if self.benchmark != "own":  # whose rows are counted first
+            self._fill(TEACHING_OF_BENCHMARKS)
         if self.teacher is None and (not self.extra_margins or self.text_file or self.num_augmented):
             raise ValueError("teacher is not given: name the sequence classifier to learn from.")
         if self.benchmark == "squad" or (self.benchmark == "glue" and not is_single_text_task(self.task)):
@@ -109,13 +106,11 @@ class DistillationOptions(TrainingOptions):
                                  "of the two.")
         self.benchmark = "own"
         if self.task is None:
-            self.task = Path(self.text_file[0]).name.partition(".")[0]
+            self.task = task_of(self.text_file[0])
 
     def _choose_form(self) -> None:
         if self.text_file and self.init == "random":
-            for name, value in WINDOWS.items():
-                if getattr(self, name) is None:
-                    setattr(self, name, value)
+            self._fill(WINDOWS)
         super()._choose_form()
 
     def notes(self) -> list[str]:

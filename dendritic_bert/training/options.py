@@ -210,9 +210,8 @@ class TrainingOptions(DataOptions):
         if min(sizes) < 0 or (min(sizes) == 0) != (max(sizes) == 0):
             raise ValueError(f"window_dendrites is {self.window_dendrites} and window_layers is {self.window_layers}, "
                              "expected two numbers above 0, or neither.")
-        for name, value in FORMS[self.has_windows].items():
-            if getattr(self, name) is None and self.init == "random":
-                setattr(self, name, value)
+        if self.init == "random":
+            self._fill(FORMS[self.has_windows])
 
     @property
     def has_windows(self) -> bool:

@@ -3,9 +3,7 @@ texts that it was not trained on."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +73,6 @@ class TaughtTexts(Benchmark):
         """agreement: how often the student gives the teacher's class; and its standard error."""
         agreement = float((np.asarray(logits).argmax(axis=1) == self._classes).mean())
         return {"agreement": agreement, "standard_error": (agreement * (1 - agreement) / self.num_dev) ** 0.5}
-
-
-def fit_to_texts(options: DistillationOptions, num_texts: int) -> DistillationOptions:
-    """``options`` with a value in each field that was left to the texts.
-
-    429,000 texts and more get the 8 epochs of 512 rows, the learning rate, dropout and sizes with which SST-2 was
-    learnt from a teacher; fewer get smaller batches and more epochs, and so half the steps for a tenth of the texts.
-    """
-    values = {
-        "batch_size": min(512, max(8, 2 ** round(math.log2(num_texts) / 2))),
-        "epochs": min(40, max(4, round(8 * (429_000 / num_texts) ** 0.25))),
-        "lr": 2e-3, "head_lr_factor": 1.0, "weight_decay": 0.01, "word_dropout": 0.1, "classifier_dropout": 0.1,
-        **({} if options.checkpoint else {"hidden_size": 32}),
-        **({} if options.checkpoint or options.tokenizer_name else {"vocab_size": 9600})}
-    return replace(options, **{name: value for name, value in values.items() if getattr(options, name) is None})
 
 
 def describe_agreement(options: DistillationOptions, benchmark: TaughtTexts, _: dict[str, EncodedRows], folder: Path,

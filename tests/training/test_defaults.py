@@ -1,10 +1,12 @@
 """The values that fit the rows: within their ranges from 50 rows to 5 million, and never in place of what is given."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from dendritic_bert.training.defaults import fit_to_rows
+from dendritic_bert.training.defaults import fit_to_rows, fit_to_texts
+from dendritic_bert.training.distillation_options import DistillationOptions
 from dendritic_bert.training.options import TrainingOptions
 
 RANDOM = {"train_file": "a.csv", "init": "random"}
@@ -101,3 +103,13 @@ def test_the_rate_of_a_head_follows_its_start(given, factor):
 def test_words_count_by_themselves_where_a_bag_has_many_rows_of_a_class(num_rows, num_labels, given, has_regression):
     options = fit_to_rows(TrainingOptions(train_file="a.csv", **given), num_rows, num_labels)
     assert (options.add_words, options.word_share) == ((3, 0.4) if has_regression else (0, 0.0))
+
+
+@pytest.mark.parametrize(("num_texts", "expected"), [(429_000, (512, 8)), (50, (8, 40)), (5_000_000, (512, 4))])
+def test_what_is_left_to_the_texts(num_texts, expected):
+    options = DistillationOptions(teacher="t", text_file="t.txt", lr=0.5)
+    fitted = fit_to_texts(options, num_texts)
+    assert (fitted.batch_size, fitted.epochs, fitted.hidden_size, fitted.vocab_size) == (*expected, None, None)
+    options = fit_to_texts(replace(options, init="random"), num_texts)
+    assert (options.batch_size, options.epochs, options.hidden_size, options.vocab_size) == (*expected, 32, 9600)
+    assert (options.lr, options.window_dendrites, options.window_layers, options.pooling) == (0.5, 32, 5, "gated_mean")

@@ -4,7 +4,6 @@ seen, and its card says how often."""
 import itertools
 import json
 import os
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from dendritic_bert.datasets.vocabulary import train_vocabulary
 from dendritic_bert.training.distillation import distill
 from dendritic_bert.training.distillation_options import DistillationOptions
-from dendritic_bert.training.taught_texts import TaughtTexts, fit_to_texts
+from dendritic_bert.training.taught_texts import TaughtTexts
 from dendritic_bert.training.workspace import open_workspace
 
 NAMES = {0: "bad", 1: "good", 2: "neither"}
@@ -120,16 +119,6 @@ def test_a_tenth_of_the_texts_is_held_out_and_no_text_is_on_both_sides(options, 
     wrong = np.roll(logits, 1, axis=1)
     wrong[:43] = logits[:43]
     assert taught.scores(wrong) == {"agreement": 0.5, "standard_error": pytest.approx(0.5 / 86**0.5)}
-
-
-@pytest.mark.parametrize(("num_texts", "expected"), [(429_000, (512, 8)), (50, (8, 40)), (5_000_000, (512, 4))])
-def test_what_is_left_to_the_texts(num_texts, expected):
-    options = DistillationOptions(teacher="t", text_file="t.txt", lr=0.5)
-    fitted = fit_to_texts(options, num_texts)
-    assert (fitted.batch_size, fitted.epochs, fitted.hidden_size, fitted.vocab_size) == (*expected, None, None)
-    options = fit_to_texts(replace(options, init="random"), num_texts)
-    assert (options.batch_size, options.epochs, options.hidden_size, options.vocab_size) == (*expected, 32, 9600)
-    assert (options.lr, options.window_dendrites, options.window_layers, options.pooling) == (0.5, 32, 5, "gated_mean")
 
 
 def test_texts_or_a_teacher_that_do_not_fit(options, encoder, tmp_path):
