@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ..model.files import fingerprint
 from ..training.inference_workers import infer_texts, round_weights
-from ..training.teacher import num_positions
+from ..training.teacher import loading_teacher, num_positions
 
 POOLING_FILE = Path("1_Pooling", "config.json")  # of sentence-transformers
 MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
@@ -39,13 +39,10 @@ class SentenceEncoder:
     def __init__(self, name: str, pooling: str = "folder", max_length: int = 128, bf16: bool = False) -> None:
         self.name, self.bf16 = name, bf16
         self.pooling = read_pooling(name) if pooling == "folder" else pooling
-        try:
+        with loading_teacher(name):
             # "eager" is 7 % faster here than "sdpa": texts are short, and those of a batch about equally long.
             self.model: Any = AutoModel.from_pretrained(name, dtype=torch.float32, attn_implementation="eager").eval()
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise OSError(f"teacher {name} cannot be loaded ({type(error).__name__}): pass a folder or a hub id of a "
-                          "transformers model.") from error
         self.max_length = int(min(max_length, self.tokenizer.model_max_length, num_positions(self.model)))
         if bf16:
             round_weights(self.model)

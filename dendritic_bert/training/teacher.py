@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,15 @@ def _is_fine_tuned(folder: Path, asked: dict[str, Any]) -> bool:
 
 def teacher_config(name: str) -> Any:
     """The configuration of a model in a folder or on the hub; raises OSError if it cannot be loaded."""
-    try:
+    with loading_teacher(name):
         return AutoConfig.from_pretrained(name)
+
+
+@contextmanager
+def loading_teacher(name: str) -> Iterator[None]:
+    """Raise OSError, which names the teacher, where transformers cannot load it; its own messages are paragraphs."""
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise OSError(f"teacher {name} cannot be loaded ({type(error).__name__}): pass a folder or a hub id of a "
                       "transformers model.") from error
