@@ -20,7 +20,9 @@ extern "C" {
 
 typedef struct dendritic_bert_model dendritic_bert_model;
 
-/* The model in a file, or one in memory, whose bytes must begin at a multiple of 64 and stay until it is closed. */
+/* The model in a file, or one in memory, whose bytes must begin at a multiple of 64 and stay until it is closed. A file
+ * is mapped, and must not be written over while a program has it open, which the system would end by SIGBUS: copy
+ * another model under another name, and then rename it. */
 DENDRITIC_BERT_API dendritic_bert_model* dendritic_bert_open(const char* path);
 DENDRITIC_BERT_API dendritic_bert_model* dendritic_bert_open_memory(const void* bytes, size_t size);
 DENDRITIC_BERT_API void dendritic_bert_close(dendritic_bert_model* model);
