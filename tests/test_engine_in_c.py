@@ -1,6 +1,7 @@
 """The engine as a library for C: the example in examples/engine, and the program that tests it on other machines,
 compiled here, give what Python gives."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -55,6 +56,28 @@ def test_labels_and_scores_are_pythons(example, tmp_path):
     expected = TextClassifier.from_pretrained("tiny")(TEXTS)
     assert [label for label, _ in answers] == [answer["label"] for answer in expected]
     assert [f"{answer['score']:.9g}" for answer in expected] == [score for _, score in answers]
+
+
+def test_a_line_is_one_text_whatever_is_in_it(example, tmp_path):
+    """However long it is, and with a NUL within."""
+    export(find_model("tiny", ""), tmp_path / "tiny.dsn", "engine")
+    texts = ["dull " * 300_000, "a charming\0ly dull journey", "dull"]
+    done = subprocess.run([example, tmp_path / "tiny.dsn"], input="\n".join(texts).encode(), capture_output=True,
+                          check=True)
+    expected = TextClassifier.from_pretrained("tiny")(texts)
+    assert done.stdout.decode().splitlines() == [f"{answer['label']}\t{answer['score']:.9g}" for answer in expected]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_what_cannot_be_read_or_written(example, tmp_path):
+    export(find_model("tiny", ""), tmp_path / "tiny.dsn", "engine")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([example, tmp_path / "tiny.dsn"], input=b"dull\n", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"standard output cannot be written: No space left on device\n")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    done = subprocess.run([example, tmp_path / "tiny.dsn"], stdin=folder, capture_output=True)
+    os.close(folder)
+    assert (done.returncode, done.stderr) == (1, b"standard input cannot be read: Is a directory\n")
 
 
 def test_what_is_no_model(example, tmp_path):
