@@ -49,6 +49,18 @@ TYPE = """\
     return [label.textContent, score.textContent, note.textContent];
   });"""
 
+# An engine that has memory for so many bytes, and takes a second for a text.
+STRANGE_ENGINE = """\
+  const { TextClassifier } = await import("./classifier.js");
+  let calls = 0;
+  performance.now = () => 1000 * calls;
+  const allocate = (size) => size <= %d ? 1024 : 0;
+  const classifier = new TextClassifier({
+    memory: new WebAssembly.Memory({ initial: 1 }), malloc: allocate, aligned_alloc: (_, size) => allocate(size),
+    free() {}, dendritic_bert_open_memory: () => 1, dendritic_bert_num_labels: () => 0, dendritic_bert_scores() {},
+    dendritic_bert_classify: () => { ++calls; return 0n; } }, new Uint8Array(65));
+  return [classifier.timePerText("dull"), calls, classifier.classify("dull ".repeat(20))];"""
+
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_):
@@ -117,6 +129,17 @@ def test_what_cannot_be_loaded_is_said(site, open_page):
     (site[0] / "cut.dsn").write_bytes((site[0] / "tiny.dsn").read_bytes()[:-1])
     assert "copy it again" in run_script(site, open_page, CLASSIFY % "cut.dsn")
     assert run_script(site, open_page, CLASSIFY % "missing.dsn") == "missing.dsn cannot be loaded (status 404)."
+
+
+@pytest.mark.parametrize(("room", "message"), [
+    (100, "The engine has no memory for the 128 bytes of a model: load a smaller one."),
+    (150, "The engine has no memory for the 200 bytes of a text: shorten it.")])
+def test_memory_that_is_not_there_is_said(site, open_page, room, message):
+    assert run_script(site, open_page, STRANGE_ENGINE % room) == message
+
+
+def test_a_long_text_is_timed_once(site, open_page):
+    assert run_script(site, open_page, STRANGE_ENGINE % 1000) == [1000, 1, []]
 
 
 def test_everything_is_smaller_than_2_mb():
