@@ -258,9 +258,9 @@ def test_a_column_of_parquet_with_the_name_of_a_path(runtime, classify_file, tmp
 
 def test_a_batch_of_long_lines_has_few(runtime, classify_file, tmp_path, monkeypatch):
     """About BLOCK_BYTES; the results are those of any other batches."""
-    from dendritic_bert_runtime import files
+    from dendritic_bert_runtime import lines
 
-    monkeypatch.setattr(files, "BLOCK_BYTES", 20)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 20)
     (tmp_path / "a.txt").write_text("a film\n" * 5 + "b" * 30 + "\n" * 2)
     sizes, predict = [], runtime.TextClassifier.predict_array
 
@@ -271,6 +271,22 @@ def test_a_batch_of_long_lines_has_few(runtime, classify_file, tmp_path, monkeyp
     monkeypatch.setattr(runtime.TextClassifier, "predict_array", counted)
     assert classify_file(runtime.TextClassifier(), tmp_path / "a.txt", io.BytesIO()) == 7
     assert sizes == [4, 2, 1]
+
+
+def test_a_batch_of_long_lines_of_standard_input_has_few(runtime, monkeypatch, capfd):
+    from dendritic_bert_runtime import lines
+    from dendritic_bert_runtime.__main__ import main
+
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 20)
+    data = io.BytesIO(b"a film\n" * 5 + b"b" * 30 + b"\n" * 2)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(data)))
+    monkeypatch.setattr(sys, "argv", ["dendritic-bert-classify"])
+    sizes, call = [], runtime.TextClassifier.__call__
+    monkeypatch.setattr(runtime.TextClassifier, "__call__",
+                        lambda self, texts, threads: sizes.append(len(texts)) or call(self, texts, threads))
+    assert main() == 0
+    assert sizes == [4, 2, 1]
+    assert len(capfd.readouterr().out.splitlines()) == 7
 
 
 def trained_on(runtime, tmp_path, problem_type=None, **columns):

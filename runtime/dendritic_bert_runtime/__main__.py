@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterator
 
 from .classifier import TextClassifier, without_surrogates
-from .lines import decode_lines, json_line
-
-BATCH_SIZE = 4096  # lines that are read before they are answered, where they do not come from a terminal
+from .lines import BATCH_SIZE, decode_lines, in_batches, json_line
 
 
 def main() -> int:
@@ -40,7 +37,7 @@ def main() -> int:
         if args.file is not None:
             classify_file(classifier, args)
         elif args.text:
-            write_lines(classifier, map(without_surrogates, args.text), args.threads, len(args.text))
+            write_lines(classifier, map(without_surrogates, args.text), args.threads, BATCH_SIZE)
         else:
             is_typed = sys.stdin.isatty()
             write_lines(classifier, decode_lines(sys.stdin.buffer, "standard input"), args.threads,
@@ -55,10 +52,9 @@ def main() -> int:
     return 0
 
 
-def write_lines(classifier: TextClassifier, texts: Iterable[str], threads: int | None, batch_size: int) -> None:
-    """Write a line for each text to standard output, after every ``batch_size`` texts."""
-    left = iter(texts)
-    while batch := list(islice(left, batch_size)):
+def write_lines(classifier: TextClassifier, texts: Iterator[str], threads: int | None, batch_size: int) -> None:
+    """Write a line for each text to standard output, after every ``batch_size`` texts, or fewer that are long."""
+    for batch in in_batches(texts, batch_size):
         answers = classifier(batch, threads)
         lines = (json_line(text, answer["label"], answer["score"]) for text, answer in zip(batch, answers))
         sys.stdout.buffer.write("".join(lines).encode())

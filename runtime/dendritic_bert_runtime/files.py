@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from .classifier import without_surrogates
-from .lines import decode, decode_lines, decode_whole_lines, json_line
+from .lines import BATCH_SIZE, BLOCK_BYTES, decode, decode_lines, decode_whole_lines, in_batches, json_line
 
 if TYPE_CHECKING:
     from .classifier import TextClassifier
@@ -30,7 +30,6 @@ SUFFIXES = {".txt": "text", ".text": "text", ".csv": "csv", ".tsv": "tsv", ".tab
             ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow",
             ".feather": "arrow", ".ipc": "arrow"}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-BATCH_SIZE, BLOCK_BYTES = 4096, 1 << 22  # a batch of lines ends at one of them
 MOST_FIELD_BYTES = 1 << 26
 KEYED_OBJECTS = 1000  # of JSON Lines, whose keys are the names of the columns
 NAMED_DELIMITER = r"sep=([ -!#-~\t])[\r\n]*"  # the whole first line of CSV, which Excel reads, too
@@ -132,7 +131,7 @@ def _lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
     if columns.given not in (None, "text"):
         raise ValueError(f"column is {columns.given!r}, but {path} is read as lines of text, which have none: leave it "
                          "out, or give the file the suffix of what it is, such as .csv.")
-    return _in_batches(decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path))
+    return _as_arrays(decode_lines(io.BufferedReader(stream, BLOCK_BYTES), path))
 
 
 def _json_lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
@@ -149,7 +148,7 @@ def _json_lines(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]
                 raise ValueError(f"line {number} of {path} has no text under {key!r}: mend it, or pass --column.")
             yield text if text.isascii() else without_surrogates(text)
 
-    return _in_batches(texts())
+    return _as_arrays(texts())
 
 
 def _json_objects(stream: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -224,7 +223,7 @@ def _of_fields(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Colum
                                  f"{len(names)}: mend it.")
             yield row[place]
 
-    return _in_batches(texts())
+    return _as_arrays(texts())
 
 
 def _parquet(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
@@ -246,17 +245,8 @@ def _arrow(stream: Any, path: Path, columns: Columns) -> Iterator[pa.Array]:
         yield batch.column(name)
 
 
-def _in_batches(texts: Iterator[str]) -> Iterator[pa.Array]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if len(batch) == BATCH_SIZE or size >= BLOCK_BYTES:
-            yield pa.array(batch, pa.string())
-            batch, size = [], 0
-    if batch:
-        yield pa.array(batch, pa.string())
+def _as_arrays(texts: Iterator[str]) -> Iterator[pa.Array]:
+    return (pa.array(batch, pa.string()) for batch in in_batches(texts))
 
 
 def _as_strings(texts: pa.Array) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Lines of UTF-8 to texts, and results to lines of JSON."""
+"""Lines of UTF-8 to texts in batches, and results to lines of JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32
 from collections.abc import Iterator
 from json.encoder import encode_basestring
 
+BATCH_SIZE, BLOCK_BYTES = 4096, 1 << 22  # a batch of texts ends at one of them
 HEAD_BYTES = 4096  # how many bytes of the start of a stream are looked at
 # The little-endian mark of UTF-32 begins with that of UTF-16, so it must come first.
 BYTE_ORDER_MARKS = {BOM_UTF32_LE: "utf-32", BOM_UTF32_BE: "utf-32", BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
@@ -35,6 +36,20 @@ def decode_whole_lines(stream: io.BufferedReader, name: object) -> Iterator[str]
     if first := stream.readline().removeprefix(BOM_UTF8):
         yield decode(first)
     yield from map(decode, stream)
+
+
+def in_batches(texts: Iterator[str], batch_size: int = BATCH_SIZE) -> Iterator[list[str]]:
+    """The texts in lists of ``batch_size``, or of fewer that are long."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == batch_size or size >= BLOCK_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _refuse_foreign_bytes(head: bytes, name: object) -> None:
