@@ -5,14 +5,17 @@ and Arrow, those of lines plain or compressed by gzip or zstd. Records and resul
 from __future__ import annotations
 
 import csv
+import fcntl
 import gzip
 import io
 import json
 import os
 import re
+import shutil
+import stat
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -43,11 +46,12 @@ def classify_file(classifier: TextClassifier, input: str | os.PathLike[str], out
     The suffixes of the paths say what they hold; a stream takes lines of JSON. ``column`` holds the texts; None is the
     column that the model was trained on, where the input has it, or ``text``, or the only one of strings: the only key
     with a string in each of the first 1,000 objects of JSON Lines, the only column of CSV or TSV. A path gets its file
-    when that is complete. Bytes that are not UTF-8 become U+FFFD.
+    when that is complete, with the mode and the owner of one that it replaces; a pipe or a device gets lines as they
+    come. Bytes that are not UTF-8 become U+FFFD.
 
     Raises ValueError for what cannot be read, a record without text, a model of pairs without ``column``, a regression
     of several targets, a ``column`` of lines of text, or a file that is input and output; OSError if a file cannot be
-    opened or written.
+    opened or written, or another process writes the output.
     """
     count, trained = 0, classifier.text_columns
     if column is None:
@@ -319,24 +323,76 @@ _LINES = {"jsonl": json_line, "csv": _csv_line, "tsv": _tsv_line}
 
 @contextmanager
 def _open_output(path: Path, input: Path) -> Iterator[Write]:
-    """What writes records to a file beside ``path``, which takes its place at the end and is removed after an error."""
+    """What writes records to ``path``, which has them when all are there; a pipe or a device has them at once."""
     format, compression = kind_of("output", path)
-    format = "jsonl" if format == "text" else format
-    if path.exists() and path.samefile(input):
+    target = Path(os.path.realpath(path))  # a link stays a link
+    if target.is_dir():
+        raise IsADirectoryError(f"output {path} is a folder: name a file.")
+    if target.exists() and target.samefile(input):
         raise ValueError(f"output {path} is the input, choose another.")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    is_file = target.is_file() or not target.exists()
+    if not is_file and format in ("parquet", "arrow"):
+        raise ValueError(f"output {path} is a pipe or a device, which takes no {format}: name a file, or write lines.")
+    opened: AbstractContextManager[IO[bytes]] = _replacing(target, path) if is_file else target.open("wb")
+    with ExitStack() as stack:
+        file = stack.enter_context(opened)
+        if format == "parquet":
+            yield stack.enter_context(pa.parquet.ParquetWriter(file, SCHEMA)).write_batch
+        elif format == "arrow":
+            yield stack.enter_context(pa.ipc.new_file(file, SCHEMA)).write_batch
+        else:
+            stream = stack.enter_context(pa.output_stream(file, compression=compression))
+            yield LineWriter("jsonl" if format == "text" else format, stream)
+
+
+@contextmanager
+def _replacing(target: Path, name: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``target``, which takes its place at the end, with its mode and its owner, and is removed after an
+    error. The next run writes over what a killed one has left; ``name`` is that of the output in messages."""
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(f"output {name} is write-protected, choose another path.")
+    unfinished = target.with_name(f".{target.name}.tmp")
     try:
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(unfinished.open("wb"))
-            except OSError as error:
-                raise OSError(f"output {path} cannot be written ({error.strerror}): name a file that can.") from None
-            if format == "parquet":
-                yield stack.enter_context(pa.parquet.ParquetWriter(file, SCHEMA)).write_batch
-            elif format == "arrow":
-                yield stack.enter_context(pa.ipc.new_file(file, SCHEMA)).write_batch
+        held = unfinished.open("ab")  # not truncated, because it may be another run's
+    except OSError as error:
+        raise OSError(f"output {name} cannot be written ({error.strerror}): name a file that can.") from None
+    with held:
+        if not _is_ours_alone(held, unfinished):
+            raise BlockingIOError(f"output {name} is being written by another process, wait for it or choose another "
+                                  "path.")
+        try:
+            held.truncate(0)
+            has_owner = not target.exists() or _take_over(target, unfinished)
+            with open(os.dup(held.fileno()), "wb") as file:  # pyarrow closes what it writes to
+                yield file
+            os.fsync(held.fileno())
+            if has_owner:
+                os.replace(unfinished, target)
             else:
-                yield LineWriter(format, stack.enter_context(pa.output_stream(file, compression=compression)))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+                shutil.copyfile(unfinished, target)
+                unfinished.unlink()
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+def _is_ours_alone(file: IO[bytes], path: Path) -> bool:
+    """Lock the file at ``path``; False if another run has it, or has just given it the name of its output."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # of a file system without locks, where a second run is not noticed
+        pass
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _take_over(old: Path, new: Path) -> bool:
+    """Give ``new`` the mode and the owner of ``old``; False if it cannot have the same owner."""
+    status = old.stat()
+    os.chmod(new, stat.S_IMODE(status.st_mode))
+    try:
+        os.chown(new, status.st_uid, status.st_gid)
+    except PermissionError:
+        return False
+    return True
