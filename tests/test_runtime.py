@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -141,6 +142,29 @@ def test_the_command_needs_no_torch_and_for_labels_no_numpy(folder):
     done = run("--model", str(folder / "none"), "dull")
     assert done.returncode == 1
     assert b"No such file or directory" in done.stderr
+
+
+def test_standard_input_that_does_not_wait_is_read_to_its_end(runtime, monkeypatch, capfd):
+    """What is not there yet is not the end, neither before the first byte nor later."""
+    from dendritic_bert_runtime.__main__ import main
+
+    descriptor, writable = os.pipe()
+    os.set_blocking(descriptor, False)
+
+    def write_slowly():
+        with open(writable, "wb", buffering=0) as pipe:
+            for part in (b"a fi", b"lm\nbleak\n"):
+                time.sleep(0.1)
+                pipe.write(part)
+
+    writer = threading.Thread(target=write_slowly)
+    with open(descriptor, encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        monkeypatch.setattr(sys, "argv", ["dendritic-bert-classify"])
+        writer.start()
+        assert main() == 0
+    writer.join()
+    assert [json.loads(line)["text"] for line in capfd.readouterr().out.splitlines()] == ["a film", "bleak"]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ import gzip
 import io
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
@@ -140,8 +141,7 @@ def is_as_started(stream: Any, started: Any) -> bool:
 
 
 def _opened(stream: Any, name: str, stack: ExitStack) -> Input:
-    _check_readable(stream, name)
-    status = status_of(stream)
+    status = _begin(stream, name)
     if gives_text(stream):
         return Input(_as_utf8(lambda: _read_text(stream, name)), name, None, False, status)
     stream, head = _with_head(stream, stack)
@@ -157,8 +157,7 @@ def _opened(stream: Any, name: str, stack: ExitStack) -> Input:
 
 
 def _table(stream: Any, name: str, stack: ExitStack) -> Input:
-    _check_readable(stream, name)
-    status = status_of(stream)
+    status = _begin(stream, name)
     if gives_text(stream):
         raise TypeError(f"{name} is a stream of text, but a table is bytes: open it in binary mode.")
     if not (hasattr(stream, "seekable") and stream.seekable()):
@@ -168,9 +167,20 @@ def _table(stream: Any, name: str, stack: ExitStack) -> Input:
     return Input(stream, name, None, False, status)
 
 
-def _check_readable(stream: Any, name: str) -> None:
+def _begin(stream: Any, name: str) -> os.stat_result | None:
+    """The status of the file of a stream that is to be read, None if it has no file; its reads wait from now on.
+
+    Those of a pipe that does not wait, as ssh and asyncio leave one, give b"" for what is not there yet, as they do at
+    the end. A socket that is not standard input is one of Python's, which waits as long as its timeout says. Raises
+    TypeError for what cannot be read.
+    """
     if not hasattr(stream, "readline") and not hasattr(stream, "read"):
         raise TypeError(f"{name} is a {type(stream).__name__}, pass a path or a stream that can be read.")
+    status = status_of(stream)
+    if status is not None and (stream.fileno() == 0 or not stat.S_ISSOCK(status.st_mode)):
+        with suppress(AttributeError, OSError):  # of systems where a pipe always waits
+            os.set_blocking(stream.fileno(), True)
+    return status
 
 
 def _decompressed(stream: Any, name: str, compression: str) -> BinaryIO:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
+from contextlib import suppress
 from json.encoder import encode_basestring
 
 BATCH_SIZE, BLOCK_BYTES = 4096, 1 << 22  # a batch of texts ends at one of them
@@ -24,9 +26,12 @@ def decode_lines(stream: io.BufferedReader, name: object) -> Iterator[str]:
 def decode_whole_lines(stream: io.BufferedReader, name: object) -> Iterator[str]:
     """The lines of a stream with their ends: of UTF-8, or of UTF-16 or UTF-32 where a byte order mark says so.
 
-    What cannot be decoded becomes U+FFFD, and the mark belongs to no line. Raises ValueError, which calls the stream
-    ``name``, if its first bytes are those of something else.
+    What cannot be decoded becomes U+FFFD, and the mark belongs to no line. Reads of the stream wait from now on:
+    those of a pipe that does not wait, as ssh and asyncio leave one, give b"" for what is not there yet, as they do at
+    the end. Raises ValueError, which calls the stream ``name``, if its first bytes are those of something else.
     """
+    with suppress(OSError):  # of a stream that is no file of the system
+        os.set_blocking(stream.fileno(), True)
     head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
     encoding = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
     if encoding is not None:

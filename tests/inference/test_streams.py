@@ -4,9 +4,15 @@ import codecs
 import contextlib
 import io
 import json
+import os
+import socket
 import sys
 import tempfile
+import threading
+import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_classifier import hugging_face_tokenizer, small_model
 
@@ -109,6 +115,42 @@ def test_a_binary_stream_is_read_from_where_it_is_and_left_open(classifier, tmp_
         stream.readline()
         assert texts_in(classifier, stream) == ["film"]
         assert not stream.closed
+
+
+@pytest.mark.parametrize("options", [{"mode": "rb"}, {"mode": "rb", "buffering": 0}, {"mode": "r", "encoding": "utf-8"},
+                                     {"mode": "rb", "input_format": "parquet"}], ids=str)
+def test_a_pipe_that_does_not_wait_is_read_to_its_end(classifier, options):
+    """What is not there yet is not the end, neither before the first byte nor later."""
+    input_format = options.pop("input_format", "text")
+    table = io.BytesIO()
+    pq.write_table(pa.table({"text": ["film", "bleak"]}), table)
+    data = table.getvalue() if input_format == "parquet" else b"film\nbleak\n"
+    descriptor, writable = os.pipe()
+    os.set_blocking(descriptor, False)
+
+    def write_slowly():
+        with open(writable, "wb", buffering=0) as pipe:
+            for part in (data[:7], data[7:]):
+                time.sleep(0.1)
+                pipe.write(part)
+
+    writer = threading.Thread(target=write_slowly)
+    with open(descriptor, **options) as stream:
+        writer.start()
+        assert texts_in(classifier, stream, input_format=input_format) == ["film", "bleak"]
+    writer.join()
+
+
+def test_the_timeout_of_a_socket_stays(classifier):
+    """Under TLS it has none where the system waits."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.settimeout(20)
+        writer.sendall(b"film\n")
+        writer.close()
+        with reader.makefile("rb") as stream:
+            assert texts_in(classifier, stream) == ["film"]
+        assert not os.get_blocking(reader.fileno())
 
 
 @pytest.mark.parametrize("input", [None, 3, b"in.txt", [3], object()])
