@@ -208,13 +208,13 @@ class ResumableOutput:
     # ---- the journal -------------------------------------------------------------------------------------------------
 
     def _open_journal(self) -> bool:
-        """Open and lock the journal; True if it did not exist."""
+        """Open and lock the journal; True if it is empty: it is new, or the run that made it was killed at once."""
         for _ in range(10):
             try:
                 try:
-                    descriptor, is_new = os.open(self.journal, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), True
+                    descriptor = os.open(self.journal, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 except FileExistsError:
-                    descriptor, is_new = os.open(self.journal, os.O_RDWR), False
+                    descriptor = os.open(self.journal, os.O_RDWR)
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and self.path.parent.is_dir():
                     continue  # another run has just finished and removed it
@@ -224,8 +224,9 @@ class ResumableOutput:
                 raise self._cannot_write(error) from None
             self._journal_file = open(descriptor, "r+b", buffering=0)  # noqa: SIM115
             self._lock()
-            if self.journal.exists() and os.path.samestat(os.fstat(descriptor), os.stat(self.journal)):
-                return is_new
+            status = os.fstat(descriptor)
+            if self.journal.exists() and os.path.samestat(status, os.stat(self.journal)):
+                return status.st_size == 0  # another run that made it may not have got the lock
             self._journal_file.close()  # another run has just finished and removed it
         raise self._being_written()
 

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -179,6 +180,13 @@ def test_a_run_that_was_killed_before_its_first_batch(classifier, tmp_path):
     journal = Path(f"{output}.partial.json")
     journal.write_text(journal.read_text().splitlines()[0] + "\n")
     assert classify(classifier, input, output).num_resumed == 0
+
+
+def test_a_run_that_was_killed_before_the_first_line_of_its_journal(classifier, tmp_path):
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    Path(f"{output}.partial.json").touch()
+    assert classify(classifier, input, output).num_records == 100
+    assert names(tmp_path) == {"in.csv", "out"}
 
 
 @pytest.mark.parametrize("torn", ["{", '{"position": {"records": 64', '{"position": {}}\n', "\0" * 100])
@@ -357,6 +365,31 @@ def test_two_runs_into_one_output(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(classifier, "logits", second_run)
     classify(classifier, input, output)
     assert output.read_bytes().count(b"\n") == 100
+
+
+@pytest.mark.skipif(resumable_output.fcntl is None, reason="no flock on this system")
+@pytest.mark.parametrize("ends", [False, True])
+def test_two_runs_that_begin_together(classifier, tmp_path, monkeypatch, ends):
+    """One makes the journal, and the other locks it first: that one runs, and what it leaves behind is not removed."""
+    input, output = write_input(tmp_path / "in.csv", 100), tmp_path / "out"
+    lock = resumable_output.ResumableOutput._lock
+
+    def second_run_first(self):
+        monkeypatch.setattr(resumable_output.ResumableOutput, "_lock", lock)
+        if ends:
+            interrupt(classifier, input, output)
+        else:
+            second = stack.enter_context(resumable_output.ResumableOutput(output, {}, resume=True))
+            assert second.done is None
+        lock(self)
+
+    monkeypatch.setattr(resumable_output.ResumableOutput, "_lock", second_run_first)
+    with ExitStack() as stack:
+        if ends:
+            assert classify(classifier, input, output).num_resumed == 3 * BATCH_SIZE
+        else:
+            with pytest.raises(BlockingIOError, match=r"output .*out is being written by another process"):
+                classify(classifier, input, output)
 
 
 def _doomed_run(folder: Path, input: Path, output: Path, journal_seconds: float, threads: int, seed: int) -> None:

@@ -40,10 +40,11 @@ NOT_OURS = {"of the user": b"my own notes\n", "empty": b"", "JSON of another pro
 
 
 @pytest.mark.parametrize("resume", [True, False])
-@pytest.mark.parametrize("data", NOT_OURS.values(), ids=NOT_OURS)
-@pytest.mark.parametrize("name", ["out.csv.partial", "out.csv.partial.json", "out.csv.partial.whole"])
-def test_a_file_with_the_name_of_a_partial_or_a_journal(classifier, folder, name, data, resume):
-    Path(name).write_bytes(data)
+@pytest.mark.parametrize(("name", "kind"), [
+    (f"out.csv.partial{suffix}", kind) for suffix in ("", ".json", ".whole") for kind in NOT_OURS
+    if (suffix, kind) != (".json", "empty")])  # which is the journal of a run that was killed at once
+def test_a_file_with_the_name_of_a_partial_or_a_journal(classifier, folder, name, kind, resume):
+    Path(name).write_bytes(NOT_OURS[kind])
     before = contents(folder)
     with pytest.raises(FileExistsError, match=rf"{name} is (no file|not a journal) of this program.*: move it away"):
         classifier.classify_file("in.txt", "out.csv", resume=resume)
