@@ -68,6 +68,50 @@ def test_results_are_the_packages(runtime):
     assert pickle.loads(pickle.dumps(theirs))(TEXTS) == ours(TEXTS)
 
 
+class Counted:
+    """A model that writes down how many texts each call has."""
+
+    def __init__(self, model):
+        self.model, self.sizes = model, []
+
+    def __getattr__(self, name):
+        method = getattr(self.model, name)
+        return method if not callable(method) else lambda texts, *others: self.sizes.append(len(texts)) or method(
+            texts, *others)
+
+
+def test_many_texts_are_given_to_the_engine_in_slices(runtime, monkeypatch):
+    """Between which Python sees an interrupt from the keyboard; nothing else depends on them."""
+    classifier = runtime.TextClassifier()
+    given = (TEXTS, tuple(TEXTS), pa.array(TEXTS[:-1]))
+    best, expected = classifier(TEXTS), [classifier.predict_array(texts) for texts in given]
+    num_truncated = classifier.num_truncated
+    classifier._model = Counted(classifier._model)
+    monkeypatch.setattr(runtime.classifier, "ENGINE_TEXTS", 4)
+    assert classifier(TEXTS) == best
+    for texts, whole in zip(given, expected):
+        assert all(map(np.array_equal, classifier.predict_array(texts), whole))
+    assert set(classifier._model.sizes) == {4, len(TEXTS) % 4, (len(TEXTS) - 1) % 4} - {0}
+    assert classifier.num_truncated == 2 * num_truncated
+    for call in (classifier, classifier.predict_array):
+        with pytest.raises(TypeError, match=r"^texts\[6\] is 3 of type int, every text must be a str"):
+            call([*TEXTS[:6], 3])
+
+
+def test_a_score_that_is_nan_names_its_text(runtime, tmp_path, monkeypatch):
+    model = small_model()
+    classifier = TextClassifier(model, hugging_face_tokenizer())
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[classifier.tokenizer(["fox"]).input_ids[1]] = torch.nan
+        file = model_file(model.current_tables(), model.config, classifier.tokenizer, 24, 24, classifier.labels)
+    (tmp_path / "model.dsn").write_bytes(file.tobytes())
+    theirs = runtime.TextClassifier(tmp_path / "model.dsn")
+    monkeypatch.setattr(runtime.classifier, "ENGINE_TEXTS", 2)
+    for call in (theirs, theirs.predict_array):
+        with pytest.raises(ValueError, match=r"^the model gives texts\[3\] a score that is NaN or infinite: load anot"):
+            call(["a", "b", "a", "fox"])
+
+
 def test_errors(runtime, tmp_path):
     with pytest.raises(FileNotFoundError):
         runtime.TextClassifier(tmp_path / "missing.dsn")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ HEADER, ENTRY = struct.Struct("<8sIIQQ"), struct.Struct("<24sII5qQ")
 ELEMENT_TYPES = (np.uint8, np.int8, np.int16, np.int32, np.int64, np.uint16, np.float16, np.float32, np.float64)
 FORMS = ("full_width", "folded", "windows", "windows_int8")
 NO_LIMIT = 2**63 - 1
+ENGINE_TEXTS = 1 << 16  # that the engine is given at a time; it takes blocks of its own
 Columns = dict[str, Any]  # the texts of a call, and the second ones of pairs, by the names that errors call them
 
 
@@ -93,16 +94,19 @@ class EngineModel:
         """Logits ``[B, C]`` of what ``check_texts`` takes, how many texts were cut, and the first text whose logits are
         not finite, or -1; None where the engine does not serve. ``text_pairs`` are the second texts of pairs, or None.
         Raises ValueError if there are not as many."""
-        found = self._call(owner, _columns(texts, text_pairs),
-                           lambda model, texts, second=None: model.logits(texts, threads, second))
-        return None if found is None else (_as_rows(found[0], owner.num_labels), *found[1:])
+        def method(model: Model, texts: Any, second: Any = None) -> Any:
+            logits, *others = model.logits(texts, threads, second)
+            return (logits,), *others
+
+        found = self._call(owner, columns_of(texts, text_pairs), method)
+        return None if found is None else (_as_rows(found[0][0], owner.num_labels), *found[1:])
 
     def scores(self, owner: TextLogits, texts: Any, text_pairs: Any, threads: int, function: str,
                temperature: float) -> tuple[np.ndarray, np.ndarray, int, int] | None:
         """As ``logits``, but scores ``[B, C]``, and the label ``[B]`` int32 with the highest one of each text."""
         code = SCORE_FUNCTIONS.index(function)
         found = self._call(
-            owner, _columns(texts, text_pairs),
+            owner, columns_of(texts, text_pairs),
             lambda model, texts, second=None: model.scores(texts, threads, code, temperature, second))
         if found is None:
             return None
@@ -120,6 +124,8 @@ class EngineModel:
         if pairs and len(columns["text_pairs"]) != len(columns["texts"]):
             raise ValueError(f"text_pairs has {len(columns['text_pairs'])} texts and texts {len(columns['texts'])}: "
                              "pass one for each.")
+        if len(columns["texts"]) > ENGINE_TEXTS:
+            return self._call_in_slices(owner, columns, method, model.num_positions)
         try:
             values, num_truncated, longest, not_finite = method(model, *columns.values())
         except TypeError:  # an element is no str
@@ -134,6 +140,29 @@ class EngineModel:
             return self._call(owner, columns, method)
         return values, num_truncated, not_finite
 
+    def _call_in_slices(self, owner: TextLogits, columns: Columns, method: Callable[..., Any],
+                        num_positions: int) -> tuple[Any, int, int] | None:
+        """As ``_call``, slice by slice, and again from the first where a later one has made tables of more positions
+        than ``num_positions``, which may be of another form: every row is of the same tables."""
+        values, num_truncated = [], 0
+        for start, part in in_slices(columns):
+            try:
+                found = self._call(owner, part, method)
+            except TypeError:
+                for name, texts in columns.items():
+                    check_texts(texts, name)  # whose error names the element of all the texts
+                raise
+            if found is None:
+                return None
+            if found[2] >= 0:
+                return *found[:2], start + found[2]
+            model = self.current(owner, pairs=len(columns) > 1)
+            if model is not None and model.num_positions > num_positions:
+                return self._call(owner, columns, method)
+            values.append(found[0])
+            num_truncated += found[1]
+        return [bytearray().join(parts) for parts in zip(*values)], num_truncated, -1
+
     def answers(self, owner: TextLogits, texts: list[Any], threads: int, function: str, temperature: float,
                 labels: list[str]) -> tuple[list[dict[str, Any]], int] | None:
         """The label with the highest score of each text, as ``{"label", "score"}``, and how many texts were cut; None
@@ -141,14 +170,33 @@ class EngineModel:
         model = self.current(owner)
         if model is None:
             return None
+        code = SCORE_FUNCTIONS.index(function)
         try:
-            return model.answers(texts, threads, SCORE_FUNCTIONS.index(function), temperature, labels)
+            if len(texts) <= ENGINE_TEXTS:
+                return model.answers(texts, threads, code, temperature, labels)
+            answers: list[dict[str, Any]] = []
+            num_truncated = 0
+            for _, part in in_slices(columns_of(texts)):
+                found = model.answers(part["texts"], threads, code, temperature, labels)
+                if found is None:
+                    return None
+                answers += found[0]
+                num_truncated += found[1]
+            return answers, num_truncated
         except (TypeError, UnicodeEncodeError):
             return None
 
 
-def _columns(texts: Any, text_pairs: Any) -> Columns:
+def columns_of(texts: Any, text_pairs: Any = None) -> Columns:
+    """Texts, and the second ones of pairs where there are any, by their names."""
     return {"texts": texts} if text_pairs is None else {"texts": texts, "text_pairs": text_pairs}
+
+
+def in_slices(columns: Columns) -> Iterator[tuple[int, Columns]]:
+    """``ENGINE_TEXTS`` at a time, with the number of those before them: a call of the engine ends before Python sees an
+    interrupt from the keyboard."""
+    for start in range(0, len(columns["texts"]), ENGINE_TEXTS):
+        yield start, {name: texts[start:start + ENGINE_TEXTS] for name, texts in columns.items()}
 
 
 def _as_rows(values: bytearray, columns: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 
 from ..embedded_model import expect_model_name, find_model
 from ..model.dsn_checkpoint import DsnCheckpoint, table_dtype_of
-from .engine_model import EngineModel
+from .engine_model import EngineModel, columns_of, in_slices
 from .scores import NonFiniteScores
 from .texts import check_texts
 from .threads import check_positive, map_in_order, thread_count, without_lost_threads
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # The part of a batch that Python itself does runs on one thread at a time. With 1024 texts in a batch the threads would
 # take turns four times as often, and a single thread would spend 13 % of its time on calls.
 BATCH_SIZE = 4096
-ENGINE_TEXTS = 1 << 16  # that the engine is given at a time; it takes blocks of its own
 ENCODER_ROWS = 128  # rows that BERT's encoder takes at a time, each padded to the longest of them
 # Fields of a configuration that say where a checkpoint came from, not what it computes.
 INCIDENTAL = {"_name_or_path", "transformers_version", "architectures", "dtype", "auto_map", "training_columns"}
@@ -226,12 +225,10 @@ class TextLogits:
 
     def _map_engine_logits(self, function: Callable[[np.ndarray], Result], texts: list[str], second: list[str] | None,
                            threads: int) -> Iterator[tuple[int, Result]]:
-        """As ``_map_logits``, on the engine's threads, for which a batch is ``ENGINE_TEXTS``."""
-        for start in range(0, len(texts), ENGINE_TEXTS):
-            batch = slice(start, start + ENGINE_TEXTS)
+        """As ``_map_logits``, on the engine's threads, for which a batch is a slice of ``in_slices``."""
+        for start, columns in in_slices(columns_of(texts, second)):
             try:
-                logits, num_truncated = self.logits(texts[batch], None if second is None else second[batch],
-                                                    threads=threads)
+                logits, num_truncated = self.logits(*columns.values(), threads=threads)
             except NonFiniteScores as error:
                 raise NonFiniteScores(start + error.row, f"texts[{start + error.row}]", error.why) from None
             except TypeError:

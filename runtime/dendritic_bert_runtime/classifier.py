@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 EMBEDDED_MODEL = Path(__file__).with_name("model.dsn")
+ENGINE_TEXTS = 1 << 16  # that the engine is given at a time: Python sees an interrupt when its call has ended
 NO_FUNCTION = 2  # of the codes in a model's ``scoring``: logits are scores, as in a regression
 
 
@@ -47,19 +48,11 @@ class TextClassifier:
         """
         texts = [texts] if isinstance(texts, str) else _as_list(texts)
         self._warn_of_pairs()
-        function, temperature = self._model.scoring
-        try:
-            found = self._model.answers(texts, _thread_count(threads), function, temperature, self.labels)
-        except UnicodeEncodeError:
-            return self(list(map(without_surrogates, texts)), threads)
-        except TypeError:
-            _expect_texts(texts)
-            raise
-        if found is None:
-            self._scores(texts, threads)  # which says of which text, and why
-            raise ValueError("the model gives a text a score that is NaN or infinite: load another one.")
-        answers, num_truncated = found
-        self.num_truncated += num_truncated
+        if len(texts) <= ENGINE_TEXTS:
+            return self._answers(texts, 0, threads)
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(texts), ENGINE_TEXTS):
+            answers += self._answers(texts[start:start + ENGINE_TEXTS], start, threads)
         return answers
 
     def predict_array(self, texts: Any, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -69,16 +62,13 @@ class TextClassifier:
 
         texts = texts if hasattr(texts, "__arrow_c_array__") else _as_list(texts)
         self._warn_of_pairs()
-        try:
-            scores, labels, num_truncated = self._scores(texts, threads)
-        except UnicodeEncodeError:
-            return self.predict_array(list(map(without_surrogates, texts)), threads)
-        except TypeError:
-            if isinstance(texts, list):
-                _expect_texts(texts)
-            raise
-        self.num_truncated += num_truncated
-        return np.frombuffer(labels, np.int32), np.frombuffer(scores, np.float32).reshape(-1, len(self.labels))
+        if len(texts) <= ENGINE_TEXTS:
+            return self._arrays(texts, 0, threads)
+        labels, scores = np.empty(len(texts), np.int32), np.empty((len(texts), len(self.labels)), np.float32)
+        for start in range(0, len(texts), ENGINE_TEXTS):
+            part = slice(start, start + ENGINE_TEXTS)
+            labels[part], scores[part] = self._arrays(texts[part], start, threads)
+        return labels, scores
 
     def expect_single_texts(self) -> None:
         """Raise ValueError if the model was trained on pairs, whose answers to single texts mean little."""
@@ -101,7 +91,39 @@ class TextClassifier:
             warnings.warn(f"the model was trained on {self._pairs()}, but single texts are classified: use "
                           "dendritic-bert, which takes pairs.", stacklevel=3)
 
-    def _scores(self, texts: Any, threads: int | None) -> tuple[bytearray, bytearray, int]:
+    def _answers(self, texts: list[Any], first: int, threads: int | None) -> list[dict[str, Any]]:
+        """The answers to some texts of a call, of which the first has the number ``first``."""
+        function, temperature = self._model.scoring
+        try:
+            found = self._model.answers(texts, _thread_count(threads), function, temperature, self.labels)
+        except UnicodeEncodeError:
+            return self._answers(list(map(without_surrogates, texts)), first, threads)
+        except TypeError:
+            _expect_texts(texts, first)
+            raise
+        if found is None:
+            self._scores(texts, first, threads)  # which says of which text, and why
+            raise ValueError("the model gives a text a score that is NaN or infinite: load another one.")
+        answers, num_truncated = found
+        self.num_truncated += num_truncated
+        return answers
+
+    def _arrays(self, texts: Any, first: int, threads: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """The labels and the scores of some texts of a call, of which the first has the number ``first``."""
+        import numpy as np
+
+        try:
+            scores, labels, num_truncated = self._scores(texts, first, threads)
+        except UnicodeEncodeError:
+            return self._arrays(list(map(without_surrogates, texts)), first, threads)
+        except TypeError:
+            if isinstance(texts, list):
+                _expect_texts(texts, first)
+            raise
+        self.num_truncated += num_truncated
+        return np.frombuffer(labels, np.int32), np.frombuffer(scores, np.float32).reshape(-1, len(self.labels))
+
+    def _scores(self, texts: Any, first: int, threads: int | None) -> tuple[bytearray, bytearray, int]:
         """Scores and labels of texts, and how many were cut. Raises ValueError where they are none."""
         (scores, labels), num_truncated, longest_row, not_finite = self._model.scores(
             texts, _thread_count(threads), *self._model.scoring)
@@ -109,7 +131,8 @@ class TextClassifier:
             raise ValueError(f"a text has {longest_row} tokens, more than the model takes "
                              f"({self._model.num_positions}): split it into several texts.")
         if not_finite >= 0:
-            raise ValueError(f"the model gives texts[{not_finite}] a score that is NaN or infinite: load another one.")
+            raise ValueError(f"the model gives texts[{first + not_finite}] a score that is NaN or infinite: load "
+                             "another one.")
         return scores, labels, num_truncated
 
 
@@ -126,9 +149,9 @@ def _as_list(texts: Any) -> list[Any]:
     raise TypeError(f"texts is a {type(texts).__name__}, {remedy}.")
 
 
-def _expect_texts(texts: list[Any]) -> None:
-    """Raise TypeError for the first element that is no str."""
-    for row, text in enumerate(texts):
+def _expect_texts(texts: list[Any], first: int) -> None:
+    """Raise TypeError for an element that is no str; that at 0 has the number ``first``."""
+    for row, text in enumerate(texts, first):
         if not isinstance(text, str):
             shown = " ".join(repr(text).split())
             raise TypeError(f"texts[{row}] is {shown:.60} of type {type(text).__name__}, every text must be a str: "

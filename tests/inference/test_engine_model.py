@@ -16,6 +16,7 @@ from dendritic_bert.inference import engine_model
 from dendritic_bert.inference.engine_model import ENTRY, HEADER, model_file, pack
 from dendritic_bert.inference.scores import NonFiniteScores
 from dendritic_bert.inference.tokenization import PackedTokenizer
+from dendritic_bert.model import inference_tables
 
 TEXTS = ["", "a", "the quick brown fox", "fox brown quick the", "caf\u00e9 \u4e2d\u56fd [SEP] x", *WORDS,
          " ".join(WORDS * 3), "\U0001f600 " * 700, *["It's a charming journey: ..."] * 150]
@@ -168,7 +169,7 @@ def test_what_it_does_not_serve():
 
 @pytest.mark.parametrize("bad", [["a", 3], ["a", None], ["a", b"b"], pa.array(["a", None])])
 def test_what_is_no_text(bad, monkeypatch):
-    monkeypatch.setattr("dendritic_bert.inference.text_logits.ENGINE_TEXTS", 1)
+    monkeypatch.setattr(engine_model, "ENGINE_TEXTS", 1)
     classifier = make(small_model())
     for call in (classifier, classifier.predict_array, classifier.logits):
         with pytest.raises(TypeError, match=r"texts\[1\] is .*, every text must be a str"):
@@ -182,7 +183,57 @@ def test_lone_surrogates_are_read_as_the_replacement_character():
     assert classifier(["fox \ud800", "fox"]) == classifier(["fox \ufffd", "fox"])
 
 
-def test_nan_names_the_text():
+class Counted:
+    """A model that writes down how many texts each call has."""
+
+    def __init__(self, model):
+        self.model, self.sizes = model, []
+
+    def __getattr__(self, name):
+        method = getattr(self.model, name)
+        return method if not callable(method) else lambda texts, *others: self.sizes.append(len(texts)) or method(
+            texts, *others)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_many_texts_are_given_to_the_engine_in_slices(monkeypatch, pairs):
+    """Between which Python sees an interrupt from the keyboard; nothing else depends on them."""
+    classifier = make(small_model(num_labels=5))
+    second = [SECOND, pa.array(SECOND)] if pairs else [None, None]
+    calls = [call for call in (classifier.predict_array, classifier.logits) for _ in range(2)]
+    inputs = [(TEXTS, second[0]), (pa.array(TEXTS), second[1])] * 2
+    expected = [call(*input) for call, input in zip(calls, inputs)]
+    best, num_truncated = classifier(TEXTS), classifier.num_truncated
+    key, model = classifier._engine._made[pairs]
+    counted = Counted(model)
+    classifier._engine._made[pairs] = key, counted
+    monkeypatch.setattr(engine_model, "ENGINE_TEXTS", 50)
+    for call, input, whole in zip(calls, inputs, expected):
+        counted.sizes.clear()
+        assert all(np.array_equal(found, value) for found, value in zip(call(*input), whole, strict=True))
+        assert counted.sizes == [50] * (len(TEXTS) // 50) + [len(TEXTS) % 50]
+    counted.sizes.clear()
+    assert classifier(TEXTS) == best
+    assert classifier.num_truncated == 2 * num_truncated
+    assert pairs or counted.sizes == [50] * (len(TEXTS) // 50) + [len(TEXTS) % 50]
+
+
+def test_all_slices_are_of_the_same_tables(monkeypatch):
+    """Tables of a longer row may be of another form, whose logits have other bits."""
+    monkeypatch.setattr(engine_model, "ENGINE_TEXTS", 3)
+    monkeypatch.setattr(inference_tables, "LARGEST_RSTD", 4 * 64 * small_model().config.vocab_size)
+    classifier = make(small_model(**FOLDED, max_position_embeddings=300))
+    texts = [*WORDS, "a " * 100, *WORDS]
+    folded = classifier.predict_array(WORDS)[1]
+    scores = classifier.predict_array(texts)[1]
+    full_width = classifier.predict_array(WORDS)[1]
+    assert not np.array_equal(full_width, folded)
+    assert np.array_equal(scores[:len(WORDS)], full_width)
+    assert np.array_equal(scores[-len(WORDS):], full_width)
+
+
+def test_nan_names_the_text(monkeypatch):
+    monkeypatch.setattr(engine_model, "ENGINE_TEXTS", 100)
     classifier = make(small_model())
     with torch.no_grad():
         classifier.model.bert.embeddings.word_embeddings.weight[classifier.tokenizer(["fox"]).input_ids[1]] = torch.nan
