@@ -22,6 +22,7 @@ OF_A_PACKAGE = {
     "kernels/backends/test_backends.py": "kernels/backends/__init__.py",
     "kernels/backends/triton/test_compiled.py": "every Triton kernel, compiled",
     "kernels/backends/triton/test_properties.py": "every Triton kernel, on any batch",
+    "runtime/test_main.py": "runtime/dendritic_bert_runtime/__main__.py",
 }
 
 
@@ -39,8 +40,10 @@ def imported_modules(path: Path) -> set[str]:
 def find_source(folder: Path) -> Path:
     """The folder or the module of the sources that a folder of the tests stands for."""
     relative = folder.relative_to(TESTS)
-    root = REPOSITORY if relative.parts[0] in ("kernels", "bench") else REPOSITORY / "dendritic_bert"
-    source = root / relative
+    if relative.parts[0] == "runtime":
+        source = REPOSITORY / "runtime" / "dendritic_bert_runtime" / relative.relative_to("runtime")
+    else:
+        source = (REPOSITORY if relative.parts[0] in ("kernels", "bench") else REPOSITORY / "dendritic_bert") / relative
     return source if source.is_dir() else source.with_suffix(".py")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from runtime_models import Counted
 from small_classifier import WORDS, hugging_face_tokenizer, small_model
 from windowed_models import KINDS, windowed_model
 
@@ -181,18 +182,6 @@ def test_what_is_no_text(bad, monkeypatch):
 def test_lone_surrogates_are_read_as_the_replacement_character():
     classifier = make(small_model())
     assert classifier(["fox \ud800", "fox"]) == classifier(["fox \ufffd", "fox"])
-
-
-class Counted:
-    """A model that writes down how many texts each call has."""
-
-    def __init__(self, model):
-        self.model, self.sizes = model, []
-
-    def __getattr__(self, name):
-        method = getattr(self.model, name)
-        return method if not callable(method) else lambda texts, *others: self.sizes.append(len(texts)) or method(
-            texts, *others)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
