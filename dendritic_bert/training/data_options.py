@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -129,7 +128,6 @@ class DataOptions:
                                  "training rows.")
 
 
-@cache
 def _choices(options_class: type[DataOptions]) -> dict[str, tuple[str, ...]]:
     """The values that ``Literal`` gives a field, by the field's name."""
     found = {}
