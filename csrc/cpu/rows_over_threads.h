@@ -47,11 +47,7 @@ struct Sums {
   Buffer sum, keep_count;  // [n, stride]
   Array<int64_t> count;    // [n] valid tokens
   Sums(int64_t n, int64_t stride_, bool drop)
-      : stride(stride_),
-        sum(n * stride_),
-        keep_count(drop ? n * stride_ : 0),
-        count(n),
-        drop_(drop) {}
+      : stride(stride_), sum(n * stride_), keep_count(drop ? n * stride_ : 0), count(n), drop_(drop) {}
   float* keep_counts(int64_t i) const { return drop_ ? keep_count + i * stride : nullptr; }
 
   // Adds entry j of `from` to entry i, or sets entry i to it if it is the first split of a row.

@@ -88,7 +88,7 @@ Tensor dsn_logits(const Tensor& input_ids, const Tensor& word, const OptionalTen
                   {word, word_scale, context, eps, weight, bias, beta_bias, lateral, top, activation}, pooling);
   LogitsArguments& arguments = call.arguments;
   const int hidden_size = arguments.table.hidden_size;
-  arguments.plan = plan_rows(arguments.tokens, hidden_size);
+  arguments.plan = plan_rows(arguments.tokens, hidden_size, weight.size(0));
   const SplitMemory memory(arguments.plan, weight, arguments.tokens, hidden_size);
   const Tensor logits = new_tensor(weight, {arguments.tokens.rows, arguments.head.num_labels});
   arguments.logits = data_of<float>(logits);

@@ -21,7 +21,8 @@ struct Launch {
   [[noreturn]] void fail(const char* reason) const {
     std::ostringstream message;
     message << "the CUDA kernel of " << name << " could not be launched for " << tokens.rows << " rows, "
-            << tokens.total << " tokens, hidden size " << hidden_size << ": " << reason << ".";
+            << tokens.total << " tokens, hidden size " << hidden_size << ": " << reason
+            << ". Where it asks for more than the GPU has, pass backend=\"triton\" or \"reference\".";
     throw std::runtime_error(message.str());
   }
 

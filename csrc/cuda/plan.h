@@ -15,6 +15,7 @@ constexpr int max_hidden_size = max_slices * slice_channels;
 constexpr int64_t enough_blocks = 512;  // about 4 for each multiprocessor of the largest device
 constexpr int64_t split_columns = 256;  // at least; a shorter split is not worth a block
 constexpr int64_t window_split_columns = 512;
+constexpr int64_t shared_bytes_of_rows = 48 * 1024;  // of all rows of a block; a row that takes more has it alone
 constexpr int segment_chunk = 32;  // sorted tokens that a group of lanes sums one after another, in the backward
 
 // Several warps share a row that is beyond the registers of one.
@@ -28,11 +29,13 @@ inline int64_t longest_row(const Tokens& tokens) {
   return tokens.positions.data ? tokens.total : std::min(tokens.total, tokens.num_positions);
 }
 
-inline Plan plan_rows(const Tokens& tokens, int hidden_size) {
+// `outputs` are those of a head, which lie beside a row's sums.
+inline Plan plan_rows(const Tokens& tokens, int hidden_size, int64_t outputs = 0) {
   Plan plan;
   plan.warps_per_row = warps_of_block(hidden_size);
   const bool short_rows = tokens.total <= 32 * tokens.rows, many_rows = tokens.rows >= block_warps * enough_blocks;
-  if (hidden_size <= slice_channels && short_rows && many_rows) plan.warps_per_row = 1;
+  const bool rows_fit = block_warps * int64_t(sizeof(float)) * (hidden_size + outputs) <= shared_bytes_of_rows;
+  if (hidden_size <= slice_channels && short_rows && many_rows && rows_fit) plan.warps_per_row = 1;
   if (tokens.rows > 0 && tokens.rows < enough_blocks) {
     const int64_t most = (enough_blocks + tokens.rows - 1) / tokens.rows;
     plan.splits = int(std::clamp<int64_t>(longest_row(tokens) / split_columns, 1, most));

@@ -1,7 +1,6 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,12 +44,10 @@ Result guarded(Result failed, const Work& work) {
 #ifdef __cpp_exceptions
   try {
     return work();
-  } catch (const std::bad_alloc&) {
+  } catch (...) {  // the engine itself throws nothing
     last_error = "there is not enough memory";
-  } catch (...) {
-    last_error = "the engine has failed, which is an error of its own: please report it";
+    return failed;
   }
-  return failed;
 #else
   (void)failed;
   return work();

@@ -172,6 +172,22 @@ def test_a_launch_that_fails_names_kernel_and_shape():
         ops.dsn_logits(**tokens("padded", 5, 7), table=table, head=dsn_head, backend="cuda")
 
 
+def test_a_row_under_a_large_head_has_its_block_for_itself(tmp_path):
+    """Four rows and their outputs in the shared memory of a block are more than many a GPU has."""
+    (tmp_path / "plans.cpp").write_text("""
+        #include <cstdio>
+        #include "plan.h"
+        int main() {
+          dendritic_bert::Tokens tokens;
+          tokens.rows = 4096, tokens.length = 8, tokens.total = 8 * 4096;
+          for (const int outputs : {0, 2, 2944, 2945, 30000})
+            std::printf("%d ", dendritic_bert::plan_rows(tokens, 128, outputs).warps_per_row);
+        }""")
+    subprocess.run(["c++", "-std=c++17", f"-I{REPOSITORY / 'csrc' / 'cuda'}", tmp_path / "plans.cpp", "-o",
+                    tmp_path / "plans"], check=True)
+    assert subprocess.run([tmp_path / "plans"], capture_output=True, text=True).stdout == "1 1 1 4 4 "
+
+
 @pytest.mark.slow(seconds=90)
 @pytest.mark.skipif(WATCHED, reason="this is the watched run")
 @pytest.mark.parametrize("watch", ["memory and undefined behaviour", "races"])
