@@ -54,9 +54,19 @@ class Workspace:
         if is_main and found.get("replaced") is not None:  # a move that was interrupted
             self._finish_move(folder.parent, found["replaced"])
         if is_main:
-            for path in folder.iterdir():
+            self._empty()
+
+    def _empty(self) -> None:
+        """Delete what another training has left. The list of runs stays, as one of no training, until there is nothing
+        else: without it a folder is not this program's, and under this one's name old checkpoints would be gone on
+        from."""
+        training, self.training = self.training, {}
+        self._save()
+        for path in self.folder.iterdir():
+            if path.name != RUNS_FILE:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            self._save()
+        self.training = training
+        self._save()
 
     def checkpoints(self, seed: int) -> Path:
         """The folder for the checkpoints of one seed."""

@@ -1,6 +1,7 @@
 """Interrupted trainings continue to the same result, and the files of others are left alone."""
 
 import errno
+import json
 import os
 import re
 from contextlib import suppress
@@ -15,7 +16,7 @@ from transformers import AutoTokenizer, BertModel, Trainer
 from dendritic_bert.atomic_write import atomic_path
 from dendritic_bert.datasets.rows import RowDataset
 from dendritic_bert.training import train
-from dendritic_bert.training.workspace import open_workspace
+from dendritic_bert.training.workspace import FOLDER, RUNS_FILE, Workspace, expect_usable, open_workspace
 
 
 def test_an_output_folder_that_cannot_be_written(options, tmp_path, monkeypatch):
@@ -230,6 +231,26 @@ def test_a_run_that_was_killed_while_it_wrote_its_list(tmp_path, has_begun):
         assert os.listdir(folder) == ["runs.json"]
         assert workspace.runs == [{"seed": 0}] * has_begun
     assert not os.listdir(tmp_path / "out")
+
+
+def test_a_run_that_was_killed_while_it_deleted_another_one_s(tmp_path, monkeypatch):
+    """What is left is still this program's, and no checkpoint of the other is gone on from."""
+    folder = tmp_path / FOLDER
+    (folder / "seed-0" / "checkpoint-7").mkdir(parents=True)
+    (folder / "seed-0" / "checkpoint-7" / "trainer_state.json").write_text("{}")
+    (folder / RUNS_FILE).write_text(json.dumps({"training": {"lr": 1}, "runs": [{"seed": 1}]}))
+
+    def killed(path):
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("shutil.rmtree", killed)
+        Workspace(folder, {"lr": 2}, is_main=True)
+    expect_usable(str(tmp_path))
+    for lr in (1, 2):
+        workspace = Workspace(folder, {"lr": lr}, is_main=True)
+        assert not workspace.can_be_resumed
+        assert [path.name for path in folder.iterdir()] == [RUNS_FILE]
 
 
 def test_a_file_system_without_locks(options, monkeypatch):
