@@ -119,7 +119,7 @@ def _say_columns(report: FileReport, model: TextLogits) -> None:
     """Say which columns were taken where none was named, unless it is the column "text"."""
     from ..datasets.label_spelling import on_one_line
 
-    trained = getattr(model.config, "training_columns", None) or {}
+    trained = model.config.training_columns or {}
     first, second = report.column, report.text_pair_column
     why = "on which the model was trained" if trained.get("text_column") == first else "the only one of strings"
     if second is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from ..atomic_write import atomic_path
 from ..inference.classifier import TextClassifier
+from ..inference.columns import warn_of_other_kind
 from ..inference.engine_model import model_file
 from ..inference.text_encoder import TextEncoder
 from ..inference.text_logits import TextLogits
@@ -59,13 +59,5 @@ def write_engine_file(name_or_path: str | os.PathLike[str], path: Path, max_leng
         if not np.array_equal(found, owner.logits(texts)[0].ravel()):
             raise RuntimeError(f"the logits of {path} are not those of {name_or_path}: please report this with the "
                                "model's config.json.")
-    _warn_of_pairs(name_or_path, owner.config)
-
-
-def _warn_of_pairs(name_or_path: str | os.PathLike[str], config: DendriticBertConfig) -> None:
-    """Warn where a model was trained on pairs, which no reader of the file takes."""
-    trained = getattr(config, "training_columns", None) or {}
-    first, second = trained.get("text_column"), trained.get("text_pair_column")
-    if second is not None:
-        warnings.warn(f"{name_or_path} was trained on pairs, of the columns {first!r} and {second!r}, but the runtime "
-                      "of this file reads single texts alone: pass --format onnx for pairs.", stacklevel=2)
+    warn_of_other_kind(owner.config.training_columns, False, "read by the runtime of this file",
+                       "pass --format onnx for pairs")

@@ -49,7 +49,7 @@ class TextClassifier(TextLogits):
         super().__init__(model, tokenizer)
         self.labels = label_names(self.config.id2label, self._source.num_labels)
         self._answers = self._make_answers({})
-        self._trained = getattr(self.config, "training_columns", None)
+        self._trained = self.config.training_columns
         self._of_pairs = "text_pair_column" in (self._trained or {})
 
     def __call__(
@@ -165,7 +165,7 @@ class TextClassifier(TextLogits):
 
     def _make_answers(self, options: dict[str, Any]) -> Answers:
         config = self.config
-        return Answers(self.labels, config.problem_type, getattr(config, "temperature", 1.0), **options)
+        return Answers(self.labels, config.problem_type, config.temperature, **options)
 
     def predict(self, texts: list[str], text_pairs: list[str] | None = None) -> Prediction:
         """The best label of each text, in one batch on the calling thread; ``num_truncated`` stays as it is."""

@@ -42,7 +42,7 @@ def model_file(tables: InferenceTables | WindowTables, config: DendriticBertConf
     tokens are cut to it; None is no limit. ``tokenizer.native`` must be there.
     """
     arrays = _model_arrays(tables, config, max_length, longest, labels, has_types=False)
-    trained = getattr(config, "training_columns", None) or {}
+    trained = config.training_columns or {}
     text_columns = [trained[name] for name in ("text_column", "text_pair_column") if name in trained]
     return pack({**arrays, "keeps_end": tokenizer.truncation_side == "left", "text_columns": text_columns,
                  **_tokenizer_arrays(tokenizer.native_settings())})
@@ -52,7 +52,7 @@ def _model_arrays(tables: InferenceTables | WindowTables, config: DendriticBertC
                   longest: int, labels: list[str], has_types: bool) -> dict[str, Any]:
     """All but what the tokenizer says."""
     form, arrays = _table_arrays(tables, longest, has_types)
-    name, temperature = score_rule(config.problem_type, len(labels), temperature=getattr(config, "temperature", 1.0))
+    name, temperature = score_rule(config.problem_type, len(labels), temperature=config.temperature)
     return {
         **arrays, "form": FORMS.index(form), "pooling": POOLING_CODES.get(config.pooling, 0),
         "labels": labels, "score_function": SCORE_FUNCTIONS.index(name), "temperature": float(temperature),

@@ -132,7 +132,7 @@ class Explanation:
 def explain(classifier: TextClassifier, text: str, text_pair: str | None = None,
             labels: Sequence[str] | None = None) -> Explanation:
     """See ``TextClassifier.explain``."""
-    warn_of_other_kind(getattr(classifier.config, "training_columns", None), text_pair is not None, "explained",
+    warn_of_other_kind(classifier.config.training_columns, text_pair is not None, "explained",
                        "pass a text and its second one, text_pair (--text-pair)" if text_pair is None
                        else "leave out text_pair (--text-pair)")
     model = ExplainedModel(classifier._source)

@@ -109,7 +109,7 @@ def classify_file(
             raise ValueError(f"delimiter is {delimiter!r}, but {records.name} is read as {records.format}, which has "
                              "none to choose: leave it out, or pass input_format='csv' (--input-format csv).")
         text_columns = choose_text_columns(records, column, text_pair_column,
-                                           getattr(classifier.config, "training_columns", None))
+                                           classifier.config.training_columns)
         text, text_pair_column = text_columns[0], text_columns[1] if len(text_columns) > 1 else None
         records.check([], text_columns)
         text_results = [Column(name, "text") for name in ("text", "text_pair")[:len(text_columns)]]

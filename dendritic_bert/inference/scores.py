@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from numbers import Number
 from typing import Any, Literal, NamedTuple
@@ -65,23 +65,17 @@ def label_names(id2label: Any, num_labels: int) -> list[str]:
             for _, name in sorted(names.items())]
 
 
-def score_function(
-    problem_type: str | None, num_labels: int, function_to_apply: str | None = None, temperature: float = 1.0
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from logits ``[B, C]`` float32 to scores, by the rules of transformers' TextClassificationPipeline.
-
-    ``function_to_apply`` is "sigmoid", "softmax" or "none"; None is none for a regression, the sigmoid for a
-    multi-label problem and for a single label, and the softmax for all others. Logits are first divided by
-    ``temperature`` (Guo et al., On Calibration of Modern Neural Networks, 2017), except in a regression and where no
-    function is applied. Raises ValueError for another function and for a temperature that is not positive.
-    """
-    return partial(_apply, *score_rule(problem_type, num_labels, function_to_apply, temperature))
-
-
 def score_rule(
     problem_type: str | None, num_labels: int, function_to_apply: str | None = None, temperature: float = 1.0
 ) -> tuple[str, float]:
-    """The name of the function of ``score_function``, and what logits are divided by; with its errors."""
+    """What makes scores of logits, by the rules of transformers' TextClassificationPipeline: the name of a function,
+    and what logits are divided by before.
+
+    ``function_to_apply`` is "sigmoid", "softmax" or "none"; None is none for a regression, the sigmoid for a
+    multi-label problem and for a single label, and the softmax for all others. Logits are divided by ``temperature``
+    (Guo et al., On Calibration of Modern Neural Networks, 2017), except in a regression and where no function is
+    applied. Raises ValueError for another function and for a temperature that is not positive.
+    """
     if function_to_apply is None:
         is_sigmoid = problem_type == "multi_label_classification" or num_labels == 1
         name = "none" if problem_type == "regression" else "sigmoid" if is_sigmoid else "softmax"
@@ -120,7 +114,7 @@ def _apply(name: str, temperature: float, logits: np.ndarray) -> np.ndarray:
 class Answers:
     """What is said of each text: its best label or several, with their scores.
 
-    ``labels``, ``problem_type`` and ``temperature`` are the model's, ``function_to_apply`` that of ``score_function``.
+    ``labels``, ``problem_type`` and ``temperature`` are the model's, ``function_to_apply`` that of ``score_rule``.
 
     Args:
         top_k: how many labels are said, in a list that begins with the highest score; None is all of them. "" is the
@@ -149,7 +143,7 @@ class Answers:
     ):
         self.labels = labels
         self.rule = score_rule(problem_type, len(labels), function_to_apply, temperature)
-        self.scores = score_function(problem_type, len(labels), function_to_apply, temperature)
+        self.scores = partial(_apply, *self.rule)  # of logits [B, C] float32
         self.is_list = top_k != "" or threshold is not None
         self.num_listed = len(labels)
         if top_k is not None and top_k != "":

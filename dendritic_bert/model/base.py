@@ -20,7 +20,7 @@ from ..atomic_write import atomic_path
 from ..embedded_model import EMBEDDED_MODEL
 from ..kernels.reference import pool_ref, token_places
 from .configuration import DendriticBertConfig
-from .dendritic_linear import DendriticLinear, DendriticMLP, dendritic_layers
+from .dendritic_linear import DendriticLinear, DendriticMLP, resize_dendrites
 from .embedding_modules import Parts, are_plain, parts_of
 from .files import PROJECTION, REMOTE_CODE, REMOTE_CODE_FILE
 from .inference_tables import InferenceTables, WindowTables, make_tables, table_dtypes
@@ -117,9 +117,7 @@ class DendriticBertPreTrainedModel(BertPreTrainedModel):
 
     def resize_dendrites(self, num_dendrites: int) -> None:
         """Give every layer of the head this many dendrites (see ``DendriticLinear.resize``)."""
-        for layer in dendritic_layers(self).values():
-            layer.resize(num_dendrites)
-        self.config.num_dendrites = num_dendrites
+        resize_dendrites(self, num_dendrites)
 
     def add_dendrite(self) -> None:
         """Grow one dendrite for every output of the head (see ``DendriticLinear.add_dendrite``)."""

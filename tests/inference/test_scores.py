@@ -15,7 +15,7 @@ from dendritic_bert import DendriticBertConfig, cli
 from dendritic_bert.inference import scores
 from dendritic_bert.inference.classifier import TextClassifier
 from dendritic_bert.inference.formatters import Labels
-from dendritic_bert.inference.scores import Answers, score_function
+from dendritic_bert.inference.scores import Answers
 
 SEED = 8  # gives more than one label to the words
 
@@ -162,7 +162,7 @@ def test_equal_scores_stay_in_order(their_postprocess):
 def test_large_logits(logit, recwarn):
     logits = np.array([[logit, 0.0]], np.float32)
     expected = [1.0 if logit > 0 else 0.0, 0.5]
-    assert score_function("multi_label_classification", 2)(logits).tolist() == [expected]
+    assert Answers(names_of(2), "multi_label_classification").scores(logits).tolist() == [expected]
     assert not recwarn.list
 
 
@@ -180,7 +180,8 @@ def exact_scores(function, logits):
     ("regression", 3, None, "none", False), ("regression", 3, "softmax", "softmax", False)])
 def test_temperature(problem_type, num_labels, function_to_apply, function, divides, temperature):
     logits = LOGITS[:, :num_labels].copy()
-    scores = score_function(problem_type, num_labels, function_to_apply, temperature)(logits)
+    answers = Answers(names_of(num_labels), problem_type, temperature, function_to_apply=function_to_apply)
+    scores = answers.scores(logits)
     expected = exact_scores(function, logits / np.float64(temperature) if divides else logits)
     # The quotient is off by one rounding, which the exponential multiplies by its argument.
     np.testing.assert_allclose(scores, expected, rtol=2e-7 * (3 + np.abs(logits).max() / min(temperature, 1)))
@@ -199,7 +200,7 @@ def test_a_temperature_of_infinite_quotients(monkeypatch, recwarn, problem_type,
     expected = [[0, 1, 0], [1, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]]
     if problem_type is not None:
         expected = np.where(logits == 0, 0.5, logits > 0).tolist()
-    assert score_function(problem_type, 3, None, temperature)(logits).tolist() == expected
+    assert Answers(names_of(3), problem_type, temperature).scores(logits).tolist() == expected
     assert not recwarn.list
 
 

@@ -243,9 +243,10 @@ def test_a_run_that_was_killed_while_it_deleted_another_one_s(tmp_path, monkeypa
     def killed(path):
         raise SystemExit
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", killed)
-        Workspace(folder, {"lr": 2}, is_main=True)
+        with pytest.raises(SystemExit):
+            Workspace(folder, {"lr": 2}, is_main=True)
     expect_usable(str(tmp_path))
     for lr in (1, 2):
         workspace = Workspace(folder, {"lr": lr}, is_main=True)
