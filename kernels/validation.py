@@ -93,10 +93,11 @@ def check_embed_pool(input_ids: Tensor, word_embeddings: Tensor, position_embedd
     if position_embeddings.shape[0] == 0 or token_type_embeddings.shape[0] == 0:
         raise RuntimeError("position_embeddings or token_type_embeddings has no row.")
     check_layout(tokens)
-    _check_padded_length(tokens, position_embeddings.shape[0])
     if values:
         check_values(tokens, pooling, word_embeddings.shape[0], token_type_embeddings.shape[0],
                      position_embeddings.shape[0])
+    else:
+        _check_padded_length(tokens, position_embeddings.shape[0])
 
 
 def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attention_mask: Tensor | None,
@@ -126,9 +127,10 @@ def check_dsn_logits(input_ids: Tensor, table: DsnTable, head: DsnHead, attentio
     if (table.word.dtype in ROW_SCALED) != (table.word_scale is not None):
         raise RuntimeError("word_scale goes with an int8 or float8_e4m3fn word table and with no other.")
     check_layout(tokens)
-    _check_padded_length(tokens, num_positions)
     if values:
         check_values(tokens, pooling, vocab_size, num_types, num_positions)
+    else:
+        _check_padded_length(tokens, num_positions)
 
 
 def check_dsn_logits_folded(input_ids: Tensor, folded: FoldedDsn, attention_mask: Tensor | None,
@@ -156,7 +158,6 @@ def check_dsn_logits_folded(input_ids: Tensor, folded: FoldedDsn, attention_mask
     if not 0 <= folded.num_positions <= all_positions:
         raise RuntimeError(f"num_positions is {folded.num_positions}, expected 0 to {all_positions}.")
     check_layout(tokens)
-    _check_padded_length(tokens, folded.num_positions)
     check_values(tokens, pooling, vocab_size, num_types, folded.num_positions)
 
 
@@ -342,6 +343,8 @@ def check_values(tokens: Tokens, pooling: str, vocab_size: int, num_types: int, 
     input_ids, attention_mask, cu_seqlens, token_type_ids, position_ids = tokens
     if not _has_values(input_ids):
         return
+    if num_positions is not None:
+        _check_padded_length(tokens, num_positions)
     if cu_seqlens is not None:
         _check_cu_seqlens(cu_seqlens, input_ids.numel())
         lengths = cu_seqlens.diff()

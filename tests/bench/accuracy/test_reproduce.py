@@ -6,7 +6,6 @@ import re
 from io import StringIO
 from pathlib import Path
 
-import experiments
 import numpy as np
 import pytest
 import reproduce as reproduce_module
@@ -14,6 +13,7 @@ from experiments import Experiment, run_experiments, summarise
 from glue_files import write_task
 from helpers import tiny_bert
 from reproduce import NUM_DENDRITES, ReproduceOptions, main, mlp_size, reproduce
+from result_files import read_csv
 from transformers import BertModel
 
 from dendritic_bert import DendriticLinear
@@ -136,7 +136,7 @@ def test_a_series_goes_on_where_it_ended(tmp_path, monkeypatch):
     assert summaries[0].percent() == "55.0 ± 7.1"
     changed = [series[0]._replace(options=TrainingOptions(dsn=True, lr=0.2))]
     assert [row["accuracy"] for row in run_experiments(changed, [0], tmp_path / "rows.csv")] == ["0.2"]
-    assert len(experiments._read_rows(tmp_path / "rows.csv")) == 4
+    assert len(read_csv(tmp_path / "rows.csv")) == 4
 
 
 @pytest.mark.parametrize(("changes", "message"), [
