@@ -23,16 +23,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     xdist cuts the list into one share per worker, from one end to the other, so no worker begins a slow test when the
     others have nothing left to take over. The tests of a file stay together, since a worker makes what they share once.
+    Shares are equal in number, as xdist cuts them, whether a worker has few slow tests or many.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     files = [list(group) for _, group in itertools.groupby(slow, key=lambda item: item.path)]
     files.sort(key=lambda group: -max(item.get_closest_marker("slow").kwargs.get("seconds", 0) for item in group))
-    others = [item for item in items if not item.get_closest_marker("slow")]
+    others, left = iter([item for item in items if not item.get_closest_marker("slow")]), len(items)
     items.clear()
     for worker in range(workers):
-        items += itertools.chain.from_iterable(files[worker::workers])
-        items += others[len(others) * worker // workers:len(others) * (worker + 1) // workers]
+        own = list(itertools.chain.from_iterable(files[worker::workers]))
+        share = left // (workers - worker)
+        left -= share
+        items += own + list(itertools.islice(others, max(0, share - len(own))))
 
 
 def pytest_collection_finish() -> None:
