@@ -1,8 +1,11 @@
 """Settings of all tests, and fixtures of several test files."""
 
+from __future__ import annotations
+
 import gc
 import itertools
 import os
+from typing import TYPE_CHECKING
 
 # torch reads these when it is imported, here and in the processes that tests start. xdist has one worker per core,
 # and with several threads per worker the threads would wait for one another. Tests of threads set their own number.
@@ -10,7 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 import pytest
-from perforated_networks import PerforatedAI
+
+# A process for tests of kernels alone starts 2.5 s sooner without transformers, which this module imports.
+if TYPE_CHECKING:
+    from perforated_networks import PerforatedAI
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     if not os.environ.get("MEMORY_UNCHECKED"):
@@ -50,6 +56,8 @@ def perforatedai(tmp_path, monkeypatch) -> PerforatedAI:
     """The library as in a fresh process, in an empty folder: its settings are global, and it writes to the current one.
     """
     globals_pai = pytest.importorskip("perforatedai.globals_perforatedai", reason="perforatedai is not installed")
+    from perforated_networks import PerforatedAI
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(globals_pai, "pc", globals_pai.PAIConfig())
     monkeypatch.setattr(globals_pai, "pai_tracker", [])
