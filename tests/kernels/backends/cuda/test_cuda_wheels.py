@@ -29,6 +29,15 @@ print(dendritic_bert.__file__)
 print(backends.availability()["cpu"] is None, cuda.MISSING is None)
 cli.main(["classify", "a wonderful film"])
 """
+# Compiles no further than the preprocessor, and writes an empty file instead of linking.
+PREPROCESSOR = """#!/bin/sh
+for word in "$@"; do
+  case "$previous" in -o) out=$word ;; esac
+  case "$word" in -shared) links=1 ;; esac
+  previous=$word
+done
+if [ -n "$links" ]; then : > "$out"; else exec {compiler} "$@" -E; fi
+"""
 
 
 def run(*command: str | Path, cwd: Path = REPOSITORY, **environment: str) -> str:
@@ -55,7 +64,7 @@ def empty_environment(folder: Path, wheel: Path) -> Path:
                                   pytest.param(WITH_CUDA, id="cuda", marks=no_cuda)])
 def test_a_wheel_runs_in_an_empty_environment(kind, tmp_path):
     run(sys.executable, "setup.py", "-q", "build", "--build-lib", tmp_path / "lib", "bdist_wheel",
-        "--bdist-dir", tmp_path / "bdist", "--dist-dir", tmp_path, **kind)
+        "--compression", "stored", "--bdist-dir", tmp_path / "bdist", "--dist-dir", tmp_path, **kind)
     (wheel,) = tmp_path.glob("*.whl")
     assert "-cp310-abi3-" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
@@ -69,22 +78,22 @@ def test_a_wheel_runs_in_an_empty_environment(kind, tmp_path):
     assert "positive" in classified.lower()
 
 
-@pytest.mark.slow
 @no_cpu
-def test_the_shipped_sources_are_complete_and_build(tmp_path):
-    """Built without optimisation, with which the compiler would take a minute."""
+def test_the_shipped_sources_are_complete(tmp_path):
+    """They are those of this checkout, which is what the other tests have built, and all that they include is found."""
     run(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", tmp_path)
     (archive,) = tmp_path.glob("*.tar.gz")
     run("tar", "-xf", archive, "-C", tmp_path)  # tarfile's own filters are no older than Python 3.11.4
     root = archive.with_suffix("").with_suffix("")
-    for pattern in ("csrc/**/*.*", "kernels/**/*.py", "dendritic_bert/**/*.py", "dendritic_bert/assets/**/*.*"):
+    for pattern in ("setup.py", "pyproject.toml", "csrc/**/*.*", "kernels/**/*.py", "dendritic_bert/**/*.py",
+                    "dendritic_bert/assets/**/*.*"):
         for path in filter(Path.is_file, REPOSITORY.glob(pattern)):
             if path.suffix == ".pyc":
                 continue
             assert (root / path.relative_to(REPOSITORY)).read_bytes() == path.read_bytes(), path
     compiler = tmp_path / "c++"
-    compiler.write_text(f'#!/bin/sh\nexec {shutil.which(os.environ.get("CXX", "c++"))} "$@" -O0\n', encoding="utf-8")
+    compiler.write_text(PREPROCESSOR.format(compiler=shutil.which(os.environ.get("CXX", "c++"))), encoding="utf-8")
     compiler.chmod(0o755)
     run(sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=root, CXX=str(compiler), **CPU_ONLY)
-    loaded = "import torch, dendritic_bert.kernels.backends.cpu as cpu; print(cpu.__file__, cpu.MISSING)"
-    assert run(sys.executable, "-c", loaded, cwd=root) == f"{root / 'kernels' / 'backends' / 'cpu.py'} None\n"
+    assert {path.name.partition(".")[0] for path in root.rglob("*.so")} == {"_cpu", "_engine", "_files"}
+    assert "namespace dendritic_bert" in next(root.rglob("kernel.o")).read_text()
