@@ -25,44 +25,60 @@ from dendritic_bert.kernels.prepare import prepare_head, prepare_table
 from dendritic_bert.kernels.reference import dsn_logits_ref, token_places
 
 
-@pytest.mark.parametrize("case", covering_sample(AXES, 140), ids=case_id)
+def with_results(case: dict) -> tuple:
+    """A case, the arguments that it stands for, and the results by torch's own ops and in float64, which are those of
+    every backend."""
+    token_arguments, values, head_values = workload(case)
+    table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
+    return (case, token_arguments, table, dsn_head,
+            dsn_logits_ref(**token_arguments, table=table, head=dsn_head, pooling=case["pooling"]),
+            exact_logits(token_arguments, table, dsn_head, case["pooling"]))
+
+
+@pytest.fixture(scope="module", params=covering_sample(AXES, 140), ids=case_id)
+def case_with_results(request) -> tuple:
+    return with_results(request.param)
+
+
 @each_backend
-def test_logits(case, backend, device):
-    assert_logits(case, backend, device)
+def test_logits(case_with_results, backend, device):
+    assert_logits(*case_with_results, backend, device)
 
 
 @pytest.mark.parametrize("case", covering_sample(AXES | {"dtype": [torch.float8_e4m3fn]}, 30, seed=2), ids=case_id)
 @pytest.mark.parametrize(("backend", "device"), serving("dsn_logits", torch.float8_e4m3fn))
 def test_logits_from_a_float8_table(case, backend, device):
-    assert_logits(case, backend, device)
+    assert_logits(*with_results(case), backend, device)
 
 
-def assert_logits(case, backend, device):
-    token_arguments, values, head_values = workload(case)
-    table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
+def assert_logits(case, token_arguments, table, dsn_head, eager, exact, backend, device):
     token_views = {name: awkward(value.to(device), case["view"]) for name, value in token_arguments.items()}
     logits = ops.dsn_logits(**token_views, table=in_view(table, case["view"], device), pooling=case["pooling"],
                             head=in_view(dsn_head, case["view"], device), backend=backend)
     assert logits.dtype == torch.float32
-    eager = dsn_logits_ref(**token_arguments, table=table, head=dsn_head, pooling=case["pooling"])
-    exact = exact_logits(token_arguments, table, dsn_head, case["pooling"])
     assert_within_rounding(logits, eager, exact)
 
 
-@pytest.mark.parametrize("case", covering_sample(AXES | {"dtype": [torch.float32, torch.bfloat16, torch.float16]}, 60,
-                                                 seed=1), ids=case_id)
-@each_backend
-def test_the_whole_way_from_the_parameters(case, backend, device):
-    """With centring, folding and the rounding of the table."""
+@pytest.fixture(scope="module", ids=case_id, params=covering_sample(
+    AXES | {"dtype": [torch.float32, torch.bfloat16, torch.float16]}, 60, seed=1))
+def case_of_parameters(request) -> tuple:
+    """A case with its arguments, and the results of the plain contract on the parameters."""
+    case = request.param
     token_arguments, values, head_values = workload(case)
     values = {name: value.to(case["dtype"]) for name, value in values.items()}
-    table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
-    logits = ops.dsn_logits(**moved(token_arguments, device), table=in_view(table, "plain", device),
-                            head=in_view(dsn_head, "plain", device), pooling=case["pooling"], backend=backend)
     options = {"activation": case["activation"], "pooling": case["pooling"]}
-    eager = logits_by_parameters(token_arguments, values, head_values, **options)
     exact_values = tracked(values) | {"word_embeddings": rounded_words(values["word_embeddings"], token_arguments)}
-    exact = logits_by_parameters(token_arguments, exact_values, tracked(head_values), **options)
+    return (token_arguments, *prepared(values, head_values, case["dtype"], case["activation"]), case["pooling"],
+            logits_by_parameters(token_arguments, values, head_values, **options),
+            logits_by_parameters(token_arguments, exact_values, tracked(head_values), **options))
+
+
+@each_backend
+def test_the_whole_way_from_the_parameters(case_of_parameters, backend, device):
+    """With centring, folding and the rounding of the table."""
+    token_arguments, table, dsn_head, pooling, eager, exact = case_of_parameters
+    logits = ops.dsn_logits(**moved(token_arguments, device), table=in_view(table, "plain", device),
+                            head=in_view(dsn_head, "plain", device), pooling=pooling, backend=backend)
     assert_within_rounding(logits, eager, exact)
 
 

@@ -15,19 +15,27 @@ from dendritic_bert.kernels.reference import dsn_logits_folded_ref, dsn_logits_r
 each_folded = pytest.mark.parametrize(("backend", "device"), serving("dsn_logits_folded", torch.float32))
 
 
-@pytest.mark.parametrize("case", covering_sample(AXES, 140, seed=3), ids=case_id)
-@each_folded
-def test_logits(case, backend, device):
+@pytest.fixture(scope="module", params=covering_sample(AXES, 140, seed=3), ids=case_id)
+def case_with_results(request) -> tuple:
+    """A case, the arguments that it stands for, and the results by torch's own ops and in float64, which are those of
+    every backend."""
+    case = request.param
     token_arguments, values, head_values = workload(case)
     table, dsn_head = prepared(values, head_values, case["dtype"], case["activation"])
+    folded, pooling = fold(table, dsn_head), case["pooling"]
+    eager = dsn_logits_ref(**token_arguments, table=table, head=dsn_head, pooling=pooling)
+    rounded = dsn_logits_folded_ref(**token_arguments, folded=rounded_once(folded), pooling=pooling)
+    exact = Rounded(exact_logits(token_arguments, table, dsn_head, pooling).value, rounded.squares)
+    return case, token_arguments, folded, eager, exact
+
+
+@each_folded
+def test_logits(case_with_results, backend, device):
+    case, token_arguments, folded, eager, exact = case_with_results
     token_views = {name: awkward(value.to(device), case["view"]) for name, value in token_arguments.items()}
-    folded = in_view(fold(table, dsn_head), case["view"], device)
-    logits = ops.dsn_logits_folded(**token_views, folded=folded, pooling=case["pooling"], backend=backend)
+    logits = ops.dsn_logits_folded(**token_views, folded=in_view(folded, case["view"], device),
+                                   pooling=case["pooling"], backend=backend)
     assert logits.dtype == torch.float32
-    eager = dsn_logits_ref(**token_arguments, table=table, head=dsn_head, pooling=case["pooling"])
-    rounded = dsn_logits_folded_ref(**token_arguments, folded=rounded_once(fold(table, dsn_head)),
-                                    pooling=case["pooling"])
-    exact = Rounded(exact_logits(token_arguments, table, dsn_head, case["pooling"]).value, rounded.squares)
     assert_within_rounding(logits, eager, exact)
 
 

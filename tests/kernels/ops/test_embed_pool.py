@@ -28,27 +28,38 @@ FORWARD = covering_sample(AXES, 120)
 BACKWARD = covering_sample(AXES, 90, seed=1)
 
 
-@pytest.mark.parametrize("case", FORWARD, ids=case_id)
+@pytest.fixture(scope="module", params=FORWARD, ids=case_id)
+def forward(request) -> tuple:
+    """A case, the arguments that it stands for, and the results by torch's own ops and in float64, which are those of
+    every backend."""
+    token_arguments, values, options = workload(request.param)
+    arguments = token_arguments | options | {"seed": torch.tensor(SEED)}
+    return (request.param, token_arguments, values, options, embed_pool_ref(**values, **arguments),
+            exact_pooled(**tracked(values), **arguments))
+
+
 @each_backend
-def test_forward(case, backend, device):
-    token_arguments, values, options = workload(case)
+def test_forward(forward, backend, device):
+    case, token_arguments, values, options, eager, exact = forward
     pooled = ops.embed_pool(**in_view(token_arguments, case, device), **in_view(values, case, device), **options,
                             seed=SEED, backend=backend)
-    options["seed"] = torch.tensor(SEED)
-    eager = embed_pool_ref(**token_arguments, **values, **options)
-    exact = exact_pooled(**token_arguments, **tracked(values), **options)
     assert_within_rounding(pooled, eager, exact)
 
 
-@pytest.mark.parametrize("case", BACKWARD, ids=case_id)
+@pytest.fixture(scope="module", params=BACKWARD, ids=case_id)
+def backward(request) -> tuple:
+    """The same with the gradients."""
+    token_arguments, values, options = workload(request.param)
+    arguments = token_arguments | options | {"seed": torch.tensor(SEED)}
+    return (request.param, token_arguments, values, options, pooled_and_gradients(embed_pool_ref, values, **arguments),
+            pooled_and_gradients(exact_pooled, tracked(values), **arguments))
+
+
 @each_backend
-def test_gradients(case, backend, device):
-    token_arguments, values, options = workload(case)
+def test_gradients(backward, backend, device):
+    case, token_arguments, values, options, eager, exact = backward
     results = pooled_and_gradients(ops.embed_pool, in_view(values, case, device), **options, seed=SEED, backend=backend,
                                    **in_view(token_arguments, case, device))
-    options["seed"] = torch.tensor(SEED)
-    eager = pooled_and_gradients(embed_pool_ref, values, **options, **token_arguments)
-    exact = pooled_and_gradients(exact_pooled, tracked(values), **options, **token_arguments)
     for name in results:
         assert_within_rounding(results[name], eager[name], exact[name])
 
