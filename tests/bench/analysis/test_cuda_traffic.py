@@ -22,8 +22,8 @@ from traffic import traffic_of
 @pytest.mark.skipif(build.missing() is not None, reason=str(build.missing()))
 def test_the_bytes_are_those_that_the_kernels_move():
     """In a process of its own, whose library counts every access; it is compiled as for the search for races."""
-    environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels(build.FIND_RACES, watcher=build.COUNTING)),
-                                "PYTHONPATH": str(build.HERE.parent)}
+    library = build.kernels([*build.FIND_RACES, *build.FEWER_SHAPES], watcher=build.COUNTING)
+    environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(library), "PYTHONPATH": str(build.HERE.parent)}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
                            str(build.HERE / "counted_bytes.py")],
                           cwd=REPOSITORY, env=environment, capture_output=True, text=True)

@@ -30,6 +30,8 @@ PLAIN = ["-O1"]
 SANITIZE = ["-O0", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 # For the sources of kernels, which are then linked to RACES or COUNTING.
 FIND_RACES = ["-O1", "-g", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
+# Beside one of the two, for tests that use no other shapes of kernels: five of nine are left, and half the compilation.
+FEWER_SHAPES = ["-DFEWER_SHAPES"]
 
 
 def missing() -> str | None:

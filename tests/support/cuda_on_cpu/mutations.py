@@ -217,9 +217,9 @@ FEWER_INSTANCES = [
     ("launch.cuh", "    case WordType::bfloat16: return body(__nv_bfloat16{});\n"
                    "    case WordType::float16: return body(__half{});\n", ""),
     ("launch.cuh", "    case WordType::float8_e4m3: return body(__nv_fp8_e4m3{});\n", ""),
+    ("launch.cuh", "    case 768: return body(Shape<32, 3, Width::exact>{});\n", ""),
     ("launch.cuh", "    case 256: return body(Shape<32, 1, Width::exact>{});\n"
-                   "    case 512: return body(Shape<32, 2, Width::exact>{});\n"
-                   "    case 768: return body(Shape<32, 3, Width::exact>{});\n", ""),
+                   "    case 512: return body(Shape<32, 2, Width::exact>{});\n", ""),
     ("plan.h", "most_window_channels = 64", "most_window_channels = 32"),
-    ("launch.cuh", "  if (hidden_size < 512) return body(Shape<32, 2, Width::multiple_of_8>{});\n", ""),
+    ("launch.cuh", "  if (hidden_size >= 512) return body(Shape<32, 4, Width::multiple_of_8>{});\n", ""),
 ]

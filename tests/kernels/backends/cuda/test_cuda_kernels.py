@@ -24,6 +24,7 @@ from cuda_on_cpu.assertions import (
     assert_one_misaligned_argument,
     assert_short_rows,
     assert_split_rows,
+    assert_token_logits,
     assert_token_logits_of_case,
     shift,
 )
@@ -116,13 +117,16 @@ def test_parameters_that_16_byte_loads_cannot_serve(deterministic, dtype, num_by
         assert_within_rounding(actual[name], eager[name], exact[name])
 
 
-@pytest.mark.parametrize("hidden_size", [1032, 2047, 4096])
-def test_hidden_sizes_beyond_the_registers_of_a_warp(hidden_size):
+@pytest.mark.parametrize("hidden_size", [1032, 2047, 4096] + ([] if WATCHED else [256, 512, 640, 1024]))
+def test_other_hidden_sizes(hidden_size):
+    """Those beyond the registers of a warp; and those that no case above has, whose shapes of kernels are left out
+    where every access is watched (build.FEWER_SHAPES)."""
     case = {"layout": "padded with holes", "length": 9, "rows": 3, "token_types": True, "positions": False,
             "num_types": 2, "index_dtype": torch.int64, "mask_dtype": torch.bool, "hidden_size": hidden_size}
     arguments = token_arguments_of(case, 2**20)
     table, dsn_head = prepared(case, 12)
     assert_logits(arguments, table, dsn_head)
+    assert_token_logits(arguments, table, dsn_head)
     for dtype in (torch.float32, torch.bfloat16):
         assert_gradients(case | {"dtype": dtype, "dropout": (0.1, 0.1), "pooling": "mean_masked", "eps": 1e-12,
                                  "view": "plain", "sparse_grad": False})
@@ -195,7 +199,7 @@ def test_the_same_while_every_access_is_watched(watch):
     """A quarter of these tests, and those of the files named below, in a process of their own, which runs under
     AddressSanitizer and UBSan, or with the search for races of races.h."""
     flags = build.FIND_RACES if watch == "races" else build.SANITIZE
-    environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels(flags))}
+    environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels([*flags, *build.FEWER_SHAPES]))}
     if watch != "races":
         environment |= build.sanitizer_environment()
     beside = ("test_degenerate_sizes.py", "test_cuda_windows.py")
