@@ -87,8 +87,8 @@ def test_four_products_fit_int16(sign):
     values["window_weight"] = sign * values["window_weight"].abs()
     matrices = quantised_of(values).window_weight.long().transpose(-1, -2).flatten(-3, -2).flatten(0, 1)
     sums = groups_of_four(sign * matrices).sum(dim=-1)
-    assert 124 <= sums.max() <= 128
-    assert 255 * 128 < 2**15
+    assert sums.max() >= 124
+    assert 255 * sums.max() < 2**15
 
 
 def test_padded_channels_stay_zero():

