@@ -93,7 +93,8 @@ esac
 
 @pytest.fixture
 def load_setup(tmp_path, monkeypatch):
-    """Loads setup.py as a module, with the given environment and a CUDA toolkit whose nvcc only answers questions."""
+    """Loads setup.py as a module, with the given environment and a CUDA toolkit whose nvcc only answers questions. A
+    variable that is None is not set."""
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.write_text(NVCC.format(version="13.0"))
@@ -105,15 +106,37 @@ def load_setup(tmp_path, monkeypatch):
     for name in ("CXX", "CC", "SKIP_CUDA_BUILD", "FORCE_CUDA", "TORCH_CUDA_ARCH_LIST", "DENDRITIC_BERT_SANITIZE"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(**environment: str) -> ModuleType:
+    def run(**environment: str | None) -> ModuleType:
         for name, value in ({"CUDA_HOME": str(tmp_path)} | environment).items():
-            monkeypatch.setenv(name, value)
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
         spec = importlib.util.spec_from_file_location("setup_of_this", ROOT / "setup.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 
     return run
+
+
+@needs_compiler
+@pytest.mark.parametrize(("version", "reason"), [("13.0", "nvcc not found"), (None, "this torch has no CUDA")])
+def test_without_cuda_one_line_says_so(load_setup, version, reason, tmp_path, monkeypatch, capsys):
+    """With a C++ compiler on the PATH but no nvcc. It is an error where the kernels were asked for."""
+    monkeypatch.setattr(torch.version, "cuda", version)
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "c++").symlink_to(shutil.which("c++"))
+    environment = {"PATH": str(tmp_path / "tools"), "CUDA_HOME": None}
+    load_setup(**environment)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"CUDA kernels not built: {reason}")
+    assert printed.count("\n") == 1
+    with pytest.raises(SystemExit) as error:
+        load_setup(**environment, FORCE_CUDA="1")
+    assert error.value.code.startswith(f"FORCE_CUDA is 1, but the CUDA kernels cannot be built: {reason}")
+
+
+def test_the_cuda_build_can_be_skipped(load_setup, capsys):
+    load_setup(SKIP_CUDA_BUILD="1")
+    assert "CUDA kernels not built: SKIP_CUDA_BUILD is 1.\n" in capsys.readouterr().out
 
 
 def nvcc_flags(module: ModuleType) -> list[str]:
