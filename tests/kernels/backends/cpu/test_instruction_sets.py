@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 
@@ -16,6 +17,8 @@ ASCENDING = ["baseline", "avx2", "avx512", "amx"] if platform.machine() in ("x86
 TESTS = [*(f"tests/kernels/ops/test_{op}.py" for op in ("embed_pool", "window_pool", "dsn_logits",
                                                         "dsn_logits_folded", "dsn_window_logits")),
          "tests/kernels/backends/cpu/test_masks.py", "tests/kernels/backends/cpu/test_windows.py"]
+# The op whose kernel AMX replaces; all others are those of AVX-512, on which the other tests run where AMX is the best.
+REPLACED_BY_AMX = "dsn_window_logits"
 
 # In a fork for each name, since the choice is made once in a process, at the first use of a kernel.
 PRINT_CHOICES = """
@@ -53,6 +56,12 @@ def test_the_environment_lowers_the_instruction_set_and_never_raises_it():
     assert chosen == [min(name, best, key=ASCENDING.index) for name in ASCENDING]
 
 
+def test_amx_replaces_the_kernel_of_one_op():
+    source = (REPOSITORY / "csrc" / "cpu" / "dispatch.cpp").read_text(encoding="utf-8")
+    assert "Kernels copy = kernels_avx512;" in source
+    assert re.findall(r"\bcopy\.(\w+) =", source) == ["name", REPLACED_BY_AMX]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ASCENDING[:-1] or ASCENDING)
 def test_the_ops_on(name):
@@ -60,12 +69,15 @@ def test_the_ops_on(name):
     best = choices()[-1]
     if ASCENDING.index(name) >= ASCENDING.index(best):
         pytest.skip(f"this processor has {best} at most, on which every other test runs")
+    tests = TESTS
+    if (name, best) == ("avx512", "amx"):
+        tests = [path for path in TESTS if REPLACED_BY_AMX in path or "backends/cpu" in path]
     done = run_python(name, "import sys, pytest\nfrom dendritic_bert.kernels.backends import cpu\n"
                      "options = ['-q', '--tb=short', '-p', 'no:cacheprovider']\n"
                      "options += ['-k', 'cpu-cpu or test_masks or test_windows']\n"
                      "status = pytest.main([*options, *sys.argv[1:]])\n"
                      "print(cpu.instruction_set())\nsys.exit(status)",
-               *TESTS)
+               *tests)
     assert done.returncode == 0, done.stdout[-4000:]
     assert done.stdout.split()[-1] == name
     assert " passed" in done.stdout
