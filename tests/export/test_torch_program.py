@@ -131,7 +131,7 @@ def test_the_module_of_a_span():
         torch.testing.assert_close(torch_program.PlainDsn(tables)(**batch), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=35)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
 def test_package_without_the_package(tmp_path):
     """It is built for every processor of the architecture: on x86-64, no instruction reads an AVX register."""

@@ -42,7 +42,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow(seconds=55)
+@pytest.mark.slow(seconds=45)
 def test_everything_small(inputs, tmp_path, capfd, monkeypatch):
     """The command line makes all files, and every cell of the table is what numpy makes of the rows. What two processes
     have trained for one part and one seed is not trained again; another run finds everything and writes the same bytes.

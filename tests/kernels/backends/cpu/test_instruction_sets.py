@@ -62,7 +62,7 @@ def test_amx_replaces_the_kernel_of_one_op():
     assert re.findall(r"\bcopy\.(\w+) =", source) == ["name", REPLACED_BY_AMX]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 @pytest.mark.parametrize("name", ASCENDING[:-1] or ASCENDING)
 def test_the_ops_on(name):
     """All other tests run on the best instruction set. Here each lower one repeats the tests of the results."""

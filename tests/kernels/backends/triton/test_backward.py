@@ -4,6 +4,6 @@ import pytest
 from helpers import run_interpreted
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_under_the_interpreter():
     run_interpreted("interpreted/backward.py")

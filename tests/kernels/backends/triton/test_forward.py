@@ -23,12 +23,12 @@ from dendritic_bert.kernels.backends.triton.configs import ANY, TABLE, Config, c
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_under_the_interpreter():
     run_interpreted("interpreted/forward.py", "interpreted/memory.py")
 
 
-@pytest.mark.slow(seconds=65)
+@pytest.mark.slow(seconds=35)
 def test_the_interpreted_ops_are_ops_of_torch():
     """opcheck, torch.compile, torch.export; the choice of a backend; bad input, all of which a GPU sees but values."""
     run_interpreted("kernels/test_registration.py", "kernels/backends/test_backends.py", "kernels/test_validation.py",

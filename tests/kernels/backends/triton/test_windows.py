@@ -4,6 +4,6 @@ import pytest
 from helpers import run_interpreted
 
 
-@pytest.mark.slow(seconds=40)
+@pytest.mark.slow(seconds=25)
 def test_under_the_interpreter():
     run_interpreted("interpreted/windows.py")
