@@ -90,6 +90,8 @@ def dropout_ref(x: Tensor, seed: Tensor | None, row: Tensor, column: Tensor, p: 
 
 def _pool_dropout_ref(pooled: Tensor, seed: Tensor | None, p: float) -> Tensor:
     """``dropout_ref`` of pooled rows ``[B, H]``, which stand in column 0."""
+    if p == 0:  # inference, whose graphs then need no places
+        return pooled
     rows = torch.arange(pooled.shape[0], device=pooled.device)
     return dropout_ref(pooled, seed, rows, torch.zeros_like(rows), p, POOL_STREAM)
 

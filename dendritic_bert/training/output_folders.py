@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,15 @@ def expect_writable(folder: Path, option: str) -> None:
             pass
     except OSError as error:
         raise OSError(f"{option} {folder} cannot be written ({error.strerror}): name a folder that can.") from error
+
+
+def expect_no_other_files(folder: Path, names: Iterable[str], owner: str) -> None:
+    """Raise FileExistsError if an ``output_dir``, which holds no ``owner``, holds one of the names that are written
+    there."""
+    for name in names:
+        if (folder / name).exists():
+            raise FileExistsError(f"output_dir {folder} holds {name} but no {owner}, which would replace that: name "
+                                  "another folder.")
 
 
 @contextmanager

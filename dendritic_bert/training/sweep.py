@@ -31,7 +31,7 @@ from .defaults import space_around_rule
 from .initialization import choose_start
 from .markdown import markdown_table
 from .options import TrainingOptions
-from .output_folders import expect_writable, expecting_room
+from .output_folders import expect_no_other_files, expect_writable, expecting_room
 from .sweep_options import SweepOptions
 from .trainer import open_benchmark, require_extra, settings_that_matter, train
 
@@ -58,21 +58,12 @@ def sweep(options: SweepOptions) -> dict[str, Any]:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     output = Path(options.output_dir)
-    _refuse_files_of_others(output)
+    if not (output / STUDY).exists():
+        expect_no_other_files(output, (TABLE, REPORT, PICTURE), f"{STUDY} of a search")
     expect_writable(output, "output_dir")
     output.mkdir(parents=True, exist_ok=True)
     with expecting_room(output, "output_dir"), locked(output / "sweep.lock", f"output_dir {output}"):
         return _search(options, output)
-
-
-def _refuse_files_of_others(output: Path) -> None:
-    """Raise FileExistsError if results of a search would replace files that no search has written."""
-    if (output / STUDY).exists():
-        return
-    for name in (TABLE, REPORT, PICTURE):
-        if (output / name).exists():
-            raise FileExistsError(f"output_dir {output} holds {name} but no {STUDY} of a search, which would replace "
-                                  "that: name another folder.")
 
 
 def _search(options: SweepOptions, output: Path) -> dict[str, Any]:

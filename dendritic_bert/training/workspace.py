@@ -21,7 +21,7 @@ from ..file_lock import locked
 from ..growth.perforatedai_rule import SAVE_NAME
 from ..model.files import BAG_FOLDER, CONFIG, MODEL_FILES
 from .evaluation_report import PICTURES
-from .output_folders import expect_writable, is_disk_full
+from .output_folders import expect_no_other_files, expect_writable, is_disk_full
 
 FOLDER, LOCK = ".unfinished", ".unfinished.lock"
 WRITTEN = (*MODEL_FILES, *PICTURES, BAG_FOLDER, SAVE_NAME)  # the names that trainings write in OUTPUT_DIR
@@ -210,10 +210,7 @@ def _refuse_files_of_others(output: Path, folder: Path) -> None:
     has_moved = notes.get("holds_kept") or notes.get("replaced") is not None  # files of a training to OUTPUT_DIR
     if has_moved or _is_model(output / CONFIG):
         return
-    for name in WRITTEN:
-        if (output / name).exists():
-            raise FileExistsError(f"output_dir {output} holds {name} but no model of this program, which would replace "
-                                  "that: name another folder.")
+    expect_no_other_files(output, WRITTEN, "model of this program")
 
 
 def _notes(path: Path) -> dict[str, Any]:
