@@ -9,17 +9,20 @@ export TOKENIZERS_PARALLELISM = false
 # Where it is set, each of the processes that tests start compiles 800 modules anew: 11 s of imports in place of 5.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test pytest lint format bench results models encoder docs sanitize fuzz tsan kills soak wheel runtime cross \
-  wasm browser gpu roofline mutants clean
+.PHONY: demo test pytest exhaustive lint format bench results models encoder docs sanitize fuzz tsan kills soak wheel \
+  runtime cross wasm browser gpu roofline mutants clean
 
 demo: $(VENV)/built  ## classify sentences with the embedded model, kernel beside reference
 	$(BIN)/python -m dendritic_bert demo
 
-test: $(VENV)/extras  ## linters and every test, on all cores
+test: $(VENV)/extras  ## linters and tests, on all cores
 	$(MAKE) --jobs 2 lint pytest
 
 pytest: $(VENV)/extras
 	$(BIN)/pytest -n logical --dist worksteal
+
+exhaustive: $(VENV)/extras  ## what `make test` leaves out: two Triton targets, sanitizers on CUDA kernels; some minutes
+	$(BIN)/pytest -n logical --dist worksteal -m exhaustive
 
 lint: $(VENV)/extras
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     import quick_interpreter  # noqa: F401
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has taken out what -m and -k do not select
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow tests first in the share of each worker, and the files with the longest tests before the others.
 

@@ -1,9 +1,6 @@
 """Dendrites grow while a stock Trainer trains, by PerforatedAI's tracker and by the plain rule."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +10,7 @@ from helpers import REPOSITORY
 from parity import accuracy, parity_rows
 from parity_training import RULES, Log, make_training
 from transformers import TrainerCallback
+from two_ranks import run_two_ranks
 
 from dendritic_bert import DendriticBertForSequenceClassification, DendriticLinear
 from dendritic_bert.model.dendritic_linear import dendritic_layers
@@ -159,11 +157,7 @@ def test_a_training_that_was_done_is_not_trained_on(tmp_path, whole, rule):
 
 def test_two_processes(tmp_path, whole):
     """Two gloo ranks with half a batch each have the same weights, which are those of one process but for rounding."""
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-               str(REPOSITORY / "tests" / "support" / "parity_training.py"), str(tmp_path)]
-    paths = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests' / 'support'}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=os.environ | paths)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_two_ranks(REPOSITORY / "tests" / "support" / "parity_training.py", tmp_path)
     for rule in RULES:
         ranks = [torch.load(tmp_path / f"{rule}-{rank}.pt") for rank in range(2)]
         assert_same(ranks[0]["weights"], ranks[1]["weights"])

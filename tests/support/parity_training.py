@@ -1,4 +1,4 @@
-"""3-bit parity through a stock Trainer with growing dendrites. Run by torchrun, it is one process of a DDP group."""
+"""3-bit parity through a stock Trainer with growing dendrites. Run by two_ranks.py, it is one of a DDP group."""
 
 import sys
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def make_training(
 
 
 def main(folder: Path) -> None:
-    """Train under torchrun; each process writes the weights that it ends with, and what it saw."""
+    """Train as one of two ranks; each process writes the weights that it ends with, and what it saw."""
     for rule in RULES:
         log = Log()
         growing = make_training(folder / rule, rule, callbacks=(log,), per_device_train_batch_size=256,

@@ -1,14 +1,11 @@
 """One seed of a training: under torchrun it is that of one process with the same rows in a step."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
-from helpers import REPOSITORY
 from transformers import TrainerCallback
+from two_ranks import run_two_ranks
 
 from dendritic_bert.training import train
 
@@ -19,16 +16,12 @@ def test_the_loss_is_that_of_one_process(own_options, reviews, tmp_path, capsys,
     options = {"epochs": 1, "lr": 1e-9, "word_dropout": 0.0, "classifier_dropout": 0.0, "batch_size": 30} | changes
     with pytest.warns(UserWarning, match="nothing was learnt"):
         train(own_options(**options))
-    flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m",
-               "dendritic_bert", "train", "--train_file", str(reviews / "reviews.csv"), "--label_column", "tone",
-               "--hidden_size", "8", "--vocab_size", "400", "--no_baseline",
-               "--output_dir", str(tmp_path / "two"), *flags]
-    paths = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env=os.environ | paths)
-    assert done.returncode == 0, done.stderr[-3000:]
+    flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+    err = run_two_ranks("-m", "dendritic_bert", "train", "--train_file", reviews / "reviews.csv", "--label_column",
+                        "tone", "--hidden_size", 8, "--vocab_size", 400, "--no_baseline", "--output_dir",
+                        tmp_path / "two", *flags)
     one, two = (float(re.search(r"epoch 1 of 1: loss (\d+\.\d+)", text)[1])
-                for text in (capsys.readouterr().err, done.stderr))
+                for text in (capsys.readouterr().err, err))
     assert two == pytest.approx(one, rel=0.02)
 
 

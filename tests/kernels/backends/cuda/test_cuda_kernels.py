@@ -192,15 +192,16 @@ def test_a_row_under_a_large_head_has_its_block_for_itself(tmp_path):
     assert subprocess.run([tmp_path / "plans"], capture_output=True, text=True).stdout == "1 1 1 4 4 "
 
 
-@pytest.mark.slow(seconds=90)
+@pytest.mark.slow(seconds=70)
 @pytest.mark.skipif(WATCHED, reason="this is the watched run")
-@pytest.mark.parametrize("watch", ["memory and undefined behaviour", "races"])
+@pytest.mark.parametrize("watch", [pytest.param("memory and undefined behaviour", marks=pytest.mark.exhaustive),
+                                   "bounds and races"])
 def test_the_same_while_every_access_is_watched(watch):
     """A quarter of these tests, and those of the files named below, in a process of their own, which runs under
-    AddressSanitizer and UBSan, or with the search for races of races.h."""
-    flags = build.FIND_RACES if watch == "races" else build.SANITIZE
+    AddressSanitizer and UBSan, or with the search for races of races.h, which also knows every array's bounds."""
+    flags = build.FIND_RACES if watch == "bounds and races" else build.SANITIZE
     environment = os.environ | {"CUDA_ON_CPU_LIBRARY": str(build.kernels([*flags, *build.FEWER_SHAPES]))}
-    if watch != "races":
+    if watch != "bounds and races":
         environment |= build.sanitizer_environment()
     beside = ("test_degenerate_sizes.py", "test_cuda_windows.py")
     files = [__file__, *(str(Path(__file__).with_name(name)) for name in beside)]
